@@ -1,0 +1,153 @@
+"""Evidence, findings and the report: what rules say, what the pipeline makes of it, what reporters print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncheck.model import Layer
+
+
+class Severity(Enum):
+    """How bad it is if true."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Confidence(Enum):
+    """How sure bncheck is that it is true."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+class Verdict(Enum):
+    """The answer for one target."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number behind a finding; it stays a number until a reporter prints it."""
+
+    name: str
+    value: float | int | str | bool
+    limit: float | int | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a rule yields: one root cause with all layers it holds for, in forward order."""
+
+    layers: tuple[str, ...]
+    message: str
+    """One or two sentences: what was seen, with its numbers."""
+    severity: Severity | None = None
+    """None: the rule's own."""
+    confidence: Confidence | None = None
+    """None: the rule's own."""
+    location: str = ""
+    """Op or variable that shows it, where that is not the layer itself."""
+    fix: str = ""
+    """Empty: the rule's own fix. May hold code, in lines of its own."""
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleInfo:
+    """What a report tells of a rule that ran; the text comes from the rule's docstring."""
+
+    code: str
+    slug: str
+    severity: Severity
+    confidence: Confidence
+    title: str
+    sections: Mapping[str, str] = field(default_factory=dict)
+    """Heading ("What it detects", "Why it matters", "How it decides", "Not detected", "Fix", "References") -> text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Evidence with the rule's name, its standing, and what explains it."""
+
+    code: str
+    slug: str
+    severity: Severity
+    confidence: Confidence
+    layers: tuple[str, ...]
+    location: str
+    message: str
+    why: str
+    fix: str
+    evidence: tuple[Measurement, ...]
+    fingerprint: str
+    """Stable over runs and machines: of code, target name and layers."""
+    caused_by: str | None = None
+    """Code of the finding that explains this one; reporters tell the two as one story."""
+
+    @property
+    def layer(self) -> str:
+        """The first layer, empty where a finding is about the whole model."""
+        return self.layers[0] if self.layers else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotChecked:
+    """Something that would have been judged had the evidence been there."""
+
+    what: str
+    why: str
+    how: str = ""
+    """What a user can do to have it checked."""
+    codes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suppressed:
+    """A finding that an ignore or the baseline took out of the verdict."""
+
+    finding: Finding
+    by: str
+    """"baseline" or the ignore's reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetInfo:
+    """What was looked at."""
+
+    path: str
+    format: str
+    graph_path: str | None = None
+    step: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """The whole answer for one target; reporters need nothing else."""
+
+    target: TargetInfo
+    verdict: Verdict
+    exit_code: int
+    layers: tuple[Layer, ...]
+    findings: tuple[Finding, ...]
+    suppressed: tuple[Suppressed, ...]
+    not_checked: tuple[NotChecked, ...]
+    checked: tuple[str, ...]
+    """Short names of what was judged: "values", "graph", "configuration", "folded weights"."""
+    rules: tuple[RuleInfo, ...]
+    """All rules that ran, in code order, whether they found something or not."""
+    timing: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage: "read", "recognise", "rules"."""
+    headline: str = ""
+    """Why the verdict is inconclusive, else empty."""

@@ -1,0 +1,8 @@
+"""The registry of rules, in code order, and nothing else. A rule that is not listed here does not exist."""
+
+from __future__ import annotations
+
+from bncheck.rules import bn101_never_moved
+from bncheck.rules._rule import Rule
+
+RULES: tuple[Rule, ...] = (bn101_never_moved.check,)

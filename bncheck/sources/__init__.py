@@ -1,0 +1,1 @@
+"""Bytes -> raw tensors and graphs. Knows formats, knows nothing of batch norm, never imports TensorFlow."""

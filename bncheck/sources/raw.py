@@ -1,0 +1,150 @@
+"""What a file says, uninterpreted: tensors, graphs, Keras configurations, TFLite operators. Frozen, read lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawTensor:
+    """One stored tensor. Nothing is read before `read()`, which verifies bounds and checksum and raises ReadError."""
+
+    name: str
+    dtype: str
+    """numpy's name ("float32"), or "bfloat16", "string", "resource" and the like where numpy has none."""
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[Any]]
+    """The tensor in its own dtype (bfloat16 widened to float32), read-only; strings as an object array of bytes."""
+    crc32c: int | None = None
+    """CRC-32C (unmasked) of the little-endian bytes as the format records it; None where it records none (slices)."""
+    unavailable: str | None = None
+    """Why `read()` will fail although the file declares the tensor, such as an absent data shard; None if readable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawSignature:
+    """One serving signature: argument name -> tensor name, in each direction."""
+
+    name: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawGraph:
+    """One MetaGraph, or a bare GraphDef. `graph_def` is a message of `sources/protos.py`."""
+
+    path: Path
+    graph_def: Any
+    tags: tuple[str, ...] = ()
+    tf_version: str = ""
+    collections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Collections of node or tensor names; those of variables hold the variables' names."""
+    initializers: Mapping[str, str] = field(default_factory=dict)
+    """Variable name -> name of its initialiser op, from the `variables` collections."""
+    signatures: tuple[RawSignature, ...] = ()
+    object_graph: Any | None = None
+    """SavedObjectGraph of a TF2 SavedModel, else None."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawKerasLayer:
+    """One layer of a Keras model, nested models flattened: `path` is "/"-joined from the outermost model."""
+
+    path: str
+    class_name: str
+    config: Mapping[str, Any]
+    weights: tuple[RawTensor, ...]
+    """In the order of the file (Keras: gamma, beta, moving_mean, moving_variance, as far as they exist)."""
+    inbound: tuple[str, ...] = ()
+    """Paths of the layers that feed this one; empty where the configuration does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawKeras:
+    """A Keras file: its layers in the order of the configuration, or, weights only, of the file."""
+
+    keras_version: str
+    has_config: bool
+    layers: tuple[RawKerasLayer, ...]
+    training_config: Mapping[str, Any] | None = None
+    optimizer_weights: tuple[RawTensor, ...] = ()
+    """Slots and iteration counter as far as the file holds them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawQuantization:
+    """Affine quantization: real = scale * (stored - zero_point), per tensor (one scale) or along `axis`."""
+
+    scales: NDArray[np.float32]
+    zero_points: NDArray[np.int64]
+    axis: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawLiteTensor:
+    """One tensor of a TFLite subgraph; `data` is None for activations."""
+
+    index: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: RawTensor | None
+    quantization: RawQuantization | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawLiteOperator:
+    """One operator of a TFLite subgraph, in execution order; -1 marks an absent optional input."""
+
+    index: int
+    kind: str
+    """Builtin name ("CONV_2D") or the custom code."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    activation: str
+    """Fused activation ("NONE", "RELU", "RELU6", ...)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawLite:
+    """A TFLite file: one entry a subgraph."""
+
+    version: int
+    description: str
+    subgraphs: tuple[RawLiteSubgraph, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawLiteSubgraph:
+    """Tensors and operators of one TFLite subgraph."""
+
+    name: str
+    tensors: tuple[RawLiteTensor, ...]
+    operators: tuple[RawLiteOperator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawModel:
+    """Everything one target holds. A format fills what it has and leaves the rest empty."""
+
+    path: Path
+    format: str
+    """As a user would name it: "TF1 checkpoint", "TF2 checkpoint", "MetaGraph", "SavedModel", "Keras 3 archive", ..."""
+    tensors: Mapping[str, RawTensor] = field(default_factory=dict)
+    """Checkpoint key -> tensor; for Keras "<layer path>/<weight>"."""
+    graphs: tuple[RawGraph, ...] = ()
+    keras: RawKeras | None = None
+    lite: RawLite | None = None
+    object_graph: Any | None = None
+    """TrackableObjectGraph of a TF2 checkpoint (`_CHECKPOINTABLE_OBJECT_GRAPH`), else None."""
+    notes: tuple[str, ...] = ()
+    """What the reader left aside and a user would want to know, such as "data shard 1 of 2 is absent"."""
