@@ -64,6 +64,22 @@ class RawKerasLayer:
     """In the order of the file (Keras: gamma, beta, moving_mean, moving_variance, as far as they exist)."""
     inbound: tuple[str, ...] = ()
     """Paths of the layers that feed this one; empty where the configuration does not tell."""
+    input_shape: tuple[int | None, ...] | None = None
+    """Shape that the layer was built for, batch first, None a free dimension; None where the file does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawKerasCall:
+    """One application of a layer in a Keras model, nested models resolved down to their layers."""
+
+    name: str
+    """The layer's path; from the second application on with ":1", ":2", ..."""
+    layer: str
+    """Path of the layer."""
+    inbound: tuple[str, ...] = ()
+    """Names of the calls whose outputs it takes, in order; empty for inputs and where the wiring is unknown."""
+    training: bool | None = None
+    """`training=` baked into this call or the innermost enclosing one that has it; None: decided by the caller."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +92,8 @@ class RawKeras:
     training_config: Mapping[str, Any] | None = None
     optimizer_weights: tuple[RawTensor, ...] = ()
     """Slots and iteration counter as far as the file holds them."""
+    calls: tuple[RawKerasCall, ...] = ()
+    """Applications of layers in forward order; empty without a configuration."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +115,10 @@ class RawLiteTensor:
     shape: tuple[int, ...]
     data: RawTensor | None
     quantization: RawQuantization | None
+    shape_signature: tuple[int, ...] | None = None
+    """The shape with -1 where it is only known at run time; None where the file gives none."""
+    is_variable: bool = False
+    """Keeps its value between runs (state of a recurrent layer)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +132,8 @@ class RawLiteOperator:
     outputs: tuple[int, ...]
     activation: str
     """Fused activation ("NONE", "RELU", "RELU6", ...)."""
+    shuffled: bool = False
+    """FULLY_CONNECTED whose kernel is stored in blocks of another order (SHUFFLED4x16INT8)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,6 +143,8 @@ class RawLite:
     version: int
     description: str
     subgraphs: tuple[RawLiteSubgraph, ...]
+    metadata: tuple[str, ...] = ()
+    """Names of the metadata entries ("min_runtime_version", "TFLITE_METADATA", ...)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
