@@ -334,6 +334,8 @@ class FoldedOperator:
     bias: NDArray[np.int64] | None
     """Integer bias as stored; None for float or absent."""
     bias_bits: int | None = None
+    bias_scales: PerChannel | None = None
+    """What one step of the integer bias is worth: one entry or one a channel (input scale times weight scale)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -344,9 +346,13 @@ class Leftover:
     operators: tuple[str, ...]
     channels: int
     after: str
-    """Kind of the operator before it ("" for the graph's input)."""
+    """Kind of the operator before it, with its fused activation ("CONV_2D + RELU"); "" for the graph's input."""
     multiplier: PerChannel | None
+    """All steps as one: `multiplier * x + addend`. Both None: it normalises with the moments of the batch at hand."""
     addend: PerChannel | None
+    """None: nothing is added."""
+    feeds: str | None = None
+    """Kind of the operator that reads it; "" for the graph's output; None: several, or unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -356,6 +362,7 @@ class LiteFacts:
     folded: tuple[FoldedOperator, ...]
     leftovers: tuple[Leftover, ...]
     integer: bool
+    """Some kernel is stored in integers: full integer, 16x8, or dynamic range."""
     operators: int
 
 

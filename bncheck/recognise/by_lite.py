@@ -1,0 +1,129 @@
+"""TFLite -> facts: the operators that batch norm was folded into, and the arithmetic that was left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.model import Facts, FoldedOperator, Hints, Leftover, LiteFacts, PerChannel
+from bncheck.recognise.lite_leftovers import leftovers
+from bncheck.recognise.lite_values import Wiring, largest_by_channel, per_channel_scales, stored
+from bncheck.sources.raw import RawLiteOperator, RawLiteTensor, RawModel
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where a linear operator keeps its kernel and bias, and the kernel's output channel axis."""
+
+    kernel: int
+    bias: int
+    axis: int
+    rank: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """An integer bias as stored, (channels,)."""
+
+    values: NDArray[np.int64]
+    bits: int
+    scales: PerChannel | None
+
+
+LINEAR = {
+    "CONV_2D": Slots(1, 2, 0, 4),
+    "DEPTHWISE_CONV_2D": Slots(1, 2, 3, 4),
+    "FULLY_CONNECTED": Slots(1, 2, 0, 2),
+    "TRANSPOSE_CONV": Slots(1, 3, 0, 4),
+    "CONV_3D": Slots(1, 2, 4, 5),
+    "CONV_3D_TRANSPOSE": Slots(1, 3, 3, 5),
+}
+"""Operators that can absorb a batch norm. Kernel layouts: the kernels in `tensorflow/lite/kernels/`."""
+
+_LINEAR_NAME = re.compile(r"(?:^|/)[^/]*(?:conv|depthwise|matmul|dense|einsum|separable)[^/]*$", re.IGNORECASE)
+_BIAS_NAME = re.compile(r"BiasAdd|ReadVariableOp|FusedBatchNorm|batchnorm/", re.IGNORECASE)
+"""Parts of a fused name that tell of something else than the operator."""
+
+
+def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
+    """Facts of a TFLite file; `layers` stays empty, for folded layers leave no name and no count behind.
+
+    Raises ReadError where a kernel's data cannot be read although it is declared.
+    """
+    del hints  # decay and steps mean nothing once statistics are folded
+    if raw.lite is None:
+        return Facts(path=str(raw.path), format=raw.format, notes=raw.notes)
+    folded: list[FoldedOperator] = []
+    left: list[Leftover] = []
+    notes = list(raw.notes)
+    for number, subgraph in enumerate(raw.lite.subgraphs):
+        wiring = Wiring.of(subgraph)
+        prefix = f"subgraph {number}: " if number else ""
+        folded.extend(_folded(wiring, prefix))
+        left.extend(leftovers(wiring, prefix))
+    unread = [operator.name for operator in folded if operator.channel_max is None]
+    if unread:
+        notes.append(f"{len(unread)} kernel(s) stored in a form whose ranges are not read, the first of {unread[0]}")
+    lite = LiteFacts(
+        folded=tuple(folded),
+        leftovers=tuple(left),
+        integer=any(operator.weight_scales is not None for operator in folded),
+        operators=sum(len(subgraph.operators) for subgraph in raw.lite.subgraphs),
+    )
+    return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=tuple(notes))
+
+
+def _folded(wiring: Wiring, prefix: str) -> Iterator[FoldedOperator]:
+    """Linear operators with a constant kernel, in execution order, each under a name of its own."""
+    seen: set[str] = set()
+    ranges: dict[int, PerChannel | None] = {}
+    for operator in wiring.subgraph.operators:
+        slots = LINEAR.get(operator.kind)
+        kernel = None if slots is None else wiring.constant(operator, slots.kernel)
+        if slots is None or kernel is None or len(kernel.shape) != slots.rank or not operator.outputs:
+            continue
+        if kernel.index not in ranges or operator.shuffled:
+            ranges[kernel.index] = None if operator.shuffled else largest_by_channel(kernel, slots.axis)
+        name = prefix + _name(operator, kernel, wiring)
+        name = f"{name} #{operator.index}" if name in seen else name
+        seen.add(name)
+        scales, points = per_channel_scales(kernel)
+        bias = _bias(wiring.constant(operator, slots.bias))
+        yield FoldedOperator(
+            name=name,
+            kind=operator.kind,
+            channels=kernel.shape[slots.axis],
+            weight_scales=scales,
+            weight_zero_points=points,
+            channel_max=ranges[kernel.index],
+            bias=None if bias is None else bias.values,
+            bias_bits=None if bias is None else bias.bits,
+            bias_scales=None if bias is None else bias.scales,
+        )
+
+
+def _bias(tensor: RawLiteTensor | None) -> Bias | None:
+    """An integer bias; None for float, absent or unread."""
+    if tensor is None or tensor.dtype not in ("int64", "int32", "int16", "int8"):
+        return None
+    values = stored(tensor)
+    if values is None:
+        return None
+    whole = values.astype(np.int64).reshape(-1)
+    whole.setflags(write=False)
+    return Bias(whole, 8 * np.dtype(tensor.dtype).itemsize, per_channel_scales(tensor)[0])
+
+
+def _name(operator: RawLiteOperator, kernel: RawLiteTensor, wiring: Wiring) -> str:
+    """The part of the converter's fused names ("a/Relu;a/BiasAdd;a/Conv2D") that tells the linear operator."""
+    output = wiring.tensor(operator.outputs[0])
+    named = "" if output is None else output.name
+    for text in (kernel.name, named):
+        for part in text.split(";"):
+            if _LINEAR_NAME.search(part) and not _BIAS_NAME.search(part):
+                return part
+    return named.split(";")[0] or kernel.name or f"{operator.kind} {operator.index}"

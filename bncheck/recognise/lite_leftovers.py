@@ -1,0 +1,288 @@
+"""Batch norm that the converter left standing: per-channel MUL and ADD by constants, or moments of the batch at hand.
+
+What looks the same and is none, and how it is told apart:
+- a scalar multiply or add (preprocessing, hard swish, attention scaling): the constant has one element;
+- a residual add, a gate, squeeze and excite: no constant;
+- a bias after an operator without one, a positional embedding: nothing is multiplied, or more than one axis varies;
+- the gamma and beta of layer, group and instance norm, RMS norm, L2 norm: right behind a product or quotient with an
+  RSQRT, SQRT or POW, or behind L2_NORMALIZATION.
+Normalisation of the input and denormalisation of the output are arithmetic of the same form: `after` and `feeds` of the
+leftover tell where it stands, and the rule is less sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.model import Leftover
+from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, real
+from bncheck.sources.raw import RawLiteOperator, RawLiteTensor
+
+AFFINE = ("MUL", "DIV", "ADD", "SUB")
+RESHAPING = frozenset(
+    """
+    RESHAPE TRANSPOSE SQUEEZE EXPAND_DIMS CAST QUANTIZE DEQUANTIZE PAD PADV2 MIRROR_PAD STRIDED_SLICE SLICE REVERSE_V2
+    RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND
+    """.split()
+)
+"""Operators that move values or change their type: looked through for what stands before a leftover."""
+_ROOTS = frozenset({"RSQRT", "SQRT", "POW"})
+_HOPS = 16
+"""Operators looked through in one direction."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One MUL, DIV, ADD or SUB of an activation and a constant, `multiplier * x + addend`."""
+
+    operator: RawLiteOperator
+    data: int
+    """The activation's tensor."""
+    axis: int | None
+    """The axis along which the constant varies; None: it is one number."""
+    multiplier: NDArray[np.float64] | None
+    addend: NDArray[np.float64] | None
+
+
+def leftovers(wiring: Wiring, prefix: str = "") -> Iterator[Leftover]:
+    """Batch norms left in a subgraph, in execution order. Raises ReadError where a constant's data cannot be read."""
+    steps = {operator.index: step for operator in wiring.subgraph.operators if (step := _step(operator, wiring))}
+    for chain in _chains(steps, wiring):
+        left = _affine(chain, wiring, prefix)
+        if left is not None:
+            yield left
+    yield from _batch_moments(wiring, prefix)
+
+
+def _step(operator: RawLiteOperator, wiring: Wiring) -> Step | None:
+    """The operator as an affine step; None where it is none."""
+    if operator.kind not in AFFINE or len(operator.inputs) != 2 or len(operator.outputs) != 1:
+        return None
+    sources = [wiring.source(number) for number in operator.inputs]
+    slot = 1 if sources[1] is not None else 0
+    constant, data = sources[slot], wiring.tensor(operator.inputs[1 - slot])
+    # A constant that is divided by, or subtracted from, is no affine map of this form.
+    if constant is None or sources[1 - slot] is not None or data is None or not _carries_numbers(data):
+        return None
+    if slot == 0 and operator.kind in ("DIV", "SUB"):
+        return None
+    axis = _varying_axis(constant.shape, data.shape)
+    values = None if axis == _NO_AXIS else real(constant)
+    if values is None:
+        return None
+    values = values.reshape(-1)
+    along = None if axis == _ONE_NUMBER else axis
+    if operator.kind in ("MUL", "DIV"):
+        with np.errstate(divide="ignore"):
+            return Step(operator, data.index, along, values if operator.kind == "MUL" else 1.0 / values, None)
+    return Step(operator, data.index, along, None, values if operator.kind == "ADD" else -values)
+
+
+def _carries_numbers(tensor: RawLiteTensor) -> bool:
+    """Whether it is a real-valued activation, rather than a shape or an index."""
+    return tensor.dtype in FLOATS or (tensor.dtype in INTEGERS and tensor.quantization is not None)
+
+
+_NO_AXIS, _ONE_NUMBER = -2, -1
+
+
+def _varying_axis(constant: Sequence[int], data: Sequence[int]) -> int:
+    """The only axis of `data` along which `constant` varies, `_ONE_NUMBER`, or `_NO_AXIS` where it is not per channel.
+
+    Of one element, a constant counts as per channel where the data has one channel and the constant is not a scalar.
+    """
+    rank = len(data)
+    if rank < 2 or len(constant) > rank or any(size < 1 for size in constant):
+        return _NO_AXIS
+    varying = [axis for axis, size in enumerate(constant, rank - len(constant)) if size > 1]
+    if not varying:
+        return rank - 1 if constant and data[-1] == 1 else _ONE_NUMBER
+    # Channels come last, or, in models converted from channels-first, right after the batch.
+    fits = len(varying) == 1 and data[varying[0]] == constant[varying[0] - rank] and varying[0] in (rank - 1, 1)
+    return varying[0] if fits else _NO_AXIS
+
+
+def _chains(steps: dict[int, Step], wiring: Wiring) -> Iterator[list[Step]]:
+    """Runs of affine steps in which each feeds only the next, cut to those between two per-channel ones."""
+    used: set[int] = set()
+    for index, first in steps.items():
+        if index in used or first.axis is None:
+            continue
+        chain = [first]
+        used.add(index)
+        while (follower := _only_reader(chain[-1].operator, wiring)) is not None:
+            step = steps.get(follower.index)
+            if step is None or step.operator.index in used or step.axis not in (None, first.axis):
+                break
+            if chain[-1].operator.activation != "NONE" or step.data != chain[-1].operator.outputs[0]:
+                break
+            chain.append(step)
+            used.add(step.operator.index)
+        while chain[-1].axis is None:
+            chain.pop()
+        yield chain
+
+
+def _only_reader(operator: RawLiteOperator, wiring: Wiring) -> RawLiteOperator | None:
+    """The one operator that reads the output; None where there are several or it leaves the subgraph."""
+    readers = wiring.readers.get(operator.outputs[0], ())
+    return readers[0] if len(readers) == 1 and operator.outputs[0] not in wiring.subgraph.outputs else None
+
+
+def _affine(chain: list[Step], wiring: Wiring, prefix: str) -> Leftover | None:
+    """The chain as a leftover; None where it is no batch norm."""
+    data = wiring.tensor(chain[0].data)
+    multiplied = any(step.multiplier is not None and step.axis is not None for step in chain)
+    added = any(step.addend is not None for step in chain)
+    axis = chain[0].axis
+    if data is None or axis is None or not multiplied or _normalised_before(chain[0].data, wiring):
+        return None
+    # A lone product along the second axis is a window or a gain, not channels.
+    if not added and axis != len(data.shape) - 1:
+        return None
+    multiplier, addend = np.ones(data.shape[axis]), np.zeros(data.shape[axis])
+    for step in chain:
+        if step.multiplier is not None:
+            multiplier, addend = multiplier * step.multiplier, addend * step.multiplier
+        if step.addend is not None:
+            addend = addend + step.addend
+    for values in (multiplier, addend):
+        values.setflags(write=False)
+    last = chain[-1].operator
+    return Leftover(
+        name=prefix + _name(chain, wiring),
+        operators=tuple(step.operator.kind for step in chain),
+        channels=data.shape[axis],
+        after=_before(chain[0].data, wiring),
+        multiplier=multiplier,
+        addend=addend if added else None,
+        feeds=_after(last, wiring),
+    )
+
+
+def _name(chain: list[Step], wiring: Wiring) -> str:
+    """The part of the outputs' fused names that tells a batch norm, else the last output's name."""
+    outputs = [wiring.subgraph.tensors[step.operator.outputs[0]].name for step in reversed(chain)]
+    parts = [part for name in outputs for part in name.split(";")]
+    telling = [part for part in parts if "batch" in part.lower() and "norm" in part.lower()]
+    return (telling or [part for part in parts if part] or [f"operator {chain[-1].operator.index}"])[0]
+
+
+def _before(number: int, wiring: Wiring) -> str:
+    """Kind of the operator that made the tensor, reshapes and scalar arithmetic looked through; "" for the input."""
+    for _ in range(_HOPS):
+        writer = wiring.writers.get(number)
+        if writer is None:
+            return ""
+        through = _looks_through(writer, wiring)
+        if through is None:
+            return writer.kind if writer.activation == "NONE" else f"{writer.kind} + {writer.activation}"
+        number = through
+    return "RESHAPE"
+
+
+def _looks_through(operator: RawLiteOperator, wiring: Wiring) -> int | None:
+    """The tensor that a reshape or a step by one number passes on; None for everything else."""
+    if operator.activation != "NONE" or not operator.inputs:
+        return None
+    if operator.kind in RESHAPING:
+        return operator.inputs[0]
+    step = _step(operator, wiring)
+    return step.data if step is not None and step.axis is None else None
+
+
+def _after(operator: RawLiteOperator, wiring: Wiring) -> str | None:
+    """Kind of the one operator that reads the output, reshapes looked through; "" for the subgraph's output."""
+    for _ in range(_HOPS):
+        number = operator.outputs[0] if operator.outputs else -1
+        readers = wiring.readers.get(number, ())
+        if number in wiring.subgraph.outputs or not readers:
+            return "" if not readers else None
+        if len(readers) > 1:
+            return None
+        operator = readers[0]
+        if operator.kind not in RESHAPING or operator.inputs[0] != number:
+            return operator.kind
+    return None
+
+
+def _normalised_before(number: int, wiring: Wiring) -> bool:
+    """Whether the tensor was just normalised by moments or norms of the data itself."""
+    for _ in range(_HOPS):
+        writer = wiring.writers.get(number)
+        if writer is None:
+            return False
+        if writer.kind in _ROOTS or writer.kind == "L2_NORMALIZATION":
+            return True
+        if writer.kind in ("MUL", "DIV") and _step(writer, wiring) is None:
+            return any(_reaches_root(operand, wiring) for operand in writer.inputs)
+        through = _looks_through(writer, wiring)
+        if through is None:
+            return False
+        number = through
+    return False
+
+
+def _reaches_root(number: int, wiring: Wiring) -> bool:
+    """Whether the factor comes from an RSQRT, SQRT or POW, arithmetic with constants looked through."""
+    for _ in range(_HOPS):
+        writer = wiring.writers.get(number)
+        if writer is None:
+            return False
+        if writer.kind in _ROOTS:
+            return True
+        moving = [operand for operand in writer.inputs if wiring.source(operand) is None and operand >= 0]
+        if writer.kind not in RESHAPING | {*AFFINE, "MAXIMUM", "NEG", "BROADCAST_TO"} or len(moving) != 1:
+            return False
+        number = moving[0]
+    return False
+
+
+def _batch_moments(wiring: Wiring, prefix: str) -> Iterator[Leftover]:
+    """Normalisation by a variance over the batch: RSQRT or SQRT of a MEAN over axis 0 of squares, channels kept."""
+    for root in wiring.subgraph.operators:
+        if root.kind not in ("RSQRT", "SQRT") or not root.inputs or not root.outputs:
+            continue
+        mean = _mean_below(root.inputs[0], wiring)
+        data = None if mean is None else wiring.tensor(mean.inputs[0])
+        squares = None if mean is None else wiring.writers.get(mean.inputs[0])
+        if mean is None or data is None or squares is None or not _over_batch(mean, data, wiring):
+            continue
+        if squares.kind in ("SQUARED_DIFFERENCE", "SQUARE") or (squares.kind == "MUL" and len({*squares.inputs}) == 1):
+            name = wiring.subgraph.tensors[root.outputs[0]].name.split(";")[0] or f"operator {root.index}"
+            yield Leftover(
+                name=prefix + name,
+                operators=(squares.kind, "MEAN", root.kind),
+                channels=data.shape[-1],
+                after=_before(squares.inputs[0], wiring),
+                multiplier=None,
+                addend=None,
+            )
+
+
+def _mean_below(number: int, wiring: Wiring) -> RawLiteOperator | None:
+    """The MEAN that feeds the tensor through at most an epsilon and reshapes."""
+    for _ in range(_HOPS):
+        writer = wiring.writers.get(number)
+        if writer is None or (writer.kind == "MEAN" and len(writer.inputs) == 2):
+            return writer
+        moving = [operand for operand in writer.inputs if wiring.source(operand) is None and operand >= 0]
+        if writer.kind not in RESHAPING | {"ADD", "MAXIMUM"} or len(moving) != 1:
+            return None
+        number = moving[0]
+    return None
+
+
+def _over_batch(mean: RawLiteOperator, data: RawLiteTensor, wiring: Wiring) -> bool:
+    """Whether it averages over the batch axis and keeps the channels: not layer, group or instance norm."""
+    axes = wiring.constant(mean, 1)
+    if axes is None or axes.data is None or axes.data.unavailable is not None or axes.dtype not in ("int32", "int64"):
+        return False
+    rank = len(data.shape)
+    over = {int(axis) % rank for axis in axes.data.read().reshape(-1)} if rank else set()
+    kept = set(range(rank)) - over
+    return 0 in over and rank >= 2 and kept in ({rank - 1}, {1})

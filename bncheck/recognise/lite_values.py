@@ -1,0 +1,123 @@
+"""How a TFLite subgraph is wired, and what its constants are worth in real numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.model import PerChannel
+from bncheck.sources.raw import RawLiteOperator, RawLiteSubgraph, RawLiteTensor
+
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+INTEGERS = frozenset({"int2", "int4", "uint4", "int8", "uint8", "int16", "int32", "int64"})
+"""Types of quantized tensors."""
+
+_HOPS = 4
+"""Conversions between a stored constant and the operator that uses it; converters write one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """One subgraph with the writers and readers of each tensor."""
+
+    subgraph: RawLiteSubgraph
+    writers: Mapping[int, RawLiteOperator]
+    readers: Mapping[int, tuple[RawLiteOperator, ...]]
+    """Each operator once, however often it reads the tensor."""
+
+    @classmethod
+    def of(cls, subgraph: RawLiteSubgraph) -> Wiring:
+        """Linear in the number of operands."""
+        writers: dict[int, RawLiteOperator] = {}
+        readers: defaultdict[int, list[RawLiteOperator]] = defaultdict(list)
+        for operator in subgraph.operators:
+            writers.update(dict.fromkeys(operator.outputs, operator))
+            for number in dict.fromkeys(operator.inputs):
+                readers[number].append(operator)
+        return cls(subgraph, writers, {number: tuple(ops) for number, ops in readers.items()})
+
+    def tensor(self, number: int) -> RawLiteTensor | None:
+        """Tensor `number`, None for an absent optional one."""
+        return None if number < 0 else self.subgraph.tensors[number]
+
+    def source(self, number: int) -> RawLiteTensor | None:
+        """The stored constant behind tensor `number`, through DEQUANTIZE (float16 and dynamic-range files)."""
+        for _ in range(_HOPS):
+            tensor = self.tensor(number)
+            if tensor is None or tensor.data is not None:
+                return tensor
+            writer = self.writers.get(number)
+            if writer is None or writer.kind not in ("DEQUANTIZE", "DENSIFY") or not writer.inputs:
+                return None
+            number = writer.inputs[0]
+        return None
+
+    def constant(self, operator: RawLiteOperator, slot: int) -> RawLiteTensor | None:
+        """The stored constant behind input `slot` of `operator`; None where there is none."""
+        return self.source(operator.inputs[slot]) if slot < len(operator.inputs) else None
+
+
+def stored(tensor: RawLiteTensor) -> NDArray[Any] | None:
+    """A constant's values as stored; None where they are not at hand. Raises ReadError."""
+    return None if tensor.data is None or tensor.data.unavailable is not None else tensor.data.read()
+
+
+def per_channel_scales(tensor: RawLiteTensor) -> tuple[PerChannel | None, PerChannel | None]:
+    """(scales, zero points) of an integer tensor, one entry or one a channel; (None, None) for float."""
+    if tensor.quantization is None or tensor.dtype not in INTEGERS:
+        return None, None
+    pair = (tensor.quantization.scales.astype(np.float64), tensor.quantization.zero_points.astype(np.float64))
+    for values in pair:
+        values.setflags(write=False)
+    return pair
+
+
+def real(tensor: RawLiteTensor) -> NDArray[np.float64] | None:
+    """A constant in real numbers, `scale * (stored - zero point)`; None where it has no such meaning or is unread."""
+    values = stored(tensor)
+    if values is None:
+        return None
+    if tensor.dtype in FLOATS:
+        return values.astype(np.float64)
+    if tensor.quantization is None or tensor.dtype not in INTEGERS:
+        return None
+    scales, points = tensor.quantization.scales.astype(np.float64), tensor.quantization.zero_points
+    if scales.size > 1:
+        along = [1] * values.ndim
+        along[tensor.quantization.axis] = scales.size
+        scales, points = scales.reshape(along), points.reshape(along)
+    product: NDArray[np.float64] = scales * (values.astype(np.int64) - points)
+    return product
+
+
+def largest_by_channel(kernel: RawLiteTensor, axis: int) -> PerChannel | None:
+    """Largest |real weight| along every axis but `axis`, (channels,); None where it cannot be told. NaN stays.
+
+    Smallest and largest stored value suffice, as `scale * (stored - zero point)` is monotonic: no copy of the kernel.
+    """
+    values = stored(kernel)
+    if values is None or values.size == 0:
+        return None
+    others = tuple(number for number in range(values.ndim) if number != axis)
+    low, high = values.min(axis=others), values.max(axis=others)
+    if kernel.dtype in FLOATS:
+        largest = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
+    elif kernel.quantization is None or kernel.dtype not in INTEGERS:
+        return None
+    elif kernel.quantization.scales.size == 1 or kernel.quantization.axis == axis:
+        points = kernel.quantization.zero_points
+        reach = np.maximum(np.abs(low.astype(np.int64) - points), np.abs(high.astype(np.int64) - points))
+        largest = np.abs(kernel.quantization.scales.astype(np.float64)) * reach
+    else:
+        worth = real(kernel)
+        if worth is None:
+            return None
+        largest = np.abs(worth).max(axis=others)
+    largest = np.asarray(largest, np.float64)
+    largest.setflags(write=False)
+    return largest
