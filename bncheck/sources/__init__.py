@@ -1,1 +1,106 @@
 """Bytes -> raw tensors and graphs. Knows formats, knows nothing of batch norm, never imports TensorFlow."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from bncheck.errors import NoModel, NotFound, UnknownFormat, UsageError
+from bncheck.sources._files import LFS_POINTER, is_file, names, not_fetched, read_head, status
+from bncheck.sources.checkpoint_place import in_step_order, other_models
+from bncheck.sources.raw import RawModel
+
+_READERS = {
+    "checkpoint": "read_checkpoint",
+    "tflite": "read_lite",
+    "keras": "read_keras",
+    "arrays": "read_arrays",
+    "saved_model": "read_saved_model",
+    "graphs": "read_graph",
+}
+"""Module -> its reader, in the order in which they are asked; those that know their content by magic first."""
+
+_SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+_SNIFFED = 64
+
+
+def open_model(path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True) -> RawModel:
+    """What a path holds: a checkpoint (prefix, file, directory), graph, SavedModel, Keras, TFLite or NumPy file.
+
+    Told by content, not by suffix. A checkpoint comes with its graph: `graph`, else, with `use_graph`, the `.meta` of
+    the same prefix. Raises ReadError (NoModel for a directory that holds none), and UsageError where `graph` is given
+    with anything but a checkpoint.
+    """
+    path = Path(path)
+    source = _source(path)
+    if source == "checkpoint":
+        return open_checkpoint(path, graph=graph, use_graph=use_graph)
+    if graph is not None:
+        raise UsageError(f"{path} is no checkpoint, so no graph can be given with it")
+    return _read(source, path)
+
+
+def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True) -> RawModel:
+    """The checkpoint of a path, even where the path is the `.meta` beside it, with its graph as in `open_model`."""
+    model = _read("checkpoint", Path(path))
+    if graph is not None:
+        meta = Path(graph)
+    elif use_graph and is_file(beside(model.path)):
+        meta = beside(model.path)
+    else:
+        return model
+    of_graph = _read("graphs", meta)
+    return replace(model, graphs=of_graph.graphs, notes=model.notes + of_graph.notes)
+
+
+def run_dir(path: Path | str) -> list[Path]:
+    """The prefixes of all checkpoints in a directory, in step order. Raises NotFound, NoModel, Unreadable."""
+    path = Path(path)
+    found = status(path)
+    if found is None:
+        raise NotFound(path, "no such directory")
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotFound(path, "a file, not a directory of checkpoints")
+    prefixes = in_step_order(path)
+    if not prefixes:
+        raise NoModel(path, "no checkpoint in this directory", hint=other_models(path))
+    return prefixes
+
+
+def beside(prefix: Path) -> Path:
+    """The `.meta` file of a checkpoint's prefix, whether it exists or not."""
+    return prefix.with_name(".meta" if prefix.name == ".index" else f"{prefix.name}.meta")
+
+
+def _read(source: str, path: Path) -> RawModel:
+    model = getattr(import_module(f"bncheck.sources.{source}"), _READERS[source])(path)
+    assert isinstance(model, RawModel)
+    return model
+
+
+def _source(path: Path) -> str:
+    """Which module reads what is at this path."""
+    found = status(path)
+    if found is None:
+        return "checkpoint"
+    if stat.S_ISDIR(found.st_mode):
+        return "saved_model" if any(name in _SAVED_MODEL for name in names(path)) else "checkpoint"
+    head = read_head(path, _SNIFFED)
+    if head.startswith(LFS_POINTER):
+        raise not_fetched(path)
+    for source in _READERS:
+        if import_module(f"bncheck.sources.{source}").matches(path, head):
+            return source
+    if path.name == "checkpoint" or path.name.endswith(".index") or is_file(path.with_name(f"{path.name}.index")):
+        # by its name alone; its own reader tells best what is wrong with it
+        return "checkpoint"
+    raise UnknownFormat(path, _unknown(head), hint="bncheck reads checkpoints, graphs, SavedModels, Keras and TFLite")
+
+
+def _unknown(head: bytes) -> str:
+    if not head:
+        return "an empty file"
+    text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+    return "a text file, not a model" if text else "of no format that bncheck reads"

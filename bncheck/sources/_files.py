@@ -1,0 +1,119 @@
+"""Opening what a user names: regular files only, operating system errors as sentences, sizes before memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from bncheck.errors import NotFound, ReadError, TooLarge, Truncated, UnknownFormat, Unreadable
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS has not fetched yet."""
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def status(path: Path) -> os.stat_result | None:
+    """What the path names, links followed; None where nothing is there. Raises NotFound for a dangling link."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise NotFound(path, f"a symbolic link to {path.readlink()}, which does not exist") from None
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotFound(path, "a symbolic link that leads back to itself") from None
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise Unreadable(path, f"the operating system refuses: {error.strerror}") from None
+    except ValueError as error:
+        raise NotFound(repr(str(path)), f"no path: {error}") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there."""
+    found = status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def names(directory: Path) -> list[str]:
+    """Names in a directory, sorted. Raises Unreadable."""
+    try:
+        return sorted(entry.name for entry in directory.iterdir())
+    except OSError as error:
+        raise Unreadable(directory, f"the directory cannot be listed: {error.strerror}") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file, open for reading, and its size in bytes. Raises NotFound, Unreadable."""
+    found = status(path)
+    if found is None:
+        raise NotFound(path, "no such file")
+    for of_kind, kind in _KINDS:
+        # opening a FIFO would wait for a writer
+        if of_kind(found.st_mode):
+            raise Unreadable(path, f"{kind}, not a file")
+    try:
+        with path.open("rb") as file:
+            yield file, found.st_size
+    except ReadError:
+        raise
+    except OSError as error:
+        raise Unreadable(path, f"the operating system refuses: {error.strerror}") from None
+
+
+def read_head(path: Path, size: int = 64) -> bytes:
+    """The first bytes of a file, fewer where it is shorter."""
+    with opened(path) as (file, _):
+        return file.read(size)
+
+
+def read_tail(path: Path, size: int) -> bytes:
+    """The last bytes of a file, fewer where it is shorter."""
+    with opened(path) as (file, length):
+        file.seek(max(0, length - size))
+        return file.read(size)
+
+
+def read_whole(path: Path, *, limit: int) -> bytes:
+    """The whole file. Raises TooLarge above `limit` bytes, UnknownFormat for an unfetched Git LFS pointer."""
+    with opened(path) as (file, length):
+        if length > limit:
+            raise TooLarge(path, f"{length:,} bytes; bncheck reads at most {limit:,} of such a file")
+        data = file.read(limit + 1)
+    if data.startswith(LFS_POINTER):
+        raise not_fetched(path)
+    return data
+
+
+def read_range(path: Path, offset: int, size: int, *, what: str) -> bytes:
+    """`size` bytes from `offset`; the file's length is checked before memory is taken. Raises Truncated."""
+    with opened(path) as (file, length):
+        if offset + size > length:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise not_fetched(path)
+            reason = f"the file ends before {what}, which needs {size:,} bytes from byte {offset:,}"
+            raise Truncated(path, reason, offset=length, hint="copy the file again")
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) != size:
+        raise Truncated(path, f"the file became shorter while {what} was read", offset=offset + len(data))
+    return data
+
+
+def not_fetched(path: Path) -> UnknownFormat:
+    """The error for a Git LFS pointer in place of the file."""
+    return UnknownFormat(path, "a Git LFS pointer, not the file itself", hint="run `git lfs pull`")
