@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from bncheck.rules import bn101_never_moved
+from bncheck.rules import bn101_never_moved, bn405_bias_saturated, bn406_not_folded
 from bncheck.rules._rule import Rule
 
-RULES: tuple[Rule, ...] = (bn101_never_moved.check,)
+RULES: tuple[Rule, ...] = (
+    bn101_never_moved.check,
+    bn405_bias_saturated.check,
+    bn406_not_folded.check,
+)
