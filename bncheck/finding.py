@@ -129,6 +129,10 @@ class TargetInfo:
     format: str
     graph_path: str | None = None
     step: int | None = None
+    updates: int | None = None
+    """How often the statistics were updated, as far as the files or the user tell."""
+    updates_from: str = ""
+    """Where `updates` comes from."""
     notes: tuple[str, ...] = ()
 
 
@@ -151,3 +155,11 @@ class Report:
     """Seconds by stage: "read", "recognise", "rules"."""
     headline: str = ""
     """Why the verdict is inconclusive, else empty."""
+    fail_on: str = "error"
+    """Severity from which a finding makes the verdict fail: "error", "warning" or "never"."""
+
+    def to_json(self) -> str:
+        """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""
+        from bncheck.report.json_v1 import dumps  # noqa: PLC0415 - a report knows no reporter until asked for one
+
+        return dumps(self)

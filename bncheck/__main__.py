@@ -1,0 +1,10 @@
+"""`python -m bncheck`."""
+
+from __future__ import annotations
+
+import sys
+
+from bncheck.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The pipeline: a path becomes facts, facts become findings, findings become a verdict. Pure; prints nothing."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bncheck.config import Settings
+from bncheck.errors import NoModel, ReadError, UsageError
+from bncheck.finding import Report, TargetInfo, Verdict
+from bncheck.judge import judge
+from bncheck.model import Hints, PerChannel
+from bncheck.not_checked import Asked
+from bncheck.recognise import recognise
+from bncheck.sources import open_model
+from bncheck.sources.raw import RawModel
+
+_DEFAULT = Settings()
+_NUMBER = re.compile(r"\d+")
+_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def inspect_checkpoint(
+    path: str | Path,
+    *,
+    graph: str | Path | None = None,
+    use_graph: bool = True,
+    decay: float | None = None,
+    steps: int | None = None,
+    train_ops: Sequence[str] = (),
+    reference: str | Path | None = None,
+    settings: Settings = _DEFAULT,
+) -> Report:
+    """Judges a checkpoint, together with the graph of the same prefix or the one given.
+
+    `decay` (0 to 1, TensorFlow's) and `steps` (updates of the statistics) supply what the files do not say,
+    `train_ops` names the ops that train, `reference` a checkpoint to compare the statistics with. Raises ReadError
+    where a file cannot be read (NoModel: nothing there), UsageError where `path` is no checkpoint.
+    """
+    hints = _hints(decay, steps, train_ops)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "read"):
+        raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
+    if not raw.tensors:
+        kind = "graph" if raw.graphs else "model"
+        raise UsageError(f"{path} is a {raw.format}, not a checkpoint: use `bncheck inspect {kind} {path}`")
+    return _report(raw, hints, seconds, settings, asked=Asked(use_graph=use_graph), reference=reference)
+
+
+def inspect_graph(
+    path: str | Path, *, decay: float | None = None, train_ops: Sequence[str] = (), settings: Settings = _DEFAULT
+) -> Report:
+    """Judges a graph: `.meta`, `.pb`, `.pbtxt` or a SavedModel. Raises as `inspect_checkpoint`."""
+    hints = _hints(decay, None, train_ops)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "read"):
+        raw = open_model(Path(path), graph=None, use_graph=True)
+    if not raw.graphs:
+        kind = "checkpoint" if raw.tensors and raw.keras is None else "model"
+        raise UsageError(f"{path} is a {raw.format}, which holds no graph: use `bncheck inspect {kind} {path}`")
+    return _report(raw, hints, seconds, settings)
+
+
+def inspect_model(
+    path: str | Path,
+    *,
+    decay: float | None = None,
+    steps: int | None = None,
+    train_ops: Sequence[str] = (),
+    reference: str | Path | None = None,
+    settings: Settings = _DEFAULT,
+) -> Report:
+    """Judges a whole model: SavedModel, `.keras`, `.h5`, `.tflite`, frozen graph. Raises as `inspect_checkpoint`."""
+    hints = _hints(decay, steps, train_ops)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "read"):
+        raw = open_model(Path(path), graph=None, use_graph=True)
+    return _report(raw, hints, seconds, settings, reference=reference)
+
+
+def inspect_run(
+    directory: str | Path,
+    *,
+    use_graph: bool = True,
+    decay: float | None = None,
+    train_ops: Sequence[str] = (),
+    settings: Settings = _DEFAULT,
+) -> tuple[Report, ...]:
+    """One report for each checkpoint and Keras file in a training run's folder, in the order of their steps.
+
+    A file that cannot be read, such as one being written, gives an inconclusive report with exit code 2 and the
+    reason. Raises NoModel where the folder holds none.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise UsageError(f"{directory} is no folder: use `bncheck inspect checkpoint {directory}`")
+    found = sorted(folder.iterdir(), key=_by_numbers)
+    targets = [_prefix(p) for p in found if p.suffix in (".index", *_KERAS_SUFFIXES) or p.name == ".index"]
+    if not targets:
+        raise NoModel(folder, "holds no checkpoint", hint="the folder of a run has files that end in .index or .h5")
+    reports: list[Report] = []
+    for target in targets:
+        try:
+            if target.suffix in _KERAS_SUFFIXES:
+                report = inspect_model(target, decay=decay, settings=settings)
+            else:
+                report = inspect_checkpoint(
+                    target, use_graph=use_graph, decay=decay, train_ops=train_ops, settings=settings
+                )
+        except ReadError as error:
+            report = _unreadable(target, error, settings)
+        reports.append(report)
+    return tuple(reports)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def _hints(decay: float | None, steps: int | None, train_ops: Sequence[str]) -> Hints:
+    if decay is not None and not 0 <= decay <= 1:
+        raise UsageError(f"decay is {decay}: TensorFlow's decay lies between 0 and 1, such as 0.999")
+    if steps is not None and steps < 0:
+        raise UsageError(f"steps is {steps}: the statistics cannot be updated a negative number of times")
+    return Hints(decay=decay, steps=steps, train_ops=tuple(train_ops))
+
+
+def _report(
+    raw: RawModel,
+    hints: Hints,
+    seconds: dict[str, float],
+    settings: Settings,
+    *,
+    asked: Asked | None = None,
+    reference: str | Path | None = None,
+) -> Report:
+    with _timed(seconds, "recognise"):
+        facts = recognise(raw, hints)
+        if reference is not None:
+            facts = replace(facts, reference=_read_reference(Path(reference)))
+    with _timed(seconds, "rules"):
+        report = judge(facts, settings=settings, asked=asked)
+    return replace(report, timing=seconds)
+
+
+def _read_reference(path: Path) -> Mapping[str, tuple[PerChannel, PerChannel]]:
+    """Layer name -> (mean, variance) of another checkpoint."""
+    layers = recognise(open_model(path, graph=None, use_graph=True), Hints()).layers
+    both = {
+        layer.name: (layer.mean.values, layer.variance.values)
+        for layer in layers
+        if layer.mean.values is not None and layer.variance.values is not None
+    }
+    if not both:
+        raise UsageError(f"{path}: the reference holds no statistics to compare with")
+    return both
+
+
+def _prefix(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix == ".index" else path
+
+
+def _by_numbers(path: Path) -> tuple[list[int], str]:
+    return [int(number[:18]) for number in _NUMBER.findall(path.name)], path.name
+
+
+def _unreadable(path: Path, error: ReadError, settings: Settings) -> Report:
+    return Report(
+        target=TargetInfo(path=str(path), format="unreadable"),
+        verdict=Verdict.INCONCLUSIVE,
+        exit_code=2,
+        layers=(),
+        findings=(),
+        suppressed=(),
+        not_checked=(),
+        checked=(),
+        rules=(),
+        headline=str(error),
+        fail_on=settings.fail_on.value,
+    )

@@ -1,0 +1,103 @@
+"""What was not judged and why: as much a part of the answer as the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bncheck.finding import NotChecked
+from bncheck.model import Facts, Origin
+from bncheck.rules._rule import Needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user asked to be looked at."""
+
+    use_graph: bool = True
+    """Whether the graph beside a checkpoint may be read."""
+
+
+def not_checked(
+    facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Sequence[str], asked: Asked
+) -> tuple[NotChecked, ...]:
+    """One entry for each kind of evidence that is lacking, with the codes that it would have decided.
+
+    `lacking` are the rules that could not run with what each lacks, `left_out` those that the user deselected.
+    A need that does not apply to the target (TFLite rules on a checkpoint) is no entry.
+    """
+    statistics = _codes(lacking, Needs.VALUES)
+    wiring = tuple(sorted({*_codes(lacking, Needs.GRAPH), *_codes(lacking, Needs.SITES)}))
+    entries: list[NotChecked] = []
+    if facts.lite is not None:
+        entries += _of_lite(statistics + wiring)
+    else:
+        entries += [_statistics(facts, statistics)] if statistics else []
+        entries += [_values(facts)] if facts.run.index_only and not statistics else []
+        entries += [_wiring(facts, wiring, asked)] if wiring else []
+        entries.append(
+            NotChecked(
+                what="train vs eval",
+                why="needs data",
+                how="a later command: bncheck compare train-vs-eval PATH --data D",
+            )
+        )
+    if left_out:
+        count = len(left_out)
+        what = f"{count} rule{'s' if count > 1 else ''}"
+        entries.append(NotChecked(what=what, why="left out by --select or --ignore", codes=tuple(left_out)))
+    return tuple(entries)
+
+
+def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:
+    silent = Needs.LITE | Needs.REFERENCE
+    return tuple(code for code, needs in lacking if need in needs and not needs & silent)
+
+
+def _of_lite(codes: tuple[str, ...]) -> list[NotChecked]:
+    return [
+        NotChecked(
+            what="statistics and wiring",
+            why="a TFLite file no longer holds them",
+            how="inspect the checkpoint or model that it was converted from",
+            codes=codes,
+        ),
+        NotChecked(
+            what="quantized vs float",
+            why="needs data",
+            how="a later command: bncheck compare float-vs-quantized PATH --data D",
+        ),
+    ]
+
+
+def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
+    if facts.run.keys is not None or facts.graph is None:
+        return NotChecked(
+            what="statistics",
+            why="their values are not at hand, nor checksums that decide",
+            how="put the data shards beside the index" if facts.run.index_only else "",
+            codes=codes,
+        )
+    return NotChecked(
+        what="statistics",
+        why="no checkpoint was given",
+        how="bncheck inspect checkpoint CKPT --graph " + facts.path,
+        codes=codes,
+    )
+
+
+def _values(facts: Facts) -> NotChecked:
+    decided = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
+    why = "only the index is at hand" + (", whose checksums tell just whether a statistic moved" if decided else "")
+    return NotChecked(what="sizes of the statistics", why=why, how="put the data shards beside the index")
+
+
+def _wiring(facts: Facts, codes: tuple[str, ...], asked: Asked) -> NotChecked:
+    what = "wiring" if any(layer.sites for layer in facts.layers) else "wiring and modes"
+    if facts.graph is not None:
+        return NotChecked(what=what, why="no batch norm was found in the graph", codes=codes)
+    if any(layer.origin is Origin.CONFIG for layer in facts.layers) or "Keras" in facts.format:
+        return NotChecked(what=what, why="a Keras file holds no training graph", codes=codes)
+    if not asked.use_graph:
+        return NotChecked(what=what, why="--no-graph was given", codes=codes)
+    return NotChecked(what=what, why="only a checkpoint was given", how="--graph META", codes=codes)
