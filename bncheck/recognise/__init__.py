@@ -1,1 +1,28 @@
 """Raw tensors and graphs -> facts: by graph structure first, by configuration, by name where there is neither."""
+
+from __future__ import annotations
+
+from bncheck.model import Facts, Hints
+from bncheck.sources.raw import RawModel
+
+
+def recognise(raw: RawModel, hints: Hints) -> Facts:
+    """Facts of one target; raises ReadError where what it holds is damaged.
+
+    Each way of recognition is imported only where it is used: a bare checkpoint pays for no graph.
+    """
+    if raw.graphs:
+        from bncheck.recognise.by_graph import recognise_graph  # noqa: PLC0415  see docstring
+
+        return recognise_graph(raw, hints)
+    if raw.lite is not None:
+        from bncheck.recognise.by_lite import recognise_lite  # noqa: PLC0415  see docstring
+
+        return recognise_lite(raw, hints)
+    if raw.keras is not None:
+        from bncheck.recognise.by_config import recognise_config  # noqa: PLC0415  see docstring
+
+        return recognise_config(raw, hints)
+    from bncheck.recognise.by_name import recognise_names  # noqa: PLC0415  see docstring
+
+    return recognise_names(raw, hints)

@@ -1,0 +1,414 @@
+"""Graph (and checkpoint, where there is one) -> facts. Recognition by structure; names only label what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bncheck.model import (
+    Facts,
+    Gap,
+    GapKind,
+    GraphFacts,
+    Hints,
+    Layer,
+    Mode,
+    Origin,
+    Presence,
+    Purpose,
+    Role,
+    Saver,
+    Site,
+    Switch,
+    TrainOp,
+    Update,
+    Vector,
+)
+from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
+from bncheck.recognise.feeds import Feeds
+from bncheck.recognise.flat import FlatGraph, flatten, node_of
+from bncheck.recognise.layers import FoundLayer, PairedSite, group, pair
+from bncheck.recognise.operands import FUSED
+from bncheck.recognise.run import run_facts
+from bncheck.recognise.sites import FoundSite, find_sites
+from bncheck.recognise.stored import Stored, linear_of
+from bncheck.recognise.trace import (
+    VARIABLES,
+    Contexts,
+    declared_shape,
+    describe_switch,
+    variable_name,
+)
+from bncheck.recognise.train import (
+    FoundTrainOp,
+    find_savers,
+    find_train_ops,
+    optimizer_writes,
+    regularised,
+    serving_outputs,
+)
+from bncheck.recognise.updates import Write, Writes, decay_of, find_writes
+from bncheck.recognise.upstream import Upstream, upstream
+from bncheck.sources.raw import RawGraph, RawModel
+
+_MAX_OUTPUTS = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Graph:
+    """What all layers of one graph are described with."""
+
+    flat: FlatGraph
+    raw: RawGraph
+    contexts: Contexts
+    writes: Writes
+    stored: Stored
+    feeds: Feeds
+    train_ops: list[FoundTrainOp]
+    optimizers: dict[int, int]
+    outputs: dict[str, bytearray]
+    """Serving output -> nodes that its run runs."""
+    position: dict[int, int]
+    collection: frozenset[int]
+    """Nodes in UPDATE_OPS."""
+    trainable: frozenset[str]
+
+
+def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
+    """Facts of the graph that serves (or the only one), joined with the checkpoint's values; raises ReadError."""
+    chosen = _chosen(raw)
+    flat = flatten(chosen.path, chosen.graph_def)
+    contexts = Contexts(flat)
+    sites, unclear = find_sites(flat, contexts)
+    writes = find_writes(flat, contexts)
+    found = group(flat, sites, writes)
+    savers, keys = find_savers(flat)
+    trainable = frozenset(chosen.collections.get("trainable_variables", ()))
+    statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
+    optimizers = optimizer_writes(flat, statistics, trainable)
+    train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
+    serving = raw.format == "SavedModel" or not any(op in flat.by_op for op in VARIABLES)
+    outputs = serving_outputs(flat, chosen) if serving else {}
+    graph = _Graph(
+        flat=flat,
+        raw=chosen,
+        contexts=contexts,
+        writes=writes,
+        stored=Stored(raw, flat, keys, chosen),
+        feeds=Feeds(flat),
+        train_ops=train_ops,
+        optimizers=optimizers,
+        outputs=_reach(flat, outputs),
+        position={node: number for number, node in enumerate(flat.order)},
+        collection=_collected(flat, chosen),
+        trainable=trainable,
+    )
+    run = run_facts(raw, hints)
+    layers = tuple(_layer(graph, layer, hints) for layer in found)
+    return Facts(
+        path=str(raw.path),
+        format=raw.format,
+        layers=tuple(sorted(layers, key=lambda layer: layer.order)),
+        graph=_graph_facts(graph, savers, purpose=bool(optimizers), serving=serving),
+        run=run,
+        gaps=_gaps(graph, layers, unclear),
+        notes=(*raw.notes, *_other_graphs(raw, chosen)),
+    )
+
+
+def _chosen(raw: RawModel) -> RawGraph:
+    """The MetaGraph that serves; training ones of the same folder share its variables."""
+    serving = [graph for graph in raw.graphs if "serve" in graph.tags]
+    return (serving or [graph for graph in raw.graphs if "train" not in graph.tags] or list(raw.graphs))[0]
+
+
+def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
+    return tuple(
+        f"MetaGraph with tags {', '.join(graph.tags) or 'none'} was not looked at"
+        for graph in raw.graphs
+        if graph is not chosen
+    )
+
+
+def _reach(flat: FlatGraph, outputs: dict[str, int]) -> dict[str, bytearray]:
+    if len(outputs) <= _MAX_OUTPUTS:
+        return {name: flat.ancestors([node]) for name, node in outputs.items()}
+    return {f"{len(outputs)} outputs": flat.ancestors(list(outputs.values()))}
+
+
+def _collected(flat: FlatGraph, raw: RawGraph) -> frozenset[int]:
+    edges = [flat.lookup(name) for name in raw.collections.get("update_ops", ())]
+    return frozenset(node_of(e) for e in edges if e is not None)
+
+
+def _layer(graph: _Graph, found: FoundLayer, hints: Hints) -> Layer:
+    flat, stored = graph.flat, graph.stored
+    paired = pair(flat, graph.contexts, found.sites)
+    switch = next((p.switch for p in paired if p.switch is not None), None)
+    updates = tuple(_update(graph, write, role, site, switch) for write, role, site in found.updates)
+    sites = tuple(_site(graph, p) for p in paired)
+    mean, variance = (
+        stored.vector(role, node, graph.writes.initial.get(-1 if node is None else node))
+        for role, node in ((Role.MEAN, found.mean), (Role.VARIANCE, found.variance))
+    )
+    gamma, beta = (
+        _affine(graph, role, node, found.sites) for role, node in ((Role.GAMMA, found.gamma), (Role.BETA, found.beta))
+    )
+    name = _name(graph, found, mean, variance)
+    decays = [u.decay for u in updates if u.decay is not None]
+    decay = hints.decay if hints.decay is not None else decays[0] if decays else None
+    names = [v.name for v in (gamma, beta) if v.name]
+    steady = [s for s in sites if s.mode in (Mode.EVAL, Mode.SWITCHED)] or list(sites)
+    vectors = (variance, mean, gamma, beta)
+    return Layer(
+        name=name,
+        origin=Origin.GRAPH,
+        mean=mean,
+        variance=variance,
+        gamma=gamma,
+        beta=beta,
+        channels=next((_size(v.shape) for v in vectors if v.shape and all(d > 0 for d in v.shape)), None),
+        epsilon=next((s.epsilon for s in steady if s.epsilon is not None), None),
+        decay=decay,
+        decay_from="" if decay is None else "--decay" if hints.decay is not None else "graph",
+        sites=sites,
+        updates=updates,
+        linear=next((s.linear for s in steady if s.linear is not None), None),
+        trained_by=tuple(
+            op.name
+            for op in graph.train_ops
+            if any(graph.optimizers[o] in (found.gamma, found.beta) for o in op.optimized)
+        ),
+        trainable=any(n in graph.trainable for n in names) if graph.trainable and names else None,
+        debias=debias_of(stored.names, mean.name, variance.name),
+        averaged=averaged_keys(stored.names, gamma.name, beta.name, sites),
+        shadow_statistics=shadow_vectors(stored, mean.name, variance.name),
+        order=min((s.order for s in sites), default=0),
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for dimension in shape:
+        size *= dimension
+    return size
+
+
+def _affine(graph: _Graph, role: Role, node: int | None, sites: list[FoundSite]) -> Vector:
+    if node is None:
+        given = any((site.gamma if role is Role.GAMMA else site.beta) is not None for site in sites)
+        reason = "fixed in the graph" if given else "the layer has none"
+        return Vector(role=role, presence=Presence.ABSENT, reason=reason)
+    return graph.stored.vector(role, node, graph.writes.initial.get(node))
+
+
+def _name(graph: _Graph, found: FoundLayer, mean: Vector, variance: Vector) -> str:
+    """The scope that the layer's variables share, else that of its op."""
+    names = [v.name for v in (mean, variance) if v.name]
+    scopes = [name.rpartition("/")[0].split("/") for name in names]
+    if scopes:
+        common = _common(scopes)
+        while common and common[-1] in {"moments", "batchnorm", "AssignMovingAvg"}:
+            common.pop()
+        if common and common != [""]:
+            return "/".join(common)
+    op = graph.flat.names[found.sites[0].node].rpartition("/")[0] if found.sites else ""
+    parts = [part for part in op.split("/") if part not in {"batchnorm", "moments"}]
+    return "/".join(parts) or (names[0] if names else graph.flat.names[found.sites[0].node])
+
+
+def _common(scopes: list[list[str]]) -> list[str]:
+    shared = []
+    for parts in zip(*scopes, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return shared
+
+
+def _site(graph: _Graph, paired: PairedSite) -> Site:
+    flat, site = graph.flat, paired.site
+    before = Upstream() if site.x is None else upstream(flat, site.x)
+    if before.dropout is None and paired.train is not site and paired.train.x is not None:
+        before = _with_dropout(before, upstream(flat, paired.train.x))
+    nodes = {site.node, paired.train.node}
+    linear = linear_of(graph.stored, before)
+    return Site(
+        name=flat.names[site.node],
+        form=site.form,
+        mode=paired.mode,
+        switch=None if paired.switch is None else describe_switch(flat, *paired.switch),
+        epsilon=site.epsilon,
+        axis=site.axis,
+        rank=site.rank,
+        linear=linear,
+        linear_axis=_linear_axis(flat, before.linear),
+        bias=None if before.bias is None else graph.stored.name(before.bias),
+        dropout=None if before.dropout is None else flat.names[before.dropout],
+        inputs=graph.feeds.of(paired.train.node),
+        train_ops=tuple(op.name for op in graph.train_ops if any(op.runs[n] for n in nodes)),
+        outputs=tuple(name for name, runs in graph.outputs.items() if any(runs[n] for n in nodes)),
+        order=graph.position[site.node],
+    )
+
+
+def _with_dropout(before: Upstream, train: Upstream) -> Upstream:
+    if train.dropout is None:
+        return before
+    return Upstream(linear=before.linear, kernel=before.kernel, bias=before.bias, dropout=train.dropout)
+
+
+def _linear_axis(flat: FlatGraph, node: int | None) -> int | None:
+    if node is None:
+        return None
+    layout = flat.attr(node, "data_format")
+    return 1 if layout is not None and layout.s.startswith(b"NC") else -1
+
+
+def _update(graph: _Graph, write: Write, role: Role, site: FoundSite | None, switch: tuple[int, bool] | None) -> Update:
+    flat, contexts = graph.flat, graph.contexts
+    context = contexts.of(write.node)
+    assume = dict(context.conditions)
+    on, off = dict(assume), dict(assume)
+    if switch is not None and switch[0] not in assume:
+        on[switch[0]], off[switch[0]] = switch[1], not switch[1]
+    source = next((w for w in graph.writes.from_moments if w.variable == write.debias_of), write)
+    decay = decay_of(flat, contexts, source, on)
+    branch = _branch(graph, context.conditions, switch)
+    runs = [op for op in graph.train_ops if op.runs[write.node]]
+    return Update(
+        name=flat.names[write.node],
+        op=flat.ops[write.node],
+        role=role,
+        variable=variable_name(flat, write.variable),
+        decay=decay,
+        decay_when_off=decay_of(flat, contexts, source, off) if off != on else None,
+        resource=flat.ops[write.variable] == "VarHandleOp",
+        in_collection=_in_collection(graph, write.node),
+        train_ops=tuple(op.name for op in runs),
+        outputs=tuple(name for name, reached in graph.outputs.items() if reached[write.node]),
+        waited_for_by=() if runs else _waiters(graph, write.node),
+        site=None if site is None else flat.names[site.node],
+        inputs=graph.feeds.of(write.node),
+        branch=branch,
+        in_loop=bool(context.loops),
+        collected_in_branch=write.node in graph.collection and bool(context.conditions or context.loops),
+        debiased=write.debias_of is not None,
+    )
+
+
+def _branch(graph: _Graph, conditions: frozenset[tuple[int, bool]], switch: tuple[int, bool] | None) -> Switch | None:
+    if not conditions:
+        return None
+    node, side = next(((w, s) for w, s in conditions if switch is not None and w == switch[0]), min(conditions))
+    return describe_switch(graph.flat, node, side)
+
+
+def _in_collection(graph: _Graph, node: int) -> bool:
+    """Whether UPDATE_OPS lists the op itself, or (TF2 resource updates, conditions) an op right behind it."""
+    if node in graph.collection:
+        return True
+    flat = graph.flat
+    behind = [
+        c for c in flat.consumers(node) if flat.ops[c] in {"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}
+    ]
+    behind += [c for b in behind for c in flat.consumers(b) if flat.ops[c] in {"Merge", "Identity"}]
+    frame = flat.frame_of.get(node)
+    behind += [flat.frames[frame].call] if frame is not None else []
+    return any(c in graph.collection for c in behind)
+
+
+def _waiters(graph: _Graph, node: int) -> tuple[str, ...]:
+    """Ops outside the train op that wait for an update: the ends of what depends on it."""
+    flat = graph.flat
+    seen, stack, ends = {node}, [node], []
+    while stack and len(seen) < 200:
+        current = stack.pop()
+        following = flat.consumers(current)
+        if not following and current != node:
+            ends.append(flat.names[current])
+        for consumer in following:
+            if consumer not in seen:
+                seen.add(consumer)
+                stack.append(consumer)
+    return tuple(sorted(ends)[:3])
+
+
+def _graph_facts(graph: _Graph, savers: list[Saver], *, purpose: bool, serving: bool) -> GraphFacts:
+    flat = graph.flat
+    optimized: dict[str, tuple[str, ...]] = {}
+    for node, variable in graph.optimizers.items():
+        name = variable_name(flat, variable)
+        optimized[name] = (*optimized.get(name, ()), flat.names[node])
+    return GraphFacts(
+        path=str(graph.raw.path),
+        format="SavedModel" if graph.raw.path.name.startswith("saved_model") else "MetaGraph",
+        nodes=len(flat.ops),
+        purpose=Purpose.TRAINING if purpose else Purpose.INFERENCE,
+        tf_version=graph.raw.tf_version,
+        serving=serving,
+        train_ops=tuple(
+            TrainOp(
+                name=op.name,
+                found_by=op.found_by,
+                variables=tuple(sorted({variable_name(flat, graph.optimizers[o]) for o in op.optimized})),
+            )
+            for op in graph.train_ops
+        ),
+        savers=tuple(savers),
+        update_collection=tuple(graph.raw.collections.get("update_ops", ())),
+        trainable=graph.trainable,
+        optimized=optimized,
+        regularised=regularised(flat),
+        variables={
+            variable_name(flat, node): declared_shape(flat, node)
+            for op in sorted(VARIABLES)
+            for node in flat.by_op.get(op, ())
+        },
+        unserved_train_sites=_unserved(graph),
+    )
+
+
+def _unserved(graph: _Graph) -> int:
+    """Training-mode fused ops in functions of the library that nothing calls."""
+    return sum(
+        1
+        for function in graph.raw.graph_def.library.function
+        if function.signature.name not in graph.flat.expanded
+        for node in function.node_def
+        if node.op in FUSED and ("is_training" not in node.attr or node.attr["is_training"].b)
+    )
+
+
+def _gaps(graph: _Graph, layers: tuple[Layer, ...], unclear: list[int]) -> tuple[Gap, ...]:
+    gaps = [
+        Gap(
+            kind=GapKind.LAYER,
+            where=graph.flat.names[node],
+            why="normalises over axes that the graph computes, so it may be batch norm or layer norm",
+        )
+        for node in unclear
+    ]
+    gaps += [
+        Gap(
+            kind=GapKind.MODE, where=site.name, why="mixes stored and batch statistics in a way that was not understood"
+        )
+        for layer in layers
+        for site in layer.sites
+        if site.mode is Mode.UNKNOWN
+    ]
+    gaps += [
+        Gap(kind=GapKind.STATISTICS, where=vector.name, why=vector.reason)
+        for layer in layers
+        for vector in layer.statistics
+        if vector.presence is Presence.UNREAD and vector.moved is None
+    ]
+    if not graph.train_ops and (graph.optimizers or any(layer.updates for layer in layers)):
+        gaps.append(
+            Gap(
+                kind=GapKind.TRAIN_OP,
+                where=str(graph.raw.path),
+                why="the graph holds updates but no optimizer, so whether training runs them cannot be told",
+                how="give the MetaGraph of the training graph with --graph, or name the op with --train-op",
+            )
+        )
+    return tuple(gaps)

@@ -1,0 +1,328 @@
+"""A GraphDef as one flat, indexed graph: functions inlined where they are called, edges as integers.
+
+An edge is `node << PORT_BITS | port`. A called function's nodes follow the main graph's, named "call/node"; its
+arguments are replaced by the caller's edges, and `returns` leads from the call's outputs back into the body.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.errors import Malformed, TooLarge
+
+PORT_BITS = 16
+MAX_NODES = 8_000_000
+"""Nodes after inlining: functions that call functions can grow exponentially in a hostile file."""
+MAX_DEPTH = 64
+
+_OUTPUT_PORTS = {
+    "batch_mean": 1,
+    "batch_variance": 2,
+    "reserve_space_1": 3,
+    "reserve_space_2": 4,
+    "reserve_space_3": 5,
+    "output_true": 1,
+    "value_index": 1,
+}
+"""Port of the named outputs that recognition tells apart; all others count within their own argument."""
+
+_CALLS = {
+    "PartitionedCall": ("f",),
+    "StatefulPartitionedCall": ("f",),
+    "RemoteCall": ("f",),
+    "If": ("then_branch", "else_branch"),
+    "StatelessIf": ("then_branch", "else_branch"),
+    "While": ("body",),
+    "StatelessWhile": ("body",),
+    "Case": ("branches",),
+    "StatelessCase": ("branches",),
+}
+CONDITIONALS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
+LOOPS = frozenset({"While", "StatelessWhile"})
+
+
+def edge(node: int, port: int = 0) -> int:
+    """The edge that leaves `node` at `port`."""
+    return node << PORT_BITS | port
+
+
+def node_of(e: int) -> int:
+    """The node that an edge leaves."""
+    return e >> PORT_BITS
+
+
+def port_of(e: int) -> int:
+    """The port at which an edge leaves its node."""
+    return e & ((1 << PORT_BITS) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One inlined function body: who called it and in which role."""
+
+    parent: int
+    call: int
+    function: str
+    branch: int | None
+    """Index of the branch of an If (0 then, 1 else) or Case; None for plain calls and loops."""
+    loop: bool
+
+
+@dataclass(kw_only=True, eq=False)
+class FlatGraph:
+    """Nodes by index. `data[i]` holds the data edges into node i, `control[i]` the nodes it waits for."""
+
+    path: Path
+    protos: list[Any] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    ops: list[str] = field(default_factory=list)
+    data: list[tuple[int, ...]] = field(default_factory=list)
+    control: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    main_nodes: int = 0
+    index: dict[str, int] = field(default_factory=dict)
+    """Name -> node, of the main graph."""
+    frames: list[Frame] = field(default_factory=list)
+    frame_of: dict[int, int] = field(default_factory=dict)
+    """Node -> its frame, for nodes of inlined bodies."""
+    returns: dict[int, list[list[int]]] = field(default_factory=dict)
+    """Call node -> for each inlined body, the edges behind its outputs."""
+    effects: dict[int, list[int]] = field(default_factory=dict)
+    """Call node -> nodes of its bodies that run for their side effects."""
+    expanded: set[str] = field(default_factory=set)
+    """Functions that were inlined at least once."""
+
+    def attr(self, node: int, name: str) -> Any | None:
+        """AttrValue of a node, None where it is not set (then the op's default holds)."""
+        return self.protos[node].attr.get(name)
+
+    def lookup(self, tensor: str) -> int | None:
+        """Edge of a main-graph tensor or node name ("a/b:1", "a/b", "^a/b"); None where there is no such node."""
+        name, _, port = tensor.lstrip("^").partition(":")
+        node = self.index.get(name)
+        return None if node is None else edge(node, int(port) if port.isdigit() else 0)
+
+    @cached_property
+    def by_op(self) -> dict[str, list[int]]:
+        """Op -> its nodes, in file order."""
+        found: dict[str, list[int]] = {}
+        for node, op in enumerate(self.ops):
+            found.setdefault(op, []).append(node)
+        return found
+
+    @cached_property
+    def _consumers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        counts = np.fromiter(map(len, self.data), np.int64, len(self.data))
+        target = np.repeat(np.arange(len(self.data), dtype=np.int64), counts)
+        source = np.fromiter((e >> PORT_BITS for edges in self.data for e in edges), np.int64, int(counts.sum()))
+        extra = [(s, t) for t, sources in self.control.items() for s in sources]
+        for call, bodies in self.returns.items():
+            extra += [(node_of(e), call) for edges in bodies for e in edges]
+            extra += [(node, call) for node in self.effects.get(call, ())]
+        if extra:
+            more = np.array(extra, np.int64)
+            source, target = np.concatenate([source, more[:, 0]]), np.concatenate([target, more[:, 1]])
+        order = np.argsort(source, kind="stable")
+        starts = np.searchsorted(source[order], np.arange(len(self.data) + 1))
+        return target[order], starts
+
+    def consumers(self, node: int) -> list[int]:
+        """Nodes that read any output of `node` or wait for it, each once a use."""
+        targets, starts = self._consumers
+        found: list[int] = targets[starts[node] : starts[node + 1]].tolist()
+        return found
+
+    def predecessors(self, node: int) -> Iterator[int]:
+        """Nodes that must run before `node`: its data and control inputs, and, for a call, what its bodies do."""
+        for e in self.data[node]:
+            yield e >> PORT_BITS
+        yield from self.control.get(node, ())
+        for edges in self.returns.get(node, ()):
+            for e in edges:
+                yield e >> PORT_BITS
+        yield from self.effects.get(node, ())
+
+    def ancestors(self, roots: list[int]) -> bytearray:
+        """A flag for every node: 1 where running `roots` runs it, the roots included."""
+        seen = bytearray(len(self.ops))
+        stack = list(roots)
+        for root in roots:
+            seen[root] = 1
+        data, control, returns, effects = self.data, self.control, self.returns, self.effects
+        while stack:
+            node = stack.pop()
+            for e in data[node]:
+                source = e >> PORT_BITS
+                if not seen[source]:
+                    seen[source] = 1
+                    stack.append(source)
+            for source in control.get(node, ()):
+                if not seen[source]:
+                    seen[source] = 1
+                    stack.append(source)
+            if node in returns:
+                inside = [e >> PORT_BITS for edges in returns[node] for e in edges] + effects.get(node, [])
+                for source in inside:
+                    if not seen[source]:
+                        seen[source] = 1
+                        stack.append(source)
+        return seen
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Nodes in an order in which every node follows its predecessors, as near to the file's as that allows.
+
+        Back edges of loops are left out. Most MetaGraphs are written in that order; only others pay for the sort.
+        """
+        size = len(self.ops)
+        if not self.returns and all(
+            e >> PORT_BITS < node or self.ops[e >> PORT_BITS] == "NextIteration"
+            for node, edges in enumerate(self.data)
+            for e in edges
+        ):
+            return list(range(size))
+        waiting = [0] * size
+        followers: list[list[int]] = [[] for _ in range(size)]
+        for node in range(size):
+            for source in self.predecessors(node):
+                if self.ops[source] != "NextIteration":
+                    waiting[node] += 1
+                    followers[source].append(node)
+        heap = [node for node in range(size) if not waiting[node]]
+        ready: list[int] = []
+        while heap:
+            node = heapq.heappop(heap)
+            ready.append(node)
+            for follower in followers[node]:
+                waiting[follower] -= 1
+                if not waiting[follower]:
+                    heapq.heappush(heap, follower)
+        if len(ready) < size:
+            placed = set(ready)
+            ready += [node for node in range(size) if node not in placed]
+        return ready
+
+
+def flatten(path: Path, graph_def: Any) -> FlatGraph:
+    """Indexes a GraphDef and inlines every function that its main graph reaches.
+
+    Raises Malformed where an input names a node that does not exist, TooLarge where inlining does not end.
+    """
+    graph = FlatGraph(path=path)
+    graph.protos = list(graph_def.node)
+    graph.names = [node.name for node in graph.protos]
+    graph.ops = [node.op for node in graph.protos]
+    graph.main_nodes = len(graph.protos)
+    index = graph.index = dict(zip(graph.names, range(graph.main_nodes), strict=True))
+    if len(index) != graph.main_nodes:
+        raise Malformed(path, "is damaged: two nodes of one name")
+    for number, node in enumerate(graph.protos):
+        edges = []
+        waits = []
+        for name in node.input:
+            if name in index:
+                edges.append(index[name] << PORT_BITS)
+            elif name[:1] == "^":
+                waits.append(_resolve(graph, name[1:], node.name))
+            else:
+                base, _, port = name.rpartition(":")
+                if not port.isdigit():
+                    raise Malformed(path, f"is damaged: node {node.name!r} reads {name!r}, which does not exist")
+                edges.append(_resolve(graph, base, node.name) << PORT_BITS | min(int(port), 0xFFFF))
+        graph.data.append(tuple(edges))
+        if waits:
+            graph.control[number] = tuple(waits)
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    if functions:
+        _inline_all(graph, functions)
+    return graph
+
+
+def _resolve(graph: FlatGraph, name: str, reader: str) -> int:
+    node = graph.index.get(name)
+    if node is None:
+        raise Malformed(graph.path, f"is damaged: node {reader!r} reads {name!r}, which does not exist")
+    return node
+
+
+def _inline_all(graph: FlatGraph, functions: dict[str, Any]) -> None:
+    pending = [(node, 0) for node, op in enumerate(graph.ops) if op in _CALLS or op in functions]
+    while pending:
+        call, depth = pending.pop()
+        for branch, function in enumerate(_called(graph, call, functions)):
+            if depth >= MAX_DEPTH:
+                raise TooLarge(graph.path, f"calls functions more than {MAX_DEPTH} deep at {graph.names[call]!r}")
+            start = len(graph.ops)
+            _inline(graph, call, branch, function)
+            if len(graph.ops) > MAX_NODES:
+                raise TooLarge(graph.path, f"grows past {MAX_NODES:,} nodes when its functions are inlined")
+            pending += [
+                (node, depth + 1)
+                for node in range(start, len(graph.ops))
+                if graph.ops[node] in _CALLS or graph.ops[node] in functions
+            ]
+
+
+def _called(graph: FlatGraph, call: int, functions: dict[str, Any]) -> list[Any]:
+    op = graph.ops[call]
+    if op in functions:
+        return [functions[op]]
+    names: list[str] = []
+    for key in _CALLS[op]:
+        value = graph.attr(call, key)
+        if value is not None:
+            names += [f.name for f in value.list.func] if value.list.func else [value.func.name]
+    return [functions[name] for name in names if name in functions]
+
+
+def _inline(graph: FlatGraph, call: int, branch: int, function: Any) -> None:
+    op = graph.ops[call]
+    conditional = op in CONDITIONALS
+    actual = graph.data[call][1:] if conditional or op == "RemoteCall" else graph.data[call]
+    arguments = {formal.name: value for formal, value in zip(function.signature.input_arg, actual, strict=False)}
+    frame = len(graph.frames)
+    graph.frames.append(
+        Frame(
+            parent=graph.frame_of.get(call, -1),
+            call=call,
+            function=function.signature.name,
+            branch=branch if conditional else None,
+            loop=op in LOOPS,
+        )
+    )
+    graph.expanded.add(function.signature.name)
+    prefix = graph.names[call]
+    start = len(graph.ops)
+    local = {node.name: start + number for number, node in enumerate(function.node_def)}
+
+    def resolve(name: str) -> int | None:
+        base, _, rest = name.partition(":")
+        if base in local:
+            output, _, port = rest.partition(":")
+            number = _OUTPUT_PORTS.get(output)
+            return edge(local[base], number if number is not None else int(port) if port.isdigit() else 0)
+        return arguments.get(base)
+
+    for number, node in enumerate(function.node_def):
+        here = start + number
+        graph.protos.append(node)
+        graph.names.append(f"{prefix}/{node.name}")
+        graph.ops.append(node.op)
+        graph.frame_of[here] = frame
+        found = [resolve(name) for name in node.input if name[:1] != "^"]
+        graph.data.append(tuple(e for e in found if e is not None))
+        waits = [local[name[1:]] for name in node.input if name[:1] == "^" and name[1:] in local]
+        if waits:
+            graph.control[here] = tuple(waits)
+    outputs = [resolve(function.ret[output.name]) for output in function.signature.output_arg]
+    graph.returns.setdefault(call, []).append([e if e is not None else edge(call) for e in outputs])
+    graph.effects.setdefault(call, []).extend(
+        local[name] for name in (*function.signature.control_output, *function.control_ret.values()) if name in local
+    )

@@ -1,0 +1,192 @@
+"""Groups sites and updates into layers: those that share statistics variables are one batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bncheck.model import Mode, Role
+from bncheck.recognise.flat import FlatGraph, node_of
+from bncheck.recognise.sites import FoundSite
+from bncheck.recognise.trace import VARIABLES, Contexts, sources, variable_name
+from bncheck.recognise.updates import Write, Writes, fused_moments, role_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairedSite:
+    """A site as users see it: the train and the eval op of one condition are one switched site."""
+
+    site: FoundSite
+    """The eval op where there are two."""
+    train: FoundSite
+    """The op that normalises with batch statistics; the same as `site` where there is one op."""
+    mode: Mode
+    switch: tuple[int, bool] | None
+    """(predicate node, value that selects batch statistics)."""
+
+
+@dataclass(kw_only=True, eq=False)
+class FoundLayer:
+    """One batch norm in a graph, as node numbers."""
+
+    mean: int | None = None
+    variance: int | None = None
+    gamma: int | None = None
+    beta: int | None = None
+    sites: list[FoundSite] = field(default_factory=list)
+    updates: list[tuple[Write, Role, FoundSite | None]] = field(default_factory=list)
+    by_scope: bool = False
+    """Whether the statistics were found by the scope of gamma and beta, for want of anything that reads them."""
+
+
+def group(graph: FlatGraph, sites: list[FoundSite], writes: Writes) -> list[FoundLayer]:
+    """Layers in forward order, each with its sites and the updates of its statistics."""
+    position = {node: number for number, node in enumerate(graph.order)}
+    roles: dict[int, tuple[FoundSite, Role]] = {}
+    for site in sites:
+        for e, role in fused_moments(graph, site).items():
+            roles.setdefault(e, (site, role))
+    written = _written_by(writes, {e: role for e, (_, role) in roles.items()})
+    layers: dict[tuple[int, ...], FoundLayer] = {}
+    homeless: list[FoundSite] = []
+    for site in sorted(sites, key=lambda s: position[s.node]):
+        mean, variance = _statistics(graph, site, writes, written)
+        if mean is None and variance is None:
+            homeless.append(site)
+            continue
+        layer = layers.setdefault(_key(graph, site, mean, variance), FoundLayer(mean=mean, variance=variance))
+        _add(graph, layer, site)
+    for site in homeless:
+        _add(graph, _home(graph, layers, site), site)
+    by_variable = {v: layer for layer in layers.values() for v in (layer.mean, layer.variance) if v is not None}
+    for write in writes.from_moments:
+        found = by_variable.get(write.variable)
+        if found is None or write.variable in writes.auxiliary:
+            continue
+        role = Role.VARIANCE if write.variable == found.variance else Role.MEAN
+        feeding = [roles[e][0] for e in sorted(write.operand.moments) if e in roles]
+        found.updates.append((write, role, feeding[0] if feeding else None))
+    result = list(layers.values())
+    for layer in result:
+        if layer.mean is None and layer.variance is None:
+            _statistics_by_scope(graph, layer, by_variable)
+    return result
+
+
+def _written_by(writes: Writes, roles: dict[int, Role]) -> dict[int, list[tuple[Role, int]]]:
+    """Moment edge -> (role, variable that it updates)."""
+    found: dict[int, list[tuple[Role, int]]] = {}
+    for write in writes.from_moments:
+        role = role_of(write, roles)
+        if role is None or write.variable in writes.auxiliary:
+            continue
+        for e in write.operand.moments:
+            if e in roles and roles[e] is role:
+                found.setdefault(e, []).append((role, write.variable))
+    return found
+
+
+def _statistics(
+    graph: FlatGraph, site: FoundSite, writes: Writes, written: dict[int, list[tuple[Role, int]]]
+) -> tuple[int | None, int | None]:
+    """(mean, variance) of a site: what it reads, else what its moments are written to."""
+    found: list[int | None] = []
+    for operand, role in ((site.mean, Role.MEAN), (site.variance, Role.VARIANCE)):
+        stored = [v for v in operand.stored if site.mode is not Mode.TRAIN or graph.ops[v] in VARIABLES]
+        if writes.auxiliary:
+            stored = [v for v in stored if v not in writes.auxiliary] or stored
+        if not stored:
+            moments = [e for e, r in fused_moments(graph, site).items() if r is role]
+            stored = [v for e in sorted(moments) for r, v in written.get(e, ()) if r is role]
+        found.append(stored[0] if stored else None)
+    return found[0], found[1]
+
+
+def _key(graph: FlatGraph, site: FoundSite, mean: int | None, variance: int | None) -> tuple[int, ...]:
+    """Statistics variables name a layer; constants may be shared by equal value, so gamma and beta join the key."""
+    pair = (-1 if mean is None else mean, -1 if variance is None else variance)
+    if any(node >= 0 and graph.ops[node] in VARIABLES for node in pair):
+        return pair
+    return (*pair, *(_source(graph, e) or -1 for e in (site.gamma, site.beta)), site.node)
+
+
+def _source(graph: FlatGraph, e: int | None) -> int | None:
+    if e is None:
+        return None
+    nodes = {node_of(x) for x in sources(graph, e)}
+    return nodes.pop() if len(nodes) == 1 else None
+
+
+def _variable(graph: FlatGraph, e: int | None) -> int | None:
+    node = _source(graph, e)
+    return node if node is not None and graph.ops[node] in VARIABLES else None
+
+
+def _add(graph: FlatGraph, layer: FoundLayer, site: FoundSite) -> None:
+    layer.sites.append(site)
+    frozen = layer.variance is not None and graph.ops[layer.variance] == "Const"
+    pick = _source if frozen else _variable
+    layer.gamma = pick(graph, site.gamma) if layer.gamma is None else layer.gamma
+    layer.beta = pick(graph, site.beta) if layer.beta is None else layer.beta
+
+
+def _home(graph: FlatGraph, layers: dict[tuple[int, ...], FoundLayer], site: FoundSite) -> FoundLayer:
+    """The layer of a site that neither reads nor updates statistics: the one that shares its gamma or beta."""
+    own = {v for v in (_variable(graph, site.gamma), _variable(graph, site.beta)) if v is not None}
+    for layer in layers.values():
+        if own & {layer.gamma, layer.beta}:
+            return layer
+    return layers.setdefault((-2, site.node), FoundLayer())
+
+
+def _statistics_by_scope(graph: FlatGraph, layer: FoundLayer, taken: Iterable[int]) -> None:
+    """Adopts `<scope>/moving_mean` and `moving_variance` beside gamma or beta, which nothing in the graph touches."""
+    anchor = layer.gamma if layer.gamma is not None else layer.beta
+    if anchor is None:
+        return
+    scope = variable_name(graph, anchor).rpartition("/")[0]
+    named = {
+        variable_name(graph, node): node for op in VARIABLES for node in graph.by_op.get(op, ()) if node not in taken
+    }
+    layer.mean = named.get(f"{scope}/moving_mean")
+    layer.variance = named.get(f"{scope}/moving_variance")
+    layer.by_scope = layer.mean is not None or layer.variance is not None
+
+
+def pair(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite]) -> list[PairedSite]:
+    """Joins the train op and the eval op that one condition chooses between."""
+    paired: list[PairedSite] = []
+    left = list(sites)
+    while left:
+        site = left.pop(0)
+        partner = next(((other, found) for other in left if (found := _opposite(contexts, site, other))), None)
+        if partner is not None:
+            other, (predicate, side) = partner
+            left.remove(other)
+            train, stored, train_when = (site, other, side) if site.mode is Mode.TRAIN else (other, site, not side)
+            paired.append(_resolved(graph, stored, train, (predicate, train_when)))
+        elif site.mode is Mode.SWITCHED and site.switch is not None:
+            paired.append(_resolved(graph, site, site, site.switch))
+        else:
+            paired.append(PairedSite(site=site, train=site, mode=site.mode, switch=None))
+    return paired
+
+
+def _opposite(contexts: Contexts, one: FoundSite, other: FoundSite) -> tuple[int, bool] | None:
+    """(predicate, value on which `one` runs) where the two are a train and an eval op of one condition."""
+    if {one.mode, other.mode} != {Mode.TRAIN, Mode.EVAL}:
+        return None
+    theirs = contexts.of(other.node).conditions
+    found = [(where, side) for where, side in contexts.of(one.node).conditions if (where, not side) in theirs]
+    return found[0] if found else None
+
+
+def _resolved(graph: FlatGraph, stored: FoundSite, train: FoundSite, switch: tuple[int, bool]) -> PairedSite:
+    """A condition on a constant is no switch any more."""
+    predicate, train_when = switch
+    if graph.ops[predicate] == "Const":
+        value = graph.attr(predicate, "value")
+        if value is not None and len(value.tensor.bool_val) == 1:
+            mode = Mode.TRAIN if bool(value.tensor.bool_val[0]) == train_when else Mode.EVAL
+            return PairedSite(site=stored, train=train, mode=mode, switch=None)
+    return PairedSite(site=stored, train=train, mode=Mode.SWITCHED, switch=switch)

@@ -1,0 +1,183 @@
+"""Who runs what: train ops, serving outputs, savers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bncheck.model import Saver
+from bncheck.recognise.flat import FlatGraph, node_of
+from bncheck.recognise.trace import VARIABLES, sources, variable_name
+from bncheck.recognise.updates import WRITES, written_variable
+from bncheck.sources import protos
+from bncheck.sources.raw import RawGraph
+
+_OPTIMIZER = re.compile(r"(Resource)?(Sparse)?Apply[A-Z]\w*\Z")
+_GRADIENT = re.compile(r"\w*(Grad|GradV2|GradV3|Backprop\w*|BackpropFilter\w*)\Z")
+_MAX_TRAIN_OPS = 12
+_SIDE = frozenset({"Assert", "NoOp", "MergeSummary", "MergeV2Checkpoints", "SaveV2", "Save", "ShardedFilename"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundTrainOp:
+    """An op whose run trains, with everything that run executes."""
+
+    node: int
+    name: str
+    found_by: str
+    optimized: frozenset[int]
+    """Optimizer nodes it runs."""
+    runs: bytearray
+
+
+def optimizer_writes(graph: FlatGraph, statistics: frozenset[int], trainable: frozenset[str]) -> dict[int, int]:
+    """Optimizer node -> variable it writes: `Apply*` ops, or, where there are none, assignments of gradients."""
+    found = {
+        node: variable
+        for op, nodes in graph.by_op.items()
+        if _OPTIMIZER.match(op)
+        for node in nodes
+        if (variable := written_variable(graph, node)) is not None
+    }
+    if found or not any(_GRADIENT.match(op) for op in graph.by_op):
+        return found
+    after_gradient = _after_gradient(graph)
+    for op in sorted(WRITES):
+        for node in graph.by_op.get(op, ()):
+            variable = written_variable(graph, node)
+            if (
+                variable is not None
+                and variable not in statistics
+                and variable_name(graph, variable) in trainable
+                and after_gradient[node_of(graph.data[node][1])]
+            ):
+                found[node] = variable
+    return found
+
+
+def _after_gradient(graph: FlatGraph) -> bytearray:
+    flags = bytearray(len(graph.ops))
+    for node in graph.order:
+        op = graph.ops[node]
+        if _GRADIENT.match(op) or (op not in VARIABLES and any(flags[node_of(e)] for e in graph.data[node])):
+            flags[node] = 1
+    return flags
+
+
+def find_train_ops(
+    graph: FlatGraph, raw: RawGraph, optimizers: dict[int, int], hints: tuple[str, ...]
+) -> list[FoundTrainOp]:
+    """The most downstream ops that run the optimizers: named by the user, or in the collection, or sinks.
+
+    `Optimizer.minimize` puts its own op into the collection, and a user may run a group made around it; so an op from
+    the collection counts only where no op after it runs the same optimizers.
+    """
+    candidates: dict[int, str] = {}
+    if hints:
+        for name in hints:
+            e = graph.lookup(name)
+            if e is not None:
+                candidates[node_of(e)] = "--train-op"
+    else:
+        for node in _sinks(graph, optimizers):
+            candidates[node] = "sink"
+        for name in raw.collections.get("train_op", ()):
+            e = graph.lookup(name)
+            if e is not None:
+                candidates[node_of(e)] = "collection"
+    found = []
+    for node, found_by in candidates.items():
+        runs = graph.ancestors([node])
+        optimized = frozenset(o for o in optimizers if runs[o])
+        if optimized or hints:
+            found.append(
+                FoundTrainOp(node=node, name=graph.names[node], found_by=found_by, optimized=optimized, runs=runs)
+            )
+    if hints:
+        return found
+    kept = [op for op in found if not any(_dominates(other, op) for other in found)]
+    return sorted(kept, key=lambda op: op.node)
+
+
+def _dominates(other: FoundTrainOp, op: FoundTrainOp) -> bool:
+    return other.node != op.node and op.optimized <= other.optimized and bool(other.runs[op.node])
+
+
+def _sinks(graph: FlatGraph, optimizers: dict[int, int]) -> list[int]:
+    """Ops that nothing waits for, downstream of optimizers; where there are too many, those that run the most."""
+    seen = set(optimizers)
+    stack = list(optimizers)
+    sinks: list[int] = []
+    while stack:
+        node = stack.pop()
+        following = [c for c in graph.consumers(node) if graph.ops[c] not in _SIDE or graph.ops[c] == "NoOp"]
+        if not following:
+            sinks.append(node)
+        for consumer in following:
+            if consumer not in seen:
+                seen.add(consumer)
+                stack.append(consumer)
+    outside = [node for node in sinks if node not in graph.frame_of] or sinks
+    if len(outside) <= _MAX_TRAIN_OPS:
+        return outside
+    grouped = [node for node in outside if node not in optimizers]
+    return grouped[:_MAX_TRAIN_OPS] if grouped else outside[:1]
+
+
+def find_savers(graph: FlatGraph) -> tuple[list[Saver], dict[int, str]]:
+    """(what each SaveV2 writes, variable node -> key): names and tensors of a SaveV2 stand in the same order."""
+    savers: list[Saver] = []
+    keys: dict[int, str] = {}
+    for node in graph.by_op.get("SaveV2", ()):
+        data = graph.data[node]
+        names = _strings(graph, data[1]) if len(data) > 3 else []
+        variables: list[str] = []
+        for name, e in zip(names, data[3:], strict=False):
+            nodes = {node_of(x) for x in sources(graph, e)}
+            if len(nodes) == 1 and graph.ops[variable := nodes.pop()] in VARIABLES:
+                keys.setdefault(variable, name)
+                variables.append(variable_name(graph, variable))
+        if names:
+            savers.append(Saver(name=graph.names[node], keys=frozenset(names), variables=frozenset(variables)))
+    return savers, keys
+
+
+def _strings(graph: FlatGraph, e: int) -> list[str]:
+    found = sources(graph, e)
+    node = node_of(found[0]) if len(found) == 1 else None
+    if node is None or graph.ops[node] != "Const":
+        return []
+    value = graph.attr(node, "value")
+    if value is None or protos.data_type(value.tensor.dtype) != "string":
+        return []
+    return [item.decode("utf-8", "replace") for item in value.tensor.string_val]
+
+
+def serving_outputs(graph: FlatGraph, raw: RawGraph) -> dict[str, int]:
+    """Output name -> node: of the signatures, else what an inference graph computes for nobody."""
+    outputs: dict[str, int] = {}
+    for signature in raw.signatures:
+        if signature.name.startswith("__saved_model"):
+            continue
+        for key, tensor in signature.outputs.items():
+            e = graph.lookup(tensor)
+            if e is not None:
+                outputs[f"{signature.name}/{key}"] = node_of(e)
+    if outputs:
+        return outputs
+    idle = _SIDE | WRITES | VARIABLES | {"Const", "Placeholder", "PlaceholderWithDefault", "RestoreV2", "StringJoin"}
+    for node in range(graph.main_nodes):
+        if graph.ops[node] not in idle and not graph.ops[node].endswith("Summary") and not graph.consumers(node):
+            outputs[graph.names[node]] = node
+    return outputs
+
+
+def regularised(graph: FlatGraph) -> dict[str, tuple[str, ...]]:
+    """Variable -> the L2Loss ops on it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in graph.by_op.get("L2Loss", ()):
+        for e in sources(graph, graph.data[node][0]) if graph.data[node] else ():
+            if graph.ops[node_of(e)] in VARIABLES:
+                name = variable_name(graph, node_of(e))
+                found[name] = (*found.get(name, ()), graph.names[node])
+    return found
