@@ -270,7 +270,7 @@ def keras_file(*layers: Layer) -> Facts:
 
 def unread(layer: Layer, reason: str = "no checkpoint given") -> Layer:
     """`layer` without its values."""
-    vectors = {
+    vectors: dict[str, Any] = {
         role.value: replace(
             vector, presence=Presence.UNREAD, values=None, constant_checked=False, constant=None, reason=reason
         )
