@@ -1,0 +1,31 @@
+"""Which checkpoint keys are an optimizer's own: slots are never taken for a layer's vectors, and tell of training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+
+ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"
+"""What ends every key of an object-based checkpoint that holds a variable."""
+
+_OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
+_KERAS_SLOT = re.compile(r"(^|/)\w*optimizer\w*/(?!_trainable_variables/)[a-z_]+/\d+(/|$)", re.IGNORECASE)
+_OPTIMIZER = re.compile(
+    r"/(Adam|AdamW|AdamWeightDecay\w*|AMSGrad|AdaMax|Adamax|NadamOptimizer|Nadam|LazyAdam|LAMB\w*|LARS\w*|Momentum|"
+    r"MomentumOptimizer|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl|ProximalAdagrad|PowerSign|AddSign|adam_[mv]|"
+    r"rmsprop|momentum|Adafactor\w*|vr|vc)(_\d+)?$"
+)
+_NOT_A_SLOT = re.compile(r"/(ExponentialMovingAverage|EMA|biased|local_step|average|hidden)(_\d+)?$")
+
+
+def is_slot(key: str, keys: Container[str]) -> bool:
+    """Whether a key is an optimizer's slot variable: by its name, or because it extends the key of a variable."""
+    if _OBJECT_SLOT in key:
+        return True
+    if key.endswith(ATTRIBUTE):
+        return _KERAS_SLOT.search(key[: -len(ATTRIBUTE)]) is not None
+    if _NOT_A_SLOT.search(key):
+        return False
+    if _OPTIMIZER.search(key):
+        return True
+    return key.rpartition("/")[0] in keys or _KERAS_SLOT.search(key) is not None
