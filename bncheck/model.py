@@ -146,6 +146,9 @@ class Site:
     """Train ops that depend on it."""
     outputs: tuple[str, ...] = ()
     """Serving outputs that depend on it: "signature/output" or the frozen graph's sinks."""
+    backpropagated: bool | None = None
+    """Whether gradients flow from it: it is an ancestor of an optimizer op by data alone, as no site of a mere
+    validation tower is, even where its update hangs on the train op by control; None unknown."""
     order: int = 0
     """Forward position."""
 
@@ -170,6 +173,8 @@ class Update:
     """Train ops whose run also runs it."""
     outputs: tuple[str, ...] = ()
     """Serving outputs whose run also runs it."""
+    runs_with_site: bool | None = None
+    """Whether computing its site's output runs it too (`updates_collections=None`, B01); None unknown."""
     waited_for_by: tuple[str, ...] = ()
     """Ops outside the train op that wait for it (an identity of the loss, a group nobody runs); a few names."""
     site: str | None = None
