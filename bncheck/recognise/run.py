@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bncheck.model import Hints, RunFacts
 from bncheck.recognise.slots import ATTRIBUTE, is_slot
-from bncheck.recognise.values import constant_by_checksum
+from bncheck.recognise.values import CONSTANTS_TRIED, constant_by_checksum
 from bncheck.sources.crc32c import word_behind
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -27,9 +27,9 @@ _PLAUSIBLE_STEPS = 100_000_000
 """A step counter read from a checksum is not believed above this."""
 _SLOTS_SIZED = 1000
 _SLOTS_LOOKED_AT = 200
-_SLOT_BYTES = 16 << 20
-_SLOT_STARTS = (0.0, 0.1, 1.0)
-"""What slots start at: zeros; Adagrad's accumulator 0.1; RMSProp's mean square 1."""
+_SLOT_BYTES = 4 << 20
+_ADAGRAD_STARTS_AT = 0.1
+"""What its accumulator starts at; other slots at 0, RMSProp's mean square at 1."""
 _USUAL_BETAS = (0.999, 0.9, 0.99, 0.98, 0.95, 0.995, 0.997, 0.9999, 0.5)
 _LONGEST = 120_000
 """Float32 powers of 0.999 have died out by then."""
@@ -40,7 +40,7 @@ def run_facts(raw: RawModel, hints: Hints) -> RunFacts:
 
     `updates`: --steps, else the larger of the optimizer's own count (Keras iterations, Adam's beta powers) and the
     global step, since a fine-tune resets one of them. A global step of 0 by itself counts for nothing: it is also what
-    a step has that was never handed to the optimizer. `optimizer_slots` looks at the 200 smallest, 16 MiB at most.
+    a step has that was never handed to the optimizer. `optimizer_slots` looks at the 200 smallest, 4 MiB at most.
     """
     tensors = raw.tensors
     names = {key: key.removesuffix(ATTRIBUTE).removesuffix(":0") for key in tensors}
@@ -203,15 +203,11 @@ def _moved(slots: Sequence[RawTensor]) -> tuple[int, int]:
 
 def _still(tensor: RawTensor) -> tuple[bool, bool]:
     """(decided, whether the slot holds nothing but what it started at)."""
-    for start in _SLOT_STARTS:
-        decided, constant = constant_by_checksum(tensor, start)
-        if not decided:
-            break
-        if constant is not None:
-            return True, True
-    else:
-        return True, False
+    decided, constant = constant_by_checksum(tensor, _ADAGRAD_STARTS_AT)
+    if decided:
+        return True, constant is not None
     if tensor.unavailable is not None or tensor.dtype not in ("bfloat16", "float16", "float32", "float64"):
         return False, False
     values = tensor.read()
-    return values.size > 0, any(bool(np.all(values == values.dtype.type(start))) for start in _SLOT_STARTS)
+    starts = (*CONSTANTS_TRIED, _ADAGRAD_STARTS_AT)
+    return values.size > 0, any(bool(np.all(values == values.dtype.type(start))) for start in starts)
