@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from bncheck.model import (
     Facts,
@@ -25,7 +26,7 @@ from bncheck.model import (
 )
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
 from bncheck.recognise.feeds import Feeds
-from bncheck.recognise.flat import FlatGraph, flatten, node_of
+from bncheck.recognise.flat import CONDITIONALS, FlatGraph, flatten, node_of
 from bncheck.recognise.layers import FoundLayer, PairedSite, group, pair
 from bncheck.recognise.operands import FUSED
 from bncheck.recognise.run import run_facts
@@ -51,6 +52,8 @@ from bncheck.recognise.upstream import Upstream, upstream
 from bncheck.sources.raw import RawGraph, RawModel
 
 _MAX_OUTPUTS = 16
+_BEHIND_AN_UPDATE = frozenset({"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}) | CONDITIONALS
+_SCOPES_OF_OPS = frozenset({"batchnorm", "moments", "AssignMovingAvg"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,7 +110,7 @@ def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
     return Facts(
         path=str(raw.path),
         format=raw.format,
-        layers=tuple(sorted(layers, key=lambda layer: layer.order)),
+        layers=_uniquely_named(sorted(layers, key=lambda layer: layer.order)),
         graph=_graph_facts(graph, savers, purpose=bool(optimizers), serving=serving),
         run=run,
         gaps=_gaps(graph, layers, unclear),
@@ -153,7 +156,7 @@ def _layer(graph: _Graph, found: FoundLayer, hints: Hints) -> Layer:
     gamma, beta = (
         _affine(graph, role, node, found.sites) for role, node in ((Role.GAMMA, found.gamma), (Role.BETA, found.beta))
     )
-    name = _name(graph, found, mean, variance)
+    name = _name(graph, found, (mean, variance, gamma, beta))
     decays = [u.decay for u in updates if u.decay is not None]
     decay = hints.decay if hints.decay is not None else decays[0] if decays else None
     names = [v.name for v in (gamma, beta) if v.name]
@@ -186,6 +189,17 @@ def _layer(graph: _Graph, found: FoundLayer, hints: Hints) -> Layer:
     )
 
 
+def _uniquely_named(layers: list[Layer]) -> tuple[Layer, ...]:
+    """Layers of one scope are told apart by their statistics variable, else by their site."""
+    counts = Counter(layer.name for layer in layers)
+    return tuple(
+        layer
+        if counts[layer.name] == 1
+        else replace(layer, name=layer.variance.name or layer.mean.name or layer.sites[0].name)
+        for layer in layers
+    )
+
+
 def _size(shape: tuple[int, ...]) -> int:
     size = 1
     for dimension in shape:
@@ -201,19 +215,24 @@ def _affine(graph: _Graph, role: Role, node: int | None, sites: list[FoundSite])
     return graph.stored.vector(role, node, graph.writes.initial.get(node))
 
 
-def _name(graph: _Graph, found: FoundLayer, mean: Vector, variance: Vector) -> str:
-    """The scope that the layer's variables share, else that of its op."""
-    names = [v.name for v in (mean, variance) if v.name]
-    scopes = [name.rpartition("/")[0].split("/") for name in names]
-    if scopes:
-        common = _common(scopes)
-        while common and common[-1] in {"moments", "batchnorm", "AssignMovingAvg"}:
-            common.pop()
-        if common and common != [""]:
-            return "/".join(common)
-    op = graph.flat.names[found.sites[0].node].rpartition("/")[0] if found.sites else ""
-    parts = [part for part in op.split("/") if part not in {"batchnorm", "moments"}]
-    return "/".join(parts) or (names[0] if names else graph.flat.names[found.sites[0].node])
+def _name(graph: _Graph, found: FoundLayer, vectors: tuple[Vector, ...]) -> str:
+    """The scope that the layer's variables share, else that of its statistics, else that of its op."""
+    names = [v.name for v in vectors if v.name]
+    statistics = [v.name for v in vectors if v.name and v.role in (Role.MEAN, Role.VARIANCE)]
+    for group_of_names in (names, statistics, names[:1]):
+        scope = _scope(group_of_names)
+        if scope:
+            return scope
+    op = graph.flat.names[found.sites[0].node] if found.sites else ""
+    parts = [part for part in op.split("/")[:-1] if part not in _SCOPES_OF_OPS]
+    return "/".join(parts) or (names[0] if names else op)
+
+
+def _scope(names: list[str]) -> str:
+    parts = _common([name.split("/")[:-1] for name in names])
+    while parts and parts[-1] in _SCOPES_OF_OPS:
+        parts.pop()
+    return "/".join(parts)
 
 
 def _common(scopes: list[list[str]]) -> list[str]:
@@ -308,13 +327,22 @@ def _in_collection(graph: _Graph, node: int) -> bool:
     if node in graph.collection:
         return True
     flat = graph.flat
-    behind = [
-        c for c in flat.consumers(node) if flat.ops[c] in {"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}
-    ]
-    behind += [c for b in behind for c in flat.consumers(b) if flat.ops[c] in {"Merge", "Identity"}]
+    frontier = [node]
+    for _ in range(4):
+        frontier = [
+            c
+            for current in frontier
+            for c in (*flat.consumers(current), *_callers(flat, current))
+            if flat.ops[c] in _BEHIND_AN_UPDATE
+        ]
+        if any(c in graph.collection for c in frontier):
+            return True
+    return False
+
+
+def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:
     frame = flat.frame_of.get(node)
-    behind += [flat.frames[frame].call] if frame is not None else []
-    return any(c in graph.collection for c in behind)
+    return () if frame is None else (flat.frames[frame].call,)
 
 
 def _waiters(graph: _Graph, node: int) -> tuple[str, ...]:

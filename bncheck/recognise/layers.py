@@ -98,6 +98,9 @@ def _statistics(
         if not stored:
             moments = [e for e, r in fused_moments(graph, site).items() if r is role]
             stored = [v for e in sorted(moments) for r, v in written.get(e, ()) if r is role]
+            stored.sort(
+                key=lambda v: "moving" not in variable_name(graph, v)
+            )  # batch renorm writes renorm_mean as well
         found.append(stored[0] if stored else None)
     return found[0], found[1]
 

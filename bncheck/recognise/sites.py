@@ -263,8 +263,9 @@ def _rank(graph: FlatGraph, x: int | None) -> int | None:
 
 
 def _vector(graph: FlatGraph, contexts: Contexts, e: int) -> bool:
+    """Gamma or beta: a stored vector; batch renorm corrects it by moments."""
     operand = classify(graph, contexts, e)
-    return bool(operand.stored) and not operand.moments and not operand.other
+    return bool(operand.stored) and not operand.other
 
 
 def _statistic(graph: FlatGraph, contexts: Contexts, e: int) -> bool:
@@ -293,6 +294,9 @@ def _affine(graph: FlatGraph, contexts: Contexts, scale: int, gamma: int | None)
         for node, e in _users(graph, scale)
         if graph.ops[node] == "Mul" and (other := _other(graph, node, e)) is not None
     ]
+    without_beta = _negated_mean(graph, contexts, products, gamma)
+    if without_beta is not None:
+        return without_beta
     for shift, mean in products:
         for node, e in _users(graph, edge(shift)):
             op, data = graph.ops[node], graph.data[node]
@@ -310,6 +314,19 @@ def _affine(graph: FlatGraph, contexts: Contexts, scale: int, gamma: int | None)
                     return _Match(output=output[0], x=output[1], mean=mean, gamma=gamma, beta=minuend)
                 if minuend is not None and _vector(graph, contexts, minuend):
                     return _Match(output=node, x=None, mean=mean, gamma=gamma, beta=minuend)
+    return None
+
+
+def _negated_mean(
+    graph: FlatGraph, contexts: Contexts, products: list[tuple[int, int]], gamma: int | None
+) -> _Match | None:
+    """`x * m + (-mean * m)`: how tf.nn.batch_normalization writes a layer without beta."""
+    for shift, negated in products:
+        node = node_of(negated)
+        if graph.ops[node] == "Neg" and _statistic(graph, contexts, graph.data[node][0]):
+            output = _sum_with(graph, edge(shift), products)
+            if output is not None:
+                return _Match(output=output[0], x=output[1], mean=graph.data[node][0], gamma=gamma, beta=None)
     return None
 
 
