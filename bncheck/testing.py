@@ -74,6 +74,11 @@ def batch_norm(
     )
 
 
+def untouched(name: str = "bn", *, channels: int = 4, **facts_of_it: Any) -> Layer:
+    """A layer whose gamma and beta were trained while its statistics are still exactly 0 and 1."""
+    return batch_norm(name, mean=0.0, variance=1.0, channels=channels, **facts_of_it)
+
+
 def facts(*layers: Layer, **facts_of_it: Any) -> Facts:
     """A model of these layers, its values at hand; further keywords are fields of `Facts`."""
     known: dict[str, Any] = {

@@ -1,0 +1,59 @@
+"""Folded channel ranges: what batch norm does to the weights of the layer before it, once folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.model import Layer, PerChannel
+from bncheck.rules._statistics import dead, fold_scale, values_of
+
+BITS = 8
+"""Width of the weights that TFLite's integer schemes use."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldedRanges:
+    """Per output channel of one layer, the largest folded weight."""
+
+    layer: Layer
+    ranges: PerChannel
+    """max |w| * |gamma| / sqrt(variance + epsilon), or without the kernel the fold scale alone."""
+    dead: NDArray[np.bool_]
+    with_kernel: bool
+
+    @property
+    def alive_median(self) -> float:
+        """Median over living channels whose range is not zero; 0 where there is none."""
+        alive = self.ranges[~self.dead & (self.ranges > 0)]
+        return float(np.median(alive)) if alive.size else 0.0
+
+    @property
+    def alive_spread(self) -> float:
+        """Largest over median of the living channels; 0 where there is none."""
+        alive = self.ranges[~self.dead & (self.ranges > 0)]
+        return float(alive.max() / np.median(alive)) if alive.size else 0.0
+
+    @property
+    def dead_ratio(self) -> float:
+        """Largest range of a dead channel over the median of the living; 0 where there is none of either."""
+        largest = float(np.max(self.ranges[self.dead], initial=0.0))
+        return largest / self.alive_median if self.alive_median > 0 else 0.0
+
+
+def folded_ranges(layer: Layer) -> FoldedRanges | None:
+    """None where gamma, variance or epsilon are unread, or the variance is not a number above -epsilon."""
+    scale, variance = fold_scale(layer), values_of(layer.variance)
+    if scale is None or variance is None:
+        return None
+    kernel = None if layer.linear is None else layer.linear.channel_max
+    fits = kernel is not None and kernel.shape == scale.shape and bool(np.all(np.isfinite(kernel)))
+    ranges = scale * kernel if kernel is not None and fits else scale
+    return FoldedRanges(layer=layer, ranges=ranges, dead=dead(variance, layer.epsilon), with_kernel=fits)
+
+
+def levels(spread: float, bits: int = BITS) -> float:
+    """Levels of one sign that a channel keeps whose range is 1 / spread of the largest: 2**(bits - 1) / spread."""
+    return float(2 ** (bits - 1) / spread)
