@@ -2,13 +2,14 @@
 
 Two things broke, and `import tf_slim` alone shows neither, since both are looked up when a layer is built:
 
-* From TensorFlow 2.14 on `tensorflow.python.layers` loads `tf_keras.legacy_tf_layers`, which has since moved to
+* `tensorflow.python.layers.normalization` loads `tf_keras.legacy_tf_layers`, which has since moved to
   `tf_keras.src.legacy_tf_layers`. Without it `slim.batch_norm` ends in ModuleNotFoundError.
-* From TensorFlow 2.14 on `tensorflow.python.framework.ops` has no `Tensor`, which `slim.fully_connected`,
-  `slim.optimize_loss` and `slim.learning.create_train_op` still look for there.
+* TensorFlow split its internal modules: `ops.Tensor`, `control_flow_ops.cond`, `array_ops.stack` and a few more are
+  elsewhere now. Without them `slim.fully_connected`, `slim.learning.create_train_op` with gradient multipliers and
+  `slim.batch_norm` with a tensor for `is_training` end in AttributeError.
 
-Nothing of TensorFlow is changed for good: the old module name exists only while the lazy loaders resolve it, and
-`Tensor` is given to the few TF-slim modules that ask for it, not to TensorFlow's own `ops`.
+Nothing of TensorFlow is changed for good: the old module name exists only while the lazy loaders resolve it, and what
+moved is given to the TF-slim modules that ask for it, not to TensorFlow's own.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ from typing import Any
 OLD_LAYERS = "tf_keras.legacy_tf_layers"
 NEW_LAYERS = "tf_keras.src.legacy_tf_layers"
 _LAYER_MODULES = ("base", "convolutional", "core", "normalization", "pooling")
-_ASK_FOR_TENSOR = {
-    "tf_slim.layers.utils": "ops",
-    "tf_slim.layers.optimizers": "ops",
-    "tf_slim.layers.rev_block_lib": "framework_ops",
-    "tf_slim.learning": "ops",
+_MOVED = {
+    "tensorflow.python.framework.ops": {"Tensor": "Tensor", "IndexedSlices": "IndexedSlices"},
+    "tensorflow.python.ops.array_ops": {"stack": "stack", "unstack": "unstack"},
+    "tensorflow.python.ops.control_flow_ops": {
+        "Assert": "Assert",
+        "case": "case",
+        "cond": "cond",
+        "while_loop": "while_loop",
+    },
+    "tensorflow.python.ops.variable_scope": {"variable": "Variable"},
 }
+"""Internal module -> name that TF-slim looks for there -> its name in `tf.compat.v1`."""
 
 
 @functools.cache
@@ -46,7 +53,7 @@ def load_slim() -> ModuleType:
         raise ModuleNotFoundError(
             f"{error.name} is not installed: TF-slim models need `pip install 'bncheck[tf]'`", name=error.name
         ) from error
-    _give_tensor_to_slim()
+    _give_slim_what_moved()
     return slim
 
 
@@ -79,24 +86,33 @@ def _resolve_lazy_layers() -> None:
         getattr(importlib.import_module(f"tensorflow.python.layers.{module}"), attribute)
 
 
-def _give_tensor_to_slim() -> None:
-    for name, attribute in _ASK_FOR_TENSOR.items():
-        module = importlib.import_module(name)
-        ops = getattr(module, attribute)
-        if not hasattr(ops, "Tensor"):
-            setattr(module, attribute, _OpsWithTensor(ops))
+def _give_slim_what_moved() -> None:
+    """Where a module of TF-slim refers to one of `_MOVED` that lacks a name, it gets a view with the names."""
+    views = {name: _with_moved(name, wanted) for name, wanted in _MOVED.items()}
+    for slim_module in [module for name, module in sys.modules.items() if name.split(".")[0] == "tf_slim"]:
+        for attribute, value in list(vars(slim_module).items()):
+            if isinstance(value, ModuleType) and value.__name__ in views:
+                setattr(slim_module, attribute, views[value.__name__])
 
 
-class _OpsWithTensor(ModuleType):
-    """TensorFlow's `ops` as one TF-slim module sees it, with `Tensor` where it used to be."""
+def _with_moved(name: str, wanted: dict[str, str]) -> ModuleType:
+    """The module of that name as it used to be; itself where it still has everything."""
+    module = importlib.import_module(name)
+    public = importlib.import_module("tensorflow").compat.v1
+    lacking = {old: getattr(public, new) for old, new in wanted.items() if not hasattr(module, old)}
+    return _View(module, lacking) if lacking else module
 
-    def __init__(self, ops: ModuleType) -> None:
-        super().__init__(ops.__name__)
-        self._ops = ops
-        self.Tensor = importlib.import_module("tensorflow").Tensor
+
+class _View(ModuleType):
+    """A module with a few names more, which the module itself does not get."""
+
+    def __init__(self, module: ModuleType, more: dict[str, Any]) -> None:
+        super().__init__(module.__name__)
+        self.__dict__.update(more)
+        self._viewed = module
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._ops, name)
+        return getattr(self._viewed, name)
 
 
 def _importable(name: str) -> bool:
