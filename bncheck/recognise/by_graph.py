@@ -29,6 +29,7 @@ from bncheck.recognise.feeds import Feeds
 from bncheck.recognise.flat import CONDITIONALS, FlatGraph, flatten, node_of
 from bncheck.recognise.layers import FoundLayer, PairedSite, group, pair
 from bncheck.recognise.operands import FUSED
+from bncheck.recognise.root_functions import with_root_functions
 from bncheck.recognise.run import run_facts
 from bncheck.recognise.sites import FoundSite, find_sites
 from bncheck.recognise.stored import Stored, linear_of
@@ -79,17 +80,17 @@ class _Graph:
 def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
     """Facts of the graph that serves (or the only one), joined with the checkpoint's values; raises ReadError."""
     chosen = _chosen(raw)
-    flat = flatten(chosen.path, chosen.graph_def)
+    flat = flatten(chosen.path, with_root_functions(chosen))
     contexts = Contexts(flat)
     sites, unclear = find_sites(flat, contexts)
     writes = find_writes(flat, contexts)
     found = group(flat, sites, writes)
     savers, keys = find_savers(flat)
-    trainable = frozenset(chosen.collections.get("trainable_variables", ()))
+    trainable = _trainable(chosen)
     statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
     optimizers = optimizer_writes(flat, statistics, trainable)
     train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
-    serving = raw.format == "SavedModel" or not any(op in flat.by_op for op in VARIABLES)
+    serving = bool(_signatures(chosen)) or not any(op in flat.by_op for op in VARIABLES)
     outputs = serving_outputs(flat, chosen) if serving else {}
     graph = _Graph(
         flat=flat,
@@ -100,7 +101,7 @@ def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
         feeds=Feeds(flat),
         train_ops=train_ops,
         optimizers=optimizers,
-        outputs=_reach(flat, outputs),
+        outputs=_reach(flat, outputs, optimizers),
         position={node: number for number, node in enumerate(flat.order)},
         collection=_collected(flat, chosen),
         trainable=trainable,
@@ -124,6 +125,10 @@ def _chosen(raw: RawModel) -> RawGraph:
     return (serving or [graph for graph in raw.graphs if "train" not in graph.tags] or list(raw.graphs))[0]
 
 
+def _signatures(raw: RawGraph) -> list[str]:
+    return [s.name for s in raw.signatures if not s.name.startswith("__saved_model")]
+
+
 def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
     return tuple(
         f"MetaGraph with tags {', '.join(graph.tags) or 'none'} was not looked at"
@@ -132,10 +137,21 @@ def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
     )
 
 
-def _reach(flat: FlatGraph, outputs: dict[str, int]) -> dict[str, bytearray]:
-    if len(outputs) <= _MAX_OUTPUTS:
-        return {name: flat.ancestors([node]) for name, node in outputs.items()}
-    return {f"{len(outputs)} outputs": flat.ancestors(list(outputs.values()))}
+def _trainable(raw: RawGraph) -> frozenset[str]:
+    """Names of trainable variables, from the collection or the object graph."""
+    objects = raw.object_graph.nodes if raw.object_graph is not None else ()
+    return frozenset(raw.collections.get("trainable_variables", ())) | {
+        node.variable.name for node in objects if node.variable.trainable
+    }
+
+
+def _reach(flat: FlatGraph, outputs: dict[str, int], optimizers: dict[int, int]) -> dict[str, bytearray]:
+    """Output -> nodes that its run runs; a signature that trains does not serve."""
+    if len(outputs) > _MAX_OUTPUTS:
+        reached = {f"{len(outputs)} outputs": flat.ancestors(list(outputs.values()))}
+    else:
+        reached = {name: flat.ancestors([node]) for name, node in outputs.items()}
+    return {name: runs for name, runs in reached.items() if not any(runs[node] for node in optimizers)}
 
 
 def _collected(flat: FlatGraph, raw: RawGraph) -> frozenset[int]:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bncheck.model import Facts, FoldedOperator, Hints, Leftover, LiteFacts, PerChannel
+from bncheck.model import Facts, FoldedOperator, Hints, Leftover, LiteFacts
 from bncheck.recognise.lite_leftovers import leftovers
-from bncheck.recognise.lite_values import Wiring, largest_by_channel, per_channel_scales, stored
+from bncheck.recognise.lite_values import Known, Wiring, integers, largest_by_channel, per_channel_scales
 from bncheck.sources.raw import RawLiteOperator, RawLiteTensor, RawModel
 
 
@@ -25,15 +24,6 @@ class Slots:
     rank: int
 
 
-@dataclass(frozen=True, eq=False)
-class Bias:
-    """An integer bias as stored, (channels,)."""
-
-    values: NDArray[np.int64]
-    bits: int
-    scales: PerChannel | None
-
-
 LINEAR = {
     "CONV_2D": Slots(1, 2, 0, 4),
     "DEPTHWISE_CONV_2D": Slots(1, 2, 3, 4),
@@ -43,6 +33,9 @@ LINEAR = {
     "CONV_3D_TRANSPOSE": Slots(1, 3, 3, 5),
 }
 """Operators that can absorb a batch norm. Kernel layouts: the kernels in `tensorflow/lite/kernels/`."""
+
+MAX_CHANNELS = 1 << 24
+"""Channels of one subgraph whose ranges are kept; a damaged file could declare the same kernel a million times."""
 
 _LINEAR_NAME = re.compile(r"(?:^|/)[^/]*(?:conv|depthwise|matmul|dense|einsum|separable)[^/]*$", re.IGNORECASE)
 _BIAS_NAME = re.compile(r"BiasAdd|ReadVariableOp|FusedBatchNorm|batchnorm/", re.IGNORECASE)
@@ -59,63 +52,53 @@ def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
         return Facts(path=str(raw.path), format=raw.format, notes=raw.notes)
     folded: list[FoldedOperator] = []
     left: list[Leftover] = []
-    notes = list(raw.notes)
-    for number, subgraph in enumerate(raw.lite.subgraphs):
-        wiring = Wiring.of(subgraph)
-        prefix = f"subgraph {number}: " if number else ""
-        folded.extend(_folded(wiring, prefix))
-        left.extend(leftovers(wiring, prefix))
+    known = Known()
+    # Infinite or huge numbers are the rules' to judge, not numpy's to warn of.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, subgraph in enumerate(raw.lite.subgraphs):
+            wiring = Wiring.of(subgraph)
+            prefix = f"subgraph {number}: " if number else ""
+            folded.extend(_folded(wiring, prefix, known))
+            left.extend(leftovers(wiring, prefix))
     unread = [operator.name for operator in folded if operator.channel_max is None]
-    if unread:
-        notes.append(f"{len(unread)} kernel(s) stored in a form whose ranges are not read, the first of {unread[0]}")
+    notes = (f"ranges of {len(unread)} kernel(s) were not read, the first of {unread[0]}",) if unread else ()
     lite = LiteFacts(
         folded=tuple(folded),
         leftovers=tuple(left),
         integer=any(operator.weight_scales is not None for operator in folded),
         operators=sum(len(subgraph.operators) for subgraph in raw.lite.subgraphs),
     )
-    return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=tuple(notes))
+    return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=raw.notes + notes)
 
 
-def _folded(wiring: Wiring, prefix: str) -> Iterator[FoldedOperator]:
+def _folded(wiring: Wiring, prefix: str, known: Known) -> Iterator[FoldedOperator]:
     """Linear operators with a constant kernel, in execution order, each under a name of its own."""
     seen: set[str] = set()
-    ranges: dict[int, PerChannel | None] = {}
+    channels = 0
     for operator in wiring.subgraph.operators:
         slots = LINEAR.get(operator.kind)
         kernel = None if slots is None else wiring.constant(operator, slots.kernel)
         if slots is None or kernel is None or len(kernel.shape) != slots.rank or not operator.outputs:
             continue
-        if kernel.index not in ranges or operator.shuffled:
-            ranges[kernel.index] = None if operator.shuffled else largest_by_channel(kernel, slots.axis)
         name = prefix + _name(operator, kernel, wiring)
         name = f"{name} #{operator.index}" if name in seen else name
         seen.add(name)
+        channels += kernel.shape[slots.axis]
+        readable = not operator.shuffled and channels <= MAX_CHANNELS
         scales, points = per_channel_scales(kernel)
-        bias = _bias(wiring.constant(operator, slots.bias))
+        bias = wiring.constant(operator, slots.bias)
+        values = None if bias is None else integers(bias, known)
         yield FoldedOperator(
             name=name,
             kind=operator.kind,
             channels=kernel.shape[slots.axis],
             weight_scales=scales,
             weight_zero_points=points,
-            channel_max=ranges[kernel.index],
-            bias=None if bias is None else bias.values,
-            bias_bits=None if bias is None else bias.bits,
-            bias_scales=None if bias is None else bias.scales,
+            channel_max=largest_by_channel(kernel, slots.axis, known) if readable else None,
+            bias=values,
+            bias_bits=None if values is None or bias is None else 8 * np.dtype(bias.dtype).itemsize,
+            bias_scales=None if values is None or bias is None else per_channel_scales(bias)[0],
         )
-
-
-def _bias(tensor: RawLiteTensor | None) -> Bias | None:
-    """An integer bias; None for float, absent or unread."""
-    if tensor is None or tensor.dtype not in ("int64", "int32", "int16", "int8"):
-        return None
-    values = stored(tensor)
-    if values is None:
-        return None
-    whole = values.astype(np.int64).reshape(-1)
-    whole.setflags(write=False)
-    return Bias(whole, 8 * np.dtype(tensor.dtype).itemsize, per_channel_scales(tensor)[0])
 
 
 def _name(operator: RawLiteOperator, kernel: RawLiteTensor, wiring: Wiring) -> str:

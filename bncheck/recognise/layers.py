@@ -127,7 +127,7 @@ def _variable(graph: FlatGraph, e: int | None) -> int | None:
 
 def _add(graph: FlatGraph, layer: FoundLayer, site: FoundSite) -> None:
     layer.sites.append(site)
-    frozen = layer.variance is not None and graph.ops[layer.variance] == "Const"
+    frozen = not any(op in graph.by_op for op in VARIABLES)
     pick = _source if frozen else _variable
     layer.gamma = pick(graph, site.gamma) if layer.gamma is None else layer.gamma
     layer.beta = pick(graph, site.beta) if layer.beta is None else layer.beta

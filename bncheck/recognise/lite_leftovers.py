@@ -12,14 +12,14 @@ leftover tell where it stands, and the rule is less sure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import Leftover
-from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, real
+from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, real, stored
 from bncheck.sources.raw import RawLiteOperator, RawLiteTensor
 
 AFFINE = ("MUL", "DIV", "ADD", "SUB")
@@ -33,6 +33,8 @@ RESHAPING = frozenset(
 _ROOTS = frozenset({"RSQRT", "SQRT", "POW"})
 _HOPS = 16
 """Operators looked through in one direction."""
+_MOST_CHANNELS = 1 << 16
+"""No batch norm has more; longer constants are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +50,23 @@ class Step:
     addend: NDArray[np.float64] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A subgraph's wiring and its affine steps by operator number."""
+
+    wiring: Wiring
+    steps: Mapping[int, Step]
+
+
 def leftovers(wiring: Wiring, prefix: str = "") -> Iterator[Leftover]:
     """Batch norms left in a subgraph, in execution order. Raises ReadError where a constant's data cannot be read."""
     steps = {operator.index: step for operator in wiring.subgraph.operators if (step := _step(operator, wiring))}
-    for chain in _chains(steps, wiring):
-        left = _affine(chain, wiring, prefix)
+    search = Search(wiring, steps)
+    for chain in _chains(search):
+        left = _affine(chain, search, prefix)
         if left is not None:
             yield left
-    yield from _batch_moments(wiring, prefix)
+    yield from _batch_moments(search, prefix)
 
 
 def _step(operator: RawLiteOperator, wiring: Wiring) -> Step | None:
@@ -102,20 +113,21 @@ def _varying_axis(constant: Sequence[int], data: Sequence[int]) -> int:
     if not varying:
         return rank - 1 if constant and data[-1] == 1 else _ONE_NUMBER
     # Channels come last, or, in models converted from channels-first, right after the batch.
-    fits = len(varying) == 1 and data[varying[0]] == constant[varying[0] - rank] and varying[0] in (rank - 1, 1)
-    return varying[0] if fits else _NO_AXIS
+    axis, size = varying[0], constant[varying[0] - rank]
+    fits = len(varying) == 1 and data[axis] == size <= _MOST_CHANNELS and axis in (rank - 1, 1)
+    return axis if fits else _NO_AXIS
 
 
-def _chains(steps: dict[int, Step], wiring: Wiring) -> Iterator[list[Step]]:
+def _chains(search: Search) -> Iterator[list[Step]]:
     """Runs of affine steps in which each feeds only the next, cut to those between two per-channel ones."""
     used: set[int] = set()
-    for index, first in steps.items():
+    for index, first in search.steps.items():
         if index in used or first.axis is None:
             continue
         chain = [first]
         used.add(index)
-        while (follower := _only_reader(chain[-1].operator, wiring)) is not None:
-            step = steps.get(follower.index)
+        while (follower := _only_reader(chain[-1].operator, search.wiring)) is not None:
+            step = search.steps.get(follower.index)
             if step is None or step.operator.index in used or step.axis not in (None, first.axis):
                 break
             if chain[-1].operator.activation != "NONE" or step.data != chain[-1].operator.outputs[0]:
@@ -133,13 +145,13 @@ def _only_reader(operator: RawLiteOperator, wiring: Wiring) -> RawLiteOperator |
     return readers[0] if len(readers) == 1 and operator.outputs[0] not in wiring.subgraph.outputs else None
 
 
-def _affine(chain: list[Step], wiring: Wiring, prefix: str) -> Leftover | None:
+def _affine(chain: list[Step], search: Search, prefix: str) -> Leftover | None:
     """The chain as a leftover; None where it is no batch norm."""
-    data = wiring.tensor(chain[0].data)
+    data = search.wiring.tensor(chain[0].data)
     multiplied = any(step.multiplier is not None and step.axis is not None for step in chain)
     added = any(step.addend is not None for step in chain)
     axis = chain[0].axis
-    if data is None or axis is None or not multiplied or _normalised_before(chain[0].data, wiring):
+    if data is None or axis is None or not multiplied or _normalised_before(chain[0].data, search):
         return None
     # A lone product along the second axis is a window or a gain, not channels.
     if not added and axis != len(data.shape) - 1:
@@ -154,13 +166,13 @@ def _affine(chain: list[Step], wiring: Wiring, prefix: str) -> Leftover | None:
         values.setflags(write=False)
     last = chain[-1].operator
     return Leftover(
-        name=prefix + _name(chain, wiring),
+        name=prefix + _name(chain, search.wiring),
         operators=tuple(step.operator.kind for step in chain),
         channels=data.shape[axis],
-        after=_before(chain[0].data, wiring),
+        after=_before(chain[0].data, search),
         multiplier=multiplier,
         addend=addend if added else None,
-        feeds=_after(last, wiring),
+        feeds=_after(last, search.wiring),
     )
 
 
@@ -172,26 +184,26 @@ def _name(chain: list[Step], wiring: Wiring) -> str:
     return (telling or [part for part in parts if part] or [f"operator {chain[-1].operator.index}"])[0]
 
 
-def _before(number: int, wiring: Wiring) -> str:
+def _before(number: int, search: Search) -> str:
     """Kind of the operator that made the tensor, reshapes and scalar arithmetic looked through; "" for the input."""
     for _ in range(_HOPS):
-        writer = wiring.writers.get(number)
+        writer = search.wiring.writers.get(number)
         if writer is None:
             return ""
-        through = _looks_through(writer, wiring)
+        through = _looks_through(writer, search)
         if through is None:
             return writer.kind if writer.activation == "NONE" else f"{writer.kind} + {writer.activation}"
         number = through
     return "RESHAPE"
 
 
-def _looks_through(operator: RawLiteOperator, wiring: Wiring) -> int | None:
+def _looks_through(operator: RawLiteOperator, search: Search) -> int | None:
     """The tensor that a reshape or a step by one number passes on; None for everything else."""
     if operator.activation != "NONE" or not operator.inputs:
         return None
     if operator.kind in RESHAPING:
         return operator.inputs[0]
-    step = _step(operator, wiring)
+    step = search.steps.get(operator.index)
     return step.data if step is not None and step.axis is None else None
 
 
@@ -210,17 +222,17 @@ def _after(operator: RawLiteOperator, wiring: Wiring) -> str | None:
     return None
 
 
-def _normalised_before(number: int, wiring: Wiring) -> bool:
+def _normalised_before(number: int, search: Search) -> bool:
     """Whether the tensor was just normalised by moments or norms of the data itself."""
     for _ in range(_HOPS):
-        writer = wiring.writers.get(number)
+        writer = search.wiring.writers.get(number)
         if writer is None:
             return False
         if writer.kind in _ROOTS or writer.kind == "L2_NORMALIZATION":
             return True
-        if writer.kind in ("MUL", "DIV") and _step(writer, wiring) is None:
-            return any(_reaches_root(operand, wiring) for operand in writer.inputs)
-        through = _looks_through(writer, wiring)
+        if writer.kind in ("MUL", "DIV") and writer.index not in search.steps:
+            return any(_reaches_root(operand, search.wiring) for operand in writer.inputs)
+        through = _looks_through(writer, search)
         if through is None:
             return False
         number = through
@@ -242,23 +254,24 @@ def _reaches_root(number: int, wiring: Wiring) -> bool:
     return False
 
 
-def _batch_moments(wiring: Wiring, prefix: str) -> Iterator[Leftover]:
+def _batch_moments(search: Search, prefix: str) -> Iterator[Leftover]:
     """Normalisation by a variance over the batch: RSQRT or SQRT of a MEAN over axis 0 of squares, channels kept."""
+    wiring = search.wiring
     for root in wiring.subgraph.operators:
         if root.kind not in ("RSQRT", "SQRT") or not root.inputs or not root.outputs:
             continue
         mean = _mean_below(root.inputs[0], wiring)
-        data = None if mean is None else wiring.tensor(mean.inputs[0])
         squares = None if mean is None else wiring.writers.get(mean.inputs[0])
-        if mean is None or data is None or squares is None or not _over_batch(mean, data, wiring):
+        channels = None if mean is None else _channels_kept(mean, wiring)
+        if mean is None or squares is None or channels is None or not squares.inputs:
             continue
         if squares.kind in ("SQUARED_DIFFERENCE", "SQUARE") or (squares.kind == "MUL" and len({*squares.inputs}) == 1):
             name = wiring.subgraph.tensors[root.outputs[0]].name.split(";")[0] or f"operator {root.index}"
             yield Leftover(
                 name=prefix + name,
                 operators=(squares.kind, "MEAN", root.kind),
-                channels=data.shape[-1],
-                after=_before(squares.inputs[0], wiring),
+                channels=channels,
+                after=_before(squares.inputs[0], search),
                 multiplier=None,
                 addend=None,
             )
@@ -277,12 +290,16 @@ def _mean_below(number: int, wiring: Wiring) -> RawLiteOperator | None:
     return None
 
 
-def _over_batch(mean: RawLiteOperator, data: RawLiteTensor, wiring: Wiring) -> bool:
-    """Whether it averages over the batch axis and keeps the channels: not layer, group or instance norm."""
-    axes = wiring.constant(mean, 1)
-    if axes is None or axes.data is None or axes.data.unavailable is not None or axes.dtype not in ("int32", "int64"):
-        return False
+def _channels_kept(mean: RawLiteOperator, wiring: Wiring) -> int | None:
+    """Number of channels where it averages over the batch and all but them; None for layer, group and instance norm.
+
+    Of rank 2, one axis may as well be time (speech features normalised over an utterance): not counted.
+    """
+    data, axes = wiring.tensor(mean.inputs[0]), wiring.constant(mean, 1)
+    values = None if axes is None or axes.dtype not in ("int32", "int64") else stored(axes)
+    if data is None or values is None or len(data.shape) < 3:
+        return None
     rank = len(data.shape)
-    over = {int(axis) % rank for axis in axes.data.read().reshape(-1)} if rank else set()
-    kept = set(range(rank)) - over
-    return 0 in over and rank >= 2 and kept in ({rank - 1}, {1})
+    over = {int(axis) % rank for axis in values.reshape(-1)}
+    kept = [axis for axis in range(rank) if axis not in over]
+    return data.shape[kept[0]] if kept in ([rank - 1], [1]) else None

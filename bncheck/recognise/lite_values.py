@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -95,29 +95,58 @@ def real(tensor: RawLiteTensor) -> NDArray[np.float64] | None:
     return product
 
 
-def largest_by_channel(kernel: RawLiteTensor, axis: int) -> PerChannel | None:
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What was read once: tensors of one buffer, type and shape share their `read`, often over many subgraphs."""
+
+    extremes: dict[tuple[Callable[[], NDArray[Any]], tuple[int, ...]], tuple[NDArray[Any], NDArray[Any]]] = field(
+        default_factory=dict
+    )
+    integers: dict[Callable[[], NDArray[Any]], NDArray[np.int64]] = field(default_factory=dict)
+
+
+def largest_by_channel(kernel: RawLiteTensor, axis: int, known: Known) -> PerChannel | None:
     """Largest |real weight| along every axis but `axis`, (channels,); None where it cannot be told. NaN stays.
 
     Smallest and largest stored value suffice, as `scale * (stored - zero point)` is monotonic: no copy of the kernel.
     """
-    values = stored(kernel)
-    if values is None or values.size == 0:
+    quantization = kernel.quantization
+    if kernel.dtype not in FLOATS and (quantization is None or kernel.dtype not in INTEGERS):
         return None
-    others = tuple(number for number in range(values.ndim) if number != axis)
-    low, high = values.min(axis=others), values.max(axis=others)
-    if kernel.dtype in FLOATS:
-        largest = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
-    elif kernel.quantization is None or kernel.dtype not in INTEGERS:
+    varies = quantization is not None and quantization.scales.size > 1 and kernel.dtype in INTEGERS
+    kept = {axis, quantization.axis} if varies and quantization is not None else {axis}
+    extremes = _extremes(kernel, tuple(number for number in range(len(kernel.shape)) if number not in kept), known)
+    if extremes is None:
         return None
-    elif kernel.quantization.scales.size == 1 or kernel.quantization.axis == axis:
-        points = kernel.quantization.zero_points
-        reach = np.maximum(np.abs(low.astype(np.int64) - points), np.abs(high.astype(np.int64) - points))
-        largest = np.abs(kernel.quantization.scales.astype(np.float64)) * reach
+    if quantization is None or kernel.dtype in FLOATS:
+        reach = np.maximum(*(np.abs(values.astype(np.float64)) for values in extremes))
     else:
-        worth = real(kernel)
-        if worth is None:
-            return None
-        largest = np.abs(worth).max(axis=others)
-    largest = np.asarray(largest, np.float64)
+        along = [-1 if varies and number == quantization.axis else 1 for number in range(len(kernel.shape))]
+        points, scales = quantization.zero_points.reshape(along), quantization.scales.astype(np.float64).reshape(along)
+        reach = np.abs(scales) * np.maximum(*(np.abs(values.astype(np.int64) - points) for values in extremes))
+    others = tuple(number for number in range(reach.ndim) if number != axis)
+    largest: PerChannel = np.asarray(reach.max(axis=others), np.float64)
     largest.setflags(write=False)
     return largest
+
+
+def _extremes(kernel: RawLiteTensor, others: tuple[int, ...], known: Known) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Smallest and largest stored value along the axes `others`, which stay with length 1."""
+    if kernel.data is None or kernel.data.unavailable is not None or 0 in kernel.shape:
+        return None
+    key = (kernel.data.read, others)
+    if key not in known.extremes:
+        values = kernel.data.read()
+        known.extremes[key] = (values.min(axis=others, keepdims=True), values.max(axis=others, keepdims=True))
+    return known.extremes[key]
+
+
+def integers(tensor: RawLiteTensor, known: Known) -> NDArray[np.int64] | None:
+    """An integer constant as stored, flat; None where it is no integer or not at hand."""
+    if tensor.dtype not in INTEGERS or tensor.data is None or tensor.data.unavailable is not None:
+        return None
+    if tensor.data.read not in known.integers:
+        values = tensor.data.read().astype(np.int64).reshape(-1)
+        values.setflags(write=False)
+        known.integers[tensor.data.read] = values
+    return known.integers[tensor.data.read]
