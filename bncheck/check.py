@@ -16,7 +16,7 @@ from bncheck.judge import judge
 from bncheck.model import Hints, PerChannel
 from bncheck.not_checked import Asked
 from bncheck.recognise import recognise
-from bncheck.sources import open_model
+from bncheck.sources import open_model, run_dir
 from bncheck.sources.raw import RawModel
 
 _DEFAULT = Settings()
@@ -90,18 +90,12 @@ def inspect_run(
     train_ops: Sequence[str] = (),
     settings: Settings = _DEFAULT,
 ) -> tuple[Report, ...]:
-    """One report for each checkpoint and Keras file in a training run's folder, in the order of their steps.
+    """One report for each checkpoint in a training run's folder, or each Keras file, in the order of their steps.
 
     A file that cannot be read, such as one being written, gives an inconclusive report with exit code 2 and the
     reason. Raises NoModel where the folder holds none.
     """
-    folder = Path(directory)
-    if not folder.is_dir():
-        raise UsageError(f"{directory} is no folder: use `bncheck inspect checkpoint {directory}`")
-    found = sorted(folder.iterdir(), key=_by_numbers)
-    targets = [_prefix(p) for p in found if p.suffix in (".index", *_KERAS_SUFFIXES) or p.name == ".index"]
-    if not targets:
-        raise NoModel(folder, "holds no checkpoint", hint="the folder of a run has files that end in .index or .h5")
+    targets = _targets(Path(directory))
     reports: list[Report] = []
     for target in targets:
         try:
@@ -163,8 +157,15 @@ def _read_reference(path: Path) -> Mapping[str, tuple[PerChannel, PerChannel]]:
     return both
 
 
-def _prefix(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix == ".index" else path
+def _targets(folder: Path) -> list[Path]:
+    """The checkpoints of a folder in step order or, where there are none, its Keras files."""
+    try:
+        return run_dir(folder)
+    except NoModel:
+        files = [path for path in folder.iterdir() if path.suffix in _KERAS_SUFFIXES]
+        if not files:
+            raise
+        return sorted(files, key=_by_numbers)
 
 
 def _by_numbers(path: Path) -> tuple[list[int], str]:

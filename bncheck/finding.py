@@ -101,6 +101,16 @@ class Finding:
         return self.layers[0] if self.layers else ""
 
 
+NOTHING_FOUND = "BN001"
+"""Says that no batch norm was found: it makes the verdict inconclusive, never a failure."""
+
+
+def fails(finding: Finding, fail_on: str) -> bool:
+    """Whether a finding makes the verdict fail; `fail_on` is "error", "warning" or "never"."""
+    bad = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING), "never": ()}[fail_on]
+    return finding.severity in bad and finding.code != NOTHING_FOUND
+
+
 @dataclass(frozen=True, kw_only=True)
 class NotChecked:
     """Something that would have been judged had the evidence been there."""

@@ -8,24 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bncheck.config import FailOn, Settings
-from bncheck.finding import Evidence, Finding, Report, RuleInfo, Severity, TargetInfo, Verdict
+from bncheck.config import Settings
+from bncheck.finding import Evidence, Finding, Report, RuleInfo, Severity, TargetInfo, Verdict, fails
 from bncheck.model import Facts, Layer, Mode, Origin, Purpose
 from bncheck.not_checked import Asked, not_checked
 from bncheck.rules import RULES
 from bncheck.rules._rule import Needs, Rule
 from bncheck.suppress import refuse_unknown_codes, selected, sort_out
 
-NOTHING_FOUND = "BN001"
-"""Says that no batch norm was found: it makes the verdict inconclusive, never a failure."""
-
 _DEFAULT = Settings()
 _RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
-_FAILS = {
-    FailOn.ERROR: (Severity.ERROR,),
-    FailOn.WARNING: (Severity.ERROR, Severity.WARNING),
-    FailOn.NEVER: (),
-}
 _STEP = re.compile(r"-\d+(?=(\.[A-Za-z]\w*)?$)")
 
 
@@ -154,8 +146,7 @@ def _worst_first(finding: Finding) -> tuple[int, str]:
 def _verdict(
     facts: Facts, findings: Sequence[Finding], settings: Settings, *, any_rule_ran: bool
 ) -> tuple[Verdict, str]:
-    fails = _FAILS[settings.fail_on]
-    if any(f.severity in fails and f.code != NOTHING_FOUND for f in findings):
+    if any(fails(finding, settings.fail_on.value) for finding in findings):
         return Verdict.FAIL, ""
     reason = _too_little(facts) if any_rule_ran else "none of the selected rules could run on what is at hand"
     return (Verdict.INCONCLUSIVE, reason) if reason else (Verdict.PASS, "")

@@ -1,0 +1,94 @@
+"""Which readers and extras are usable in this environment. Looks packages up; imports none of the heavy ones."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import bncheck
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A package that bncheck uses, and what for."""
+
+    distribution: str
+    module: str
+    use: str
+    core: bool = True
+    also: tuple[str, ...] = ()
+    """Other distributions that provide the same module."""
+
+
+PACKAGES = (
+    Package(distribution="numpy", module="numpy", use="all numbers"),
+    Package(distribution="protobuf", module="google.protobuf", use="checkpoints, MetaGraphs, SavedModels"),
+    Package(distribution="google-crc32c", module="google_crc32c", use="checksums of checkpoints"),
+    Package(distribution="h5py", module="h5py", use="Keras files"),
+    Package(distribution="flatbuffers", module="flatbuffers", use="TFLite files"),
+    Package(distribution="click", module="click", use="command line"),
+    Package(distribution="rich", module="rich", use="colour on a terminal"),
+    Package(
+        distribution="tensorflow",
+        module="tensorflow",
+        use="compare, repair, demo",
+        core=False,
+        also=("tensorflow-cpu", "tensorflow-macos", "tf-nightly"),
+    ),
+    Package(distribution="tf-slim", module="tf_slim", use="built-in backbones", core=False),
+    Package(distribution="tf-keras", module="tf_keras", use="built-in backbones", core=False),
+    Package(distribution="ai-edge-litert", module="ai_edge_litert", use="compare float-vs-quantized", core=False),
+)
+
+
+def diagnosis() -> tuple[str, bool]:
+    """(what to print, whether all that `inspect` needs is there)."""
+    lines = [f"bncheck {bncheck.__version__}, Python {platform.python_version()}, {platform.system()}", ""]
+    lacking = []
+    for package in PACKAGES:
+        found = _version(package)
+        if found is None and package.core:
+            lacking.append(package.distribution)
+        state = found or ("MISSING" if package.core else "not installed")
+        lines.append(f"  {package.distribution:<16}{state:<16}{package.use}")
+    lines += ["", *_notes(lacking)]
+    return "\n".join(lines) + "\n", not lacking
+
+
+def _version(package: Package) -> str | None:
+    """The version, "unknown" for a module without one, None where it is not there."""
+    try:
+        if find_spec(package.module) is None:
+            return None
+    except ModuleNotFoundError:
+        return None
+    names = (_distribution_version(name) for name in (package.distribution, *package.also))
+    return next((name for name in names if name is not None), "unknown")
+
+
+def _distribution_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _notes(lacking: list[str]) -> list[str]:
+    if lacking:
+        return [f"inspect cannot work: pip install {' '.join(lacking)}"]
+    notes = ["inspect, explain, rules: ready (no TensorFlow needed)"]
+    extras = [package.distribution for package in PACKAGES if not package.core and _version(package) is None]
+    if extras:
+        notes.append(f'for compare and repair, later: pip install "bncheck[tf]" (lacking: {", ".join(extras)})')
+    notes += _slow_checksums()
+    return notes
+
+
+def _slow_checksums() -> list[str]:
+    import google_crc32c  # noqa: PLC0415 - only once it is known to be there
+
+    if google_crc32c.implementation == "c":
+        return []
+    return ["google-crc32c runs in pure Python here: checksums of large files will be slow"]

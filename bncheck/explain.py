@@ -1,0 +1,99 @@
+"""Pages and tables about the rules themselves, from their docstrings."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+
+from bncheck.errors import UsageError
+from bncheck.finding import RuleInfo
+from bncheck.rules import RULES
+from bncheck.rules._rule import HEADINGS, Needs, Rule
+
+_NEEDS = {
+    Needs.VALUES: "values",
+    Needs.GRAPH: "graph",
+    Needs.SITES: "sites",
+    Needs.LITE: "TFLite file",
+    Needs.REFERENCE: "--reference",
+}
+
+
+def find_rule(name: str, rules: Sequence[Rule] = RULES) -> Rule:
+    """The rule of this code or slug, in any case. Raises UsageError that names the nearest."""
+    wanted = name.strip()
+    for rule in rules:
+        if wanted.upper() == rule.code or wanted.lower() == rule.slug:
+            return rule
+    codes = {rule.code: rule for rule in rules}
+    slugs = {rule.slug: rule for rule in rules}
+    family = [rule for rule in rules if wanted and rule.code.startswith(wanted.upper())]
+    near = [codes[c] for c in difflib.get_close_matches(wanted.upper(), codes, n=3, cutoff=0.75)]
+    near += [slugs[s] for s in difflib.get_close_matches(wanted.lower(), slugs, n=3, cutoff=0.5)]
+    meant = ", ".join(dict.fromkeys(f"{rule.code} {rule.slug}" for rule in family or near))
+    raise UsageError(f"no rule {wanted!r}: " + (f"did you mean {meant}?" if meant else "`bncheck rules` lists them"))
+
+
+def page(rule: Rule) -> str:
+    """The rule's page as plain text."""
+    info = rule.info
+    lines = [f"{info.code} {info.slug}", info.title, "", _standing(rule)]
+    for heading in (h for h in HEADINGS if info.sections.get(h)):
+        body = (f"  {line}".rstrip() for line in info.sections[heading].splitlines())
+        lines += ["", heading, *body]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_page(rule: Rule) -> str:
+    """The rule's page as markdown; code is indented in the docstring, which markdown takes for code as well."""
+    info = rule.info
+    lines = [f"# {info.code} {info.slug}", "", info.title, "", f"*{_standing(rule)}*"]
+    for heading in (h for h in HEADINGS if info.sections.get(h)):
+        lines += ["", f"## {heading}", "", info.sections[heading]]
+    return "\n".join(lines) + "\n"
+
+
+def _standing(rule: Rule) -> str:
+    needs = needs_of(rule) or "nothing"
+    parts = [f"{rule.severity.value}, {rule.confidence.value} confidence", f"needs {needs}"]
+    if rule.explained_by:
+        parts.append(f"may be explained by {', '.join(rule.explained_by)}")
+    return " · ".join(parts)
+
+
+def needs_of(rule: Rule) -> str:
+    """What a rule needs, in words: "values, graph"; empty for nothing."""
+    return ", ".join(name for need, name in _NEEDS.items() if need in rule.needs)
+
+
+def table(rules: Sequence[Rule] = RULES) -> str:
+    """All rules, one a line."""
+    rows = [(r.code, r.slug, r.severity.value, needs_of(r), r.info.title) for r in rules]
+    widths = [max(len(row[n]) for row in rows) for n in range(4)]
+    return "".join("  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4])) + "\n" for row in rows)
+
+
+def markdown_table(rules: Sequence[Rule] = RULES) -> str:
+    """All rules as a markdown table."""
+    head = "| code | name | severity | needs | what it finds |\n|---|---|---|---|---|\n"
+    rows = ((r.code, r.slug, r.severity.value, needs_of(r), r.info.title.replace("|", r"\|")) for r in rules)
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def json_table(rules: Sequence[Rule] = RULES) -> str:
+    """All rules as a JSON list."""
+    return json.dumps([_document(rule.info, rule) for rule in rules], indent=2) + "\n"
+
+
+def _document(info: RuleInfo, rule: Rule) -> dict[str, object]:
+    return {
+        "code": info.code,
+        "slug": info.slug,
+        "severity": info.severity.value,
+        "confidence": info.confidence.value,
+        "needs": [name for need, name in _NEEDS.items() if need in rule.needs],
+        "explained_by": list(rule.explained_by),
+        "title": info.title,
+        "sections": dict(info.sections),
+    }

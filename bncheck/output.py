@@ -1,0 +1,113 @@
+"""Where reports go: `--output [FORMAT=]FILE`, written whole or not at all."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from bncheck.errors import UsageError
+from bncheck.report import FORMATS
+
+_WORD = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One report to write; no path is standard output."""
+
+    format: str
+    path: Path | None
+
+
+def outputs(wanted: Sequence[str], default: str, folder: Path | None = None) -> tuple[Output, ...]:
+    """What to write where; `default` is the format of FILEs that name none, relative FILEs lie in `folder`.
+
+    Standard output gets the default format as well, unless `-` or a FILE without format has claimed it.
+    Raises UsageError for a format that is not offered, and where two outputs claim one place.
+    """
+    found = [_output(text, default, folder) for text in wanted]
+    claimed = any(o.path is None for o in found) or any("=" not in text for text in wanted)
+    everything = found if claimed else [Output(format=default, path=None), *found]
+    places = [o.path for o in everything]
+    twice = next((place for place in places if places.count(place) > 1), "")
+    if twice != "":
+        raise UsageError(f"two reports would be written to {twice or 'standard output'}: give each its own --output")
+    return tuple(everything)
+
+
+def check_format(name: str) -> str:
+    """The name, if such a format is offered. Raises UsageError."""
+    if name in FORMATS:
+        return name
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
+    raise UsageError(f"no format {name!r}: {hint}")
+
+
+def _output(text: str, default: str, folder: Path | None) -> Output:
+    name, equals, file = text.partition("=")
+    if equals and _WORD.fullmatch(name):
+        check_format(name)
+    else:
+        name, file = default, text
+    if not file:
+        raise UsageError(f"--output {text}: no file is named; use - for standard output")
+    return Output(format=name, path=None if file == "-" else (folder or Path()) / file)
+
+
+def emit(path: Path | None, write: Callable[[TextIO], None]) -> None:
+    """Lets `write` fill a file, which appears whole or not at all, or standard output. Raises UsageError."""
+    if path is None:
+        _to_stdout(write)
+        return
+    try:
+        with _replacing(path) as stream:
+            write(stream)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _to_stdout(write: Callable[[TextIO], None]) -> None:
+    try:
+        write(sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader (`head`) has what it wants; the interpreter's flush at exit must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        # a device or pipe is written to, not replaced; a directory is refused by the system
+        with target.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        return
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        temporary.chmod(_permissions(target))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _permissions(target: Path) -> int:
+    """Those the file has, else those any new file would get."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -1,0 +1,93 @@
+"""One layer in few words: mode, decay, init share, what its statistics are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bncheck.finding import Report
+from bncheck.model import Layer, Presence, Vector
+from bncheck.report._escape import visible
+from bncheck.report._layout import Line, cells, cut, pad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Smallest, median and largest of the finite values of a vector, and how many are not finite."""
+
+    smallest: float
+    median: float
+    largest: float
+    non_finite: int
+
+
+def init_share(layer: Layer, updates: int | None) -> float | None:
+    """`decay**n` (METRICS: init share): the weight the initial value still has after n updates; None unknown."""
+    return None if layer.decay is None or updates is None else float(layer.decay**updates)
+
+
+def value_range(vector: Vector) -> Range | None:
+    """The range of a vector whose values are at hand; None where they are not or none is finite."""
+    if vector.values is None:
+        return None
+    finite = vector.values[np.isfinite(vector.values)]
+    if not finite.size:
+        return None
+    return Range(
+        smallest=float(finite.min()),
+        median=float(np.median(finite)),
+        largest=float(finite.max()),
+        non_finite=int(vector.values.size - finite.size),
+    )
+
+
+def modes(layer: Layer) -> str:
+    """The modes of a layer's sites, each once: "train, eval"."""
+    return ", ".join(dict.fromkeys(site.mode.value for site in layer.sites))
+
+
+def layer_table(report: Report, width: int) -> Iterator[Line]:
+    """A table of all layers; a name too long for its column goes on in the next line, nothing is left out."""
+    head = ("layer", "ch", "mode", "decay", "share", "moved", "mean", "variance")
+    rows = [_row(layer, report.target.updates) for layer in report.layers]
+    used = [n for n in range(8) if n == 0 or any(row[n] for row in rows)]
+    widths = {n: max(cells(row[n]) for row in (head, *rows)) for n in used}
+    widths[0] = min(widths[0], max(16, width - sum(widths[n] + 2 for n in used[1:])))
+    yield (("  ".join(pad(head[n], widths[n]) for n in used).rstrip(), "label"),)
+    for row in rows:
+        first = cut(row[0], widths[0])
+        yield (("  ".join([pad(first, widths[0]), *(pad(row[n], widths[n]) for n in used[1:])]), ""),)
+        rest = row[0][len(first) :]
+        while rest:
+            piece = cut(rest, widths[0] - 2)
+            yield (("  " + piece, ""),)
+            rest = rest[len(piece) :]
+
+
+def _row(layer: Layer, updates: int | None) -> tuple[str, ...]:
+    share = init_share(layer, updates)
+    moved = "?" if layer.moved is None else "yes" if layer.moved else "no"
+    return (
+        visible(layer.name),
+        "" if layer.channels is None else str(layer.channels),
+        modes(layer),
+        "" if layer.decay is None else f"{layer.decay:.6g}",
+        "" if share is None else f"{share:.1%}",
+        moved,
+        _span(layer.mean),
+        _span(layer.variance),
+    )
+
+
+def _span(vector: Vector) -> str:
+    found = value_range(vector)
+    if found is not None:
+        broken = f" +{found.non_finite} not finite" if found.non_finite else ""
+        return f"{found.smallest:.2g}..{found.largest:.2g}{broken}"
+    if vector.presence is Presence.PRESENT:
+        return "not finite"
+    if vector.constant is not None:
+        return f"all {vector.constant:g}"
+    return str(vector.presence.value)
