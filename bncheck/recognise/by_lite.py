@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +38,7 @@ LINEAR = {
 MAX_CHANNELS = 1 << 24
 """Channels of one subgraph whose ranges are kept; a damaged file could declare the same kernel a million times."""
 
+_BIAS_BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 _LINEAR_NAME = re.compile(r"(?:^|/)[^/]*(?:conv|depthwise|matmul|dense|einsum|separable)[^/]*$", re.IGNORECASE)
 _BIAS_NAME = re.compile(r"BiasAdd|ReadVariableOp|FusedBatchNorm|batchnorm/", re.IGNORECASE)
 """Parts of a fused name that tell of something else than the operator."""
@@ -64,7 +66,7 @@ def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
     notes = (f"ranges of {len(unread)} kernel(s) were not read, the first of {unread[0]}",) if unread else ()
     lite = LiteFacts(
         folded=tuple(folded),
-        leftovers=tuple(left),
+        leftovers=_told_apart(left),
         integer=any(operator.weight_scales is not None for operator in folded),
         operators=sum(len(subgraph.operators) for subgraph in raw.lite.subgraphs),
     )
@@ -87,7 +89,7 @@ def _folded(wiring: Wiring, prefix: str, known: Known) -> Iterator[FoldedOperato
         readable = not operator.shuffled and channels <= MAX_CHANNELS
         scales, points = per_channel_scales(kernel)
         bias = wiring.constant(operator, slots.bias)
-        values = None if bias is None else integers(bias, known)
+        values = None if bias is None or bias.dtype not in _BIAS_BITS else integers(bias, known)
         yield FoldedOperator(
             name=name,
             kind=operator.kind,
@@ -96,9 +98,19 @@ def _folded(wiring: Wiring, prefix: str, known: Known) -> Iterator[FoldedOperato
             weight_zero_points=points,
             channel_max=largest_by_channel(kernel, slots.axis, known) if readable else None,
             bias=values,
-            bias_bits=None if values is None or bias is None else 8 * np.dtype(bias.dtype).itemsize,
+            bias_bits=None if values is None or bias is None else _BIAS_BITS[bias.dtype],
             bias_scales=None if values is None or bias is None else per_channel_scales(bias)[0],
         )
+
+
+def _told_apart(left: list[Leftover]) -> tuple[Leftover, ...]:
+    """The same, with a number behind names that come up again."""
+    seen: Counter[str] = Counter()
+    told = []
+    for one in left:
+        seen[one.name] += 1
+        told.append(one if seen[one.name] == 1 else replace(one, name=f"{one.name} #{seen[one.name]}"))
+    return tuple(told)
 
 
 def _name(operator: RawLiteOperator, kernel: RawLiteTensor, wiring: Wiring) -> str:

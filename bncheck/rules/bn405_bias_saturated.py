@@ -115,7 +115,8 @@ def _saturated(operator: FoldedOperator) -> Saturated | None:
         return None
     reach = None
     if operator.bias_scales is not None and operator.bias_scales.size in (1, operator.bias.size):
-        reach = float(np.max(np.abs(operator.bias.astype(np.float64) * operator.bias_scales)[at_limit]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            reach = float(np.max(np.abs(operator.bias.astype(np.float64) * operator.bias_scales)[at_limit]))
     return Saturated(operator, int(at_limit.sum()), limit, reach)
 
 

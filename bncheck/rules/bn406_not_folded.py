@@ -94,12 +94,13 @@ def check(model: Facts) -> Iterator[Evidence]:
             measurements=_counts(untouched),
         )
     sure = [one for one in pairs if _named(one) or not _may_be_scaling(one)]
+    all_named = all(_named(one) for one in sure)
     if sure:
         yield Evidence(
             layers=_names(sure),
             message=f"{_several(len(sure))} not folded: {' and '.join(sure[0].operators)} stand on their own, "
-            f"{_after(sure)}.",
-            confidence=Confidence.HIGH if all(_named(one) for one in sure) else Confidence.MEDIUM,
+            f"{_after(sure)}{'' if all_named else ' (told by the arithmetic, not by name)'}.",
+            confidence=Confidence.HIGH if all_named else Confidence.MEDIUM,
             location=sure[0].name,
             measurements=_counts(sure),
         )

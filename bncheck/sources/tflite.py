@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +45,23 @@ _NO_BYTES = frozenset({"resource", "variant"})
 _UNREAD = frozenset({"float8_e4m3fn", "float8_e5m2"})
 
 
+Reader: TypeAlias = Callable[[], NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class Span:
     """Bytes of one buffer, known to lie inside the file."""
 
     start: int
     size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """The buffers, and who reads them: tensors that share a buffer, type and shape share the reader."""
+
+    spans: tuple[Span, ...]
+    readers: dict[tuple[int, str, tuple[int, ...]], Reader | None]
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -79,10 +90,10 @@ def read_lite(path: Path | str) -> RawModel:
             offset=model.offset,
             hint=f"version {schema.VERSION} is read: convert the model again",
         )
-    spans = tuple(_span(table) for table in model.tables(schema.Model.BUFFERS, MAX_ENTRIES, "buffer"))
+    store = Store(tuple(_span(table) for table in model.tables(schema.Model.BUFFERS, MAX_ENTRIES, "buffer")), {})
     kinds = tuple(_kind(table) for table in model.tables(schema.Model.OPERATOR_CODES, MAX_ENTRIES, "operator code"))
     subgraphs = tuple(
-        _subgraph(table, spans, kinds) for table in model.tables(schema.Model.SUBGRAPHS, MAX_ENTRIES, "subgraph")
+        _subgraph(table, store, kinds) for table in model.tables(schema.Model.SUBGRAPHS, MAX_ENTRIES, "subgraph")
     )
     if not subgraphs:
         raise Malformed(path, "the file holds no subgraph", offset=model.offset)
@@ -123,10 +134,10 @@ def _kind(code: Table) -> str:
     return schema.BUILTIN_OPERATORS[number] if known else f"BUILTIN_{number}"
 
 
-def _subgraph(table: Table, spans: tuple[Span, ...], kinds: tuple[str, ...]) -> RawLiteSubgraph:
+def _subgraph(table: Table, store: Store, kinds: tuple[str, ...]) -> RawLiteSubgraph:
     of = f" of {table.what}"
     tensors = tuple(
-        _tensor(index, entry, spans)
+        _tensor(index, entry, store)
         for index, entry in enumerate(table.tables(schema.SubGraph.TENSORS, MAX_ENTRIES, f"tensor{of},"))
     )
     operators = tuple(
@@ -175,7 +186,7 @@ def _operator(index: int, table: Table, kinds: tuple[str, ...], tensors: int) ->
     )
 
 
-def _tensor(index: int, table: Table, spans: tuple[Span, ...]) -> RawLiteTensor:
+def _tensor(index: int, table: Table, store: Store) -> RawLiteTensor:
     name = table.string(schema.Tensor.NAME, "the name")
     shape = _shape(table, schema.Tensor.SHAPE, "the shape") or ()
     number = table.number(schema.Tensor.TYPE, "b")
@@ -185,7 +196,7 @@ def _tensor(index: int, table: Table, spans: tuple[Span, ...]) -> RawLiteTensor:
         name=name,
         dtype=dtype,
         shape=shape,
-        data=_constant(table, name, dtype, shape, spans),
+        data=_constant(table, name, dtype, shape, store),
         quantization=_quantization(table, shape),
         shape_signature=_shape(table, schema.Tensor.SHAPE_SIGNATURE, "the shape signature"),
         is_variable=table.number(schema.Tensor.IS_VARIABLE, "B") != 0,
@@ -224,26 +235,26 @@ def _quantization(table: Table, shape: tuple[int, ...]) -> RawQuantization | Non
     return RawQuantization(scales=scales, zero_points=points, axis=axis)
 
 
-def _constant(table: Table, name: str, dtype: str, shape: tuple[int, ...], spans: tuple[Span, ...]) -> RawTensor | None:
+def _constant(table: Table, name: str, dtype: str, shape: tuple[int, ...], store: Store) -> RawTensor | None:
     """The tensor's stored data, None for activations. Raises Malformed where size and shape disagree."""
     external = table.number(schema.Tensor.EXTERNAL_BUFFER, "I")
     buffer = table.number(schema.Tensor.BUFFER, "I")
-    if buffer >= max(len(spans), 1):
-        raise _malformed(table, f"buffer {buffer} of {len(spans)}")
-    span = spans[buffer] if spans else Span(0, 0)
+    if buffer >= max(len(store.spans), 1):
+        raise _malformed(table, f"buffer {buffer} of {len(store.spans)}")
+    span = store.spans[buffer] if store.spans else Span(0, 0)
     if external:
         return _unavailable(table, name, dtype, shape, "its data is in another file, which bncheck does not follow")
     if span.size == 0:
         return None
     if table.place(schema.Tensor.SPARSITY, 4) is not None:
         return _unavailable(table, name, dtype, shape, "it is stored sparse, which bncheck does not unpack")
-    read = _reader(table, dtype, shape, span)
+    read = store.readers.setdefault((buffer, dtype, shape), _reader(table, dtype, shape, span))
     if read is None:
         return _unavailable(table, name, dtype, shape, f"bncheck does not read {dtype}")
     return RawTensor(name=name, dtype=dtype, shape=shape, read=read)
 
 
-def _reader(table: Table, dtype: str, shape: tuple[int, ...], span: Span) -> Callable[[], NDArray[Any]] | None:
+def _reader(table: Table, dtype: str, shape: tuple[int, ...], span: Span) -> Reader | None:
     """What reads the data, once its size is known to fit; None for types that are not read."""
     if dtype == "string":
         return partial(_strings, table, shape, span)
@@ -278,15 +289,22 @@ def _plain(flat: Flat, dtype: str, shape: tuple[int, ...], span: Span) -> NDArra
 
 def _packed(flat: Flat, dtype: str, shape: tuple[int, ...], span: Span) -> NDArray[Any]:
     """Elements of 4 or 2 bits, lowest bits first, widened to (u)int8."""
-    bits = _BITS[dtype]
     stored = np.frombuffer(flat.data, np.uint8, span.size, span.start)
-    parts = np.stack([(stored >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)], axis=-1)
-    values = parts.reshape(-1)[: math.prod(shape)].reshape(shape)
-    if dtype.startswith("int"):
-        unused = 8 - bits
-        values = (values << unused).astype(np.uint8).view(np.int8) >> unused
+    values = _UNPACKED[dtype][stored].reshape(-1)[: math.prod(shape)].reshape(shape)
     values.setflags(write=False)
     return values
+
+
+def _unpacked(dtype: str) -> NDArray[Any]:
+    """What each byte holds, (256, elements a byte)."""
+    bits = _BITS[dtype]
+    parts = np.stack([np.arange(256) >> shift for shift in range(0, 8, bits)], axis=-1) % (1 << bits)
+    if dtype.startswith("u"):
+        return parts.astype(np.uint8)
+    return np.where(parts < 1 << (bits - 1), parts, parts - (1 << bits)).astype(np.int8)
+
+
+_UNPACKED = {dtype: _unpacked(dtype) for dtype in _BITS}
 
 
 def _strings(table: Table, shape: tuple[int, ...], span: Span) -> NDArray[Any]:

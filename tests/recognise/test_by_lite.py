@@ -166,7 +166,7 @@ def test_ranges_that_cannot_be_told(tmp_path: Path, kernel: T) -> None:
     found = recognise_lite(read_lite(path), Hints())
     assert found.lite is not None
     assert only(found.lite).channel_max is None
-    assert any("ranges are not read" in note for note in found.notes)
+    assert any("were not read" in note for note in found.notes)
 
 
 def test_shuffled_kernel_has_no_ranges(tmp_path: Path) -> None:
@@ -193,6 +193,51 @@ def test_all_subgraphs(tmp_path: Path) -> None:
     assert [op.name for op in lite.folded] == ["a/Conv2D"]
     assert [one.name for one in lite.leftovers] == ["subgraph 1: t5"]
     assert lite.operators == 1 + 4
+
+
+def test_names_that_come_up_again(tmp_path: Path) -> None:
+    """Two leftovers of one name are told apart."""
+    tensors = (
+        T(name="in", shape=SHAPE),
+        constant("m", GAMMA),
+        T(name="", shape=SHAPE),
+        constant("a", BETA),
+        T(name="bn/batchnorm/add_1", shape=SHAPE),
+        T(name="act", shape=SHAPE),
+        T(name="", shape=SHAPE),
+        T(name="bn/batchnorm/add_1", shape=SHAPE),
+    )
+    operators = (
+        Op(kind="MUL", inputs=(0, 1), outputs=(2,)),
+        Op(kind="ADD", inputs=(2, 3), outputs=(4,)),
+        Op(kind="RELU", inputs=(4,), outputs=(5,)),
+        Op(kind="MUL", inputs=(5, 1), outputs=(6,)),
+        Op(kind="ADD", inputs=(6, 3), outputs=(7,)),
+    )
+    found = of(tmp_path, G(tensors=tensors, operators=operators, outputs=(7,))).leftovers
+    assert [one.name for one in found] == ["bn/batchnorm/add_1", "bn/batchnorm/add_1 #2"]
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    """NaN and infinity in weights, scales and factors stay what they are, without a warning."""
+    kernel = np.array([[1.0, np.nan], [np.inf, 2.0]], np.float32)
+    found = only(of(tmp_path, linear("FULLY_CONNECTED", constant("w", kernel))))
+    assert found.channel_max is not None
+    assert np.isnan(found.channel_max[0])
+    assert np.isinf(found.channel_max[1])
+    scaled = constant("w", np.array([[0, 1], [2, 3]], np.int8), scales=[np.inf, np.nan])
+    ranges = only(of(tmp_path, linear("FULLY_CONNECTED", scaled))).channel_max
+    assert ranges is not None
+    assert not np.isfinite(ranges).any()
+    left_ = left(tmp_path, ("MUL", np.array([np.inf, np.nan, 0, 1], np.float32)), ("MUL", GAMMA * 0), ("DIV", BETA))
+    assert left_ is not None
+
+
+def test_bias_of_another_type(tmp_path: Path) -> None:
+    """A bias in a type that no kernel takes is left aside."""
+    bias = T(name="b", dtype="int4", shape=(4,), data=b"ab", scales=[0.5])
+    kernel = constant("w", np.ones((4, 2), np.int8), scales=[0.5])
+    assert only(of(tmp_path, linear("FULLY_CONNECTED", kernel, bias=bias))).bias is None
 
 
 def test_multiplied_and_added(tmp_path: Path) -> None:

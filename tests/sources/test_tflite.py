@@ -16,6 +16,7 @@ from lite_writer import Faults, G, Op, T, constant, lite_bytes
 from bncheck.errors import Malformed, NotFound, ReadError, TooLarge, Truncated, Unreadable, Unsupported
 from bncheck.model import Hints
 from bncheck.recognise.by_lite import recognise_lite
+from bncheck.rules import bn405_bias_saturated, bn406_not_folded
 from bncheck.sources import tflite_schema as schema
 from bncheck.sources.raw import RawLiteTensor, RawModel
 from bncheck.sources.tflite import matches, read_lite
@@ -66,14 +67,16 @@ def one(tmp_path: Path, tensor: T) -> RawLiteTensor:
 
 
 def everything(path: Path) -> None:
-    """Reads the structure, all data and the facts."""
+    """Reads the structure, all data and the facts, and judges them."""
     raw = read_lite(path)
     assert raw.lite is not None
     for subgraph in raw.lite.subgraphs:
         for tensor in subgraph.tensors:
             if tensor.data is not None and tensor.data.unavailable is None:
                 tensor.data.read()
-    recognise_lite(raw, Hints())
+    facts = recognise_lite(raw, Hints())
+    for rule in (bn405_bias_saturated.check, bn406_not_folded.check):
+        assert all(found.message for found in rule.check(facts))
 
 
 def refusal(path: Path) -> ReadError | None:
@@ -155,6 +158,21 @@ def test_packed_types(tmp_path: Path, dtype: str, stored: bytes, values: list[in
     data = one(tmp_path, T(name="x", dtype=dtype, shape=(5,), data=stored)).data
     assert data is not None
     assert data.read().tolist() == values
+
+
+def test_shared_buffers_share_their_reader(tmp_path: Path) -> None:
+    """Tensors of one buffer, type and shape have one `read`, so that weights shared by subgraphs are read once."""
+    shared = [T(name="b", dtype="int8", shape=shape, buffer=1) for shape in ((2, 2, 2, 3), (2, 2, 2, 3), (24,))]
+    graph = G(tensors=(constant("a", KERNEL), *shared), operators=())
+    lite = read(tmp_path, lite_bytes(graph)).lite
+    assert lite is not None
+    first, second, third, flat = (tensor.data for tensor in lite.subgraphs[0].tensors)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert flat is not None
+    assert first.read is second.read is third.read
+    assert np.array_equal(flat.read(), KERNEL.reshape(-1))
 
 
 def test_operator_codes(tmp_path: Path) -> None:
