@@ -107,7 +107,7 @@ def _affine(judged: list[Layer]) -> str:
     betas = [layer.beta.moved for layer in judged if layer.beta.moved is not None]
     gammas = [layer.gamma.moved for layer in judged if layer.gamma.moved is not None]
     known, word = (betas, "beta") if any(betas) else (gammas, "gamma")
-    return f"{sum(known)} of {many(len(known), word)}"
+    return f"{sum(known)} of {len(known):,} {word}s"
 
 
 def _since(run: RunFacts) -> str:

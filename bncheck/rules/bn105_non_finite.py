@@ -72,7 +72,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     hint = " Only variances are NaN: batches of one value a channel?" if only_variance else ""
     yield Evidence(
         layers=names(bad),
-        message=f"{many(len(bad), 'layer')} hold values that are no finite numbers ({said}): "
+        message=f"Values that are no finite numbers in {many(len(bad), 'layer')} ({said}): "
         f"{listing(names(bad))}.{hint}",
         location=next(vector.name for vector in _vectors(bad[0]) if _counts(vector) != (0, 0)),
         measurements=tuple(found),

@@ -60,11 +60,15 @@ def check(model: Facts) -> Iterator[Evidence]:
     nan = sum(int((_variance(layer) + _epsilon(layer) <= 0).sum()) for layer in bad)
     channels = sum(int((_variance(layer) < 0).sum()) for layer in bad)
     worst = min(bad, key=_lowest)
-    end = f"; {many(nan, 'channel')} stay negative with epsilon added and are NaN in inference" if nan else ""
+    end = (
+        f", and with epsilon added still not positive in {many(nan, 'channel')}, which means NaN in inference"
+        if nan
+        else ""
+    )
     yield Evidence(
         layers=names(bad),
         message=(
-            f"{many(channels, 'channel')} of {many(len(bad), 'layer')} have a negative moving variance, down to "
+            f"The moving variance is negative in {many(channels, 'channel')} of {many(len(bad), 'layer')}, down to "
             f"{_lowest(worst):.3g} in {worst.name}{end}: {listing(names(bad))}."
         ),
         severity=Severity.ERROR if serious else Severity.WARNING,

@@ -70,7 +70,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     measured: tuple[Measurement, ...] = ()
     if floors:
         decay = max(set(floors), key=floors.count)
-        said = f" {many(len(floors), 'channel')} stand at the floor of float32, which tells a decay of {decay:g}."
+        said = f" At the floor of float32 that a decay of {decay:g} leaves: {many(len(floors), 'channel')}."
         measured = (Measurement(name="decay told by the floor", value=decay),)
     worst = max(sick, key=lambda layer: float(_dead(layer).mean()))
     yield Evidence(

@@ -35,8 +35,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     Two independent signs in at least half of the layers of 8 or more channels, for an order is wrong everywhere or
-    nowhere. Either at least a tenth of the variances is negative and the vector that should be mean, gamma or beta is
-    positive throughout and not constant, as only a variance is; or gammas have both signs, centred at 0, while the
+    nowhere. Either at least a tenth of the variances is negative and the mean or beta is positive throughout
+    and not constant, as a variance is; or gammas have both signs, centred at 0, while the
     betas beside them are all positive and centred near 1.
 
     Not detected
@@ -65,11 +65,11 @@ def check(model: Facts) -> Iterator[Evidence]:
             first, place = layers[0]
             concerned = names(layer for layer, _ in layers)
             here = "moving variance" if what == "A variance" else "gamma"
-            signs = "a tenth or more of it is negative" if what == "A variance" else "it is centred at 0"
+            signs = "is negative in a tenth of the channels or more" if what == "A variance" else "is centred at 0"
             yield Evidence(
                 layers=concerned,
                 message=(
-                    f"{what} seems to stand where {place} belongs, and another vector in its place: of the {here} "
+                    f"{what} seems to stand where {place} belongs, and another vector in its place: the {here} "
                     f"{signs}, while the {place} is positive in every channel, in {len(layers)} of "
                     f"{many(len(judged), 'layer')}: {listing(concerned)}."
                 ),
@@ -91,7 +91,7 @@ def _variance_elsewhere(layer: Layer) -> str:
     variance = values_of(layer.variance)
     if variance is None or float((variance < 0).mean()) < NEGATIVE:
         return ""
-    for vector in (layer.mean, layer.gamma, layer.beta):
+    for vector in (layer.mean, layer.beta):
         values = values_of(vector)
         if values is not None and values.shape == variance.shape and values.min() > 0 and np.ptp(values) > 0:
             return vector.role.value
@@ -117,20 +117,21 @@ _POSITIVE = np.array([0.8, 1.4, 2.2, 0.3, 1.1, 0.6, 1.9, 0.9])
 
 
 def clean() -> tuple[Facts, ...]:
-    """In order; means all positive, as after a ReLU; Chiron's gammas with both signs; one negative variance (BN106)."""
+    """In order; means all positive; Chiron's gammas with both signs; negative variances of another cause (BN106's)."""
     eight = {"channels": 8}
     return (
         facts(batch_norm("bn", mean=_SIGNED, variance=_POSITIVE, gamma=_POSITIVE, beta=_SIGNED, **eight)),
         facts(batch_norm("bn", mean=_POSITIVE, variance=_POSITIVE, gamma=_POSITIVE, beta=_SIGNED, **eight)),
         facts(batch_norm("bn", mean=_SIGNED, variance=_POSITIVE, gamma=_SIGNED, beta=_SIGNED, **eight)),
+        facts(batch_norm("bn", mean=_SIGNED, variance=_SIGNED, gamma=_POSITIVE, beta=_SIGNED, **eight)),
     )
 
 
 def broken() -> tuple[Facts, ...]:
-    """Mean and variance exchanged; gamma and beta exchanged; all four in reverse."""
+    """Mean and variance exchanged; gamma and beta exchanged; variance and beta exchanged."""
     eight = {"channels": 8}
     return (
         facts(batch_norm("bn", mean=_POSITIVE, variance=_SIGNED, gamma=0.9, **eight)),
         facts(batch_norm("bn", mean=0.2, variance=_POSITIVE, gamma=_SIGNED, beta=_POSITIVE, **eight)),
-        facts(batch_norm("bn", mean=_SIGNED, variance=-_SIGNED, gamma=_POSITIVE, beta=_SIGNED, **eight)),
+        facts(batch_norm("bn", mean=_SIGNED, variance=-_SIGNED, gamma=0.9, beta=_POSITIVE, **eight)),
     )

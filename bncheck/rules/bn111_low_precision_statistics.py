@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from bncheck.finding import Evidence, Measurement, Severity
-from bncheck.model import Facts, Layer, PerChannel, Vector
+from bncheck.model import Facts, Layer, PerChannel, RunFacts, Vector
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names, values_of
 from bncheck.testing import batch_norm, facts
@@ -60,7 +60,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         full = sum(_at_limit(vector) for layer in half for vector in layer.statistics)
         kind = next(vector.dtype for vector in half[0].statistics if vector.dtype in STEP)
         stuck = sum(layer.decay is not None and 1 - layer.decay < STEP[kind] for layer in half)
-        notes = f" {many(full, 'value')} reached its largest number." if full else ""
+        notes = f" At its largest number or infinite: {many(full, 'value')}." if full else ""
         notes += f" In {stuck} of them one update is finer than its rounding." if stuck else ""
         yield Evidence(
             layers=names(half),
@@ -131,10 +131,11 @@ def clean() -> tuple[Facts, ...]:
 
 def broken() -> tuple[Facts, ...]:
     """float16 variables; one at the type's largest; float32 that was rounded to float16 (a note)."""
+    long = RunFacts(values=True, global_step=100_000, updates=100_000)
     halves = _FINE.astype(np.float16).astype(np.float64)
     return (
-        facts(_typed("bfloat16", [0.5, 2.0, 1.5, 0.75])),
-        facts(_typed("float16", [0.5, 65504.0, 1.5, 0.75])),
+        facts(_typed("bfloat16", [0.5, 2.0, 1.5, 0.75]), run=long),
+        facts(_typed("float16", [0.5, 65504.0, 1.5, 0.75]), run=long),
         facts(batch_norm("bn", mean=halves, variance=halves, channels=20)),
     )
 

@@ -64,7 +64,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             yield Evidence(
                 layers=names(layers),
                 message=(
-                    f"{many(len(layers), 'layer')} have averaged weights beside the raw ones, {reading}: "
+                    f"Averaged weights beside the raw ones in {many(len(layers), 'layer')}, {reading}: "
                     f"{listing(names(layers))}."
                 ),
                 severity=severity,

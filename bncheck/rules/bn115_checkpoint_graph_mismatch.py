@@ -73,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=names(reshaped),
             message=(
-                f"{many(len(reshaped), 'layer')} have another shape in the checkpoint than in the graph ({first.name}: "
+                f"Another shape in the checkpoint than in the graph in {many(len(reshaped), 'layer')} ({first.name}: "
                 f"{first.shape} instead of {graph.variables[first.name]}): {listing(names(reshaped))}."
             ),
             location=first.name,

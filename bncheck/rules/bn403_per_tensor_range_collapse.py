@@ -65,7 +65,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=tuple(op.name for op in stored),
             message=(
-                f"{many(len(stored), 'operator')} have one scale for the whole integer kernel although channels spread "
+                f"One scale for the whole integer kernel in {many(len(stored), 'operator')}, although channels spread "
                 f"{_spread(worst):.0f}-fold in {worst.name}, where the median channel uses "
                 f"{levels(_spread(worst)):.1f} of {2 ** (BITS - 1)} levels: {listing([op.name for op in stored])}."
             ),

@@ -1,0 +1,89 @@
+"""The mapping of failure modes to codes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bncheck.rules import RULES
+from bncheck.rules.failure_modes import (
+    CODES,
+    FAILURE_MODES,
+    FAMILIES,
+    TABLE_BEGINS,
+    TABLE_ENDS,
+    FailureMode,
+    markdown_table,
+    with_table,
+)
+
+DESIGN = Path(__file__).parents[2].parent / "shared" / "DESIGN.md"
+CATALOG = DESIGN.parent / "FAILURE_MODES.md"
+
+
+def test_every_mode_once() -> None:
+    """All 96 ids, each once, in order, as many a family as the catalog has."""
+    counts = {"A": 19, "B": 16, "C": 21, "D": 8, "E": 11, "F": 8, "G": 13}
+    assert [mode.id for mode in FAILURE_MODES] == [
+        f"{x}{n:02d}" for x, most in counts.items() for n in range(1, most + 1)
+    ]
+    assert Counter(mode.id[0] for mode in FAILURE_MODES) == counts
+    assert list(FAMILIES) == list(counts)
+
+
+@pytest.mark.parametrize("mode", FAILURE_MODES, ids=lambda mode: mode.id)
+def test_codes_or_reason(mode: FailureMode) -> None:
+    """A mode has codes that exist, each once, or a reason in a sentence, never both; titles fit into a table."""
+    assert bool(mode.codes) != bool(mode.reason)
+    assert set(mode.codes) <= set(CODES)
+    assert len(set(mode.codes)) == len(mode.codes)
+    assert not mode.reason or mode.reason.endswith(".")
+    assert 10 < len(mode.title) < 70
+    assert "|" not in mode.title + mode.reason
+
+
+def test_rules_are_in_use() -> None:
+    """Every rule about statistics, graph or folding sees a mode of the catalog; BN104 sees a symptom that several share."""
+    used = {code for mode in FAILURE_MODES for code in mode.codes}
+    judged = {rule.code for rule in RULES if not rule.code.startswith("BN0")}
+    assert judged - used == {"BN104"}
+
+
+@pytest.mark.skipif(not DESIGN.exists(), reason="the design is not beside this checkout")
+def test_codes_are_the_designs() -> None:
+    """Codes and slugs are those of the table in DESIGN."""
+    table = "\n".join(line for line in DESIGN.read_text().splitlines() if line.startswith("| BN"))
+    assert {f"BN{code}": slug for code, slug in re.findall(r"(\d{3}) ([a-z][a-z-]+)", table)} == dict(CODES)
+
+
+@pytest.mark.skipif(not CATALOG.exists(), reason="the catalog is not beside this checkout")
+def test_modes_are_the_catalogs() -> None:
+    """The ids are those of FAILURE_MODES."""
+    ids = re.findall(r"^\| ([A-G]\d\d) \|", CATALOG.read_text(), re.MULTILINE)
+    assert [mode.id for mode in FAILURE_MODES] == ids
+
+
+def test_table() -> None:
+    """The table has a row for each mode; codes whose rule is not there yet carry a star."""
+    rows = markdown_table().splitlines()
+    assert len(rows) == 2 + len(FAMILIES) + len(FAILURE_MODES)
+    assert all(row.count("|") == 4 for row in rows)
+    assert any(row.startswith("| C18 | dead channels | BN107, BN404") for row in rows)
+    here = {rule.code for rule in RULES}
+    for code, star in re.findall(r"(BN\d{3})(\*?)", "\n".join(row for row in rows if " | BN" in row)):
+        assert bool(star) is (code not in here)
+
+
+def test_renewing_a_readme() -> None:
+    """Only what stands between the markers changes, and doing it twice changes nothing."""
+    readme = f"# bncheck\n\n{TABLE_BEGINS}\noutdated\n{TABLE_ENDS}\nrest\n"
+    renewed = with_table(readme)
+    assert renewed.startswith(f"# bncheck\n\n{TABLE_BEGINS}\n")
+    assert renewed.endswith(f"{TABLE_ENDS}\nrest\n")
+    assert "outdated" not in renewed
+    assert with_table(renewed) == renewed
+    with pytest.raises(ValueError, match="put both where the table belongs"):
+        with_table("no markers")
