@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from bncheck.rules import (
+    bn001_no_batch_norm_found,
+    bn002_layer_not_understood,
+    bn003_mode_unknown,
+    bn004_statistics_unread,
+    bn005_train_op_not_found,
     bn101_never_moved,
     bn102_some_layers_never_moved,
     bn103_init_share_too_high,
@@ -19,6 +24,12 @@ from bncheck.rules import (
     bn114_averaged_weights_stale_statistics,
     bn115_checkpoint_graph_mismatch,
     bn116_statistics_equal_reference,
+    bn201_update_not_wired,
+    bn202_some_updates_not_wired,
+    bn203_no_update_op,
+    bn204_trained_in_eval_mode,
+    bn205_served_in_train_mode,
+    bn206_mode_switch_left_open,
     bn403_per_tensor_range_collapse,
     bn404_dead_channel_fold_scale,
     bn405_bias_saturated,
@@ -27,6 +38,11 @@ from bncheck.rules import (
 from bncheck.rules._rule import Rule
 
 RULES: tuple[Rule, ...] = (
+    bn001_no_batch_norm_found.check,
+    bn002_layer_not_understood.check,
+    bn003_mode_unknown.check,
+    bn004_statistics_unread.check,
+    bn005_train_op_not_found.check,
     bn101_never_moved.check,
     bn102_some_layers_never_moved.check,
     bn103_init_share_too_high.check,
@@ -43,6 +59,12 @@ RULES: tuple[Rule, ...] = (
     bn114_averaged_weights_stale_statistics.check,
     bn115_checkpoint_graph_mismatch.check,
     bn116_statistics_equal_reference.check,
+    bn201_update_not_wired.check,
+    bn202_some_updates_not_wired.check,
+    bn203_no_update_op.check,
+    bn204_trained_in_eval_mode.check,
+    bn205_served_in_train_mode.check,
+    bn206_mode_switch_left_open.check,
     bn403_per_tensor_range_collapse.check,
     bn404_dead_channel_fold_scale.check,
     bn405_bias_saturated.check,
