@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -109,6 +108,8 @@ def load_config(path: Path) -> Config:
 
 def read_baseline(path: Path) -> frozenset[str]:
     """Fingerprints of an earlier `--format json` report, its suppressed findings included. Raises ConfigError."""
+    import json  # noqa: PLC0415 - only where there is a baseline, start-up counts
+
     try:
         document = json.loads(_read_text(path, "baseline"))
     except (ValueError, RecursionError) as error:

@@ -168,6 +168,9 @@ class Report:
     fail_on: str = "error"
     """Severity from which a finding makes the verdict fail: "error", "warning" or "never"."""
 
+    folded: int | None = None
+    """Operators of a TFLite file into which batch norm may have been folded; None for any other target."""
+
     def to_json(self) -> str:
         """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""
         from bncheck.report.json_v1 import dumps  # noqa: PLC0415 - a report knows no reporter until asked for one

@@ -53,6 +53,7 @@ def judge(
         rules=tuple(infos),
         headline=headline,
         fail_on=settings.fail_on.value,
+        folded=None if facts.lite is None else len(facts.lite.folded),
     )
 
 
@@ -185,11 +186,12 @@ def _checked(facts: Facts, at_hand: Needs) -> tuple[str, ...]:
 
 
 def _target(facts: Facts, notes: tuple[str, ...]) -> TargetInfo:
-    beside = facts.graph is not None and facts.graph.path != facts.path
+    graph = facts.graph if facts.graph is not None and facts.graph.path != facts.path else None
+    both = graph is not None and graph.format not in facts.format
     return TargetInfo(
         path=facts.path,
-        format=facts.format,
-        graph_path=facts.graph.path if facts.graph is not None and beside else None,
+        format=f"{facts.format} + {graph.format}" if graph is not None and both else facts.format,
+        graph_path=None if graph is None else graph.path,
         step=facts.run.global_step,
         updates=facts.run.updates,
         updates_from=facts.run.updates_from,

@@ -98,6 +98,11 @@ def _wiring(facts: Facts, codes: tuple[str, ...], asked: Asked) -> NotChecked:
         return NotChecked(what=what, why="no batch norm was found in the graph", codes=codes)
     if any(layer.origin is Origin.CONFIG for layer in facts.layers) or "Keras" in facts.format:
         return NotChecked(what=what, why="a Keras file holds no training graph", codes=codes)
+    if facts.format.startswith("TF2"):
+        how = "bncheck inspect model on the SavedModel that was exported"
+        return NotChecked(what=what, why="a TF2 checkpoint comes without a graph", how=how, codes=codes)
+    if "checkpoint" not in facts.format:
+        return NotChecked(what=what, why=f"a {facts.format} holds no graph", codes=codes)
     if not asked.use_graph:
         return NotChecked(what=what, why="--no-graph was given", codes=codes)
     return NotChecked(what=what, why="only a checkpoint was given", how="--graph META", codes=codes)

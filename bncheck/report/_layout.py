@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO, TypeAlias
@@ -32,11 +31,19 @@ NARROWEST, WIDEST = 40, 110
 
 def columns(stream: TextIO) -> int:
     """Width to lay out for: the terminal's, or COLUMNS, or 80 in a pipe."""
-    if stream.isatty() or os.environ.get("COLUMNS", "").isdigit():
-        width = shutil.get_terminal_size((80, 24)).columns
-    else:
-        width = 80
+    told = os.environ.get("COLUMNS", "")
+    width = int(told[:4]) if told.isascii() and told.isdigit() else 0
+    if not width and stream.isatty():
+        width = _terminal_columns(stream)
+    width = width or 80
     return max(NARROWEST, min(width, WIDEST))
+
+
+def _terminal_columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return 0
 
 
 def cells(text: str) -> int:

@@ -51,6 +51,7 @@ def counts(report: Report) -> dict[str, int]:
         "sites": sum(len(layer.sites) for layer in report.layers),
         "updates": sum(len(layer.updates) for layer in report.layers),
         **{severity.value: by_severity[severity] for severity in SEVERITIES},
+        "folded": report.folded or 0,
         "explained": len(report.findings) - len(told),
         "suppressed": len(report.suppressed),
     }

@@ -31,7 +31,12 @@ def write_run(reports: Sequence[Report], stream: TextIO) -> None:
 def _section(report: Report) -> Iterator[str]:
     target = report.target
     name = PurePath(target.path).name or target.path
-    facts = [markdown(target.format), f"{len(report.layers)} batch norm layers"]
+    size = (
+        f"{len(report.layers)} batch norm layers"
+        if report.folded is None
+        else f"{report.folded} operators to fold into"
+    )
+    facts = [markdown(target.format), size]
     facts += [f"step {target.step:,}"] if target.step is not None else []
     yield f"## {_MARK[report.verdict]} {markdown_code(name)}"
     yield ""
@@ -55,7 +60,7 @@ def _section(report: Report) -> Iterator[str]:
 
 def _story(story: Story, report: Report) -> Iterator[str]:
     cause = story.cause
-    of = f" · {len(cause.layers)} of {len(report.layers)} layers" if cause.layers else ""
+    of = f" · {len(cause.layers)} of {len(report.layers)} layers" if cause.layers and report.layers else ""
     yield f"### {_SIGN[story.severity]} {cause.code} {cause.slug} · {cause.severity.value}{of}"
     yield ""
     yield markdown(cause.message)

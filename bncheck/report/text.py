@@ -12,7 +12,7 @@ from bncheck.report._layers import init_share, layer_table
 from bncheck.report._layout import Line, cells, columns, cut, pad, wrap, write_lines
 from bncheck.report._story import SEVERITIES, Story, counts, stories
 
-LAYERS_NAMED = 4
+LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
 FIX_LINES = 12
 """Lines of a fix that are shown without --verbose; `explain` shows the whole page."""
@@ -65,13 +65,11 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
 
 def _headline(report: Report, width: int) -> Iterator[Line]:
     target = report.target
-    layers = len(report.layers)
-    kind = target.format
-    if target.graph_path is not None and "graph" not in kind.lower():
-        kind += " + graph"
-    parts = [visible(PurePath(target.path).name or target.path), visible(kind)]
-    if report.exit_code != 2:
-        parts.append(f"{layers} batch norm layer{'' if layers == 1 else 's'}")
+    parts = [visible(PurePath(target.path).name or target.path), visible(target.format)]
+    if report.folded is not None:
+        parts.append(_many(report.folded, "operator") + " to fold into")
+    elif report.exit_code != 2:
+        parts.append(_many(len(report.layers), "batch norm layer"))
     if target.step is not None:
         parts.append(f"step {target.step:,}")
     verdict = report.verdict.value.upper()
@@ -91,7 +89,8 @@ def _story(story: Story, report: Report, width: int, *, verbose: bool) -> Iterat
         severity = "" if finding.severity is cause.severity else f", {finding.severity.value}"
         opening = f"{_seen(cause, finding)} ({finding.code} {finding.slug}{severity}): "
         yield from _indented(opening + visible(finding.message), width, 2)
-    if cause.location and cause.location not in cause.message:
+    alone = len(cause.layers) <= 1 and cause.location not in cause.layers
+    if cause.location and alone and cause.location not in cause.message:
         yield from _hanging("At", visible(cause.location), width)
     yield from _named_layers(cause, report, width, verbose=verbose)
     if verbose:
@@ -113,8 +112,12 @@ def _title(finding: Finding, report: Report, width: int) -> Iterator[Line]:
 def _of_layers(finding: Finding, report: Report) -> str:
     if not finding.layers:
         return ""
-    total = len(report.layers)
-    return f" · {len(finding.layers)} of {total} layer{'' if total == 1 else 's'}"
+    found, total = len(finding.layers), len(report.layers)
+    return f" · {found} of {_many(total, 'layer')}" if total >= found else f" · {_many(found, 'place')}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _seen(cause: Finding, finding: Finding) -> str:
@@ -128,7 +131,7 @@ def _named_layers(finding: Finding, report: Report, width: int, *, verbose: bool
     if not names or (len(names) == len(report.layers) and not verbose and len(names) > LAYERS_NAMED):
         return
     shown = names if verbose or len(names) <= LAYERS_NAMED + 1 else names[:LAYERS_NAMED]
-    if not verbose and all(name in finding.message for name in shown):
+    if not verbose and all(name in finding.message for name in finding.layers[: len(shown)]):
         return
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     yield from _hanging("Layers" if len(names) > 1 else "Layer", ", ".join(shown) + more, width)
@@ -158,7 +161,10 @@ def _fix(finding: Finding, width: int, *, verbose: bool) -> Iterator[Line]:
 
 def _fix_lines(fix: str, width: int) -> Iterator[tuple[str, str]]:
     prose: list[str] = []
-    for line in [*visible_lines(fix.strip("\n")), ""]:
+    lines = visible_lines(fix.strip("\n"))
+    # an empty line between a sentence that ends in a colon and its code costs a screen its last lines
+    kept = [line for n, line in enumerate(lines) if line.strip() or not lines[n - 1].endswith(":")]
+    for line in [*kept, ""]:
         if line[:1].isspace() or not line:
             if prose:
                 yield from ((text, "") for text in wrap(" ".join(prose), width))
