@@ -88,7 +88,8 @@ def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
     savers, keys = find_savers(flat)
     trainable = _trainable(chosen)
     statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
-    optimizers = optimizer_writes(flat, statistics, trainable)
+    feeds = Feeds(flat)
+    optimizers = optimizer_writes(flat, feeds, statistics, trainable)
     train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
     serving = bool(_signatures(chosen)) or not any(op in flat.by_op for op in VARIABLES)
     outputs = serving_outputs(flat, chosen) if serving else {}
@@ -98,7 +99,7 @@ def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
         contexts=contexts,
         writes=writes,
         stored=Stored(raw, flat, keys, chosen),
-        feeds=Feeds(flat),
+        feeds=feeds,
         train_ops=train_ops,
         optimizers=optimizers,
         outputs=_reach(flat, outputs, optimizers),

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from bncheck.model import Saver
+from bncheck.recognise.feeds import Feeds
 from bncheck.recognise.flat import FlatGraph, node_of
 from bncheck.recognise.trace import VARIABLES, sources, variable_name
 from bncheck.recognise.updates import WRITES, written_variable
@@ -13,7 +14,6 @@ from bncheck.sources import protos
 from bncheck.sources.raw import RawGraph
 
 _OPTIMIZER = re.compile(r"(Resource)?(Sparse)?Apply[A-Z]\w*\Z")
-_GRADIENT = re.compile(r"\w*(Grad|GradV2|GradV3|Backprop\w*|BackpropFilter\w*)\Z")
 _MAX_TRAIN_OPS = 12
 _SIDE = frozenset({"Assert", "NoOp", "MergeSummary", "MergeV2Checkpoints", "SaveV2", "Save", "ShardedFilename"})
 
@@ -30,8 +30,12 @@ class FoundTrainOp:
     runs: bytearray
 
 
-def optimizer_writes(graph: FlatGraph, statistics: frozenset[int], trainable: frozenset[str]) -> dict[int, int]:
-    """Optimizer node -> variable it writes: `Apply*` ops, or, where there are none, assignments of gradients."""
+def optimizer_writes(
+    graph: FlatGraph, feeds: Feeds, statistics: frozenset[int], trainable: frozenset[str]
+) -> dict[int, int]:
+    """Optimizer node -> variable it writes: `Apply*` ops, or, where there are none, assignments to trainable variables
+    of values that depend on data (a training step written by hand), which initialisers and restores do not.
+    """
     found = {
         node: variable
         for op, nodes in graph.by_op.items()
@@ -39,9 +43,8 @@ def optimizer_writes(graph: FlatGraph, statistics: frozenset[int], trainable: fr
         for node in nodes
         if (variable := written_variable(graph, node)) is not None
     }
-    if found or not any(_GRADIENT.match(op) for op in graph.by_op):
+    if found:
         return found
-    after_gradient = _after_gradient(graph)
     for op in sorted(WRITES):
         for node in graph.by_op.get(op, ()):
             variable = written_variable(graph, node)
@@ -49,19 +52,10 @@ def optimizer_writes(graph: FlatGraph, statistics: frozenset[int], trainable: fr
                 variable is not None
                 and variable not in statistics
                 and variable_name(graph, variable) in trainable
-                and after_gradient[node_of(graph.data[node][1])]
+                and feeds.of(node_of(graph.data[node][1]))
             ):
                 found[node] = variable
     return found
-
-
-def _after_gradient(graph: FlatGraph) -> bytearray:
-    flags = bytearray(len(graph.ops))
-    for node in graph.order:
-        op = graph.ops[node]
-        if _GRADIENT.match(op) or (op not in VARIABLES and any(flags[node_of(e)] for e in graph.data[node])):
-            flags[node] = 1
-    return flags
 
 
 def find_train_ops(

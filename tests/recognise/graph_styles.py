@@ -113,7 +113,7 @@ def assigned_population(x: Any, name: str, *, training: bool, decay: float = 0.9
 
 
 def by_formula(x: Any, name: str, *, training: bool) -> Any:
-    """gamma * (x - mean) / sqrt(var + eps) + beta, written out."""
+    """Gives gamma * (x - mean) / sqrt(var + eps) + beta, written out."""
     with v1.variable_scope(name):
         gamma = v1.get_variable("g", x.shape[-1:], initializer=v1.ones_initializer())
         beta = v1.get_variable("b", x.shape[-1:], initializer=v1.zeros_initializer())
