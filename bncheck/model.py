@@ -345,7 +345,7 @@ class FoldedOperator:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Leftover:
-    """A per-channel MUL and/or ADD by constants in a TFLite file: batch norm that was not folded."""
+    """Arithmetic of a batch norm that was not folded into a TFLite operator; a rule weighs how surely it is one."""
 
     name: str
     operators: tuple[str, ...]

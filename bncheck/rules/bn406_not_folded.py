@@ -16,6 +16,13 @@ _BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)
 _OTHER_NORM = re.compile(r"(?:layer|group|instance|rms|unit)_?norm", re.IGNORECASE)
 _LARGEST_EPSILON = 0.01
 """1 / sqrt(1 + epsilon), the multiplier of a layer at its initial values, lies between 0.995 and 1."""
+_FIX_NEVER = """\
+Inspect what it was converted from (BN101, BN201 name the cause), repair that, and convert again:
+    bncheck repair PATH -o OUT --data images/"""
+_FIX_MOMENTS = """\
+Export the model in inference mode (is_training=False, training=False; see BN205, BN220) and convert again."""
+_FIX_PERHAPS = """\
+Nothing, if it is preprocessing or scaling. A batch norm on the input has no convolution before it to fold into."""
 _ABSORBING = ("FULLY_CONNECTED",)
 """Operators into whose bias the converter can fold an ADD before it while the MUL stays."""
 
@@ -59,8 +66,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         x = ReLU()(x)
 
     Where a convolution without padding follows, fold forward: `w * scale` per input channel, and `sum(w * shift)` into
-    its bias. If the convolution's output is used twice, fold before conversion. For a lone MUL see BN101: repair the
-    checkpoint (`bncheck repair PATH -o OUT --data images/`) and convert again; for moments of the batch see BN205.
+    its bias. If the convolution's output is used twice, fold before conversion.
 
     References
     ----------
@@ -81,6 +87,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             f"({', '.join(moments[0].operators)}): the answer for one input depends on the others in its batch.",
             confidence=Confidence.MEDIUM,
             location=moments[0].name,
+            fix=_FIX_MOMENTS,
             measurements=(Measurement(name="batch moments in the file", value=len(moments), limit=0),),
         )
     untouched = [one for one in alone if _never_updated(one)]
@@ -91,6 +98,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             "exactly 0 in every channel, which only statistics that were never updated are.",
             confidence=Confidence.MEDIUM,
             location=untouched[0].name,
+            fix=_FIX_NEVER,
             measurements=_counts(untouched),
         )
     sure = [one for one in pairs if _named(one) or not _may_be_scaling(one)]
@@ -113,6 +121,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             severity=Severity.INFO,
             confidence=Confidence.LOW,
             location=perhaps[0].name,
+            fix=_FIX_PERHAPS,
             measurements=_counts(perhaps),
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.finding import Evidence
+from bncheck.finding import Evidence, Severity
 from bncheck.model import Hints, LiteFacts
 from bncheck.recognise.by_lite import recognise_lite
 from bncheck.rules import bn405_bias_saturated, bn406_not_folded
@@ -200,6 +200,33 @@ def test_rules_on_converted_files(converted: dict[str, Path]) -> None:
         found = evidence(path)
         assert [code for code, _ in found] == ([] if name.startswith("folded") else ["BN406"]), name
         assert ("never updated" in found[0][1].message if found else False) is name.startswith("never")
+
+
+@pytest.mark.parametrize("kind", ["layer", "group", "input", "prelu"])
+def test_other_norms_are_no_batch_norm(tmp_path: Path, kind: str) -> None:
+    """Layer and group norm and PReLU say nothing; normalisation of the input is a note at most."""
+    import warnings
+
+    import keras
+
+    layers, rng = keras.layers, np.random.default_rng(7)
+    x = inputs = keras.Input((8, 8, 3), batch_size=1)
+    if kind == "input":
+        x = layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.2, 0.3, 0.4])(x)
+    x = layers.Conv2D(6, 3, activation="relu")(x)
+    if kind in ("layer", "group"):
+        norm = layers.LayerNormalization() if kind == "layer" else layers.GroupNormalization(groups=2)
+        x = norm(x)
+        norm.gamma.assign(rng.uniform(0.5, 2, norm.gamma.shape))
+        norm.beta.assign(rng.normal(size=norm.beta.shape))
+    elif kind == "prelu":
+        x = layers.PReLU(shared_axes=[1, 2], alpha_initializer="normal")(x)
+    path = tmp_path / f"{kind}.tflite"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter's own deprecations
+        path.write_bytes(convert(keras.Model(inputs, layers.Conv2D(5, 3)(x)), "float"))
+    severities = [found.severity for _, found in evidence(path)]
+    assert severities == ([Severity.INFO] if kind == "input" else [])
 
 
 def test_schema_tables() -> None:
