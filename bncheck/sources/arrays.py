@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from bncheck.errors import BadChecksum, Malformed, TooLarge
 from bncheck.sources._files import opened
+from bncheck.sources.bundle_entry import possible
 from bncheck.sources.raw import RawModel, RawTensor
 
 _ZIP = b"PK\x03\x04"
 _MEMBER = ".npy"
 _MAX_MEMBER = 1 << 32
 _MAX_MEMBERS = 1 << 20
+_MAX_RANK = 32
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -73,9 +76,9 @@ def _header(
         raise Malformed(path, f"{name} is no NumPy array: {error}", offset=offset) from None
     if dtype.hasobject or dtype.names or dtype.subdtype:
         raise Malformed(path, f"{name} holds Python objects or records, not numbers", offset=offset)
-    size = dtype.itemsize
-    for dimension in shape:
-        size *= dimension
+    if not possible(shape) or len(shape) > _MAX_RANK:
+        raise Malformed(path, f"{name} has the impossible shape {list(shape)}", offset=offset)
+    size = dtype.itemsize * math.prod(shape)
     if size != member.file_size - content.tell():
         reason = f"{name} has {member.file_size - content.tell():,} bytes; {list(shape)} of {dtype.name} has not"
         raise Malformed(path, reason, offset=offset)

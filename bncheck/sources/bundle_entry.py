@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -14,7 +15,8 @@ Extents: TypeAlias = tuple[tuple[int, int], ...]
 
 _MAX_RANK = 254
 """TensorShape's own limit."""
-_MAX_ELEMENTS = 1 << 62
+_MAX_ELEMENTS = 1 << 58
+"""Of any array, counting empty dimensions as 1, so that numpy can form the shape."""
 
 
 class BundleEntry(NamedTuple):
@@ -56,14 +58,21 @@ def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEnt
         raise Malformed(path, f"an entry lies in data file {shard} of {shards}", offset=at)
     if offset < 0 or size < 0:
         raise Malformed(path, f"an entry lies at byte {offset:,} and has {size:,} bytes", offset=at)
-    elements = 1
-    for dimension in shape:
-        elements *= dimension
-        if elements > _MAX_ELEMENTS:
-            raise Malformed(path, f"an entry has the impossible shape {list(shape)}", offset=at)
+    if not possible(shape):
+        raise Malformed(path, f"an entry has the impossible shape {list(shape)}", offset=at)
     for extents in slices:
         _check_extents(path, shape, extents, at)
-    return BundleEntry(dtype, shape, elements, shard, offset, size, unmask(stored), tuple(slices), at)
+    return BundleEntry(dtype, shape, math.prod(shape), shard, offset, size, unmask(stored), tuple(slices), at)
+
+
+def possible(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape can exist, were there memory for it."""
+    volume = 1
+    for dimension in shape:
+        volume *= max(dimension, 1)
+        if dimension < 0 or volume > _MAX_ELEMENTS:
+            return False
+    return True
 
 
 def _shape(path: Path, field: Field) -> tuple[int, ...]:

@@ -28,6 +28,8 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _DATA = re.compile(r".*\.data-\d{5}-of-\d{5}", re.DOTALL)
 _MAX_SHARDS = 1 << 20
 _SUPPORTED_VERSION = 1
+_MAX_RANK = 32
+"""numpy's, before its version 2."""
 _V1_HEADER = 1
 """Field number of SavedTensorSlices.meta, a message; in a V2 header the same number is the count of shards."""
 
@@ -183,7 +185,9 @@ def _tensor(index: _Index, key: str) -> RawTensor:
         raise Malformed(path, f"{key} has the unknown data type {entry.dtype}", offset=at)
     parts = _parts(index, key, entry) if entry.slices else (_part(index, key, entry),)
     read = partial(_read, index, key, entry, parts)
-    if stored.layout or entry.dtype == STRING:
+    if len(entry.shape) > _MAX_RANK:
+        unavailable: str | None = f"bncheck does not read tensors of {len(entry.shape)} dimensions"
+    elif stored.layout or entry.dtype == STRING:
         absent = next((part.shard.name for part in parts if part.entry.shard not in index.present), None)
         unavailable = f"its data file {absent} is absent" if absent else None
     else:
@@ -226,8 +230,9 @@ def _parts(index: _Index, key: str, whole: BundleEntry) -> tuple[Part, ...]:
 
 def _read(index: _Index, key: str, whole: BundleEntry, parts: tuple[Part, ...]) -> NDArray[Any]:
     stored = TYPES[whole.dtype]
-    if whole.dtype != STRING and not stored.layout:
-        raise Unsupported(index.place.index, f"{key} is a tensor of type {stored.name}", offset=whole.at)
+    if (whole.dtype != STRING and not stored.layout) or len(whole.shape) > _MAX_RANK:
+        reason = f"{key} is a tensor of type {stored.name} in {len(whole.shape)} dimensions"
+        raise Unsupported(index.place.index, reason, offset=whole.at)
     for part in parts:
         if part.entry.shard not in index.present:
             raise NotFound(part.shard, f"the data file of {key} is absent")
