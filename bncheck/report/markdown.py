@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
-from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, visible_lines
+from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
 from bncheck.report._story import SEVERITIES, Story, counts, stories
 
 LAYERS_NAMED = 20
@@ -18,7 +18,9 @@ _SIGN = {Severity.ERROR: "🔴", Severity.WARNING: "🟠", Severity.INFO: "🔵"
 
 def write(report: Report, stream: TextIO) -> None:
     """Writes one report as a section."""
-    stream.writelines(encodable(line, stream.encoding) + "\n" for line in _section(report))
+    lines = list(_section(report))
+    kept = (line for n, line in enumerate(lines) if line or lines[n - 1])
+    stream.writelines(encodable(line, stream.encoding) + "\n" for line in kept)
 
 
 def write_run(reports: Sequence[Report], stream: TextIO) -> None:
@@ -63,13 +65,13 @@ def _story(story: Story, report: Report) -> Iterator[str]:
     of = f" · {len(cause.layers)} of {len(report.layers)} layers" if cause.layers and report.layers else ""
     yield f"### {_SIGN[story.severity]} {cause.code} {cause.slug} · {cause.severity.value}{of}"
     yield ""
-    yield markdown(cause.message)
+    yield markdown_prose(cause.message)
     for finding in story.explained:
         yield ""
-        yield f"Seen also ({finding.code} {finding.slug}, {finding.severity.value}): {markdown(finding.message)}"
+        yield f"Seen also ({finding.code} {finding.slug}, {finding.severity.value}): {markdown_prose(finding.message)}"
     if cause.why:
         yield ""
-        yield f"**Effect** {markdown(cause.why)}"
+        yield f"**Effect** {markdown_prose(cause.why)}"
     if cause.fix:
         yield ""
         yield "**Fix**"
@@ -92,7 +94,7 @@ def _fix(fix: str) -> Iterator[str]:
                 code.pop()
             yield from ("", *markdown_fence([c.removeprefix("    ") for c in code]), "")
             code = []
-        yield markdown(line)
+        yield markdown_prose(line)
     if code:
         yield from ("", *markdown_fence([c.removeprefix("    ") for c in code if c.strip()]))
 

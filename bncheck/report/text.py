@@ -73,7 +73,7 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
     if target.step is not None:
         parts.append(f"step {target.step:,}")
     verdict = report.verdict.value.upper()
-    lines = wrap(" · ".join(parts), width - len(verdict) - 2)
+    lines = _wrap_parts(parts, width - len(verdict) - 2)
     yield (verdict, _VERDICT_STYLE[report.verdict]), ("  " + lines[0], "label")
     for line in lines[1:]:
         yield ((" " * (len(verdict) + 2) + line, "label"),)
@@ -92,7 +92,7 @@ def _story(story: Story, report: Report, width: int, *, verbose: bool) -> Iterat
     alone = len(cause.layers) <= 1 and cause.location not in cause.layers
     if cause.location and alone and cause.location not in cause.message:
         yield from _hanging("At", visible(cause.location), width)
-    yield from _named_layers(cause, report, width, verbose=verbose)
+    yield from _named_layers(story, report, width, verbose=verbose)
     if verbose:
         yield from _measurements(story, width)
     if cause.why:
@@ -104,9 +104,13 @@ def _title(finding: Finding, report: Report, width: int) -> Iterator[Line]:
     rest = _of_layers(finding, report)
     doubt = "" if finding.confidence.value == "high" else f" · {finding.confidence.value} confidence"
     name, severity = f"{finding.code} {finding.slug}", finding.severity.value
-    if cells(f"{name} · {severity}{rest}{doubt}") > width:
-        doubt = ""
-    yield (name, "label"), (" · ", ""), (severity, severity), (rest + doubt, "")
+    if cells(f"{name} · {severity}{rest}{doubt}") <= width:
+        yield (name, "label"), (" · ", ""), (severity, severity), (rest + doubt, "")
+        return
+    yield ((name, "label"),)
+    yield ("  ", ""), (severity, severity), (rest, "")
+    if doubt:
+        yield from _indented(doubt.removeprefix(" · "), width, 2)
 
 
 def _of_layers(finding: Finding, report: Report) -> str:
@@ -126,12 +130,14 @@ def _seen(cause: Finding, finding: Finding) -> str:
     return "With it" if same else families.get(finding.code[:3], "Seen too")
 
 
-def _named_layers(finding: Finding, report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
+def _named_layers(story: Story, report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
+    finding = story.cause
     names = [visible(name) for name in finding.layers]
     if not names or (len(names) == len(report.layers) and not verbose and len(names) > LAYERS_NAMED):
         return
     shown = names if verbose or len(names) <= LAYERS_NAMED + 1 else names[:LAYERS_NAMED]
-    if not verbose and all(name in finding.message for name in finding.layers[: len(shown)]):
+    told = " ".join(f.message for f in (finding, *story.explained))
+    if not verbose and all(name in told for name in finding.layers[: len(shown)]):
         return
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     yield from _hanging("Layers" if len(names) > 1 else "Layer", ", ".join(shown) + more, width)
@@ -154,6 +160,9 @@ def _fix(finding: Finding, width: int, *, verbose: bool) -> Iterator[Line]:
         shown.pop()
     for number, (text, style) in enumerate(shown):
         label = "Fix" if number == 0 else ""
+        if not text:
+            yield ()
+            continue
         yield ("  " + pad(label, _LABEL), "label"), (text, style)
     if len(shown) < len([line for line in lines if line[0]]) and len(shown) < len(lines):
         yield ("  " + " " * _LABEL, ""), (f"... the rest: bncheck explain {finding.code}", "dim")
