@@ -13,7 +13,7 @@ from bncheck.finding import Report, Verdict
 from bncheck.report import github
 
 
-def render(*reports: Report) -> str:
+def _render(*reports: Report) -> str:
     stream = io.StringIO()
     github.write_run(reports, stream)
     return stream.getvalue()
@@ -21,13 +21,13 @@ def render(*reports: Report) -> str:
 
 def test_golden() -> None:
     """The whole output of the shared report."""
-    assert_golden("example.github.txt", render(example()))
+    assert_golden("example.github.txt", _render(example()))
 
 
 @pytest.mark.parametrize("report", [example(), hostile()], ids=["example", "hostile"])
 def test_every_line_is_one_command(report: Report) -> None:
     """Nothing but commands is written, and a name cannot begin one of its own or end a property."""
-    for line in render(report).removesuffix("\n").split("\n"):
+    for line in _render(report).removesuffix("\n").split("\n"):
         command = re.fullmatch(r"::(error|warning|notice) file=([^:,\r]*),title=([^:,\r]*)::(.*)", line)
         assert command, line
         assert not re.search(r"[\x00-\x1f\x7f-\x9f]", line)
@@ -36,7 +36,7 @@ def test_every_line_is_one_command(report: Report) -> None:
 
 def test_levels() -> None:
     """A story has the level of its worst finding; what is explained makes no annotation of its own."""
-    assert re.findall(r"(?m)^::(\w+) .*?title=(BN\d+)", render(example())) == [
+    assert re.findall(r"(?m)^::(\w+) .*?title=(BN\d+)", _render(example())) == [
         ("error", "BN201"),
         ("warning", "BN107"),
         ("notice", "BN218"),
@@ -47,7 +47,7 @@ def test_pass_is_a_notice() -> None:
     """A passing report says what was checked."""
     passing = replace(example(), verdict=Verdict.PASS, exit_code=0, findings=())
     expected = "::notice file=runs/model.ckpt-300,title=bncheck pass::3 batch norm layers, no findings; checked: values"
-    assert render(passing).startswith(expected)
+    assert _render(passing).startswith(expected)
 
 
 @pytest.mark.parametrize(("code", "level"), [(3, "error"), (0, "notice")])
@@ -56,4 +56,6 @@ def test_inconclusive(code: int, level: str) -> None:
     report = replace(
         example(), verdict=Verdict.INCONCLUSIVE, exit_code=code, findings=(), headline="no batch norm, 100%"
     )
-    assert render(report) == (f"::{level} file=runs/model.ckpt-300,title=bncheck inconclusive::no batch norm, 100%25\n")
+    assert _render(report) == (
+        f"::{level} file=runs/model.ckpt-300,title=bncheck inconclusive::no batch norm, 100%25\n"
+    )

@@ -19,7 +19,7 @@ from bncheck.report import json_v1
 from bncheck.testing import vector
 
 
-def parsed(report: Report) -> dict[str, Any]:
+def _parsed(report: Report) -> dict[str, Any]:
     stream = io.StringIO()
     json_v1.write(report, stream)
 
@@ -30,7 +30,7 @@ def parsed(report: Report) -> dict[str, Any]:
     return document
 
 
-def validate(document: object) -> None:
+def _validate(document: object) -> None:
     jsonschema.Draft202012Validator(json_v1.schema()).validate(document)
 
 
@@ -60,7 +60,7 @@ def _objects(node: object, path: str) -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("report", [example(), hostile()], ids=["example", "hostile"])
 def test_document_matches_the_schema(report: Report) -> None:
     """What is written is what the schema describes."""
-    validate(parsed(report))
+    _validate(_parsed(report))
 
 
 def test_run_matches_the_schema() -> None:
@@ -68,22 +68,22 @@ def test_run_matches_the_schema() -> None:
     stream = io.StringIO()
     json_v1.write_run([example(), hostile()], stream)
     document = json.loads(stream.getvalue())
-    validate(document)
-    assert document["reports"][0] == parsed(example())
+    _validate(document)
+    assert document["reports"][0] == _parsed(example())
 
 
 @pytest.mark.parametrize("key", ["verdict", "findings", "schema", "layers"])
 def test_schema_refuses_what_lacks_a_key(key: str) -> None:
     """The schema can fail: a document without one of its keys is refused."""
-    document = parsed(example())
+    document = _parsed(example())
     del document[key]
     with pytest.raises(jsonschema.ValidationError):
-        validate(document)
+        _validate(document)
 
 
 def test_keys_of_the_contract() -> None:
     """Version 1 promises these keys; more may be added, none removed."""
-    document = parsed(example())
+    document = _parsed(example())
     promised = "schema tool target verdict exit_code counts layers findings not_checked comparison timing"
     assert set(promised.split()) <= set(document)
     assert document["schema"] == 1
@@ -104,15 +104,15 @@ def test_keys_of_the_contract() -> None:
 
 def test_init_share_is_decay_to_the_updates() -> None:
     """0.99 ** 300 = 4.9 %; null where the decay is not known."""
-    layers = parsed(example())["layers"]
+    layers = _parsed(example())["layers"]
     assert math.isclose(layers[0]["init_share"], 0.99**300)
     unknown = replace(example(), layers=(replace(example().layers[0], decay=None),))
-    assert parsed(unknown)["layers"][0]["init_share"] is None
+    assert _parsed(unknown)["layers"][0]["init_share"] is None
 
 
 def test_counts_add_up() -> None:
     """Root causes by severity, what they explain, and what was suppressed."""
-    document = parsed(example())
+    document = _parsed(example())
     counts = document["counts"]
     assert (counts["error"], counts["warning"], counts["info"], counts["explained"]) == (1, 1, 1, 1)
     assert counts["error"] + counts["warning"] + counts["info"] + counts["explained"] == len(document["findings"])
@@ -134,8 +134,8 @@ def test_counts_add_up() -> None:
 def test_numbers_that_json_lacks(value: Any, written: object) -> None:
     """They are named, never null or dropped; numpy's numbers become plain ones."""
     finding = replace(example().findings[0], evidence=(Measurement(name="m", value=value, limit=math.inf),))
-    document = parsed(replace(example(), findings=(finding,)))
-    validate(document)
+    document = _parsed(replace(example(), findings=(finding,)))
+    _validate(document)
     evidence = document["findings"][0]["evidence"][0]
     assert (evidence["value"], type(evidence["value"])) == (written, type(written))
     assert evidence["limit"] == "Infinity"
@@ -149,8 +149,8 @@ def test_ranges_of_broken_statistics() -> None:
         mean=vector(Role.MEAN, [math.nan, 1.0, 3.0, math.inf]),
         variance=vector(Role.VARIANCE, [math.nan] * 4),
     )
-    document = parsed(replace(example(), layers=(broken,)))
-    validate(document)
+    document = _parsed(replace(example(), layers=(broken,)))
+    _validate(document)
     statistics = document["layers"][0]["statistics"]
     assert [statistics["mean"][k] for k in ("min", "median", "max", "non_finite")] == [1.0, 2.0, 3.0, 2]
     assert [statistics["variance"][k] for k in ("min", "max", "non_finite")] == [None, None, 4]
@@ -158,5 +158,5 @@ def test_ranges_of_broken_statistics() -> None:
 
 def test_hostile_names_survive() -> None:
     """Names come back exactly as the model has them, and the text itself is ASCII."""
-    assert parsed(hostile())["layers"][0]["name"] == HOSTILE
+    assert _parsed(hostile())["layers"][0]["name"] == HOSTILE
     assert hostile().to_json().isascii()

@@ -14,23 +14,23 @@ from bncheck.finding import Report, Verdict
 from bncheck.report import junit
 
 
-def render(*reports: Report) -> str:
+def _render(*reports: Report) -> str:
     stream = io.StringIO()
     junit.write_run(reports, stream)
     return stream.getvalue()
 
 
-def suite(report: Report) -> Element:
-    found = fromstring(render(report).encode()).find("testsuite")  # noqa: S314 - our own output
+def _suite(report: Report) -> Element:
+    found = fromstring(_render(report).encode()).find("testsuite")  # noqa: S314 - our own output
     assert found is not None
     return found
 
 
-def case(report: Report, name: str) -> Element:
-    return next(element for element in suite(report) if element.get("name") == name)
+def _case(report: Report, name: str) -> Element:
+    return next(element for element in _suite(report) if element.get("name") == name)
 
 
-def inconclusive(code: int) -> Report:
+def _inconclusive(code: int) -> Report:
     return replace(
         example(), verdict=Verdict.INCONCLUSIVE, exit_code=code, headline="no batch norm was found", findings=()
     )
@@ -38,21 +38,21 @@ def inconclusive(code: int) -> Report:
 
 def test_golden() -> None:
     """The whole file of the shared report."""
-    assert_golden("example.junit.xml", render(example()))
+    assert_golden("example.junit.xml", _render(example()))
 
 
 @pytest.mark.parametrize(
-    "report", [example(), hostile(), inconclusive(3), inconclusive(0)], ids=["example", "hostile", "empty", "allowed"]
+    "report", [example(), hostile(), _inconclusive(3), _inconclusive(0)], ids=["example", "hostile", "empty", "allowed"]
 )
 def test_schema(report: Report) -> None:
     """The file has the shape that Jenkins, GitLab and Azure read."""
     xmlschema = pytest.importorskip("xmlschema", reason="xmlschema is not installed")
-    xmlschema.XMLSchema(str(Path(__file__).parent / "junit.xsd")).validate(render(report, report))
+    xmlschema.XMLSchema(str(Path(__file__).parent / "junit.xsd")).validate(_render(report, report))
 
 
 def test_one_case_for_each_rule_and_each_gap() -> None:
     """Rules that found nothing pass, those that found something fail, what was not checked is skipped."""
-    found = suite(example())
+    found = _suite(example())
     outcomes = {c.get("name"): [child.tag for child in c] for c in found}
     assert outcomes == {
         "BN101 never-moved": ["failure"],
@@ -67,29 +67,29 @@ def test_one_case_for_each_rule_and_each_gap() -> None:
 @pytest.mark.parametrize(("fail_on", "failures"), [("error", 2), ("warning", 3), ("never", 0)])
 def test_fail_on_decides_what_fails(fail_on: str, failures: int) -> None:
     """Exactly the findings that make the verdict fail are failures."""
-    assert suite(replace(example(), fail_on=fail_on)).get("failures") == str(failures)
+    assert _suite(replace(example(), fail_on=fail_on)).get("failures") == str(failures)
 
 
 @pytest.mark.parametrize(("code", "tag"), [(3, "error"), (2, "error"), (0, "skipped")])
 def test_nothing_to_judge_is_no_pass(code: int, tag: str) -> None:
     """An inconclusive verdict is an error of its own; with --allow-empty it is skipped."""
-    element = case(inconclusive(code), "verdict").find(tag)
+    element = _case(_inconclusive(code), "verdict").find(tag)
     assert element is not None
     assert element.get("message") == "no batch norm was found"
 
 
 def test_suppressed_findings_are_told() -> None:
     """The case of a rule says what was suppressed, and why."""
-    told = case(example(), "BN107 dead-channels").findtext("system-out")
+    told = _case(example(), "BN107 dead-channels").findtext("system-out")
     assert told is not None
     assert "suppressed (pruned before export)" in told
 
 
 def test_hostile_names_are_valid_xml() -> None:
     """Characters that XML lacks are spelled out, its own are escaped; the text comes back as shown."""
-    message = suite(hostile())[0][0].get("message")
+    message = _suite(hostile())[0][0].get("message")
     assert message is not None
     assert r"a\nb\r\x1b[31m[bold]x[/bold]::error::y%0A]]><script>alert(1)</script>|`*_\u202e\x00\x85@me" in message
-    assert "]]><script" not in render(hostile())
+    assert "]]><script" not in _render(hostile())
     assert HOSTILE not in message
-    assert render(hostile()).isascii()
+    assert _render(hostile()).isascii()

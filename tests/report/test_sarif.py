@@ -17,7 +17,7 @@ from bncheck.finding import Report, Verdict
 from bncheck.report import sarif
 
 
-def parsed(*reports: Report) -> dict[str, Any]:
+def _parsed(*reports: Report) -> dict[str, Any]:
     stream = io.StringIO()
     sarif.write_run(reports, stream)
     log: dict[str, Any] = json.loads(stream.getvalue())
@@ -39,21 +39,21 @@ def test_golden() -> None:
     assert_golden("example.sarif", stream.getvalue())
 
 
-def empty() -> Report:
+def _empty() -> Report:
     return replace(
         example(), verdict=Verdict.INCONCLUSIVE, exit_code=2, headline="byte 7", rules=(), findings=(), suppressed=()
     )
 
 
-@pytest.mark.parametrize("report", [example(), hostile(), empty()], ids=["example", "hostile", "empty"])
+@pytest.mark.parametrize("report", [example(), hostile(), _empty()], ids=["example", "hostile", "empty"])
 def test_official_schema(report: Report, official: jsonschema.Draft4Validator) -> None:
     """The log is valid SARIF, also with hostile names and without any rule."""
-    official.validate(parsed(report, report))
+    official.validate(_parsed(report, report))
 
 
 def test_official_schema_can_refuse(official: jsonschema.Draft4Validator) -> None:
     """The schema test can fail: a result without its message is refused."""
-    log = parsed(example())
+    log = _parsed(example())
     del log["runs"][0]["results"][0]["message"]
     with pytest.raises(jsonschema.ValidationError):
         official.validate(log)
@@ -61,7 +61,7 @@ def test_official_schema_can_refuse(official: jsonschema.Draft4Validator) -> Non
 
 def test_all_rules_that_ran_are_listed() -> None:
     """Also those that found nothing or were suppressed, each with its help; results point at them."""
-    run = parsed(example())["runs"][0]
+    run = _parsed(example())["runs"][0]
     rules = run["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in rules] == ["BN101", "BN107", "BN201", "BN218"]
     assert "control_dependencies" in rules[2]["help"]["markdown"]
@@ -70,7 +70,7 @@ def test_all_rules_that_ran_are_listed() -> None:
 
 def test_levels_and_suppressions() -> None:
     """Severities become levels; what was ignored is there, marked and justified."""
-    results = parsed(example())["runs"][0]["results"]
+    results = _parsed(example())["runs"][0]["results"]
     assert [(r["ruleId"], r["level"], "suppressions" in r) for r in results] == [
         ("BN101", "error", False),
         ("BN201", "error", False),
@@ -83,14 +83,14 @@ def test_levels_and_suppressions() -> None:
 
 def test_fingerprints_are_own_and_distinct() -> None:
     """Each result carries bncheck's fingerprint, so that code scanning keeps it over runs."""
-    results = parsed(example())["runs"][0]["results"]
+    results = _parsed(example())["runs"][0]["results"]
     marks = [result["partialFingerprints"]["bncheck/v1"] for result in results]
     assert len(set(marks)) == len(marks)
 
 
 def test_layers_are_logical_locations() -> None:
     """A layer's last part is its name, the whole its qualified name."""
-    result = next(r for r in parsed(example())["runs"][0]["results"] if r["ruleId"] == "BN201")
+    result = next(r for r in _parsed(example())["runs"][0]["results"] if r["ruleId"] == "BN201")
     first = result["locations"][0]["logicalLocations"][0]
     assert (first["name"], first["fullyQualifiedName"]) == ("BatchNorm", "net/conv1/BatchNorm")
 
@@ -106,19 +106,19 @@ def test_layers_are_logical_locations() -> None:
 def test_uri(path: str, uri: str) -> None:
     """Relative paths stay relative and are percent-encoded; absolute ones elsewhere become file URIs."""
     report = replace(example(), target=replace(example().target, path=path))
-    assert parsed(report)["runs"][0]["artifacts"][0]["location"]["uri"] == uri
+    assert _parsed(report)["runs"][0]["artifacts"][0]["location"]["uri"] == uri
 
 
 def test_uri_below_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An absolute path below the working folder is told relative to it."""
     monkeypatch.chdir(tmp_path)
     report = replace(example(), target=replace(example().target, path=str(tmp_path / "runs" / "m.pb")))
-    assert parsed(report)["runs"][0]["artifacts"][0]["location"]["uri"] == "runs/m.pb"
+    assert _parsed(report)["runs"][0]["artifacts"][0]["location"]["uri"] == "runs/m.pb"
 
 
 def test_hostile_names_are_no_links_or_placeholders() -> None:
     """Brackets and braces of a name are escaped, controls spelled out."""
-    results = parsed(hostile())["runs"][0]["results"]
+    results = _parsed(hostile())["runs"][0]["results"]
     text = results[0]["message"]["text"]
     assert "\\[bold\\]x" in text
     assert "{{0}}" in text

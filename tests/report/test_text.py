@@ -20,7 +20,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def render(report: Report, **options: bool) -> str:
+def _render(report: Report, **options: bool) -> str:
     stream = io.StringIO()
     text.write(report, stream, **options)
     return stream.getvalue()
@@ -35,37 +35,39 @@ class Encoded(io.StringIO):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # a plain stream has it read-only
+        """As the stream of a terminal or pipe has it."""
         return self._encoding
 
     def isatty(self) -> bool:
+        """Whether it plays a terminal."""
         return self._tty
 
 
 def test_golden() -> None:
     """The whole text of the shared report: headline, stories, notes, last line."""
-    assert_golden("example.txt", render(example()))
+    assert_golden("example.txt", _render(example()))
 
 
 def test_golden_verbose() -> None:
     """With --verbose: all layers, measurements, suppressed findings, timing."""
-    assert_golden("example-verbose.txt", render(example(), verbose=True))
+    assert_golden("example-verbose.txt", _render(example(), verbose=True))
 
 
 def test_golden_quiet() -> None:
     """With --quiet: the verdict, a line for each finding, the counts."""
-    assert_golden("example-quiet.txt", render(example(), quiet=True))
+    assert_golden("example-quiet.txt", _render(example(), quiet=True))
 
 
 def test_cause_comes_with_what_it_explains() -> None:
     """BN101 is told inside BN201 and has no block of its own."""
-    shown = render(example())
+    shown = _render(example())
     assert shown.index("BN201 update-not-wired · error · 3 of 3 layers") < shown.index("(BN101 never-moved)")
     assert "\nBN101" not in shown
 
 
 def test_code_of_a_fix_is_kept_verbatim() -> None:
     """Code lines are neither wrapped nor joined; their relative indentation stays."""
-    lines = render(example()).splitlines()
+    lines = _render(example()).splitlines()
     first = next(n for n, line in enumerate(lines) if "update_ops = tf.get_collection" in line)
     indent = len(lines[first]) - len(lines[first].lstrip())
     assert lines[first + 2] == " " * (indent + 4) + "train_op = optimizer.minimize(loss, global_step)"
@@ -75,13 +77,13 @@ def test_code_of_a_fix_is_kept_verbatim() -> None:
 def test_prose_fits_the_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line but code and layer tables is wider than the terminal, at any width."""
     monkeypatch.setenv("COLUMNS", str(columns))
-    prose = [line for line in render(example()).splitlines() if "tf." not in line and "optimizer" not in line]
+    prose = [line for line in _render(example()).splitlines() if "tf." not in line and "optimizer" not in line]
     assert max(map(len, prose)) <= columns
 
 
 def test_no_control_codes_in_a_pipe() -> None:
     """A pipe gets no colour."""
-    assert "\x1b" not in render(example())
+    assert "\x1b" not in _render(example())
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [("", True), ("NO_COLOR", False)])
@@ -93,20 +95,20 @@ def test_colour_on_a_terminal(variable: str, coloured: bool, monkeypatch: pytest
     stream = Encoded("utf-8", tty=True)
     text.write(example(), stream)
     assert ("\x1b[" in stream.getvalue()) is coloured
-    assert re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()) == render(example())
+    assert re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()) == _render(example())
 
 
 def test_hostile_names_stay_on_their_line() -> None:
     """No control, escape or direction-changing character of a name reaches the terminal; markup is shown as it is."""
     for options in ({}, {"verbose": True}, {"quiet": True}):
-        shown = render(hostile(), **options)
+        shown = _render(hostile(), **options)
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
         assert "[bold]x[/bold]" in re.sub(r"\n *", "", shown)
         assert not re.search(r"(?m)^b\\r", shown)
 
 
 def test_hostile_names_on_a_terminal() -> None:
-    """rich takes no name for its own markup: [bold] is printed, not obeyed."""
+    """Rich takes no name for its own markup: [bold] is printed, not obeyed."""
     stream = Encoded("utf-8", tty=True)
     text.write(hostile(), stream)
     assert "[bold]x[/bold]" in re.sub(r"\n *", "", re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()))
@@ -126,8 +128,8 @@ def test_ascii_stream() -> None:
 def test_inconclusive_says_why() -> None:
     """The reason stands under the headline."""
     report = replace(example(), verdict=Verdict.INCONCLUSIVE, exit_code=3, headline="no batch norm was found")
-    assert render(report).splitlines()[0].startswith("INCONCLUSIVE  model.ckpt-300")
-    assert "  no batch norm was found" in render(report).splitlines()[:3]
+    assert _render(report).splitlines()[0].startswith("INCONCLUSIVE  model.ckpt-300")
+    assert "  no batch norm was found" in _render(report).splitlines()[:3]
 
 
 def test_many_layers_fit_one_screen() -> None:
@@ -136,7 +138,7 @@ def test_many_layers_fit_one_screen() -> None:
     names = tuple(f"MobilenetV2/expanded_conv_{n}/depthwise/BatchNorm" for n in range(51))
     layers = tuple(replace(report.layers[0], name=name) for name in (*names, "logits"))
     finding = replace(report.findings[0], layers=names)
-    shown = render(replace(report, layers=layers, findings=(finding,)))
+    shown = _render(replace(report, layers=layers, findings=(finding,)))
     assert "51 of 52 layers" in shown
     assert "and 48 more" in shown
     assert len(shown.splitlines()) <= 24
@@ -147,7 +149,7 @@ def test_verbose_names_every_layer() -> None:
     report = example()
     names = tuple("x" * 100 + str(n) for n in range(60))
     layers = tuple(replace(report.layers[0], name=name) for name in names)
-    shown = render(replace(report, layers=layers, findings=()), verbose=True)
+    shown = _render(replace(report, layers=layers, findings=()), verbose=True)
     joined = re.sub(r"\s+", "", "".join(line[:60].split("  4  ")[0] for line in shown.splitlines()))
     assert all(name in joined for name in names)
 
@@ -180,7 +182,7 @@ def test_long_hostile_path_in_run_table() -> None:
 
 def test_hostile_is_spelled_out() -> None:
     """What a name hides becomes visible."""
-    assert r"a\nb\r\x1b[31m" in re.sub(r"\n *", "", render(hostile()))
+    assert r"a\nb\r\x1b[31m" in re.sub(r"\n *", "", _render(hostile()))
     assert "\u202e" in HOSTILE
 
 
