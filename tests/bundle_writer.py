@@ -52,9 +52,6 @@ class Partitioned:
     cuts: tuple[int, ...]
 
 
-Stored = np.ndarray[Any, Any] | BFloat16 | Partitioned | float | int | bytes
-
-
 def write_bundle(
     prefix: Path | str,
     tensors: Mapping[str, Any],

@@ -35,10 +35,11 @@ def recognise_names(raw: RawModel, hints: Hints) -> Facts:
     gaps: list[Gap] = []
     for search in (find_groups, without_statistics):
         for naming, origin in namings:
-            free = {path: key for path, key in naming.items() if key not in used and not is_slot(key, raw.tensors)}
-            for group in search(free):
+            for group in search({path: key for path, key in naming.items() if key not in used}):
                 keys = {role: naming[name] for role, name in group.names.items()}
-                if not used.isdisjoint(keys.values()):
+                # an optimizer's copies of gamma and beta have names like a layer without statistics
+                copies = search is without_statistics and any(is_slot(key, raw.tensors) for key in keys.values())
+                if copies or not used.isdisjoint(keys.values()):
                     continue
                 used.update(keys.values())
                 found = _layer(raw, group, keys, _label(group, keys, full), hints)

@@ -11,11 +11,14 @@ ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
 _KERAS_SLOT = re.compile(r"(^|/)\w*optimizer\w*/(?!_trainable_variables/)[a-z_]+/\d+(/|$)", re.IGNORECASE)
 _OPTIMIZER = re.compile(
-    r"/(Adam|AdamW|AdamWeightDecay\w*|AMSGrad|AdaMax|Adamax|NadamOptimizer|Nadam|LazyAdam|LAMB\w*|LARS\w*|Momentum|"
+    r"(Adam|AdamW|AdamWeightDecay\w*|AMSGrad|AdaMax|Adamax|NadamOptimizer|Nadam|LazyAdam|LAMB\w*|LARS\w*|Momentum|"
     r"MomentumOptimizer|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl|ProximalAdagrad|PowerSign|AddSign|adam_[mv]|"
-    r"rmsprop|momentum|Adafactor\w*|vr|vc)(_\d+)?$"
+    r"rmsprop|momentum|Adafactor\w*|vr|vc)(_\d+)?"
 )
-_NOT_A_SLOT = re.compile(r"/(ExponentialMovingAverage|EMA|biased|local_step|average|hidden)(_\d+)?$")
+_NO_SLOT = re.compile(
+    r"(ExponentialMovingAverage|EMA|biased|local_step|average|hidden|moving_mean|moving_variance|gamma|beta|offset|"
+    r"scale|weights|kernel|biases|bias)(_\d+)?"
+)
 
 
 def is_slot(key: str, keys: Container[str]) -> bool:
@@ -24,8 +27,7 @@ def is_slot(key: str, keys: Container[str]) -> bool:
         return True
     if key.endswith(ATTRIBUTE):
         return _KERAS_SLOT.search(key[: -len(ATTRIBUTE)]) is not None
-    if _NOT_A_SLOT.search(key):
+    parent, _, leaf = key.rpartition("/")
+    if _NO_SLOT.fullmatch(leaf):
         return False
-    if _OPTIMIZER.search(key):
-        return True
-    return key.rpartition("/")[0] in keys or _KERAS_SLOT.search(key) is not None
+    return parent in keys or _OPTIMIZER.fullmatch(leaf) is not None or _KERAS_SLOT.search(key) is not None

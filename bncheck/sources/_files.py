@@ -100,7 +100,10 @@ def read_whole(path: Path, *, limit: int) -> bytes:
 
 
 def read_range(path: Path, offset: int, size: int, *, what: str) -> bytes:
-    """`size` bytes from `offset`; the file's length is checked before memory is taken. Raises Truncated."""
+    """`size` bytes from `offset`; the file's length is checked before memory is taken. Raises Truncated.
+
+    Read, not mapped: a mapped file that another process cuts short would take this one down with SIGBUS.
+    """
     with opened(path) as (file, length):
         if offset + size > length:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:

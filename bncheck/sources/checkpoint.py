@@ -35,10 +35,8 @@ _V1_HEADER = 1
 
 
 def matches(path: Path, head: bytes) -> bool:  # noqa: ARG001  # every source is asked with the same two arguments
-    """Whether a file is the index of a checkpoint (by its last bytes), or a data shard with its index beside it."""
-    if _DATA.fullmatch(path.name):
-        return is_file(path.parent / f"{path.name[: path.name.rindex('.data-')]}.index")
-    return read_tail(path, len(MAGIC)) == MAGIC
+    """Whether a file is the index of a checkpoint, by its last bytes, or, by its name alone, a data shard of one."""
+    return _DATA.fullmatch(path.name) is not None or read_tail(path, len(MAGIC)) == MAGIC
 
 
 def read_checkpoint(path: Path) -> RawModel:

@@ -418,3 +418,23 @@ def test_real_archive() -> None:
     assert len(found.layers) == 52
     assert sum(layer.channels or 0 for layer in found.layers) == 17_056
     assert all(layer.linear is not None and layer.linear.channel_max is not None for layer in found.layers)
+
+
+def test_variable_called_as_a_scope(tmp_path: Path) -> None:
+    """A variable whose name is also the scope of a layer does not hide the layer."""
+    found = facts(tmp_path, {"bn": vec(1), "bn/moving_mean": vec(2), "bn/moving_variance": vec(3), "bn/gamma": vec(1)})
+    assert shown(found) == {"bn": ("bn/moving_mean", "bn/moving_variance", "bn/gamma", "")}
+    assert found.run.optimizer_slots is None
+
+
+def test_optimizers_copy_of_gamma(tmp_path: Path) -> None:
+    """An optimizer's variables with a layer's own names (`Adam/m/batch_normalization/gamma`) are no second layer."""
+    roles = ("moving_mean", "moving_variance", "gamma", "beta")
+    keys = [f"model/l/{role}{OBJECT}" for role in roles] + [f"optimizer/_variables/{n}{OBJECT}" for n in (1, 2)]
+    own = [f"batch_normalization/{role}" for role in roles]
+    own += ["Adam/m/batch_normalization/gamma", "Adam/v/batch_normalization/gamma"]
+    nodes: list[Any] = [({}, None)] + [({}, pair) for pair in zip(keys, own, strict=True)]
+    tensors = {key: vec(2) for key in keys} | {"_CHECKPOINTABLE_OBJECT_GRAPH": object_graph(nodes)}
+    found = facts(tmp_path, tensors)
+    assert list(shown(found)) == ["model/l"]
+    assert found.run.optimizer_slots == (2, 2)

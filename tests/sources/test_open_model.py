@@ -140,6 +140,13 @@ def test_git_lfs_pointer(tmp_path: Path) -> None:
         open_model(tmp_path / "model.h5")
 
 
+def test_shard_alone(tmp_path: Path) -> None:
+    """A data file without its index says what is lacking."""
+    (tmp_path / "m.data-00000-of-00001").write_bytes(b"\x0a\x05abc" * 9)
+    with pytest.raises(NotFound, match=r"its index m.index is not beside it"):
+        open_model(tmp_path / "m.data-00000-of-00001")
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     """Wrong paths, empty directories and dangling links end in a sentence."""
     with pytest.raises(NotFound, match="no such file or checkpoint"):
