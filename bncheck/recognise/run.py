@@ -18,7 +18,7 @@ from bncheck.sources.crc32c import word_behind
 from bncheck.sources.raw import RawModel, RawTensor
 
 _GLOBAL_STEP = re.compile(r"(^|/)global_step$")
-_ITERATIONS = re.compile(r"(^|/)_?(iterations?|iter)$")
+_ITERATIONS = re.compile(r"(^|/)_?(iterations?|iter)(_\d+)?$")
 _BETA_POWER = re.compile(r"(^|.*/)beta([12])_power(_\d+)?$")
 _INTEGERS = {"int32": 4, "int64": 8, "uint32": 4, "uint64": 8}
 _FLOATS = frozenset({"float32", "float64"})
@@ -99,7 +99,11 @@ def _counters(tensors: Mapping[str, RawTensor], names: Mapping[str, str], patter
 def _whole(tensor: RawTensor) -> int | None:
     """The one integer of a counter, from its checksum where its data are absent; None where it is none."""
     width = _INTEGERS.get(tensor.dtype)
-    if width is None or math.prod(tensor.shape) != 1:
+    if width is None:
+        # Keras 2.0 counts in a float
+        number = _real(tensor)
+        return int(number) if number is not None and number.is_integer() else None
+    if math.prod(tensor.shape) != 1:
         return None
     if tensor.unavailable is None:
         return int(tensor.read().reshape(-1)[0])

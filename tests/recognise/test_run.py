@@ -72,6 +72,14 @@ def test_keras_iterations(tmp_path: Path, key: str) -> None:
     assert (found.updates, found.updates_from) == (17_900, "optimizer iterations")
 
 
+@pytest.mark.parametrize("data", [True, False])
+def test_iterations_as_float(tmp_path: Path, *, data: bool) -> None:
+    """Keras 2.0 counts in a float32; one that is no whole number counts nothing."""
+    assert run(tmp_path, {"optimizer/iterations_1": np.float32(92_494)}, data=data).updates == 92_494
+    assert run(tmp_path, {"optimizer/iterations": np.float32(0.5)}, data=data).updates is None
+    assert run(tmp_path, {"optimizer/iterations": np.float32(np.inf)}, data=data).updates is None
+
+
 def test_untrained_keras_model(tmp_path: Path) -> None:
     """An optimizer that counts 0 has not stepped."""
     found = run(tmp_path, {f"optimizer/iter{OBJECT}": np.int64(0)})
