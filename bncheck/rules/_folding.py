@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import Layer, PerChannel
-from bncheck.rules._statistics import dead, fold_scale, values_of
+from bncheck.rules._statistics import dead_channels, fold_scale
 
 BITS = 8
 """Width of the weights that TFLite's integer schemes use."""
@@ -45,13 +45,13 @@ class FoldedRanges:
 
 def folded_ranges(layer: Layer) -> FoldedRanges | None:
     """None where gamma, variance or epsilon are unread, or the variance is not a number above -epsilon."""
-    scale, variance = fold_scale(layer), values_of(layer.variance)
-    if scale is None or variance is None:
+    scale = fold_scale(layer)
+    if scale is None:
         return None
     kernel = None if layer.linear is None else layer.linear.channel_max
     fits = kernel is not None and kernel.shape == scale.shape and bool(np.all(np.isfinite(kernel)))
     ranges = scale * kernel if kernel is not None and fits else scale
-    return FoldedRanges(layer=layer, ranges=ranges, dead=dead(variance, layer.epsilon), with_kernel=fits)
+    return FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=fits)
 
 
 def levels(spread: float, bits: int = BITS) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.model import Facts, Layer, Origin, PerChannel, Presence, Role, RunFacts, Vector
+from bncheck.model import Facts, Layer, Origin, PerChannel, Presence, Vector
 
 DEAD_VARIANCE = 1e-5
 """Below the smallest epsilon in use: what is left of such a channel is mostly epsilon."""
@@ -86,6 +85,14 @@ def dead(variance: PerChannel, epsilon: float | None) -> NDArray[np.bool_]:
     return lowest
 
 
+def dead_channels(layer: Layer) -> NDArray[np.bool_]:
+    """`dead` of a layer's channels; none where the variance was not read or never moved, which is another fault."""
+    variance = values_of(layer.variance)
+    if variance is None or layer.variance.moved is False:
+        return np.zeros(0 if variance is None else variance.shape, bool)
+    return dead(variance, layer.epsilon)
+
+
 def fold_scale(layer: Layer) -> PerChannel | None:
     """|gamma| / sqrt(variance + epsilon) per channel; None where a part is unread, missing or not finite."""
     variance = values_of(layer.variance)
@@ -96,35 +103,3 @@ def fold_scale(layer: Layer) -> PerChannel | None:
         return None
     scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
     return scale
-
-
-def updates_a_step(layer: Layer) -> int:
-    """How many updates of the moving variance one step runs: the most that any one train op reaches, at least 1."""
-    by_train_op = Counter(op for update in layer.updates if update.role is Role.VARIANCE for op in update.train_ops)
-    return max(by_train_op.values(), default=1)
-
-
-def init_share(layer: Layer, run: RunFacts) -> float | None:
-    """decay**n: the weight that the variance's initial value still has by the counters; None where one is unknown.
-
-    Source: METRICS, "init share". 0 where the variance is zero-debiased, for then nothing of it is left.
-    """
-    if layer.debias is not None and layer.debias.variance:
-        return 0.0
-    if layer.decay is None or run.updates is None or not 0 <= layer.decay <= 1 or run.updates <= 0:
-        return None
-    return float(layer.decay ** (run.updates * updates_a_step(layer)))
-
-
-def share_bound(layers: Iterable[Layer]) -> float | None:
-    """Upper bound of the init share that these layers have in common: no batch variance is negative, so what is stored
-    is at least the share times the initial value. The smallest of stored / initial over all channels; None if unread.
-    """
-    bounds = [
-        float(known.min()) / layer.variance.starts_at
-        for layer in layers
-        if layer.variance.starts_at > 0
-        and (values := values_of(layer.variance)) is not None
-        and (known := finite(values)).size
-    ]
-    return max(0.0, min(bounds)) if bounds else None

@@ -17,7 +17,7 @@ from bncheck.testing import batch_norm, facts, untouched
     "never-moved",
     severity=Severity.ERROR,
     needs=Needs.VALUES,
-    explained_by=("BN201", "BN203", "BN204", "BN206", "BN215"),
+    explained_by=("BN201", "BN203", "BN204", "BN206", "BN211", "BN215"),
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """No moving mean or variance ever left its initial value, although the model was trained.
@@ -71,13 +71,17 @@ def check(model: Facts) -> Iterator[Evidence]:
     moved = [layer for layer in judged if trained(layer)]
     accused = [layer for layer in judged if layer.affine_moved is not False] if moved else judged
     severity, confidence, reading = _standing(model.run, judged, moved)
+    idle = len(judged) - len(accused)
+    rest = f" The beta or gamma of {many(idle, 'layer')} has not: frozen, or in no use." if idle else ""
     yield Evidence(
         layers=names(accused),
-        message=f"{_since(model.run)}{_initial(judged)} in {len(accused)} of {many(len(judged), 'layer')}{reading}",
+        message=(
+            f"{_since(model.run)}{_initial(judged)} in {len(judged)} of {many(len(judged), 'layer')}{reading}{rest}"
+        ),
         severity=severity,
         confidence=confidence,
         fix="Nothing, if it is yet to be trained." if severity is Severity.INFO else _fix(model),
-        measurements=_measurements(model.run, judged, moved, accused),
+        measurements=_measurements(model.run, judged, moved),
     )
 
 
@@ -134,12 +138,9 @@ def _fix(model: Facts) -> str:
     return training_code_and_repair(model, loop, note="Keras, in a loop of one's own")
 
 
-def _measurements(
-    run: RunFacts, judged: list[Layer], moved: list[Layer], accused: list[Layer]
-) -> tuple[Measurement, ...]:
+def _measurements(run: RunFacts, judged: list[Layer], moved: list[Layer]) -> tuple[Measurement, ...]:
     found = [
-        Measurement(name="layers never moved", value=len(accused), limit=0, unit="layers"),
-        Measurement(name="layers judged", value=len(judged), unit="layers"),
+        Measurement(name="layers never moved", value=len(judged), limit=0, unit="layers"),
         Measurement(name="layers whose beta or gamma moved", value=len(moved), unit="layers"),
     ]
     if run.updates is not None:

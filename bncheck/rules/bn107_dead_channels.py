@@ -9,7 +9,7 @@ import numpy as np
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer
 from bncheck.rules._rule import Needs, rule
-from bncheck.rules._statistics import DEAD_VARIANCE, dead, listing, many, names, values_of
+from bncheck.rules._statistics import DEAD_VARIANCE, dead_channels, listing, many, names, values_of
 from bncheck.testing import batch_norm, facts
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
@@ -58,10 +58,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     arXiv 1906.04721 (figure 2), intel/neural-compressor#825, tensorflow#33735. Failure modes C18, G07, G08, G09.
     """
-    sick = [layer for layer in model.layers if _dead(layer).any()]
+    sick = [layer for layer in model.layers if dead_channels(layer).any()]
     if not sick:
         return
-    count = sum(int(_dead(layer).sum()) for layer in sick)
+    count = sum(int(dead_channels(layer).sum()) for layer in sick)
     total = sum(values.size for layer in model.layers if (values := values_of(layer.variance)) is not None)
     zero = sum(int((layer.variance.values == 0).sum()) for layer in sick if layer.variance.values is not None)
     floors = [decay for layer in sick for decay in _floors(layer)]
@@ -72,12 +72,13 @@ def check(model: Facts) -> Iterator[Evidence]:
         decay = max(set(floors), key=floors.count)
         said = f" At the floor of float32 that a decay of {decay:g} leaves: {many(len(floors), 'channel')}."
         measured = (Measurement(name="decay told by the floor", value=decay),)
-    worst = max(sick, key=lambda layer: float(_dead(layer).mean()))
+    worst = max(sick, key=lambda layer: float(dead_channels(layer).mean()))
+    most = dead_channels(worst)
     yield Evidence(
         layers=names(sick),
         message=(
             f"{count:,} of {many(total, 'channel')} are dead, their moving variance below {DEAD_VARIANCE:g}{exact}, in "
-            f"{many(len(sick), 'layer')} (most in {worst.name}, {int(_dead(worst).sum())} of {_dead(worst).size}): "
+            f"{many(len(sick), 'layer')} (most in {worst.name}, {int(most.sum())} of {most.size}): "
             f"{listing(names(sick))}.{said}"
         ),
         location=worst.variance.name,
@@ -85,15 +86,10 @@ def check(model: Facts) -> Iterator[Evidence]:
             Measurement(name="dead channels", value=count, limit=0, unit="channels"),
             Measurement(name="channels", value=total, unit="channels"),
             Measurement(name="variances of exactly 0", value=zero, unit="channels"),
-            Measurement(name="largest dead part of a layer", value=float(_dead(worst).mean())),
+            Measurement(name="largest dead part of a layer", value=float(most.mean())),
             *measured,
         ),
     )
-
-
-def _dead(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    values = values_of(layer.variance)
-    return np.zeros(0, bool) if values is None else dead(values, layer.epsilon)
 
 
 def floor_decay(variance: float, *known: float) -> float | None:

@@ -73,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
                 Measurement(name="half a rounding step, relative", value=STEP[kind]),
             ),
         )
-    for kind, on_grid in (("float16", _on_float16), ("bfloat16", _on_bfloat16)):
+    for kind, on_grid in (("bfloat16", _on_bfloat16), ("float16", _on_float16)):
         wide = [layer for layer in model.layers if layer not in half and _rich(layer)]
         rounded = [layer for layer in wide if all(on_grid(_values(vector)) for vector in layer.statistics)]
         if rounded and len(rounded) == len(wide):

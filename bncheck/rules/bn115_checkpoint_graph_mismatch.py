@@ -9,7 +9,7 @@ from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, GraphFacts, Layer, Presence, Purpose, Role, RunFacts, Vector
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
-from bncheck.testing import batch_norm, facts
+from bncheck.testing import batch_norm, facts, graph_facts, wired
 
 STATISTICS = ("/moving_mean", "/moving_variance")
 """How keys of statistics end where nothing but their name tells."""
@@ -119,21 +119,20 @@ def _differs(vector: Vector, variables: Mapping[str, tuple[int, ...] | None]) ->
     return not alike
 
 
-def _of(layer: Layer, purpose: Purpose, extra: tuple[str, ...] = ()) -> Facts:
-    """A graph with this layer and a checkpoint that holds it and `extra` keys."""
+def _of(layer: Layer, extra: tuple[str, ...] = ()) -> Facts:
+    """A training graph with this layer of 4 channels, and a checkpoint of its vectors that holds `extra` keys."""
     held = frozenset(vector.name for vector in _vectors(layer) if vector.presence is Presence.PRESENT)
-    variables = {vector.name: (4,) for vector in _vectors(layer)}
-    graph = GraphFacts(path="model.meta", format="MetaGraph", nodes=9, purpose=purpose, variables=variables)
+    graph = graph_facts(wired(layer), variables={vector.name: (4,) for vector in _vectors(layer)})
     run = RunFacts(values=True, keys=held | frozenset(extra), global_step=1000, updates=1000)
-    return facts(layer, graph=graph, run=run)
+    return facts(wired(layer), graph=graph, run=run)
 
 
 def clean() -> tuple[Facts, ...]:
     """The same in both; no graph; an object graph's keys, which are no names."""
     return (
-        _of(batch_norm("bn"), Purpose.TRAINING),
+        _of(batch_norm("bn")),
         facts(batch_norm("bn")),
-        _of(batch_norm("bn"), Purpose.TRAINING, ("model/bn/moving_mean/.ATTRIBUTES/VARIABLE_VALUE",)),
+        _of(batch_norm("bn"), ("model/bn/moving_mean/.ATTRIBUTES/VARIABLE_VALUE",)),
     )
 
 
@@ -146,8 +145,8 @@ def broken() -> tuple[Facts, ...]:
         path="model.meta", format="MetaGraph", nodes=9, purpose=Purpose.INFERENCE, variables={"conv/biases": (4,)}
     )
     return (
-        _of(replace(layer, gamma=gone), Purpose.TRAINING),
-        _of(replace(layer, beta=replace(layer.beta, shape=(8,))), Purpose.TRAINING),
-        _of(layer, Purpose.TRAINING, more),
+        _of(replace(layer, gamma=gone)),
+        _of(replace(layer, beta=replace(layer.beta, shape=(8,)))),
+        _of(layer, more),
         facts(graph=bare, run=RunFacts(values=True, keys=frozenset(more), global_step=9)),
     )

@@ -1,0 +1,153 @@
+"""Did the statistics move: BN101, BN102, BN104, and how the rest of a model is weighed against it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bncheck.finding import Confidence, Evidence, Severity
+from bncheck.model import Facts, Origin, Presence, Role, RunFacts
+from bncheck.rules import bn101_never_moved, bn102_some_layers_never_moved, bn104_one_of_pair_moved
+from bncheck.rules._rule import Rule
+from bncheck.testing import batch_norm, facts, keras_file, untouched, unwired, vector, with_graph
+
+NEVER, SOME, PAIR = (
+    bn101_never_moved.check,
+    bn102_some_layers_never_moved.check,
+    bn104_one_of_pair_moved.check,
+)
+
+
+def only(rule: Rule, model: Facts) -> Evidence:
+    """The one piece of evidence that the rule yields."""
+    (evidence,) = rule.check(model)
+    return evidence
+
+
+def run(step: int | None = None, updates: int | None = None, slots: tuple[int, int] | None = None) -> RunFacts:
+    """What a run tells."""
+    return RunFacts(values=True, global_step=step, updates=updates, optimizer_slots=slots)
+
+
+def test_the_story() -> None:
+    """52 layers untouched after 300 steps while all betas moved: an error that says just that, with both remedies."""
+    layers = [untouched(f"conv{n}/bn", gamma=None) for n in range(52)]
+    found = only(NEVER, facts(*layers, run=run(300, 300)))
+    assert found.message == (
+        "After 300 steps every moving mean is exactly 0 and every moving variance exactly 1 in 52 of 52 layers, "
+        "while 52 of 52 betas have moved."
+    )
+    assert (found.severity, found.confidence) == (Severity.ERROR, Confidence.HIGH)
+    assert len(found.layers) == 52
+    assert "tf.GraphKeys.UPDATE_OPS" in found.fix
+    assert "bncheck repair model.ckpt -o" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("gamma", "beta", "facts_of_run", "severity", "confidence"),
+    [
+        (1.0, 0.3, run(0), Severity.ERROR, Confidence.MEDIUM),
+        (1.0, 0.3, run(0, slots=(4, 4)), Severity.ERROR, Confidence.HIGH),
+        (1.0, 0.3, run(), Severity.ERROR, Confidence.MEDIUM),
+        (1.2, None, run(300, 300), Severity.ERROR, Confidence.HIGH),
+        (None, None, run(300, 300), Severity.ERROR, Confidence.MEDIUM),
+        (None, None, run(300), Severity.WARNING, Confidence.MEDIUM),
+        (None, None, run(0, slots=(3, 4)), Severity.ERROR, Confidence.MEDIUM),
+        (None, None, run(), Severity.INFO, Confidence.LOW),
+        (1.0, 0.0, run(300, 300), Severity.WARNING, Confidence.LOW),
+        (1.0, 0.0, run(0, slots=(2, 4)), Severity.WARNING, Confidence.LOW),
+        (1.0, 0.0, run(0, slots=(0, 4)), Severity.INFO, Confidence.HIGH),
+        (1.0, 0.0, run(), Severity.INFO, Confidence.HIGH),
+    ],
+)
+def test_what_shows_that_training_took_place(
+    gamma: float | None, beta: float | None, facts_of_run: RunFacts, severity: Severity, confidence: Confidence
+) -> None:
+    """Betas and gammas decide, then slots and counters; a model in which nothing moved is just not trained yet."""
+    found = only(NEVER, facts(untouched("bn", gamma=gamma, beta=beta), run=facts_of_run))
+    assert (found.severity, found.confidence) == (severity, confidence)
+
+
+def test_random_gammas_before_the_first_step() -> None:
+    """Gammas that start at random numbers (DCGAN) do not pass for training at step 0."""
+    fresh = untouched("bn", gamma=[1.01, 0.98, 1.03, 0.99], beta=0.0)
+    assert only(NEVER, facts(fresh, run=run(0))).severity is Severity.INFO
+
+
+def test_graph_with_updates_makes_it_certain() -> None:
+    """At step 0 (a fine-tune that reset its counter) update ops in the graph show that the statistics were to move."""
+    model = replace(with_graph(unwired(untouched("bn"))), run=run(0))
+    assert only(NEVER, model).confidence is Confidence.HIGH
+
+
+def test_frozen_layers_are_not_accused() -> None:
+    """Layers whose gamma and beta stayed initial while others' moved are counted and not accused."""
+    found = only(NEVER, facts(untouched("a"), untouched("frozen", gamma=1.0, beta=0.0), untouched("b")))
+    assert found.layers == ("a", "b")
+    assert "in 3 of 3 layers" in found.message
+    assert "frozen" in found.message
+
+
+def test_by_checksum_only() -> None:
+    """An index without data decides as well: constants are known although no value is."""
+    layer = untouched("bn")
+    unread = {
+        role: replace(getattr(layer, role), presence=Presence.UNREAD, values=None)
+        for role in ("mean", "variance", "beta")
+    }
+    assert only(NEVER, facts(replace(layer, **unread), run=run(0))).severity is Severity.ERROR
+
+
+def test_initial_values_from_the_graph() -> None:
+    """Averages that start at 0 (hand-written) and are still there never moved; ones that left it did."""
+    still = replace(untouched("bn"), variance=vector(Role.VARIANCE, 0.0, initial=0.0))
+    assert "exactly the initial value" in only(NEVER, facts(still)).message
+    moved = replace(untouched("bn"), variance=vector(Role.VARIANCE, 1.0, initial=0.0))
+    assert list(NEVER.check(facts(moved))) == []
+
+
+def test_keras_gets_its_own_remedy() -> None:
+    """A Keras file is told about `training=True`, not about UPDATE_OPS."""
+    fix = only(NEVER, keras_file(untouched("bn", origin=Origin.CONFIG))).fix
+    assert "training=True" in fix
+    assert "UPDATE_OPS" not in fix
+
+
+def test_one_moved_layer_makes_it_another_finding() -> None:
+    """BN101 is silent as soon as one layer moved, and BN102 speaks; and the other way round."""
+    mixed = facts(untouched("a"), batch_norm("b"))
+    assert list(NEVER.check(mixed)) == []
+    assert only(SOME, mixed).layers == ("a",)
+    assert list(SOME.check(facts(untouched("a"), untouched("b")))) == []
+
+
+def test_early_collection_is_recognised_by_order() -> None:
+    """All layers from one on in forward order: UPDATE_OPS was read too early. By name alone the order says nothing."""
+    layers = [batch_norm("a"), batch_norm("b"), untouched("c"), untouched("d")]
+    assert "from `c` on" in only(SOME, facts(*layers)).message
+    named = [replace(layer, origin=Origin.NAME) for layer in layers]
+    assert "from `c` on" not in only(SOME, facts(*named)).message
+
+
+def test_scope_is_recognised() -> None:
+    """All layers of one scope: a target network; a scope that also holds moved layers is none."""
+    layers = [untouched("target/a"), untouched("target/b"), batch_norm("online/a")]
+    assert "layers of `target`" in only(SOME, facts(*layers)).message
+    assert "layers of" not in only(SOME, facts(*layers, batch_norm("target/c"))).message.partition(":")[2]
+
+
+def test_trained_and_frozen_layers_are_told_apart() -> None:
+    """One error for trained layers that stood still, one note for frozen ones."""
+    model = facts(batch_norm("a"), untouched("b"), untouched("frozen", gamma=1.0, beta=0.0))
+    assert [(e.layers, e.severity) for e in SOME.check(model)] == [
+        (("b",), Severity.ERROR),
+        (("frozen",), Severity.INFO),
+    ]
+
+
+def test_one_of_the_pair() -> None:
+    """Each half is named; an input of zeros, whose variance falls alike in all channels, is no fault."""
+    assert "moving mean is exactly 0" in only(PAIR, facts(batch_norm("bn", mean=0.0, variance=[2, 3, 1, 1]))).message
+    assert "moving variance is exactly 1" in only(PAIR, facts(batch_norm("bn", variance=1.0))).message
+    assert list(PAIR.check(facts(batch_norm("zeros", mean=0.0, variance=0.99**300)))) == []

@@ -1,0 +1,140 @@
+"""BN103: what init share does harm, and when counters are not to be believed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bncheck.finding import Confidence, Evidence, Measurement, Severity
+from bncheck.model import Facts, RunFacts
+from bncheck.rules.bn103_init_share_too_high import check
+from bncheck.testing import batch_norm, facts, unread, untouched
+
+
+def found(model: Facts) -> list[Evidence]:
+    """What the rule yields."""
+    return list(check.check(model))
+
+
+def run(updates: int | None) -> RunFacts:
+    """A run of that many updates."""
+    return RunFacts(values=True, global_step=updates, updates=updates)
+
+
+def diluted(true: list[float], decay: float, count: int) -> list[float]:
+    """Variances as stored after `count` updates from 1."""
+    share = decay**count
+    return [share + (1 - share) * value for value in true]
+
+
+def measured(evidence: Evidence, name: str) -> Measurement:
+    """The measurement of that name."""
+    return next(item for item in evidence.measurements if item.name == name)
+
+
+def test_the_story() -> None:
+    """Decay 0.9997 after 300 updates: an error that says 91.4 % and holds 0.914 as a number."""
+    (evidence,) = found(
+        facts(batch_norm("bn", variance=diluted([0.02, 0.3, 1, 4], 0.9997, 300), decay=0.9997), run=run(300))
+    )
+    assert evidence.message.startswith("91.4 % of the statistics is still the initial value after 300 updates")
+    assert measured(evidence, "init share").value == pytest.approx(0.914, abs=5e-4)
+    assert (evidence.severity, evidence.confidence) == (Severity.ERROR, Confidence.HIGH)
+
+
+def test_five_percent_are_fatal_where_variances_are_small() -> None:
+    """Decay 0.99: 4.9 % of everything, 73 % of the variance."""
+    (evidence,) = found(facts(batch_norm("bn", variance=diluted([0.02] * 4, 0.99, 300), decay=0.99), run=run(300)))
+    assert evidence.severity is Severity.ERROR
+    assert evidence.message.startswith("4.9 %")
+    assert measured(evidence, "init contribution, median channel of the worst layer").value == pytest.approx(
+        0.72, abs=0.02
+    )
+
+
+def test_five_percent_are_harmless_where_variances_are_large() -> None:
+    """The same share in a layer with variances around 20 is no finding."""
+    assert found(facts(batch_norm("bn", variance=diluted([20, 9, 30, 14], 0.99, 300), decay=0.99), run=run(300))) == []
+
+
+@pytest.mark.parametrize(
+    ("true", "severity"),
+    [(0.35, Severity.WARNING), (0.156, Severity.WARNING), (0.153, Severity.ERROR), (1.2, None)],
+)
+def test_limits_of_the_median(true: float, severity: Severity | None) -> None:
+    """One layer, share 4.9 %: a warning up to a quarter of what it divides by, an error beyond, nothing below 5 %."""
+    seen = found(
+        facts(batch_norm("bn", variance=diluted([true] * 4, 0.99, 300), decay=0.99, epsilon=0.0), run=run(300))
+    )
+    assert [evidence.severity for evidence in seen] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(("layers", "severity"), [(1, None), (10, Severity.WARNING), (40, Severity.ERROR)])
+def test_depth_multiplies(layers: int, severity: Severity | None) -> None:
+    """4 % in one layer is nothing, in ten layers a factor of 1.2, in forty one of 2.3."""
+    share = 0.99**690
+    stored = share / 0.04
+    some = [batch_norm(f"bn{n}", variance=stored, decay=0.99, epsilon=0.0) for n in range(layers)]
+    small = batch_norm("small", variance=[share * 1.5, 1.0, 1.0, 1.0], decay=0.99)
+    seen = found(facts(*some, small, run=run(690)))
+    assert [evidence.severity for evidence in seen] == ([severity] if severity else [])
+
+
+def test_wired_with_a_short_memory_is_fine() -> None:
+    """Decay 0.9 after 300 updates keeps 2e-14."""
+    assert found(facts(batch_norm("bn", variance=[1e-3, 0.02, 0.5, 2.0], decay=0.9), run=run(300))) == []
+
+
+def test_counter_that_was_reset() -> None:
+    """A variance below the counted share proves more updates: silence, in all layers of that decay."""
+    reset = [batch_norm("a", variance=2.0, decay=0.9997), batch_norm("b", variance=[0.3, 1, 1, 1], decay=0.9997)]
+    assert found(facts(*reset, run=run(300))) == []
+
+
+def test_counter_that_lags_by_one() -> None:
+    """A channel constant from the start lies at decay**(n + 1) if the counter is one behind: still an error."""
+    stored = [0.99**301, 0.06, 0.07, 0.06]
+    assert [e.severity for e in found(facts(batch_norm("bn", variance=stored, decay=0.99), run=run(300)))] == [
+        Severity.ERROR
+    ]
+
+
+def test_large_variances_leave_a_doubt() -> None:
+    """A share of 91 % with no variance anywhere near it may be a reset counter: a warning of low confidence."""
+    (evidence,) = found(facts(batch_norm("bn", variance=[40.0, 60, 90, 30], decay=0.9997), run=run(300)))
+    assert (evidence.severity, evidence.confidence) == (Severity.WARNING, Confidence.LOW)
+    assert "reset" in evidence.message
+
+
+def test_dead_channels_are_not_init_share() -> None:
+    """Channels that decay towards zero with the share itself do no harm below epsilon, even if most of a layer."""
+    stored = [0.99**1500] * 3 + [2.0]
+    assert found(facts(batch_norm("bn", variance=stored, decay=0.99), run=run(1500))) == []
+
+
+@pytest.mark.parametrize(
+    ("decay", "severity"), [(0.9997, Severity.ERROR), (0.997, Severity.WARNING), (0.99, None), (0.9, None)]
+)
+def test_unread_values(decay: float, severity: Severity | None) -> None:
+    """Without values the share alone decides: 91 % is an error, 41 % a warning, 4.9 % nothing."""
+    seen = found(facts(unread(batch_norm("bn", decay=decay)), run=run(300)))
+    assert [evidence.severity for evidence in seen] == ([severity] if severity else [])
+
+
+def test_untouched_layers_are_anothers() -> None:
+    """What never moved is BN101's, whatever its share."""
+    assert found(facts(untouched("bn", decay=0.9997), run=run(300))) == []
+
+
+@pytest.mark.parametrize(("lowest", "channels", "speaks"), [(0.914, 64, True), (0.914, 63, False), (0.49, 64, False)])
+def test_nothing_known(lowest: float, channels: int, speaks: bool) -> None:  # noqa: FBT001 - the table's third column
+    """Without decay a note, if even the smallest of many variances is large and others crowd above it."""
+    variance = np.linspace(lowest, 1.3, channels)
+    seen = found(facts(batch_norm("bn", variance=variance, channels=channels), run=run(300)))
+    assert [evidence.severity for evidence in seen] == ([Severity.INFO] if speaks else [])
+
+
+def test_nothing_known_and_spread_out() -> None:
+    """Large variances that do not crowd above the smallest are those of unscaled inputs: silence."""
+    variance = np.geomspace(0.8, 4000, 200)
+    assert found(facts(batch_norm("bn", variance=variance, channels=200), run=run(None))) == []

@@ -1,0 +1,105 @@
+"""BN403 and BN404: where the forecasts begin to speak."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bncheck.finding import Evidence, Severity
+from bncheck.model import Facts, Layer, Linear
+from bncheck.rules.bn403_per_tensor_range_collapse import check as spread
+from bncheck.rules.bn404_dead_channel_fold_scale import check as dead
+from bncheck.testing import batch_norm, facts, folded, lite
+
+
+def layer(channel_max: list[float], **facts_of_it: object) -> Layer:
+    """A layer after a convolution with these largest weights."""
+    known = {"linear": Linear(name="c", op="Conv2D", kernel="c/w", channel_max=np.array(channel_max, np.float64))}
+    return batch_norm("bn", channels=len(channel_max), **(known | facts_of_it))  # type: ignore[arg-type]  # any field
+
+
+def only(evidence: list[Evidence]) -> dict[str, object]:
+    """Measurements of the one piece of evidence."""
+    (found,) = evidence
+    return {item.name: item.value for item in found.measurements}
+
+
+def run_spread(model: Facts) -> list[Evidence]:
+    """What BN403 yields."""
+    return list(spread.check(model))
+
+
+def run_dead(model: Facts) -> list[Evidence]:
+    """What BN404 yields."""
+    return list(dead.check(model))
+
+
+@pytest.mark.parametrize(("largest", "speaks"), [(32.0, False), (32.1, True)])
+def test_spread_limit(largest: float, speaks: bool) -> None:  # noqa: FBT001 - the table's second column
+    """A spread of 32 leaves the median channel 4 levels of each sign and is borne; more is not."""
+    found = run_spread(facts(layer([1, 1, 1, largest])))
+    assert bool(found) is speaks
+    if speaks:
+        assert only(found)["levels left for the median channel"] == pytest.approx(128 / 32.1)
+
+
+def test_spread_leaves_dead_and_empty_channels_out() -> None:
+    """Dead channels are BN404's; channels whose weights are all zero have no range."""
+    assert run_spread(facts(layer([1, 1, 1, 1], variance=[1e-30, 1.0, 1.0, 1.0], gamma=[9.0, 0.1, 0.1, 0.1]))) == []
+    assert run_spread(facts(layer([0, 0, 0, 1]))) == []
+
+
+def test_spread_in_a_tflite_file() -> None:
+    """One scale for an integer kernel is fact; a scale for each channel, or float weights, are fine."""
+    wide = np.array([0.01, 0.01, 0.01, 1.0])
+    (found,) = run_spread(lite(folded("conv", channel_max=wide, weight_scales=0.01)))
+    assert "100-fold in conv" in found.message
+    assert run_spread(lite(folded(channel_max=wide, weight_scales=(1e-4, 1e-4, 1e-4, 1e-2)))) == []
+    assert run_spread(lite(folded(channel_max=wide, weight_scales=None))) == []
+
+
+@pytest.mark.parametrize(("gamma", "speaks"), [(0.50, False), (0.51, True)])
+def test_dead_limit(gamma: float, speaks: bool) -> None:  # noqa: FBT001 - the table's second column
+    """At epsilon 1e-3 a dead channel with half the gamma of the living just reaches a ratio of 16."""
+    model = facts(layer([1, 1, 1, 1], variance=[0.0, 1.0, 1.0, 1.0], gamma=[gamma, 1.0, 1.0, 1.0]))
+    assert bool(run_dead(model)) is speaks
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "ratio", "left", "severity"),
+    [(1e-3, 32, 8, Severity.WARNING), (1e-5, 316, 0.8, Severity.ERROR)],
+)
+def test_published_ratios(epsilon: float, ratio: float, left: float, severity: Severity) -> None:
+    """One channel with variance 1e-8 beside 1: 8 of 255 levels left at epsilon 1e-3, all else rounds to 0 at 1e-5."""
+    found = run_dead(facts(layer([0.3] * 4, variance=[1e-8, 1.0, 1.0, 1.0], epsilon=epsilon)))
+    values = only(found)
+    assert values["fold scale ratio, dead to living median"] == pytest.approx(ratio, rel=0.02)
+    assert values["levels left for the median channel"] == pytest.approx(left, abs=0.15)
+    assert found[0].severity is severity
+
+
+def test_rounding_to_nothing_is_true() -> None:
+    """At the ratio that is called an error every other weight really is zero after 8-bit rounding."""
+    random = np.random.default_rng(0)
+    kernel = random.uniform(-0.3, 0.3, (3, 3, 32, 32))
+    variance = np.ones(32)
+    variance[0] = 1e-8
+    for epsilon, lost in ((1e-5, 1.0), (1e-3, 0.06)):
+        scaled = kernel / np.sqrt(variance + epsilon)
+        step = np.abs(scaled).max() / 127
+        assert (np.round(scaled[..., 1:] / step) == 0).mean() == pytest.approx(lost, abs=0.08)
+        found = run_dead(
+            facts(layer(list(np.abs(kernel).max((0, 1, 2))), variance=variance, gamma=1.0, epsilon=epsilon))
+        )
+        assert (found[0].severity is Severity.ERROR) is (lost == 1.0)
+
+
+def test_dead_but_not_dominant() -> None:
+    """Where a living channel is larger still, the dead one takes nothing (BN403's)."""
+    assert run_dead(facts(layer([1, 1, 1, 99], variance=[0.0, 1.0, 1.0, 1.0], gamma=1.0))) == []
+
+
+def test_error_only_with_the_kernel() -> None:
+    """Fold scales alone never make an error: the kernel of a dead channel may be dead too."""
+    model = facts(batch_norm("bn", variance=[1e-8, 1.0, 1.0, 1.0], epsilon=1e-5))
+    assert [evidence.severity for evidence in run_dead(model)] == [Severity.WARNING]
