@@ -12,7 +12,7 @@ from bncheck.errors import Malformed, NoModel, NotFound, TooLarge, UnknownFormat
 from bncheck.sources import _files, keras_archive, keras_h5
 from bncheck.sources.keras_calls import calls
 from bncheck.sources.keras_config import Entry, parse, walk
-from bncheck.sources.keras_h5 import VariableGroup
+from bncheck.sources.keras_h5 import H5File, VariableGroup
 from bncheck.sources.keras_weights import Attached, attach_named, attach_positional
 from bncheck.sources.raw import RawKeras, RawKerasCall, RawKerasLayer, RawModel, RawTensor
 
@@ -84,7 +84,7 @@ def _from_parts(path: Path, config: bytes, metadata: bytes, content: memoryview,
     version = _json(path, metadata, "metadata.json").get("keras_version")
     version = version if isinstance(version, str) else ""
     file = keras_h5.open_file(path, content)
-    groups = keras_h5.variable_groups(path, file, file)
+    groups = keras_h5.variable_groups(file)
     attached = attach_positional(model, groups)
     compiled = _json(path, config, "config.json").get("compile_config")
     return _raw(
@@ -100,28 +100,28 @@ def _from_parts(path: Path, config: bytes, metadata: bytes, content: memoryview,
 
 def _read_h5(path: Path, content: memoryview) -> RawModel:
     file = keras_h5.open_file(path, content)
-    config = keras_h5.text_attribute(path, file, "model_config")
-    weights = keras_h5.descend(path, file, "model_weights")
+    config = keras_h5.text_attribute(file, file.root, "model_config")
+    weights = keras_h5.descend(file, file.root, "model_weights")
     if not keras_h5.is_group(weights):
-        weights = file
-    version = keras_h5.text_attribute(path, file, "keras_version") or (
-        keras_h5.text_attribute(path, weights, "keras_version") or ""
+        weights = file.root
+    version = keras_h5.text_attribute(file, file.root, "keras_version") or (
+        keras_h5.text_attribute(file, weights, "keras_version") or ""
     )
     model = parse(path, config) if config is not None else None
     form = "model" if model else "weights"
-    listed = _listed_groups(path, file, weights)
+    listed = _listed_groups(file, weights)
     if listed is not None:
-        training = keras_h5.text_attribute(path, file, "training_config")
+        training = keras_h5.text_attribute(file, file.root, "training_config")
         return _raw(
             path,
             format_name=f"Keras {version.partition('.')[0] or '1'} HDF5 {form}",
             version=version,
             model=model,
             attached=attach_named(model, listed),
-            optimizer=_optimizer_by_name(path, file),
+            optimizer=_optimizer_by_name(file),
             training_config=None if training is None else _json(path, training, "training_config"),
         )
-    groups = keras_h5.variable_groups(path, file, file)
+    groups = keras_h5.variable_groups(file)
     if not groups:
         if model is None:
             raise UnknownFormat(path, "an HDF5 file, but not one that Keras wrote", hint="it lists no layers")
@@ -155,7 +155,7 @@ def _read_shards(path: Path) -> RawModel:
         if not _files.is_file(shard):
             raise NotFound(shard, f"no such file, though {path.name} names it as a shard")
         file = keras_h5.open_file(shard, keras_archive.map_file(shard))
-        for place, group in keras_h5.variable_groups(shard, file, file).items():
+        for place, group in keras_h5.variable_groups(file).items():
             known = groups.get(place)
             groups[place] = group if known is None else _merged(known, group)
     return _raw(
@@ -175,33 +175,33 @@ def _merged(one: VariableGroup, other: VariableGroup) -> VariableGroup:
     return VariableGroup(name=one.name or other.name, variables=tuple(variables))
 
 
-def _listed_groups(path: Path, file: Any, weights: Any) -> list[tuple[str, list[RawTensor]]] | None:
+def _listed_groups(file: H5File, weights: Any) -> list[tuple[str, list[RawTensor]]] | None:
     """(layer, its named weights) by the attributes of Keras 1 and 2, None where the file has none."""
-    names = keras_h5.names_attribute(path, weights, "layer_names")
+    names = keras_h5.names_attribute(file, weights, "layer_names")
     if names is None:
-        count = keras_h5.attribute(path, weights, "nb_layers")  # before Keras 1.0
+        count = keras_h5.attribute(file, weights, "nb_layers")  # before Keras 1.0
         if count is None:
             return None
-        names = tuple(name for name in keras_h5.members(path, weights) if name.startswith("layer_"))
+        names = tuple(name for name in keras_h5.members(file, weights) if name.startswith("layer_"))
         names = tuple(sorted(names, key=lambda name: (len(name), name)))
     groups = []
     for name in names:
-        group = keras_h5.descend(path, weights, name)
+        group = keras_h5.descend(file, weights, name)
         if not keras_h5.is_group(group):
-            raise Malformed(path, f"layer {name!r} is listed, but the file has no such group")
-        stored = keras_h5.names_attribute(path, group, "weight_names")
+            raise Malformed(file.path, f"layer {name!r} is listed, but the file has no such group")
+        stored = keras_h5.names_attribute(file, group, "weight_names")
         if stored is None:
-            stored = tuple(member for member in keras_h5.members(path, group) if member.startswith("param_"))
+            stored = tuple(member for member in keras_h5.members(file, group) if member.startswith("param_"))
             stored = tuple(sorted(stored, key=lambda member: (len(member), member)))
-        groups.append((name, [_dataset(path, file, group, weight) for weight in stored]))
+        groups.append((name, [_dataset(file, group, weight) for weight in stored]))
     return groups
 
 
-def _dataset(path: Path, file: Any, group: Any, name: str) -> RawTensor:
-    dataset = keras_h5.descend(path, group, name)
+def _dataset(file: H5File, group: Any, name: str) -> RawTensor:
+    dataset = keras_h5.descend(file, group, name)
     if not keras_h5.is_dataset(dataset):
-        raise Malformed(path, f"weight {name!r} is listed, but the file has no such dataset")
-    return keras_h5.tensor(path, file, dataset, name)
+        raise Malformed(file.path, f"weight {name!r} is listed, but the file has no such dataset")
+    return keras_h5.tensor(file, dataset, name)
 
 
 def _optimizer_by_position(groups: Mapping[str, VariableGroup]) -> Iterator[RawTensor]:
@@ -220,13 +220,13 @@ def _optimizer_by_position(groups: Mapping[str, VariableGroup]) -> Iterator[RawT
             yield replace(tensor, name=f"{prefix}/{name}")
 
 
-def _optimizer_by_name(path: Path, file: Any) -> Iterator[RawTensor]:
-    group = keras_h5.descend(path, file, "optimizer_weights")
+def _optimizer_by_name(file: H5File) -> Iterator[RawTensor]:
+    group = keras_h5.descend(file, file.root, "optimizer_weights")
     if not keras_h5.is_group(group):
         return
-    for name in keras_h5.names_attribute(path, group, "weight_names") or ():
+    for name in keras_h5.names_attribute(file, group, "weight_names") or ():
         plain = name.removesuffix(":0")
-        tensor = _dataset(path, file, group, name)
+        tensor = _dataset(file, group, name)
         counts = plain.rpartition("/")[2] in _ITERATIONS and not tensor.shape
         yield replace(tensor, name="optimizer/iterations" if counts else f"optimizer/{plain}")
 

@@ -53,6 +53,8 @@ def reading_zip(path: Path, what: str) -> Iterator[None]:
             raise BadChecksum(path, f"{what} does not match its CRC-32", hint="copy the file again") from error
         if isinstance(error, NotImplementedError):
             raise Unsupported(path, f"{what} is packed in a way that Python cannot unpack: {reason}") from error
+        if "not a zip file" in reason:
+            raise Truncated(path, "the archive ends before its directory", hint="copy the file again") from error
         raise Malformed(path, f"{what} is damaged: {reason}", hint="copy the file again") from error
 
 

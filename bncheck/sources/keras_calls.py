@@ -31,7 +31,11 @@ class _Calls:
 def calls(path: Path, model: Entry) -> tuple[RawKerasCall, ...]:
     """Applications in forward order; raises TooLarge above MAX_CALLS."""
     done = _Calls(path=path)
-    _apply(done, model, (), training=None)
+    if model.functional or model.sequential:
+        _apply(done, model, (), training=None)
+    else:  # a subclassed model: its code tells how it wires what it holds
+        for child in model.children:
+            _apply(done, child, (), training=None)
     return tuple(done.emitted)
 
 

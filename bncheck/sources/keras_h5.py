@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.errors import Malformed, TooLarge, Truncated, Unsupported
+from bncheck.sources.keras_h5_header import stored_texts
 from bncheck.sources.raw import RawTensor
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -21,9 +22,6 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 
 MAX_TENSOR_BYTES = 1 << 32
 """Largest tensor that is read into memory."""
-
-MAX_ATTRIBUTE_BYTES = 1 << 28
-"""Largest attribute; a model configuration of 10,000 layers has 10 MB."""
 
 MAX_OBJECTS = 200_000
 """Groups and datasets walked in one file."""
@@ -48,6 +46,17 @@ class VariableGroup:
     """The object's own name where Keras recorded it (from 3.8 on), else empty."""
     variables: tuple[tuple[str, RawTensor], ...]
     """(key, tensor); keys are "0", "1", ... unless the layer stores its state itself."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class H5File:
+    """An open file; `root` is h5py's."""
+
+    path: Path
+    content: memoryview
+    base: int
+    """Where HDF5's addresses count from: behind the user block."""
+    root: Any
 
 
 def _h5py() -> Any:
@@ -107,7 +116,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
             raise Truncated(
                 path, f"the file ends inside {what}", offset=int(stored_end[1]), hint="copy the file again"
             ) from error
-        raise Malformed(path, f"{what} is damaged, HDF5 says: {reason or type(error).__name__}") from error
+        raise Malformed(path, f"{what} is damaged: {reason or type(error).__name__}") from error
 
 
 def starts_hdf5(head: bytes) -> bool:
@@ -125,70 +134,78 @@ def holds_hdf5(content: memoryview) -> bool:
     return False
 
 
-def open_file(path: Path, content: memoryview) -> Any:
-    """The h5py file over these bytes; without locks, so that a file in use or on a read-only disk opens too."""
+def open_file(path: Path, content: memoryview) -> H5File:
+    """The file over these bytes; without locks, so that one in use or on a read-only disk opens too."""
     with reading(path, "the HDF5 file"):
-        return _h5py().File(Window(content), mode="r")
+        root = _h5py().File(Window(content), mode="r")
+        if root.id.get_create_plist().get_sizes() != (8, 8):
+            raise ValueError("its addresses are not of 8 bytes, as Keras writes them")
+        return H5File(path=path, content=content, base=int(root.userblock_size), root=root)
 
 
-def attribute(path: Path, group: Any, name: str) -> Any:
+def attribute(file: H5File, group: Any, name: str) -> Any:
     """An attribute's value, None where there is none; its size is checked before memory is taken."""
-    with reading(path, f"attribute {name!r}"):
+    with reading(file.path, f"attribute {name!r}"):
         if name not in group.attrs:
             return None
         found = _h5py().h5a.open(group.id, name.encode())
         size = int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize
-        if size <= MAX_ATTRIBUTE_BYTES:
+        if found.dtype.hasobject:
+            texts = stored_texts(file.content[file.base :], int(_h5py().h5o.get_info(group.id).addr), name)
+            if texts is not None:
+                return np.array(texts, dtype=object)
+        elif size <= len(file.content):
             return group.attrs[name]
-    raise TooLarge(path, f"attribute {name!r} declares {size:,} bytes; bncheck reads at most {MAX_ATTRIBUTE_BYTES:,}")
+    if found.dtype.hasobject:
+        raise Unsupported(file.path, f"attribute {name!r} is stored as Keras never stores it", hint="save it again")
+    raise TooLarge(file.path, f"attribute {name!r} declares {size:,} bytes, which the file cannot hold")
 
 
-def text_attribute(path: Path, group: Any, name: str) -> str | None:
+def text_attribute(file: H5File, group: Any, name: str) -> str | None:
     """A text attribute (bytes or str, by Keras version), None where there is none."""
-    value = attribute(path, group, name)
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return _decoded(path, name, value)
-    raise Malformed(path, f"attribute {name!r} is no text")
+    value = attribute(file, group, name)
+    if value is None:
+        return None
+    items = np.asarray(value).reshape(-1).tolist()
+    if len(items) != 1 or not isinstance(items[0], (str, bytes)):
+        raise Malformed(file.path, f"attribute {name!r} is no text")
+    return items[0] if isinstance(items[0], str) else _decoded(file, name, items[0])
 
 
-def names_attribute(path: Path, group: Any, name: str) -> tuple[str, ...] | None:
+def names_attribute(file: H5File, group: Any, name: str) -> tuple[str, ...] | None:
     """A list of names, None where there is none; lists above 64 KB lie in `name0`, `name1`, ..."""
-    value = attribute(path, group, name)
+    value = attribute(file, group, name)
     if value is not None:
-        return _names(path, name, value)
+        return _names(file, name, value)
     parts: list[str] = []
     index = 0
-    while (value := attribute(path, group, f"{name}{index}")) is not None:
-        parts.extend(_names(path, name, value))
+    while (value := attribute(file, group, f"{name}{index}")) is not None:
+        parts.extend(_names(file, name, value))
         index += 1
     return tuple(parts) if index else None
 
 
-def _names(path: Path, name: str, value: Any) -> tuple[str, ...]:
+def _names(file: H5File, name: str, value: Any) -> tuple[str, ...]:
     items = np.asarray(value).reshape(-1).tolist()
     if items and not all(isinstance(item, (str, bytes)) for item in items):
-        raise Malformed(path, f"attribute {name!r} is no list of names")
-    return tuple(item if isinstance(item, str) else _decoded(path, name, item) for item in items)
+        raise Malformed(file.path, f"attribute {name!r} is no list of names")
+    return tuple(item if isinstance(item, str) else _decoded(file, name, item) for item in items)
 
 
-def _decoded(path: Path, name: str, value: bytes) -> str:
+def _decoded(file: H5File, name: str, value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed(path, f"attribute {name!r} is no UTF-8 text") from error
+        raise Malformed(file.path, f"attribute {name!r} is no UTF-8 text") from error
 
 
-def descend(path: Path, group: Any, name: str) -> Any:
+def descend(file: H5File, group: Any, name: str) -> Any:
     """The object at "a/b/c" below a group, None where there is none. Raises Unsupported for any link but a hard one."""
     found = group
     for part in name.split("/"):
         if part in ("", "."):
             continue
-        with reading(path, f"group {found.name!r}"):
+        with reading(file.path, f"group {found.name!r}"):
             if not isinstance(found, _h5py().Group):
                 return None
             link = found.get(part, getclass=True, getlink=True)
@@ -198,7 +215,7 @@ def descend(path: Path, group: Any, name: str) -> Any:
                 found = found[part]
                 continue
             where = f"{found.name}/{part}"
-        raise Unsupported(path, f"{where!r} is a link to elsewhere ({link.__name__}), which bncheck never follows")
+        raise Unsupported(file.path, f"{where!r} is a link to elsewhere ({link.__name__}), which bncheck never follows")
     return found
 
 
@@ -212,18 +229,21 @@ def is_group(found: Any) -> bool:
     return isinstance(found, _h5py().Group)
 
 
-def members(path: Path, group: Any) -> tuple[str, ...]:
+def members(file: H5File, group: Any) -> tuple[str, ...]:
     """Names of a group's members, in the file's order."""
-    with reading(path, f"group {group.name!r}"):
+    with reading(file.path, f"group {group.name!r}"):
         if len(group) > MAX_OBJECTS:
             raise OverflowError(f"{len(group):,} members")
-        return tuple(group)
+        names = tuple(group)
+    if not all(isinstance(name, str) for name in names):
+        raise Malformed(file.path, f"group {group.name!r} has a member whose name is no UTF-8 text")
+    return names
 
 
-def tensor(path: Path, file: Any, dataset: Any, name: str) -> RawTensor:
+def tensor(file: H5File, dataset: Any, name: str) -> RawTensor:
     """The dataset as a lazy tensor. Raises Unsupported where its data lies in other files."""
     where = f"dataset {name!r}"
-    with reading(path, where):
+    with reading(file.path, where):
         # opaque two-byte values, marked by Keras
         brain = dataset.dtype.kind == "V" and dataset.dtype.itemsize == 2 and "dtype" in dataset.attrs
         dtype = "bfloat16" if brain else dataset.dtype.newbyteorder("=").name
@@ -231,14 +251,14 @@ def tensor(path: Path, file: Any, dataset: Any, name: str) -> RawTensor:
         shape = None if dataset.shape is None else tuple(int(length) for length in dataset.shape)
         outside = bool(dataset.external) or bool(dataset.is_virtual)
     if outside:
-        raise Unsupported(path, f"{where} keeps its data in other files, which bncheck never follows")
+        raise Unsupported(file.path, f"{where} keeps its data in other files, which bncheck never follows")
     if shape is None:
-        raise Malformed(path, f"{where} has no shape")
+        raise Malformed(file.path, f"{where} has no shape")
 
     def read() -> NDArray[Any]:
-        _check_size(path, dataset, where)
-        with reading(path, where):
-            assert file  # an open file is what keeps its datasets valid
+        _check_size(file, dataset, where)
+        with reading(file.path, where):
+            assert file.root  # an open file is what keeps its datasets valid
             values = np.asarray(dataset[()])
         if brain:
             values = (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
@@ -250,42 +270,47 @@ def tensor(path: Path, file: Any, dataset: Any, name: str) -> RawTensor:
     return RawTensor(name=name, dtype=dtype, shape=shape, read=read, unavailable=unavailable)
 
 
-def _check_size(path: Path, dataset: Any, where: str) -> None:
+def _check_size(file: H5File, dataset: Any, where: str) -> None:
     """Raises TooLarge, or Malformed where fewer bytes are stored than declared (HDF5 would fill in zeros)."""
-    with reading(path, where):
+    with reading(file.path, where):
         declared = int(np.prod(dataset.shape, dtype=np.float64)) * dataset.dtype.itemsize
         stored = int(dataset.id.get_storage_size())
         filtered = dataset.id.get_create_plist().get_nfilters() > 0
-    if declared > MAX_TENSOR_BYTES:
-        raise TooLarge(path, f"{where} declares {declared:,} bytes; bncheck reads at most {MAX_TENSOR_BYTES:,}")
+        chunk = int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
+    if max(declared, chunk) > MAX_TENSOR_BYTES:
+        raise TooLarge(
+            file.path, f"{where} declares {max(declared, chunk):,} bytes; bncheck reads at most {MAX_TENSOR_BYTES:,}"
+        )
     if filtered and declared > MAX_EXPANSION * stored:
-        raise TooLarge(path, f"{where} declares {declared:,} bytes but stores {stored:,}: no compression gives that")
+        raise TooLarge(
+            file.path, f"{where} declares {declared:,} bytes but stores {stored:,}: no compression gives that"
+        )
     if not filtered and declared > stored:
-        raise Malformed(path, f"{where} declares {declared:,} bytes but stores only {stored:,}")
+        raise Malformed(file.path, f"{where} declares {declared:,} bytes but stores only {stored:,}")
 
 
-def variable_groups(path: Path, file: Any, root: Any) -> dict[str, VariableGroup]:
-    """Every `vars` group below `root` by the path of its owner ("" for the root's own), in the layout of Keras 3.
+def variable_groups(file: H5File) -> dict[str, VariableGroup]:
+    """Every `vars` group of a file by the path of its owner ("" for the root's own), in the layout of Keras 3.
 
     Also owners without variables, where the file lists them. Raises Malformed for nesting or numbers no model has.
     """
     found: dict[str, VariableGroup] = {}
-    pending: list[tuple[str, Any, int]] = [("", root, 0)]
+    pending: list[tuple[str, Any, int]] = [("", file.root, 0)]
     addresses: set[int] = set()
     walked = 0
     while pending:
         owner, group, depth = pending.pop()
         if depth > MAX_DEPTH:
-            raise Malformed(path, f"groups are nested more than {MAX_DEPTH} deep at {owner[:100]!r}")
+            raise Malformed(file.path, f"groups are nested more than {MAX_DEPTH} deep at {owner[:100]!r}")
         inner: list[tuple[str, Any, int]] = []
-        for member in members(path, group):
+        for member in members(file, group):
             walked += 1
             if walked > MAX_OBJECTS:
-                raise TooLarge(path, f"more than {MAX_OBJECTS:,} groups")
-            child = descend(path, group, member)
+                raise TooLarge(file.path, f"more than {MAX_OBJECTS:,} groups")
+            child = descend(file, group, member)
             if not is_group(child):
                 continue
-            with reading(path, f"group {member!r}"):
+            with reading(file.path, f"group {member!r}"):
                 address = int(_h5py().h5o.get_info(child.id).addr)
             # a hard link back up would be walked for ever
             if address in addresses:
@@ -293,7 +318,7 @@ def variable_groups(path: Path, file: Any, root: Any) -> dict[str, VariableGroup
             addresses.add(address)
             place = f"{owner}/{member}" if owner else member
             if member == "vars":
-                found[owner] = _variables(path, file, child, owner)
+                found[owner] = _variables(file, child, owner)
             else:
                 inner.append((place, child, depth + 1))
         pending.extend(reversed(inner))
@@ -305,10 +330,10 @@ def _numeric(key: str) -> tuple[bool, int, str]:
     return (not number, int(key) if number else 0, key)
 
 
-def _variables(path: Path, file: Any, group: Any, owner: str) -> VariableGroup:
+def _variables(file: H5File, group: Any, owner: str) -> VariableGroup:
     variables = []
-    for key in sorted(members(path, group), key=_numeric):
-        dataset = descend(path, group, key)
+    for key in sorted(members(file, group), key=_numeric):
+        dataset = descend(file, group, key)
         if is_dataset(dataset):
-            variables.append((key, tensor(path, file, dataset, f"{owner}/vars/{key}" if owner else f"vars/{key}")))
-    return VariableGroup(name=text_attribute(path, group, "name") or "", variables=tuple(variables))
+            variables.append((key, tensor(file, dataset, f"{owner}/vars/{key}" if owner else f"vars/{key}")))
+    return VariableGroup(name=text_attribute(file, group, "name") or "", variables=tuple(variables))
