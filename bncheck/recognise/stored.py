@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from bncheck.model import Linear, Presence, Role, Vector
 from bncheck.recognise.flat import FlatGraph
-from bncheck.recognise.kernels import kernel_channel_max
+from bncheck.recognise.kernels import linear_before
 from bncheck.recognise.trace import declared_shape, tensor_value, uniform_initial, variable_name
 from bncheck.recognise.upstream import Upstream
 from bncheck.recognise.values import missing, unread, vector
 from bncheck.sources import protos
 from bncheck.sources.raw import RawGraph, RawModel, RawTensor
-
-MAX_KERNEL_BYTES = 64 << 20
-"""Kernels above this are not read by a static command; the folded range then stays unknown."""
 
 
 class Stored:
@@ -106,10 +104,7 @@ def linear_of(stored: Stored, before: Upstream) -> Linear | None:
     op, name = flat.ops[before.linear], flat.names[before.linear]
     if before.kernel is None:
         return Linear(name=name, op=op, kernel="", reason="the kernel is computed by the graph")
-    kernel = stored.name(before.kernel)
-    tensor = stored.tensor(before.kernel)
-    if tensor is None or tensor.unavailable is not None:
-        return Linear(name=name, op=op, kernel=kernel, reason="the kernel's values are not at hand")
-    if 4 * int(np.prod(tensor.shape, dtype=np.int64)) > MAX_KERNEL_BYTES:
-        return Linear(name=name, op=op, kernel=kernel, reason=f"the kernel is larger than {MAX_KERNEL_BYTES >> 20} MiB")
-    return Linear(name=name, op=op, kernel=kernel, channel_max=kernel_channel_max(tensor, op))
+    kernel, tensor = stored.name(before.kernel), stored.tensor(before.kernel)
+    if tensor is None:
+        return Linear(name=name, op=op, kernel=kernel, reason="no checkpoint holds the kernel")
+    return replace(linear_before(name, op, tensor), kernel=kernel)
