@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bncheck.model import (
     Facts,
@@ -17,7 +17,6 @@ from bncheck.model import (
     Presence,
     Purpose,
     Role,
-    Saver,
     Site,
     Switch,
     TrainOp,
@@ -25,109 +24,43 @@ from bncheck.model import (
     Vector,
 )
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
-from bncheck.recognise.feeds import Feeds
-from bncheck.recognise.flat import CONDITIONALS, FlatGraph, flatten, node_of
-from bncheck.recognise.layers import FoundLayer, PairedSite, group, pair
+from bncheck.recognise.flat import CONDITIONALS, FlatGraph
+from bncheck.recognise.graph_view import GraphView, view_graph
+from bncheck.recognise.layers import FoundLayer, PairedSite, pair
 from bncheck.recognise.operands import FUSED
-from bncheck.recognise.root_functions import with_root_functions
 from bncheck.recognise.run import run_facts
-from bncheck.recognise.sites import FoundSite, find_sites
-from bncheck.recognise.stored import Stored, linear_of
+from bncheck.recognise.sites import FoundSite
+from bncheck.recognise.stored import linear_of
 from bncheck.recognise.trace import (
     VARIABLES,
-    Contexts,
     declared_shape,
     describe_switch,
     variable_name,
 )
 from bncheck.recognise.train import (
-    FoundTrainOp,
-    find_savers,
-    find_train_ops,
-    optimizer_writes,
     regularised,
-    serving_outputs,
 )
-from bncheck.recognise.updates import Write, Writes, decay_of, find_writes
+from bncheck.recognise.updates import Write, decay_of
 from bncheck.recognise.upstream import Upstream, upstream
 from bncheck.sources.raw import RawGraph, RawModel
 
-_MAX_OUTPUTS = 16
 _BEHIND_AN_UPDATE = frozenset({"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}) | CONDITIONALS
 _SCOPES_OF_OPS = frozenset({"batchnorm", "moments", "AssignMovingAvg"})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Graph:
-    """What all layers of one graph are described with."""
-
-    flat: FlatGraph
-    raw: RawGraph
-    contexts: Contexts
-    writes: Writes
-    stored: Stored
-    feeds: Feeds
-    train_ops: list[FoundTrainOp]
-    optimizers: dict[int, int]
-    outputs: dict[str, bytearray]
-    """Serving output -> nodes that its run runs."""
-    position: dict[int, int]
-    collection: frozenset[int]
-    """Nodes in UPDATE_OPS."""
-    trainable: frozenset[str]
-
-
 def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
     """Facts of the graph that serves (or the only one), joined with the checkpoint's values; raises ReadError."""
-    chosen = _chosen(raw)
-    flat = flatten(chosen.path, with_root_functions(chosen))
-    contexts = Contexts(flat)
-    sites, unclear = find_sites(flat, contexts)
-    writes = find_writes(flat, contexts)
-    found = group(flat, sites, writes)
-    savers, keys = find_savers(flat)
-    trainable = _trainable(chosen)
-    statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
-    feeds = Feeds(flat)
-    optimizers = optimizer_writes(flat, feeds, statistics, trainable)
-    train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
-    serving = bool(_signatures(chosen)) or not any(op in flat.by_op for op in VARIABLES)
-    outputs = serving_outputs(flat, chosen) if serving else {}
-    graph = _Graph(
-        flat=flat,
-        raw=chosen,
-        contexts=contexts,
-        writes=writes,
-        stored=Stored(raw, flat, keys, chosen),
-        feeds=feeds,
-        train_ops=train_ops,
-        optimizers=optimizers,
-        outputs=_reach(flat, outputs, optimizers),
-        position={node: number for number, node in enumerate(flat.order)},
-        collection=_collected(flat, chosen),
-        trainable=trainable,
-    )
-    run = run_facts(raw, hints)
-    layers = tuple(_layer(graph, layer, hints) for layer in found)
+    graph = view_graph(raw, hints)
+    layers = tuple(_layer(graph, layer, hints) for layer in graph.layers)
     return Facts(
         path=str(raw.path),
         format=raw.format,
         layers=_uniquely_named(sorted(layers, key=lambda layer: layer.order)),
-        graph=_graph_facts(graph, savers, purpose=bool(optimizers), serving=serving),
-        run=run,
-        gaps=_gaps(graph, layers, unclear),
-        notes=(*raw.notes, *_other_graphs(raw, chosen)),
+        graph=_graph_facts(graph),
+        run=run_facts(raw, hints),
+        gaps=_gaps(graph, layers),
+        notes=(*raw.notes, *_other_graphs(raw, graph.raw)),
     )
-
-
-def _chosen(raw: RawModel) -> RawGraph:
-    """The MetaGraph that serves; training ones of the same folder share its variables."""
-    serving = [graph for graph in raw.graphs if "serve" in graph.tags]
-    return (serving or [graph for graph in raw.graphs if "train" not in graph.tags] or list(raw.graphs))[0]
-
-
-def _signatures(raw: RawGraph) -> list[str]:
-    return [s.name for s in raw.signatures if not s.name.startswith("__saved_model")]
 
 
 def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
@@ -138,29 +71,7 @@ def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
     )
 
 
-def _trainable(raw: RawGraph) -> frozenset[str]:
-    """Names of trainable variables, from the collection or the object graph."""
-    objects = raw.object_graph.nodes if raw.object_graph is not None else ()
-    return frozenset(raw.collections.get("trainable_variables", ())) | {
-        node.variable.name for node in objects if node.variable.trainable
-    }
-
-
-def _reach(flat: FlatGraph, outputs: dict[str, int], optimizers: dict[int, int]) -> dict[str, bytearray]:
-    """Output -> nodes that its run runs; a signature that trains does not serve."""
-    if len(outputs) > _MAX_OUTPUTS:
-        reached = {f"{len(outputs)} outputs": flat.ancestors(list(outputs.values()))}
-    else:
-        reached = {name: flat.ancestors([node]) for name, node in outputs.items()}
-    return {name: runs for name, runs in reached.items() if not any(runs[node] for node in optimizers)}
-
-
-def _collected(flat: FlatGraph, raw: RawGraph) -> frozenset[int]:
-    edges = [flat.lookup(name) for name in raw.collections.get("update_ops", ())]
-    return frozenset(node_of(e) for e in edges if e is not None)
-
-
-def _layer(graph: _Graph, found: FoundLayer, hints: Hints) -> Layer:
+def _layer(graph: GraphView, found: FoundLayer, hints: Hints) -> Layer:
     flat, stored = graph.flat, graph.stored
     paired = pair(flat, graph.contexts, found.sites)
     switch = next((p.switch for p in paired if p.switch is not None), None)
@@ -224,7 +135,7 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _affine(graph: _Graph, role: Role, node: int | None, sites: list[FoundSite]) -> Vector:
+def _affine(graph: GraphView, role: Role, node: int | None, sites: list[FoundSite]) -> Vector:
     if node is None:
         given = any((site.gamma if role is Role.GAMMA else site.beta) is not None for site in sites)
         reason = "fixed in the graph" if given else "the layer has none"
@@ -232,7 +143,7 @@ def _affine(graph: _Graph, role: Role, node: int | None, sites: list[FoundSite])
     return graph.stored.vector(role, node, graph.writes.initial.get(node))
 
 
-def _name(graph: _Graph, found: FoundLayer, vectors: tuple[Vector, ...]) -> str:
+def _name(graph: GraphView, found: FoundLayer, vectors: tuple[Vector, ...]) -> str:
     """The scope that the layer's variables share, else that of its statistics, else that of its op."""
     names = [v.name for v in vectors if v.name]
     statistics = [v.name for v in vectors if v.name and v.role in (Role.MEAN, Role.VARIANCE)]
@@ -261,7 +172,7 @@ def _common(scopes: list[list[str]]) -> list[str]:
     return shared
 
 
-def _site(graph: _Graph, paired: PairedSite) -> Site:
+def _site(graph: GraphView, paired: PairedSite) -> Site:
     flat, site = graph.flat, paired.site
     before = Upstream() if site.x is None else upstream(flat, site.x)
     if before.dropout is None and paired.train is not site and paired.train.x is not None:
@@ -300,7 +211,9 @@ def _linear_axis(flat: FlatGraph, node: int | None) -> int | None:
     return 1 if layout is not None and layout.s.startswith(b"NC") else -1
 
 
-def _update(graph: _Graph, write: Write, role: Role, site: FoundSite | None, switch: tuple[int, bool] | None) -> Update:
+def _update(
+    graph: GraphView, write: Write, role: Role, site: FoundSite | None, switch: tuple[int, bool] | None
+) -> Update:
     flat, contexts = graph.flat, graph.contexts
     context = contexts.of(write.node)
     assume = dict(context.conditions)
@@ -332,14 +245,16 @@ def _update(graph: _Graph, write: Write, role: Role, site: FoundSite | None, swi
     )
 
 
-def _branch(graph: _Graph, conditions: frozenset[tuple[int, bool]], switch: tuple[int, bool] | None) -> Switch | None:
+def _branch(
+    graph: GraphView, conditions: frozenset[tuple[int, bool]], switch: tuple[int, bool] | None
+) -> Switch | None:
     if not conditions:
         return None
     node, side = next(((w, s) for w, s in conditions if switch is not None and w == switch[0]), min(conditions))
     return describe_switch(graph.flat, node, side)
 
 
-def _in_collection(graph: _Graph, node: int) -> bool:
+def _in_collection(graph: GraphView, node: int) -> bool:
     """Whether UPDATE_OPS lists the op itself, or (TF2 resource updates, conditions) an op right behind it."""
     if node in graph.collection:
         return True
@@ -362,7 +277,7 @@ def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:
     return () if frame is None else (flat.frames[frame].call,)
 
 
-def _waiters(graph: _Graph, node: int) -> tuple[str, ...]:
+def _waiters(graph: GraphView, node: int) -> tuple[str, ...]:
     """Ops outside the train op that wait for an update: the ends of what depends on it."""
     flat = graph.flat
     seen, stack, ends = {node}, [node], []
@@ -378,7 +293,7 @@ def _waiters(graph: _Graph, node: int) -> tuple[str, ...]:
     return tuple(sorted(ends)[:3])
 
 
-def _graph_facts(graph: _Graph, savers: list[Saver], *, purpose: bool, serving: bool) -> GraphFacts:
+def _graph_facts(graph: GraphView) -> GraphFacts:
     flat = graph.flat
     optimized: dict[str, tuple[str, ...]] = {}
     for node, variable in graph.optimizers.items():
@@ -388,9 +303,9 @@ def _graph_facts(graph: _Graph, savers: list[Saver], *, purpose: bool, serving: 
         path=str(graph.raw.path),
         format="SavedModel" if graph.raw.path.name.startswith("saved_model") else "MetaGraph",
         nodes=len(flat.ops),
-        purpose=Purpose.TRAINING if purpose else Purpose.INFERENCE,
+        purpose=Purpose.TRAINING if graph.optimizers else Purpose.INFERENCE,
         tf_version=graph.raw.tf_version,
-        serving=serving,
+        serving=graph.serving,
         train_ops=tuple(
             TrainOp(
                 name=op.name,
@@ -399,7 +314,7 @@ def _graph_facts(graph: _Graph, savers: list[Saver], *, purpose: bool, serving: 
             )
             for op in graph.train_ops
         ),
-        savers=tuple(savers),
+        savers=tuple(graph.savers),
         update_collection=tuple(graph.raw.collections.get("update_ops", ())),
         trainable=graph.trainable,
         optimized=optimized,
@@ -413,7 +328,7 @@ def _graph_facts(graph: _Graph, savers: list[Saver], *, purpose: bool, serving: 
     )
 
 
-def _unserved(graph: _Graph) -> int:
+def _unserved(graph: GraphView) -> int:
     """Training-mode fused ops in functions of the library that nothing calls."""
     return sum(
         1
@@ -424,14 +339,14 @@ def _unserved(graph: _Graph) -> int:
     )
 
 
-def _gaps(graph: _Graph, layers: tuple[Layer, ...], unclear: list[int]) -> tuple[Gap, ...]:
+def _gaps(graph: GraphView, layers: tuple[Layer, ...]) -> tuple[Gap, ...]:
     gaps = [
         Gap(
             kind=GapKind.LAYER,
             where=graph.flat.names[node],
             why="normalises over axes that the graph computes, so it may be batch norm or layer norm",
         )
-        for node in unclear
+        for node in graph.unclear
     ]
     gaps += [
         Gap(

@@ -1,0 +1,113 @@
+"""One graph and what recognition found in it, as node numbers: what facts and forward graphs are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bncheck.model import Hints, Saver
+from bncheck.recognise.feeds import Feeds
+from bncheck.recognise.flat import FlatGraph, flatten, node_of
+from bncheck.recognise.layers import FoundLayer, group
+from bncheck.recognise.root_functions import with_root_functions
+from bncheck.recognise.sites import find_sites
+from bncheck.recognise.stored import Stored
+from bncheck.recognise.trace import VARIABLES, Contexts
+from bncheck.recognise.train import FoundTrainOp, find_savers, find_train_ops, optimizer_writes, serving_outputs
+from bncheck.recognise.updates import Writes, find_writes
+from bncheck.sources.raw import RawGraph, RawModel
+
+_MAX_OUTPUTS = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GraphView:
+    """A flat graph and what was found in it."""
+
+    flat: FlatGraph
+    raw: RawGraph
+    contexts: Contexts
+    writes: Writes
+    stored: Stored
+    feeds: Feeds
+    train_ops: list[FoundTrainOp]
+    optimizers: dict[int, int]
+    outputs: dict[str, bytearray]
+    """Serving output -> nodes that its run runs."""
+    position: dict[int, int]
+    collection: frozenset[int]
+    """Nodes in UPDATE_OPS."""
+    trainable: frozenset[str]
+    layers: list[FoundLayer]
+    unclear: list[int]
+    """Nodes that look like batch norm and could not be resolved."""
+    savers: list[Saver]
+    serving: bool
+    """Meant to be served: it has signatures, or its variables are constants."""
+
+
+def view_graph(raw: RawModel, hints: Hints) -> GraphView:
+    """Recognises the graph that serves, or the only one; raises ReadError where it is damaged."""
+    chosen = _chosen(raw)
+    flat = flatten(chosen.path, with_root_functions(chosen))
+    contexts = Contexts(flat)
+    sites, unclear = find_sites(flat, contexts)
+    writes = find_writes(flat, contexts)
+    found = group(flat, sites, writes)
+    savers, keys = find_savers(flat)
+    trainable = _trainable(chosen)
+    statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
+    feeds = Feeds(flat)
+    optimizers = optimizer_writes(flat, feeds, statistics, trainable)
+    train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
+    serving = bool(_signatures(chosen)) or not any(op in flat.by_op for op in VARIABLES)
+    outputs = serving_outputs(flat, chosen) if serving else {}
+    return GraphView(
+        flat=flat,
+        raw=chosen,
+        contexts=contexts,
+        writes=writes,
+        stored=Stored(raw, flat, keys, chosen),
+        feeds=feeds,
+        train_ops=train_ops,
+        optimizers=optimizers,
+        outputs=_reach(flat, outputs, optimizers),
+        position={node: number for number, node in enumerate(flat.order)},
+        collection=_collected(flat, chosen),
+        trainable=trainable,
+        layers=found,
+        unclear=unclear,
+        savers=savers,
+        serving=serving,
+    )
+
+
+def _chosen(raw: RawModel) -> RawGraph:
+    """The MetaGraph that serves; training ones of the same folder share its variables."""
+    serving = [graph for graph in raw.graphs if "serve" in graph.tags]
+    return (serving or [graph for graph in raw.graphs if "train" not in graph.tags] or list(raw.graphs))[0]
+
+
+def _signatures(raw: RawGraph) -> list[str]:
+    return [s.name for s in raw.signatures if not s.name.startswith("__saved_model")]
+
+
+def _trainable(raw: RawGraph) -> frozenset[str]:
+    """Names of trainable variables, from the collection or the object graph."""
+    objects = raw.object_graph.nodes if raw.object_graph is not None else ()
+    return frozenset(raw.collections.get("trainable_variables", ())) | {
+        node.variable.name for node in objects if node.variable.trainable
+    }
+
+
+def _reach(flat: FlatGraph, outputs: dict[str, int], optimizers: dict[int, int]) -> dict[str, bytearray]:
+    """Output -> nodes that its run runs; a signature that trains does not serve."""
+    if len(outputs) > _MAX_OUTPUTS:
+        reached = {f"{len(outputs)} outputs": flat.ancestors(list(outputs.values()))}
+    else:
+        reached = {name: flat.ancestors([node]) for name, node in outputs.items()}
+    return {name: runs for name, runs in reached.items() if not any(runs[node] for node in optimizers)}
+
+
+def _collected(flat: FlatGraph, raw: RawGraph) -> frozenset[int]:
+    edges = [flat.lookup(name) for name in raw.collections.get("update_ops", ())]
+    return frozenset(node_of(e) for e in edges if e is not None)
