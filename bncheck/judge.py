@@ -149,7 +149,9 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if any(fails(finding, settings.fail_on.value) for finding in findings):
         return Verdict.FAIL, ""
-    reason = _too_little(facts) if any_rule_ran else "none of the selected rules could run on what is at hand"
+    reason = _too_little(facts)
+    if not reason and not any_rule_ran:
+        reason = "none of the selected rules could run on what is at hand"
     return (Verdict.INCONCLUSIVE, reason) if reason else (Verdict.PASS, "")
 
 

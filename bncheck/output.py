@@ -33,7 +33,7 @@ def outputs(wanted: Sequence[str], default: str, folder: Path | None = None) -> 
     Raises UsageError for a format that is not offered, and where two outputs claim one place.
     """
     found = [_output(text, default, folder) for text in wanted]
-    claimed = any(o.path is None for o in found) or any("=" not in text for text in wanted)
+    claimed = any(o.path is None for o in found) or not all(map(_names_format, wanted))
     everything = found if claimed else [Output(format=default, path=None), *found]
     places = [o.path for o in everything]
     twice = next((place for place in places if places.count(place) > 1), "")
@@ -51,9 +51,14 @@ def check_format(name: str) -> str:
     raise UsageError(f"no format {name!r}: {hint}")
 
 
+def _names_format(text: str) -> bool:
+    name, equals, _ = text.partition("=")
+    return bool(equals and _WORD.fullmatch(name))
+
+
 def _output(text: str, default: str, folder: Path | None) -> Output:
-    name, equals, file = text.partition("=")
-    if equals and _WORD.fullmatch(name):
+    name, _, file = text.partition("=")
+    if _names_format(text):
         check_format(name)
     else:
         name, file = default, text

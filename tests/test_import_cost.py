@@ -1,0 +1,76 @@
+"""What an import or a static command loads: no TensorFlow ever, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_writer import write_bundle
+
+HEAVY = ("tensorflow", "keras", "tf_slim", "h5py", "rich", "numpy", "google.protobuf", "click", "jsonschema")
+NEVER = ("tensorflow", "keras", "tf_keras", "tf_slim", "ai_edge_litert", "sklearn", "jsonschema")
+
+
+def _loaded(code: str, *arguments: str) -> set[str]:
+    """Modules that a fresh interpreter has loaded after this code."""
+    report = "import sys, json; print('\\n' + json.dumps(sorted(sys.modules)))"
+    command = [sys.executable, "-c", f"{code}\n{report}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    names: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return set(names)
+
+
+def _command(*arguments: str) -> set[str]:
+    return _loaded("import sys\nfrom bncheck.cli import main\nmain(sys.argv[1:])", *arguments)
+
+
+def test_import_of_the_package_is_cheap() -> None:
+    """`import bncheck` loads nothing of weight, not even its own pipeline."""
+    loaded = _loaded("import bncheck; bncheck.__version__")
+    assert loaded.isdisjoint(HEAVY)
+    assert {m for m in loaded if m.startswith("bncheck.")} == set()
+
+
+def test_public_names_load_on_use() -> None:
+    """A name of the public API loads what it needs, and no TensorFlow."""
+    loaded = _loaded("import bncheck; [getattr(bncheck, name) for name in bncheck.__all__]")
+    assert "bncheck.check" in loaded
+    assert loaded.isdisjoint({*NEVER, "h5py", "rich", "click"})
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("inspect", "--help"), ("inspect", "graph", "-h")])
+def test_help_loads_no_numbers(arguments: tuple[str, ...]) -> None:
+    """Help needs click and nothing else of weight."""
+    assert _command(*arguments).isdisjoint({*NEVER, "h5py", "rich", "numpy", "google.protobuf"})
+
+
+@pytest.mark.parametrize("arguments", [("rules",), ("explain", "BN101"), ("doctor",), ("inspect", "model", "none")])
+def test_static_commands_load_no_tensorflow(arguments: tuple[str, ...]) -> None:
+    """No static command loads TensorFlow, nor h5py or rich where none is needed."""
+    assert _command(*arguments).isdisjoint({*NEVER, "h5py", "rich"})
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "sarif", "junit", "github", "markdown"])
+def test_inspection_loads_no_tensorflow(format_: str, tmp_path: Path) -> None:
+    """A checkpoint is judged and reported in each format without TensorFlow, h5py or rich."""
+    checkpoint = _checkpoint(tmp_path)
+    loaded = _command("inspect", "checkpoint", str(checkpoint), "--format", format_)
+    assert "bncheck.sources.checkpoint" in loaded
+    assert loaded.isdisjoint({*NEVER, "h5py", "rich", "flatbuffers"})
+
+
+def test_the_test_can_fail() -> None:
+    """What is imported is seen."""
+    assert "h5py" in _loaded("import h5py")
+    assert "numpy" in _loaded("import bncheck; bncheck.inspect_model")
+
+
+def _checkpoint(folder: Path) -> Path:
+    channels = np.arange(1, 5, dtype=np.float32)
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    write_bundle(folder / "model.ckpt-7", {f"conv/BatchNorm/{name}": channels for name in names})
+    return folder / "model.ckpt-7"
