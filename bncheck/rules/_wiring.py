@@ -43,11 +43,17 @@ def trained_on_batches(layer: Layer) -> bool:
 
 
 def to_be_wired(model: Facts) -> tuple[Layer, ...]:
-    """Layers whose updates the train op ought to run: trained, on batch statistics, and with updates."""
+    """Layers whose updates the train op ought to run: trained, on batch statistics, and with updates that it could run.
+
+    Updates collected in a loop cannot be waited for from outside: another fault (BN215).
+    """
     return tuple(
         layer
         for layer in model.layers
-        if layer.updates and has_statistics(layer) and trainers(layer) and trained_on_batches(layer)
+        if any(not (update.in_loop and update.collected_in_branch) for update in layer.updates)
+        and has_statistics(layer)
+        and trainers(layer)
+        and trained_on_batches(layer)
     )
 
 

@@ -13,6 +13,11 @@ from bncheck.rules._statistics import many
 from bncheck.rules._wiring import moved, quoted, run_by_training, still, to_be_wired, trainers
 from bncheck.testing import batch_norm, facts, graph_facts, unread, untouched, unwired, wired, with_graph
 
+_BY_HAND = (
+    " Yet the statistics of every layer have moved: someone runs the updates by hand (session.run(update_ops)), or they "
+    "were restored from another run."
+)
+
 
 @rule("BN201", "update-not-wired", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN215",))
 def check(model: Facts) -> Iterator[Evidence]:
@@ -72,7 +77,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         layers=tuple(layer.name for layer in layers),
         message=f"None of the {many(count, 'update op')} is run by the train op{'s' if len(ops) > 1 else ''} "
         f"{quoted(ops)}: nothing {'they depend' if len(ops) > 1 else 'it depends'} on writes a moving mean or "
-        f"variance. {_cause(model, layers, waiting)}{_values(layers)}",
+        f"variance. {_cause(model, layers, waiting)}{_BY_HAND if values else ''}",
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values or (values is None and waiting) else Confidence.HIGH,
         location=ops[0],
@@ -116,20 +121,6 @@ def _cause(model: Facts, layers: Sequence[Layer], waiting: Sequence[str]) -> str
     if model.graph is not None and not model.graph.update_collection:
         return "UPDATE_OPS is empty: Keras layers in a TF1 graph keep their updates to themselves."
     return "UPDATE_OPS does not hold them, so a train op under that collection misses them."
-
-
-def _values(layers: Sequence[Layer]) -> str:
-    count = still(layers)
-    if moved(layers):
-        return (
-            " Yet the statistics of every layer have moved: someone runs the updates by hand "
-            "(session.run(update_ops)), or they were restored from another run."
-        )
-    return (
-        f" Seen in the values too: the statistics of {count} of {many(len(layers), 'layer')} never moved."
-        if count
-        else ""
-    )
 
 
 def _fix(model: Facts, layers: Sequence[Layer]) -> str:

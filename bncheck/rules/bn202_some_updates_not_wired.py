@@ -80,15 +80,10 @@ def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Ev
     count = sum(len(layer.updates) for layer in bare)
     total = sum(len(layer.updates) for layer in layers)
     pattern, code = _pattern(bare, layers)
-    unmoved = still(bare)
-    seen = ""
-    if values:
-        seen = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
-    elif unmoved:
-        seen = f" Seen in the values too: the statistics of {unmoved} of the {len(bare)} never moved."
+    seen = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
     return Evidence(
         layers=tuple(layer.name for layer in bare),
-        message=f"The updates of {len(bare)} of {many(len(layers), 'layer')} are run by no train op. {pattern}{seen}",
+        message=f"The updates of {len(bare)} of {many(len(layers), 'layer')} are run by no train op. {pattern}{seen if values else ''}",
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values else Confidence.HIGH,
         location=bare[0].updates[0].name,
@@ -96,7 +91,7 @@ def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Ev
         measurements=(
             Measurement(name="update ops run by no train op", value=count, limit=0, unit="ops"),
             Measurement(name="update ops", value=total, unit="ops"),
-            Measurement(name="layers whose statistics never moved", value=unmoved, unit="layers"),
+            Measurement(name="layers whose statistics never moved", value=still(bare), unit="layers"),
         ),
     )
 
@@ -111,14 +106,14 @@ def _pattern(bare: Sequence[Layer], layers: Sequence[Layer]) -> tuple[str, str]:
         return f"They are all layers that {names} trains, under which no update hangs.", fixes.WIRE_PER_NETWORK
     if list(layers[first:]) == list(bare):
         early = (
-            f"In forward order the first {first} of {len(layers)} are wired, from `{bare[0].name}` on none is: "
-            "UPDATE_OPS was read before the rest was built."
+            f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when UPDATE_OPS "
+            "is read before the rest is built."
         )
         return early, fixes.WIRE_UPDATES
     if list(layers[: len(bare)]) == list(bare):
         replaced = (
-            f"In forward order only those from `{layers[len(bare)].name}` on are wired: the list was replaced, or "
-            "collected with a scope, where it should have grown."
+            f"In forward order only those from `{layers[len(bare)].name}` on are wired, as when the list is replaced, or "
+            "collected with a scope, where it should grow."
         )
         return replaced, fixes.WIRE_UPDATES
     return f"Not wired: {quoted(layer.name for layer in bare)}.", fixes.WIRE_UPDATES

@@ -13,6 +13,8 @@ from bncheck.rules._statistics import many
 from bncheck.rules._wiring import quoted, roles, together, trainers, training_sites
 from bncheck.testing import batch_norm, untouched, unwired, updates, wired, with_graph
 
+_MOVED = " Yet they have moved: restored from another run, or written in a way that was not followed."
+
 
 @rule("BN203", "no-update-op", severity=Severity.ERROR, needs=Needs.GRAPH)
 def check(model: Facts) -> Iterator[Evidence]:
@@ -68,7 +70,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         layers=tuple(layer.name for layer in layers),
         message=f"No op in the graph writes the moving {lacking} of {many(len(layers), 'layer')} that "
         f"{quoted(op for layer in layers for op in trainers(layer))} trains on batch statistics: "
-        f"{quoted(layer.name for layer in layers)}.{_values(values=values)}",
+        f"{quoted(layer.name for layer in layers)}.{_MOVED if values else ''}",
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.LOW if values else Confidence.MEDIUM if values is None else Confidence.HIGH,
         location=layers[0].mean.name,
@@ -92,14 +94,6 @@ def _lacking(layer: Layer) -> tuple[str, ...]:
 def _optimized(model: Facts, layer: Layer) -> bool:
     """Whether an optimizer writes the statistics: another fault (BN210)."""
     return model.graph is not None and any(vector.name in model.graph.optimized for vector in layer.statistics)
-
-
-def _values(*, values: bool | None) -> str:
-    if values is None:
-        return ""
-    if values:
-        return " Yet they have moved: restored from another run, or written in a way that was not followed."
-    return " Seen in the values too: they are exactly initial."
 
 
 def clean() -> tuple[Facts, ...]:

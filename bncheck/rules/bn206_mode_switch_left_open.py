@@ -99,8 +99,8 @@ def _left_open(found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evid
         reading = f"defaults to {found.default}, which selects the stored statistics"
     unmoved = still(layers)
     seen = (
-        f" The statistics of {unmoved} of these layers never moved: either it was never fed {found.train_when} in "
-        "training, and batch norm is only an affine, or what is stored is junk."
+        f" The statistics of {unmoved} of {many(len(layers), 'layer')} never moved: either it was never fed "
+        f"{found.train_when} in training, and batch norm is only an affine, or what is stored is junk."
         if unmoved
         else ""
     )
@@ -132,7 +132,7 @@ def _never_fed(model: Facts) -> Iterator[Evidence]:
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"`{found.predicate}` {default} and was never fed {found.train_when} in training: the train op runs "
-        f"the updates of all {many(len(layers), 'layer')}, gamma or beta moved, every statistic is exactly initial.",
+        f"the updates of {many(len(layers), 'layer')}, gamma or beta moved, every statistic is exactly initial.",
         severity=Severity.ERROR,
         confidence=Confidence.HIGH if found.default is not None else Confidence.MEDIUM,
         location=found.predicate,

@@ -66,12 +66,12 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     lost = [vector for layer in layers for vector in _omitted(graph, layer)]
     held = all(vector.presence is Presence.PRESENT for vector in lost)
-    writers = f"{quoted(saver.name for saver in graph.savers)} {'writes' if len(graph.savers) == 1 else 'write'}"
+    writers = quoted(saver.name for saver in graph.savers)
     also = " The checkpoint at hand holds them, so another Saver wrote it." if held else ""
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"{writers} the weights of {many(len(layers), 'layer')}, "
-        f"not {many(len(lost), 'statistic')} of theirs: {quoted(v.name for v in lost)}.{also}",
+        message=f"Of {many(len(layers), 'layer')} {writers} writes the weights "
+        f"and leaves out {many(len(lost), 'statistic')}: {quoted(v.name for v in lost)}.{also}",
         severity=Severity.WARNING if held else Severity.ERROR,
         confidence=Confidence.MEDIUM if held else Confidence.HIGH,
         location=graph.savers[0].name,

@@ -20,6 +20,9 @@ net = slim.batch_norm(net, data_format="NCHW")                      # TF-slim
 net = tf.layers.batch_normalization(net, axis=1)                    # tf.layers, channels first
 x = tf.keras.layers.BatchNormalization(axis=1)(x)                   # Keras, channels first; -1 is channels last"""
 
+_RANKS = {"Conv1D": 3, "Conv2D": 4, "DepthwiseConv2dNative": 4, "Conv2DBackpropInput": 4, "Conv3D": 5}
+"""Of a convolution's output, where the site's own rank is not known."""
+
 
 @rule("BN217", "axis-mismatch", severity=Severity.ERROR, needs=Needs.SITES)
 def check(model: Facts) -> Iterator[Evidence]:
@@ -57,39 +60,50 @@ def check(model: Facts) -> Iterator[Evidence]:
     keras#1921, keras#5328, DefogGAN#1, seld-dcase2021#8, dcase2018_baseline#18. Failure mode E07.
     """
     differing = [(layer, site) for layer in model.layers for site in layer.sites if _differ(site)]
-    certain = [(layer, s) for layer, s in differing if _contradicts(layer, s)]
+    certain = [(layer, s) for layer, s in differing if _contradicts(model, layer, s)]
     possible = [(layer, s) for layer, s in differing if (layer, s) not in certain]
     if certain:
-        yield _evidence(certain, Severity.ERROR, Confidence.HIGH)
+        yield _evidence(model, certain, Severity.ERROR, Confidence.HIGH)
     if possible:
-        yield _evidence(possible, Severity.INFO, Confidence.LOW)
+        yield _evidence(model, possible, Severity.INFO, Confidence.LOW)
 
 
 def _differ(site: Site) -> bool:
     """Whether both axes are known, comparable and different."""
     if site.linear is None or "Conv" not in site.linear.op or site.axis is None or site.linear_axis is None:
         return False
-    if site.rank is None:
+    rank = site.rank or _RANKS.get(site.linear.op)
+    if rank is None:
         return (site.axis < 0) == (site.linear_axis < 0) and site.axis != site.linear_axis
-    return site.axis % site.rank != site.linear_axis % site.rank
+    return site.axis % rank != site.linear_axis % rank
 
 
-def _filters(site: Site) -> int | None:
-    if site.linear is None or site.linear.channel_max is None:
+def _filters(model: Facts, site: Site) -> int | None:
+    """Output channels of the convolution, from its kernel's values, else from the shape that the graph declares."""
+    if site.linear is None:
         return None
-    return int(site.linear.channel_max.size)
+    if site.linear.channel_max is not None:
+        return int(site.linear.channel_max.size)
+    shape = model.graph.variables.get(site.linear.kernel) if model.graph is not None else None
+    if not shape or min(shape) <= 0:
+        return None
+    if site.linear.op.startswith("Depthwise"):
+        return shape[-2] * shape[-1]
+    return shape[-1] if site.linear.op in ("Conv2D", "Conv3D") else None
 
 
-def _contradicts(layer: Layer, site: Site) -> bool:
-    filters = _filters(site)
+def _contradicts(model: Facts, layer: Layer, site: Site) -> bool:
+    filters = _filters(model, site)
     return filters is not None and layer.channels is not None and filters != layer.channels
 
 
-def _evidence(found: Sequence[tuple[Layer, Site]], severity: Severity, confidence: Confidence) -> Evidence:
+def _evidence(
+    model: Facts, found: Sequence[tuple[Layer, Site]], severity: Severity, confidence: Confidence
+) -> Evidence:
     layer, site = found[0]
     layers = tuple(dict.fromkeys(x.name for x, _ in found))
     operator = site.linear.name if site.linear is not None else ""
-    filters = _filters(site)
+    filters = _filters(model, site)
     counts = (
         f"`{layer.name}` has {layer.channels} channels and {quoted([operator])} {filters} filters"
         if severity is Severity.ERROR

@@ -58,8 +58,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         biases = [site.bias for layer in layers for site in layer.sites if site.bias]
         yield Evidence(
             layers=tuple(layer.name for layer in layers),
-            message=f"A bias is added right before {len(layers)} of {many(len(model.layers), 'layer')}, which subtract "
-            f"it again with the mean: {quoted(biases)}.",
+            message=f"A bias is added right before {len(layers)} of {many(len(model.layers), 'layer')}, where "
+            f"the mean takes it out again: {quoted(biases)}.",
             location=biases[0],
             fix=fixes.training_code(NO_BIAS, note="saves parameters, no more"),
             measurements=(Measurement(name="redundant biases", value=len(set(biases)), limit=0, unit="variables"),),
