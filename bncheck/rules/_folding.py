@@ -25,22 +25,21 @@ class FoldedRanges:
     with_kernel: bool
 
     @property
-    def alive_median(self) -> float:
-        """Median over living channels whose range is not zero; 0 where there is none."""
-        alive = self.ranges[~self.dead & (self.ranges > 0)]
-        return float(np.median(alive)) if alive.size else 0.0
+    def alive(self) -> PerChannel:
+        """Ranges of living channels that are not zero."""
+        return self.ranges[~self.dead & (self.ranges > 0)]
 
     @property
     def alive_spread(self) -> float:
         """Largest over median of the living channels; 0 where there is none."""
-        alive = self.ranges[~self.dead & (self.ranges > 0)]
-        return float(alive.max() / np.median(alive)) if alive.size else 0.0
+        return spread(self.alive)
 
     @property
     def dead_ratio(self) -> float:
         """Largest range of a dead channel over the median of the living; 0 where there is none of either."""
-        largest = float(np.max(self.ranges[self.dead], initial=0.0))
-        return largest / self.alive_median if self.alive_median > 0 else 0.0
+        largest = np.max(self.ranges[self.dead], initial=0.0)
+        with np.errstate(over="ignore"):
+            return float(largest / np.median(self.alive)) if self.alive.size else 0.0
 
 
 def folded_ranges(layer: Layer) -> FoldedRanges | None:
@@ -50,10 +49,20 @@ def folded_ranges(layer: Layer) -> FoldedRanges | None:
         return None
     kernel = None if layer.linear is None else layer.linear.channel_max
     fits = kernel is not None and kernel.shape == scale.shape and bool(np.all(np.isfinite(kernel)))
-    ranges = scale * kernel if kernel is not None and fits else scale
+    with np.errstate(over="ignore"):
+        ranges = scale * kernel if kernel is not None and fits else scale
+    if not np.all(np.isfinite(ranges)):
+        return None
     return FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=fits)
 
 
 def levels(spread: float, bits: int = BITS) -> float:
     """Levels of one sign that a channel keeps whose range is 1 / spread of the largest: 2**(bits - 1) / spread."""
     return float(2 ** (bits - 1) / spread)
+
+
+def spread(ranges: PerChannel) -> float:
+    """Largest over median of the finite ranges above zero (METRICS, "folded range spread"); 0 where there is none."""
+    used = ranges[np.isfinite(ranges) & (ranges > 0)]
+    with np.errstate(over="ignore"):
+        return float(used.max() / np.median(used)) if used.size else 0.0

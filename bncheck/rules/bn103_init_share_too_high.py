@@ -11,6 +11,7 @@ from bncheck.model import Facts, Layer, RunFacts
 from bncheck.rules._init_share import InitShare, counted_share, init_shares, share_bound, shrink
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, listing, many, names, never_moved, percent, values_of
+from bncheck.rules.fixes import indented, repair, training_code
 from bncheck.testing import batch_norm, facts
 
 MUCH = 0.25
@@ -22,6 +23,8 @@ SHRINK_MUCH, SHRINK_SOME = 2.0, 1.2
 1.9, to 78.3 % at 3.5 and to chance at 18."""
 UNREAD_MUCH, UNREAD_SOME = 0.5, 0.05
 """The same for the share alone, where the values were not read."""
+DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
+"""Decays to recommend from."""
 NOTICED = 0.01
 """Part from which a layer is named as one that shrinks."""
 MANY_CHANNELS = 64
@@ -64,7 +67,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Lower the decay for runs of this length: less than 1 % is left after 44 updates at 0.9, 459 at 0.99, 4,603 at
     0.999, 15,349 at 0.9997.
 
-        with slim.arg_scope([slim.batch_norm], decay=0.99):      # tf.layers, Keras: momentum=0.99
+        with slim.arg_scope([slim.batch_norm], decay=0.95):      # tf.layers, Keras: momentum=0.95
             logits, _ = model(images)
 
     This checkpoint, without data (exact where decay and count are known), or better with:
@@ -83,7 +86,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     factor = shrink(seen.effect for seen in known if seen.effect is not None)
     bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
     if bad:
-        yield _evidence(model.run, bad, len(judged), factor)
+        yield _evidence(model, bad, len(judged), factor)
     elif bound is not None and all(counted_share(layer, model.run) is None for layer in judged):
         yield from _unknown(judged, bound)
 
@@ -104,8 +107,26 @@ def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | N
     return None
 
 
+def shorter_decay(updates: int) -> float:
+    """The largest decay in use that leaves less than 0.01 % after so many updates; 0.9 where none does."""
+    return max((decay for decay in DECAYS if decay**updates < 1e-4), default=0.9)
+
+
+def _fix(model: Facts) -> str:
+    """A decay for runs of this length, and how to save this checkpoint with and without data."""
+    decay = shorter_decay(model.run.updates or 0)
+    code = f"slim.batch_norm(net, decay={decay:g})    # tf.layers, Keras: momentum={decay:g}"
+    again = f"{training_code(code, note='a decay that forgets its initial value in a run of this length')}\n"
+    command = repair(model)
+    debias = command.replace("--data images/", "--debias")
+    return (
+        f"{again}This checkpoint, without data (exact if decay and count are), or better with images:\n"
+        f"{indented(debias)}\n{indented(command)}"
+    )
+
+
 def _evidence(
-    run: RunFacts, bad: list[tuple[InitShare, tuple[Severity, Confidence]]], judged: int, factor: float
+    model: Facts, bad: list[tuple[InitShare, tuple[Severity, Confidence]]], judged: int, factor: float
 ) -> Evidence:
     order = [Severity.ERROR, Severity.WARNING]
     standing = min((found for _, found in bad), key=lambda found: order.index(found[0]))
@@ -116,7 +137,7 @@ def _evidence(
     effect = "the values themselves were not read"
     found = [
         Measurement(name="init share", value=share, limit=UNREAD_MUCH if worst.median is None else MUCH),
-        Measurement(name="updates", value=run.updates or 0),
+        Measurement(name="updates", value=model.run.updates or 0),
         Measurement(name="decay", value=worst.layer.decay or 0.0),
     ]
     if worst.median is not None and worst.worst is not None:
@@ -129,13 +150,14 @@ def _evidence(
     return Evidence(
         layers=layers,
         message=(
-            f"{percent(share)} of the statistics is still the initial value after {many(run.updates or 0, 'update')} "
+            f"{percent(share)} of the statistics is still the initial value after {many(model.run.updates or 0, 'update')} "
             f"with decay {worst.layer.decay:g}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
             f"{listing(layers)}.{doubt}"
         ),
         severity=standing[0],
         confidence=standing[1],
         location=worst.layer.variance.name,
+        fix=_fix(model),
         measurements=tuple(found),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
-from bncheck.model import Facts, Layer
+from bncheck.model import Facts, Layer, PerChannel, Vector
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names, values_of
 from bncheck.testing import batch_norm, facts
@@ -81,18 +81,24 @@ def check(model: Facts) -> Iterator[Evidence]:
             )
 
 
+def _ordinary(vector: Vector) -> PerChannel | None:
+    """Values of ordinary size and without NaN, else None."""
+    values = values_of(vector)
+    return values if values is not None and bool(np.all(np.abs(values) < OVERSHOT)) else None
+
+
 def _wide(layer: Layer) -> bool:
-    values = values_of(layer.variance)
-    return values is not None and values.size >= CHANNELS and bool(np.all(np.abs(values) < OVERSHOT))
+    variance = _ordinary(layer.variance)
+    return variance is not None and variance.size >= CHANNELS
 
 
 def _variance_elsewhere(layer: Layer) -> str:
     """The vector that could be the variance of a layer whose "variance" is none; empty if that looks like one."""
-    variance = values_of(layer.variance)
+    variance = _ordinary(layer.variance)
     if variance is None or float((variance < 0).mean()) < NEGATIVE:
         return ""
     for vector in (layer.mean, layer.beta):
-        values = values_of(vector)
+        values = _ordinary(vector)
         if values is not None and values.shape == variance.shape and values.min() > 0 and np.ptp(values) > 0:
             return vector.role.value
     return ""
@@ -100,7 +106,7 @@ def _variance_elsewhere(layer: Layer) -> str:
 
 def _gamma_in_beta(layer: Layer) -> bool:
     """Whether gamma is centred at 0 with both signs while beta is positive throughout, around 1."""
-    gamma, beta = values_of(layer.gamma), values_of(layer.beta)
+    gamma, beta = _ordinary(layer.gamma), _ordinary(layer.beta)
     if gamma is None or beta is None or gamma.shape != beta.shape:
         return False
     centred = abs(gamma.mean()) < 0.25 * gamma.std() and min((gamma < 0).mean(), (gamma > 0).mean()) > 0.25

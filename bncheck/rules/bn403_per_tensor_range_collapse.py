@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, FoldedOperator, Linear, LiteFacts
-from bncheck.rules._folding import BITS, FoldedRanges, folded_ranges, levels
+from bncheck.rules._folding import BITS, FoldedRanges, folded_ranges, levels, spread
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
 from bncheck.testing import batch_norm, facts
@@ -103,8 +103,7 @@ def _spread(op: FoldedOperator) -> float:
     """Largest over median channel of an integer kernel that has a single scale; 0 for any other kernel."""
     if op.channel_max is None or op.weight_scales is None or op.weight_scales.size != 1 or op.channel_max.size < 2:
         return 0.0
-    used = op.channel_max[op.channel_max > 0]
-    return float(used.max() / np.median(used)) if used.size else 0.0
+    return spread(op.channel_max)
 
 
 def _kernel(*channel_max: float) -> Linear:

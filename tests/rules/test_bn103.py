@@ -7,7 +7,7 @@ import pytest
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, RunFacts
-from bncheck.rules.bn103_init_share_too_high import check
+from bncheck.rules.bn103_init_share_too_high import check, shorter_decay
 from bncheck.testing import batch_norm, facts, unread, untouched
 
 
@@ -138,3 +138,17 @@ def test_nothing_known_and_spread_out() -> None:
     """Large variances that do not crowd above the smallest are those of unscaled inputs: silence."""
     variance = np.geomspace(0.8, 4000, 200)
     assert found(facts(batch_norm("bn", variance=variance, channels=200), run=run(None))) == []
+
+
+@pytest.mark.parametrize(("updates", "decay"), [(300, 0.95), (1000, 0.99), (10_000, 0.999), (10, 0.9), (10**6, 0.9997)])
+def test_decay_that_is_recommended(updates: int, decay: float) -> None:
+    """It leaves less than 0.01 % in a run of that length, and is not the one that just failed."""
+    assert shorter_decay(updates) == decay
+
+
+def test_fix_names_this_checkpoint() -> None:
+    """The remedy is written for this run: another decay, and both commands with the path."""
+    (evidence,) = found(facts(batch_norm("bn", variance=diluted([0.02] * 4, 0.99, 300), decay=0.99), run=run(300)))
+    assert "decay=0.95" in evidence.fix
+    assert "bncheck repair model.ckpt -o fixed.ckpt --debias" in evidence.fix
+    assert "bncheck repair model.ckpt -o fixed.ckpt --data images/" in evidence.fix
