@@ -25,6 +25,14 @@ class Story:
         return min((f.severity for f in (self.cause, *self.explained)), key=SEVERITIES.index)
 
 
+def standing(story: Story) -> str:
+    """The severity of the cause, and that of what it explains where that is worse: "warning behind an error"."""
+    own, worst = story.cause.severity, story.severity
+    if own is worst:
+        return own.value
+    return f"{own.value} behind {'a' if worst is Severity.WARNING else 'an'} {worst.value}"
+
+
 def stories(report: Report) -> tuple[Story, ...]:
     """The findings of a report, each in exactly one story, the worst story first."""
     told: dict[int, list[Finding]] = {}

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from report_example import HOSTILE, assert_golden, example, hostile
 
-from bncheck.finding import Report, Verdict
+from bncheck.finding import Report, Severity, Verdict
 from bncheck.report import text
 from bncheck.report._layout import cells, cut, pad, wrap
 
@@ -204,3 +204,12 @@ def test_cells_of_wide_and_combining_characters() -> None:
     """Wide characters take two cells, combining ones none; cutting always advances."""
     assert (cells("层a"), cells("e\u0301"), pad("层", 4), pad("a", 3, right=True)) == (3, 1, "层  ", "  a")
     assert cut("层", 1) == "层"
+
+
+def test_warning_behind_an_error_is_said_to_be_one() -> None:
+    """A cause that is milder than what it explains is headed by both."""
+    report = example()
+    findings = tuple(replace(f, severity=Severity.WARNING) if f.code == "BN201" else f for f in report.findings)
+    shown = _render(replace(report, findings=findings))
+    assert "BN201 update-not-wired · warning behind an error · 3 of 3 layers" in shown
+    assert "(BN101 never-moved, error)" in shown
