@@ -150,8 +150,8 @@ def _evidence(
     return Evidence(
         layers=layers,
         message=(
-            f"{percent(share)} of the statistics is still the initial value after {many(model.run.updates or 0, 'update')} "
-            f"with decay {worst.layer.decay:g}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
+            f"{percent(share)} of the statistics is still the initial value after "
+            f"{many(model.run.updates or 0, 'update')} with decay {worst.layer.decay:g}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
             f"{listing(layers)}.{doubt}"
         ),
         severity=standing[0],

@@ -21,6 +21,7 @@ from bncheck.rules.failure_modes import (
 )
 
 DESIGN = Path(__file__).parents[2].parent / "shared" / "DESIGN.md"
+README = Path(__file__).parents[2] / "README.md"
 CATALOG = DESIGN.parent / "FAILURE_MODES.md"
 
 
@@ -75,6 +76,14 @@ def test_table() -> None:
     here = {rule.code for rule in RULES}
     for code, star in re.findall(r"(BN\d{3})(\*?)", "\n".join(row for row in rows if " | BN" in row)):
         assert bool(star) is (code not in here)
+
+
+def test_readme_is_up_to_date() -> None:
+    """The README's table is the one that is rendered from the mapping."""
+    text = README.read_text(encoding="utf-8")
+    if TABLE_BEGINS not in text:
+        pytest.skip("the README does not show the table")
+    assert with_table(text) == text
 
 
 def test_renewing_a_readme() -> None:
