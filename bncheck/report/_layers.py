@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.finding import Report
 from bncheck.model import Layer, Presence, Vector
 from bncheck.report._escape import visible
-from bncheck.report._layout import Line, cells, cut, pad
+from bncheck.report._layout import Line, cells, pad, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def modes(layer: Layer) -> str:
 
 
 def layer_table(report: Report, width: int) -> Iterator[Line]:
-    """A table of all layers; a name too long for its column goes on in the next line, nothing is left out."""
+    """A table of all layers; a name too long for its column has a line of its own, nothing is left out."""
     head = ("layer", "ch", "mode", "decay", "share", "moved", "mean", "variance")
     rows = [_row(layer, report.target.updates) for layer in report.layers]
     used = [n for n in range(8) if n == 0 or any(row[n] for row in rows)]
@@ -57,13 +57,11 @@ def layer_table(report: Report, width: int) -> Iterator[Line]:
     widths[0] = min(widths[0], max(16, width - sum(widths[n] + 2 for n in used[1:])))
     yield (("  ".join(pad(head[n], widths[n]) for n in used).rstrip(), "label"),)
     for row in rows:
-        first = cut(row[0], widths[0])
-        yield (("  ".join([pad(first, widths[0]), *(pad(row[n], widths[n]) for n in used[1:])]), ""),)
-        rest = row[0][len(first) :]
-        while rest:
-            piece = cut(rest, widths[0] - 2)
-            yield (("  " + piece, ""),)
-            rest = rest[len(piece) :]
+        name = row[0]
+        if cells(name) > widths[0]:
+            yield from (((line, ""),) for line in wrap(name, width))
+            name = ""
+        yield (("  ".join([pad(name, widths[0]), *(pad(row[n], widths[n]) for n in used[1:])]), ""),)
 
 
 def _row(layer: Layer, updates: int | None) -> tuple[str, ...]:
@@ -85,9 +83,13 @@ def _span(vector: Vector) -> str:
     found = value_range(vector)
     if found is not None:
         broken = f" +{found.non_finite} not finite" if found.non_finite else ""
-        return f"{found.smallest:.2g}..{found.largest:.2g}{broken}"
+        return f"{_short(found.smallest)}..{_short(found.largest)}{broken}"
     if vector.presence is Presence.PRESENT:
         return "not finite"
     if vector.constant is not None:
         return f"all {vector.constant:g}"
     return str(vector.presence.value)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.2g}"

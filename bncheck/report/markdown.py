@@ -8,7 +8,7 @@ from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
-from bncheck.report._story import SEVERITIES, Story, counts, stories
+from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 
 LAYERS_NAMED = 20
 
@@ -63,7 +63,7 @@ def _section(report: Report) -> Iterator[str]:
 def _story(story: Story, report: Report) -> Iterator[str]:
     cause = story.cause
     of = f" · {len(cause.layers)} of {len(report.layers)} layers" if cause.layers and report.layers else ""
-    yield f"### {_SIGN[story.severity]} {cause.code} {cause.slug} · {cause.severity.value}{of}"
+    yield f"### {_SIGN[story.severity]} {cause.code} {cause.slug} · {standing(story)}{of}"
     yield ""
     yield markdown_prose(cause.message)
     for finding in story.explained:

@@ -10,7 +10,7 @@ from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._escape import visible, visible_lines
 from bncheck.report._layers import init_share, layer_table
 from bncheck.report._layout import Line, cells, columns, cut, pad, wrap, write_lines
-from bncheck.report._story import SEVERITIES, Story, counts, stories
+from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
@@ -83,7 +83,7 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
 
 def _story(story: Story, report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
     cause = story.cause
-    yield from _title(cause, report, width)
+    yield from _title(story, report, width)
     yield from _indented(visible(cause.message), width, 2)
     for finding in story.explained:
         severity = "" if finding.severity is cause.severity else f", {finding.severity.value}"
@@ -100,15 +100,16 @@ def _story(story: Story, report: Report, width: int, *, verbose: bool) -> Iterat
     yield from _fix(cause, width, verbose=verbose)
 
 
-def _title(finding: Finding, report: Report, width: int) -> Iterator[Line]:
+def _title(story: Story, report: Report, width: int) -> Iterator[Line]:
+    finding = story.cause
     rest = _of_layers(finding, report)
     doubt = "" if finding.confidence.value == "high" else f" · {finding.confidence.value} confidence"
-    name, severity = f"{finding.code} {finding.slug}", finding.severity.value
+    name, severity, style = f"{finding.code} {finding.slug}", standing(story), story.severity.value
     if cells(f"{name} · {severity}{rest}{doubt}") <= width:
-        yield (name, "label"), (" · ", ""), (severity, severity), (rest + doubt, "")
+        yield (name, "label"), (" · ", ""), (severity, style), (rest + doubt, "")
         return
     yield ((name, "label"),)
-    yield ("  ", ""), (severity, severity), (rest, "")
+    yield ("  ", ""), (severity, style), (rest, "")
     if doubt:
         yield from _indented(doubt.removeprefix(" · "), width, 2)
 
@@ -185,14 +186,13 @@ def _fix_lines(fix: str, width: int) -> Iterator[tuple[str, str]]:
 
 def _one_line(story: Story, report: Report, width: int) -> Iterator[Line]:
     cause = story.cause
-    head = f"{cause.code} {cause.slug} · {story.severity.value}{_of_layers(cause, report)}: "
+    head = f"{cause.code} {cause.slug} · {standing(story)}{_of_layers(cause, report)}: "
     first, *rest = wrap(head + visible(cause.message), width - 2)
     style = story.severity.value
     yield (first[: len(cause.code)], style), (first[len(cause.code) :], "")
-    for line in rest[:2]:
+    shown = [rest[0], cut(rest[1], width - 6) + " ..."] if rest[2:] else rest
+    for line in shown:
         yield (("  " + line, ""),)
-    if rest[2:]:
-        yield (("  ...", "dim"),)
 
 
 def _verbose_parts(report: Report, width: int) -> Iterator[Line]:
