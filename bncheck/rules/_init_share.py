@@ -33,10 +33,13 @@ def updates_a_step(layer: Layer) -> int:
 def counted_share(layer: Layer, run: RunFacts) -> float | None:
     """decay**n: the weight that the variance's initial value still has by the counters; None where one is unknown.
 
-    Source: METRICS, "init share". 0 where the variance is zero-debiased, for then nothing of it is left.
+    Source: METRICS, "init share". 0 where the variance is zero-debiased, for then nothing of it is left; unknown where
+    the decay rises over the run, as `ExponentialMovingAverage(decay, num_updates)` does it.
     """
     if layer.debias is not None and layer.debias.variance:
         return 0.0
+    if layer.decay_from != "--decay" and any(u.decay_rises for u in layer.updates if u.role is Role.VARIANCE):
+        return None
     if layer.decay is None or run.updates is None or not 0 <= layer.decay <= 1 or run.updates <= 0:
         return None
     return float(layer.decay ** (run.updates * updates_a_step(layer)))

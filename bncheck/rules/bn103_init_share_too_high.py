@@ -151,7 +151,8 @@ def _evidence(
         layers=layers,
         message=(
             f"{percent(share)} of the statistics is still the initial value after "
-            f"{many(model.run.updates or 0, 'update')} with decay {worst.layer.decay:g}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
+            f"{many(model.run.updates or 0, 'update')} with decay {worst.layer.decay:g}; {effect}. "
+            f"{len(layers)} of {many(judged, 'layer')}: "
             f"{listing(layers)}.{doubt}"
         ),
         severity=standing[0],
