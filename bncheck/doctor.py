@@ -27,7 +27,6 @@ PACKAGES = (
     Package(distribution="protobuf", module="google.protobuf", use="checkpoints, MetaGraphs, SavedModels"),
     Package(distribution="google-crc32c", module="google_crc32c", use="checksums of checkpoints"),
     Package(distribution="h5py", module="h5py", use="Keras files"),
-    Package(distribution="flatbuffers", module="flatbuffers", use="TFLite files"),
     Package(distribution="click", module="click", use="command line"),
     Package(distribution="rich", module="rich", use="colour on a terminal"),
     Package(

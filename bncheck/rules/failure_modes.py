@@ -245,10 +245,6 @@ FAILURE_MODES: tuple[FailureMode, ...] = (
 )
 
 
-TABLE_BEGINS, TABLE_ENDS = "<!-- failure modes -->", "<!-- /failure modes -->"
-"""Lines of the README between which the table stands."""
-
-
 def markdown_table() -> str:
     """The table of the README: a row for each family and mode, with codes or the reason why there is none.
 
@@ -265,12 +261,3 @@ def markdown_table() -> str:
                 codes = ", ".join(code if code in at_work else f"{code}*" for code in mode.codes)
                 lines.append(f"| {mode.id} | {mode.title} | {codes or mode.reason} |")
     return "\n".join(lines) + "\n"
-
-
-def with_table(readme: str) -> str:
-    """`readme` with the table between its two markers renewed. Raises ValueError where a marker is absent."""
-    before, begins, rest = readme.partition(TABLE_BEGINS)
-    _, ends, after = rest.partition(TABLE_ENDS)
-    if not (begins and ends):
-        raise ValueError(f"the text has no {TABLE_BEGINS} followed by {TABLE_ENDS}: put both where the table belongs")
-    return f"{before}{begins}\n\n{markdown_table()}\n{ends}{after}"

@@ -13,15 +13,11 @@ from bncheck.rules.failure_modes import (
     CODES,
     FAILURE_MODES,
     FAMILIES,
-    TABLE_BEGINS,
-    TABLE_ENDS,
     FailureMode,
     markdown_table,
-    with_table,
 )
 
 DESIGN = Path(__file__).parents[2].parent / "shared" / "DESIGN.md"
-README = Path(__file__).parents[2] / "README.md"
 CATALOG = DESIGN.parent / "FAILURE_MODES.md"
 
 
@@ -76,23 +72,3 @@ def test_table() -> None:
     here = {rule.code for rule in RULES}
     for code, star in re.findall(r"(BN\d{3})(\*?)", "\n".join(row for row in rows if " | BN" in row)):
         assert bool(star) is (code not in here)
-
-
-def test_readme_is_up_to_date() -> None:
-    """The README's table is the one that is rendered from the mapping."""
-    text = README.read_text(encoding="utf-8")
-    if TABLE_BEGINS not in text:
-        pytest.skip("the README does not show the table")
-    assert with_table(text) == text
-
-
-def test_renewing_a_readme() -> None:
-    """Only what stands between the markers changes, and doing it twice changes nothing."""
-    readme = f"# bncheck\n\n{TABLE_BEGINS}\noutdated\n{TABLE_ENDS}\nrest\n"
-    renewed = with_table(readme)
-    assert renewed.startswith(f"# bncheck\n\n{TABLE_BEGINS}\n")
-    assert renewed.endswith(f"{TABLE_ENDS}\nrest\n")
-    assert "outdated" not in renewed
-    assert with_table(renewed) == renewed
-    with pytest.raises(ValueError, match="put both where the table belongs"):
-        with_table("no markers")
