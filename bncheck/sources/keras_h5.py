@@ -23,6 +23,9 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_TENSOR_BYTES = 1 << 32
 """Largest tensor that is read into memory."""
 
+MAX_SPARE_CHUNK = 1 << 24
+"""Largest chunk of a dataset that is smaller than it: chunks are unpacked as a whole."""
+
 MAX_OBJECTS = 200_000
 """Groups and datasets walked in one file."""
 
@@ -277,14 +280,12 @@ def _check_size(file: H5File, dataset: Any, where: str) -> None:
         stored = int(dataset.id.get_storage_size())
         filtered = dataset.id.get_create_plist().get_nfilters() > 0
         chunk = int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
-    if max(declared, chunk) > MAX_TENSOR_BYTES:
-        raise TooLarge(
-            file.path, f"{where} declares {max(declared, chunk):,} bytes; bncheck reads at most {MAX_TENSOR_BYTES:,}"
-        )
+    if declared > MAX_TENSOR_BYTES:
+        raise TooLarge(file.path, f"{where} declares {declared:,} bytes; bncheck reads at most {MAX_TENSOR_BYTES:,}")
+    if chunk > max(declared, MAX_SPARE_CHUNK):
+        raise TooLarge(file.path, f"{where} declares chunks of {chunk:,} bytes for {declared:,}")
     if filtered and declared > MAX_EXPANSION * stored:
-        raise TooLarge(
-            file.path, f"{where} declares {declared:,} bytes but stores {stored:,}: no compression gives that"
-        )
+        raise TooLarge(file.path, f"{where} declares {declared:,} bytes but stores no more than {stored:,}")
     if not filtered and declared > stored:
         raise Malformed(file.path, f"{where} declares {declared:,} bytes but stores only {stored:,}")
 

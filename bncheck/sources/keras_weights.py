@@ -204,7 +204,9 @@ def _places(state: _Placing, layers: Sequence[Entry], container: str) -> list[tu
     else:
         by_class: dict[str, list[Entry]] = {}
         for layer in layers:
-            by_class.setdefault(snake_case(layer.class_name), []).append(layer)
+            base = snake_case(layer.class_name)
+            private = f"private{base}"  # tf.keras calls groups of classes with an underscore so
+            by_class.setdefault(private if private in present else base, []).append(layer)
         pairs = [
             pair
             for base, alike in by_class.items()
@@ -267,5 +269,4 @@ def snake_case(class_name: str) -> str:
     """`keras.saving`'s name for a class: "Conv2DTranspose" -> "conv2d_transpose", "ReLU" -> "re_lu"."""
     name = re.sub(r"\W+", "", class_name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-    return f"private{name}" if name.startswith("_") else name
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
