@@ -237,9 +237,10 @@ def explain(code: str, format_: str) -> None:
     """Print the page of a rule, by its code or name."""
     from bncheck import explain as pages  # noqa: PLC0415 - start-up
     from bncheck.output import emit  # noqa: PLC0415 - start-up
+    from bncheck.report._layout import columns  # noqa: PLC0415 - start-up
 
     rule = pages.find_rule(code)
-    text = pages.markdown_page(rule) if format_ == "markdown" else pages.page(rule)
+    text = pages.markdown_page(rule) if format_ == "markdown" else pages.page(rule, columns(sys.stdout))
     emit(None, lambda stream: _write(text, stream))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bncheck.errors import UsageError
 from bncheck.finding import RuleInfo
+from bncheck.report._layout import wrap
 from bncheck.rules import RULES
 from bncheck.rules._rule import HEADINGS, Needs, Rule
 
@@ -18,6 +19,9 @@ _NEEDS = {
     Needs.LITE: "TFLite file",
     Needs.REFERENCE: "--reference",
 }
+
+
+_VERBATIM = ("- ", "* ", "| ", "|-")
 
 
 def find_rule(name: str, rules: Sequence[Rule] = RULES) -> Rule:
@@ -35,14 +39,27 @@ def find_rule(name: str, rules: Sequence[Rule] = RULES) -> Rule:
     raise UsageError(f"no rule {wanted!r}: " + (f"did you mean {meant}?" if meant else "`bncheck rules` lists them"))
 
 
-def page(rule: Rule) -> str:
-    """The rule's page as plain text."""
+def page(rule: Rule, width: int = 80) -> str:
+    """The rule's page as plain text: prose wrapped to `width` columns, code and tables as they are."""
     info = rule.info
-    lines = [f"{info.code} {info.slug}", info.title, "", _standing(rule)]
+    lines = [f"{info.code} {info.slug}", *wrap(info.title, width), "", *wrap(_standing(rule), width)]
     for heading in (h for h in HEADINGS if info.sections.get(h)):
-        body = (f"  {line}".rstrip() for line in info.sections[heading].splitlines())
-        lines += ["", heading, *body]
+        body = [f"  {line}".rstrip() for line in _reflowed(info.sections[heading], width - 2)]
+        lines += ["", heading, *body[:-1]]
     return "\n".join(lines) + "\n"
+
+
+def _reflowed(text: str, width: int) -> Iterator[str]:
+    """Lines of a section, and an empty one; what is indented, a list entry or a table's row stays as it is."""
+    prose: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        if line and not line[0].isspace() and not line.startswith(_VERBATIM):
+            prose.append(line)
+            continue
+        if prose:
+            yield from wrap(" ".join(prose), width)
+            prose = []
+        yield line
 
 
 def markdown_page(rule: Rule) -> str:

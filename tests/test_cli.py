@@ -281,6 +281,18 @@ def test_explain(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n{heading}\n" in shown
 
 
+def test_explain_fits_the_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prose is wrapped, code is not, and no word is lost."""
+    pages = []
+    for width in ("60", "110"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert _run("explain", "BN201") == 0
+        pages.append(capsys.readouterr().out)
+    assert max(len(line) for line in pages[0].splitlines() if not line.startswith("   ")) <= 60
+    assert pages[0].split() == pages[1].split()
+    assert "\n      with tf.control_dependencies(update_ops):\n          train_op = " in pages[0]
+
+
 @pytest.mark.parametrize(("name", "near"), [("BN1001", "BN101"), ("nevermoved", "never-moved"), ("BN4", "BN403")])
 def test_explain_unknown(name: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No such rule: exit code 2 and the nearest ones."""

@@ -25,7 +25,7 @@ BELOW = {
     "judge": {"model", "finding", "config", "suppress", "not_checked", "rules"},
     "check": {"errors", "model", "finding", "config", "not_checked", "judge", "recognise", "sources"},
     "report": {"model", "finding", ""},
-    "explain": {"errors", "finding", "rules"},
+    "explain": {"errors", "finding", "report", "rules"},
     "doctor": {""},
     "output": {"errors", "report"},
     "cli": {"errors", "config", "finding", "report", "output", "explain", "doctor", ""},
