@@ -14,8 +14,8 @@ from bncheck.rules._wiring import moved, quoted, run_by_training, still, to_be_w
 from bncheck.testing import batch_norm, facts, graph_facts, unread, untouched, unwired, wired, with_graph
 
 _BY_HAND = (
-    " Yet the statistics of every layer have moved: someone runs the updates by hand (session.run(update_ops)), or they "
-    "were restored from another run."
+    " Yet the statistics of every layer have moved: someone runs the updates by hand (session.run(update_ops)), or "
+    "they were restored from another run."
 )
 
 

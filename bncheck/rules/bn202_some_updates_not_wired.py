@@ -13,6 +13,8 @@ from bncheck.rules._statistics import many
 from bncheck.rules._wiring import moved, quoted, roles, run_by_training, still, to_be_wired, together, trainers
 from bncheck.testing import batch_norm, untouched, unwired, update, updates, wired, with_graph
 
+_BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
+
 
 @rule("BN202", "some-updates-not-wired", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN215",))
 def check(model: Facts) -> Iterator[Evidence]:
@@ -70,7 +72,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     half = [layer for layer in reached if roles(run_by_training(layer)) != roles(layer.updates)]
     if half:
         yield _half(model, half)
-    lagging = [layer for layer in reached if layer not in half and _idle_trainers(layer)]
+    halves = set(half)
+    lagging = [layer for layer in reached if layer not in halves and _idle_trainers(layer)]
     if lagging:
         yield _lagging(lagging)
 
@@ -80,10 +83,10 @@ def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Ev
     count = sum(len(layer.updates) for layer in bare)
     total = sum(len(layer.updates) for layer in layers)
     pattern, code = _pattern(bare, layers)
-    seen = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
     return Evidence(
         layers=tuple(layer.name for layer in bare),
-        message=f"The updates of {len(bare)} of {many(len(layers), 'layer')} are run by no train op. {pattern}{seen if values else ''}",
+        message=f"No train op runs the updates of {len(bare)} of {many(len(layers), 'layer')}. {pattern}"
+        + (_BY_HAND if values else ""),
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values else Confidence.HIGH,
         location=bare[0].updates[0].name,
@@ -99,21 +102,22 @@ def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Ev
 def _pattern(bare: Sequence[Layer], layers: Sequence[Layer]) -> tuple[str, str]:
     """What the unwired layers have in common, and the code that mends it."""
     ops = {trainers(layer) for layer in bare}
-    others = {trainers(layer) for layer in layers if layer not in bare}
+    unwired_ones = set(bare)
+    others = {trainers(layer) for layer in layers if layer not in unwired_ones}
     first = len(layers) - len(bare)
     if not ops & others:
         names = quoted(op for group in ops for op in group)
         return f"They are all layers that {names} trains, under which no update hangs.", fixes.WIRE_PER_NETWORK
     if list(layers[first:]) == list(bare):
         early = (
-            f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when UPDATE_OPS "
-            "is read before the rest is built."
+            f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when "
+            "UPDATE_OPS is read before the rest is built."
         )
         return early, fixes.WIRE_UPDATES
     if list(layers[: len(bare)]) == list(bare):
         replaced = (
-            f"In forward order only those from `{layers[len(bare)].name}` on are wired, as when the list is replaced, or "
-            "collected with a scope, where it should grow."
+            f"In forward order only those from `{layers[len(bare)].name}` on are wired, as when the list is replaced, "
+            "or collected with a scope, where it should grow."
         )
         return replaced, fixes.WIRE_UPDATES
     return f"Not wired: {quoted(layer.name for layer in bare)}.", fixes.WIRE_UPDATES

@@ -68,15 +68,13 @@ def check(model: Facts) -> Iterator[Evidence]:
     if graph.purpose is Purpose.TRAINING and not graph.serving:
         yield from _never_fed(model)
         return
-    switches: dict[Switch, list[Layer]] = {}
+    switches: dict[Switch, dict[Layer, None]] = {}
     for layer in model.layers:
         for site in layer.sites:
             if site.mode is Mode.SWITCHED and site.switch is not None and _asked_for(site, serving=graph.serving):
-                layers = switches.setdefault(site.switch, [])
-                if layer not in layers:
-                    layers.append(layer)
+                switches.setdefault(site.switch, {})[layer] = None
     for found, layers in switches.items():
-        yield _left_open(found, layers, serving=graph.serving)
+        yield _left_open(found, list(layers), serving=graph.serving)
 
 
 def _asked_for(site: Site, *, serving: bool) -> bool:

@@ -69,10 +69,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     tensorflow#2062, tensorflow#1724, pkmital/tensorflow_tutorials#25. Failure mode B01.
     """
     certain = [layer for layer in model.layers if any(u.runs_with_site for u in _loose(layer))]
+    sure = set(certain)
     possible = [
         layer
         for layer in model.layers
-        if layer not in certain and any(u.runs_with_site is None and not u.in_collection for u in _loose(layer))
+        if layer not in sure and any(u.runs_with_site is None and not u.in_collection for u in _loose(layer))
     ]
     if certain:
         yield _evidence(certain, Severity.WARNING, Confidence.HIGH, "so evaluation runs them too")

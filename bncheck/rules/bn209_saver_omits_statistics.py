@@ -61,16 +61,17 @@ def check(model: Facts) -> Iterator[Evidence]:
     graph = model.graph
     if graph is None or not graph.savers:
         return
-    layers = [layer for layer in model.layers if _omitted(graph, layer)]
-    if not layers:
+    written = frozenset[str]().union(*(saver.variables for saver in graph.savers))
+    found = {layer: lost for layer in model.layers if (lost := _omitted(graph, layer, written))}
+    if not found:
         return
-    lost = [vector for layer in layers for vector in _omitted(graph, layer)]
+    layers, lost = list(found), [vector for vectors in found.values() for vector in vectors]
     held = all(vector.presence is Presence.PRESENT for vector in lost)
     writers = quoted(saver.name for saver in graph.savers)
     also = " The checkpoint at hand holds them, so another Saver wrote it." if held else ""
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"Of {many(len(layers), 'layer')} {writers} writes the weights "
+        message=f"Of {many(len(layers), 'layer')}, {writers} writes the weights "
         f"and leaves out {many(len(lost), 'statistic')}: {quoted(v.name for v in lost)}.{also}",
         severity=Severity.WARNING if held else Severity.ERROR,
         confidence=Confidence.MEDIUM if held else Confidence.HIGH,
@@ -83,9 +84,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     )
 
 
-def _omitted(graph: GraphFacts, layer: Layer) -> list[Vector]:
+def _omitted(graph: GraphFacts, layer: Layer, written: frozenset[str]) -> list[Vector]:
     """Statistics of a layer that no Saver writes although one writes its weights."""
-    written = frozenset[str]().union(*(saver.variables for saver in graph.savers))
     linear = [layer.linear.kernel] if layer.linear is not None else []
     weights = [v.name for v in (layer.gamma, layer.beta) if v.presence is not Presence.ABSENT] + linear
     if not written.intersection(weights):

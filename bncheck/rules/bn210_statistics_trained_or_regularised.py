@@ -64,9 +64,10 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     optimised = [layer for layer in model.layers if _statistics(layer, graph.optimized)]
     harmful = [layer for layer in optimised if not _zero_gradient(graph, layer)]
-    zero = [layer for layer in optimised if layer not in harmful]
-    regularised = [x for x in model.layers if x not in optimised and _statistics(x, graph.regularised)]
-    listed = [x for x in model.layers if x not in optimised + regularised and _statistics(x, graph.trainable)]
+    zero = [layer for layer in optimised if _zero_gradient(graph, layer)]
+    rest = [layer for layer in model.layers if not _statistics(layer, graph.optimized)]
+    regularised = [layer for layer in rest if _statistics(layer, graph.regularised)]
+    listed = [x for x in rest if _statistics(x, graph.trainable) and not _statistics(x, graph.regularised)]
     if harmful:
         text = "An optimizer writes the moving statistics of {}: they follow gradients instead of the data."
         yield _evidence(graph, harmful, Severity.ERROR, Confidence.HIGH, text)
@@ -100,11 +101,8 @@ def _zero_gradient(graph: GraphFacts, layer: Layer) -> bool:
 def _evidence(
     graph: GraphFacts, layers: Sequence[Layer], severity: Severity, confidence: Confidence, text: str
 ) -> Evidence:
-    vectors = [
-        name
-        for layer in layers
-        for name in _statistics(layer, {*graph.optimized, *graph.regularised, *graph.trainable})
-    ]
+    treated = {*graph.optimized, *graph.regularised, *graph.trainable}
+    vectors = [name for layer in layers for name in _statistics(layer, treated)]
     return Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"{text.format(many(len(layers), 'layer'))} {quoted(vectors)}.",

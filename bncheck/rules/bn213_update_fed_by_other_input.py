@@ -72,11 +72,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     outside = [layer for layer in model.layers if _outside(layer)]
     if outside:
         yield _by_gradient(outside)
-    unclear = [layer for layer in model.layers if layer not in outside and len(_inputs(layer)) > 1]
+    rest = [layer for layer in model.layers if not _outside(layer)]
+    unclear = [layer for layer in rest if len(_inputs(layer)) > 1]
     if unclear:
         yield _by_inputs(unclear, several=len(graph.train_ops) > 1)
     for op in graph.train_ops:
-        strangers = [layer for layer in model.layers if layer not in outside and _stranger(layer, op.name)]
+        strangers = [layer for layer in rest if _stranger(layer, op.name)]
         if strangers:
             yield _by_owner(op.name, strangers)
 

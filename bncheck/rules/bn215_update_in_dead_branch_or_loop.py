@@ -56,7 +56,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     tensorflow#14699, tensorflow#24795, tensorflow#6087, tensorflow#19568, cbfinn/maml#33. Failure modes A14, A15.
     """
     loops = [layer for layer in model.layers if any(u.collected_in_branch and u.in_loop for u in layer.updates)]
-    branches = [x for x in model.layers if x not in loops and any(u.collected_in_branch for u in x.updates)]
+    in_loops = set(loops)
+    branches = [x for x in model.layers if x not in in_loops and any(u.collected_in_branch for u in x.updates)]
     if loops:
         severity = Severity.WARNING if moved(loops) else Severity.ERROR
         text = "live inside a loop and are listed in UPDATE_OPS: the train op cannot wait for them"
@@ -67,7 +68,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         text = "live inside a condition and are listed in UPDATE_OPS: a train op that waits for them is dead, without"
         text += " an error, whenever the other branch is taken"
         yield _evidence(branches, _collected(branches), severity, text)
-    inside = [x for x in model.layers if x not in loops and any(u.in_loop and u.train_ops for u in x.updates)]
+    inside = [x for x in model.layers if x not in in_loops and any(u.in_loop and u.train_ops for u in x.updates)]
     if inside:
         found = [u for layer in inside for u in layer.updates if u.in_loop and u.train_ops]
         text = "run at every iteration of a loop, so a step of training averages over more than one batch"

@@ -61,7 +61,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     """
     differing = [(layer, site) for layer in model.layers for site in layer.sites if _differ(site)]
     certain = [(layer, s) for layer, s in differing if _contradicts(model, layer, s)]
-    possible = [(layer, s) for layer, s in differing if (layer, s) not in certain]
+    possible = [(layer, s) for layer, s in differing if not _contradicts(model, layer, s)]
     if certain:
         yield _evidence(model, certain, Severity.ERROR, Confidence.HIGH)
     if possible:

@@ -56,7 +56,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     layers = [layer for layer in model.layers if _batch_only(layer)]
     in_service = model.graph is not None and model.graph.serving
     served_ones = [layer for layer in layers if in_service and any(served_outputs(s.outputs) for s in layer.sites)]
-    others = [layer for layer in layers if layer not in served_ones and not in_service]
+    others = [] if in_service else layers
     if served_ones:
         text = "Serving outputs depend on {} that {} with the batch at hand and {} no moving statistics: by design, or "
         text += "exported from the training graph."

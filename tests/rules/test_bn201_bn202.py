@@ -1,0 +1,192 @@
+"""The wiring: whether a train op runs the updates, weighed with what the values tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bncheck.finding import Confidence, Evidence, Severity
+from bncheck.model import Facts, Layer, Mode, RunFacts
+from bncheck.rules import bn201_update_not_wired, bn202_some_updates_not_wired
+from bncheck.rules._rule import Rule
+from bncheck.testing import (
+    batch_norm,
+    facts,
+    graph_facts,
+    site,
+    unread,
+    untouched,
+    unwired,
+    update,
+    wired,
+    with_graph,
+)
+
+NONE = bn201_update_not_wired.check
+SOME = bn202_some_updates_not_wired.check
+
+
+def only(rule: Rule, model: Facts) -> Evidence:
+    """The one piece of evidence that the rule yields."""
+    (evidence,) = rule.check(model)
+    return evidence
+
+
+def silent(*rules: Rule, model: Facts) -> bool:
+    """Whether none of the rules says anything."""
+    return not any(list(rule.check(model)) for rule in rules)
+
+
+def test_the_story() -> None:
+    """52 layers, 104 updates, none wired, none moved: one error over all layers, with both remedies as code."""
+    model = with_graph(*(unwired(untouched(f"conv{n}/bn")) for n in range(52)))
+    found = only(NONE, replace(model, path="run/model.ckpt-300"))
+    assert found.message.startswith(
+        "None of the 104 update ops is run by the train op `Adam`: nothing it depends on writes a moving mean or "
+        "variance."
+    )
+    assert len(found.layers) == 52
+    assert (found.severity, found.confidence) == (Severity.ERROR, Confidence.HIGH)
+    assert found.location == "Adam"
+    assert "    with tf.control_dependencies(update_ops):\n" in found.fix
+    assert found.fix.endswith("    bncheck repair run/model.ckpt-300 -o fixed.ckpt --data images/")
+    assert {m.name: m.value for m in found.measurements} == {
+        "update ops run by a train op": 0,
+        "update ops": 104,
+        "update ops in UPDATE_OPS": 104,
+        "layers whose statistics never moved": 52,
+    }
+
+
+@pytest.mark.parametrize(
+    ("layers", "severity"),
+    [
+        ([unwired(untouched("a")), unwired(untouched("b"))], Severity.ERROR),
+        ([unread(unwired(batch_norm("a")))], Severity.ERROR),
+        ([unwired(untouched("new_head")), unwired(batch_norm("pretrained"))], Severity.ERROR),
+        ([unwired(batch_norm("a")), unwired(batch_norm("b"))], Severity.WARNING),
+    ],
+)
+def test_severity_is_weighed_with_the_values(layers: list[Layer], severity: Severity) -> None:
+    """Only statistics that all moved turn the error into a warning: then someone runs the updates by hand."""
+    found = only(NONE, with_graph(*layers))
+    assert found.severity is severity
+    assert ("by hand" in found.message) == (severity is Severity.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("facts_of_updates", "said", "remedy"),
+    [
+        ({}, "UPDATE_OPS holds 2 of them", "tf.GraphKeys.UPDATE_OPS"),
+        ({"in_collection": False}, "UPDATE_OPS is empty: Keras", "model.get_updates_for(images)"),
+        ({"waited_for_by": ("loss_with_updates",)}, "`loss_with_updates` waits for them instead", "UPDATE_OPS"),
+    ],
+)
+def test_the_cause_is_told_apart(facts_of_updates: dict[str, object], said: str, remedy: str) -> None:
+    """Forgotten, Keras in a TF1 graph, and hung on the loss read differently and are mended differently."""
+    found = only(NONE, with_graph(unwired(untouched("bn"), **facts_of_updates)))
+    assert said in found.message
+    assert remedy in found.fix
+
+
+def test_the_reads_of_what_an_update_wrote_are_no_waiters() -> None:
+    """A resource update is followed by its own read; nobody waits for it because of that."""
+    own = ("bn/AssignMovingAvg/ReadVariableOp", "bn/cond/Merge")
+    found = only(NONE, with_graph(unwired(untouched("bn"), waited_for_by=own)))
+    assert "instead" not in found.message
+
+
+def test_a_group_that_may_be_run_by_hand_lowers_confidence() -> None:
+    """Without values nobody knows whether the group that waits for the updates is run beside the train op."""
+    layer = unread(unwired(batch_norm("bn"), waited_for_by=("update_all",)))
+    found = only(NONE, facts(layer, graph=graph_facts(layer), run=RunFacts()))
+    assert (found.severity, found.confidence) == (Severity.ERROR, Confidence.MEDIUM)
+    assert "bncheck repair CHECKPOINT -o OUT" in found.fix
+
+
+def test_frozen_and_uncalled_layers_are_not_accused() -> None:
+    """Neither a layer whose gamma and beta are not optimised nor one fine-tuned in eval mode needs its updates."""
+    frozen = replace(unwired(untouched("frozen")), trained_by=())
+    evaluated = unwired(batch_norm("backbone"), mode=Mode.EVAL)
+    assert silent(NONE, SOME, model=with_graph(wired(batch_norm("head")), frozen, evaluated))
+    assert silent(NONE, SOME, model=with_graph(frozen))
+
+
+def test_a_layer_without_gamma_and_beta_counts_by_its_site() -> None:
+    """With scale=False and center=False no optimizer writes the layer, but the train op depends on its site."""
+    layer = replace(unwired(batch_norm("bn", mean=0.0, variance=1.0, gamma=None, beta=None)), trained_by=())
+    assert only(NONE, with_graph(layer)).layers == ("bn",)
+
+
+def test_a_validation_tower_does_not_hide_the_training_tower() -> None:
+    """An eval site beside the train site, on which no train op depends, changes nothing."""
+    layer = unwired(untouched("bn"))
+    layer = replace(layer, sites=(*layer.sites, site("val/bn", Mode.EVAL)))
+    assert only(NONE, with_graph(layer)).severity is Severity.ERROR
+
+
+def test_updates_collected_in_a_loop_are_left_to_their_own_rule() -> None:
+    """No train op can wait for an op in a loop (BN215): that it does not is not the fault."""
+    layer = unwired(untouched("bn"), in_loop=True, collected_in_branch=True)
+    assert silent(NONE, SOME, model=with_graph(layer))
+
+
+def test_read_too_early_names_the_depth() -> None:
+    """9 of 17 layers wired and none after them: the message says from which layer on."""
+    layers = [wired(batch_norm(f"conv{n}")) for n in range(9)]
+    layers += [unwired(untouched(f"conv{n}")) for n in range(9, 17)]
+    found = only(SOME, with_graph(*layers))
+    assert "In forward order 9 of 17 are wired, and none from `conv9` on" in found.message
+    assert found.layers == tuple(f"conv{n}" for n in range(9, 17))
+    assert found.severity is Severity.ERROR
+
+
+def test_a_list_replaced_names_the_other_end() -> None:
+    """Only the last layers wired reads differently from only the first ones."""
+    found = only(SOME, with_graph(unwired(untouched("a")), wired(batch_norm("b"))))
+    assert "only those from `b` on are wired" in found.message
+
+
+def test_holes_are_named() -> None:
+    """Layers in the middle follow no pattern and are named."""
+    found = only(SOME, with_graph(wired(batch_norm("a")), unwired(untouched("b")), wired(batch_norm("c"))))
+    assert "Not wired: `b`." in found.message
+
+
+def test_one_network_of_a_gan() -> None:
+    """All layers of one train op unwired: the message names that op, the fix is per network."""
+    found = only(SOME, with_graph(wired(batch_norm("d"), "d_adam"), unwired(untouched("g"), "g_adam")))
+    assert "all layers that `g_adam` trains" in found.message
+    assert 'scope="discriminator"' in found.fix
+
+
+def test_updates_run_by_the_other_train_op_are_run() -> None:
+    """One shared UPDATE_OPS under the discriminator's step also moves the generator's statistics."""
+    g = wired(batch_norm("g"), "g_adam", train_ops=("d_adam",))
+    assert silent(NONE, SOME, model=with_graph(wired(batch_norm("d"), "d_adam"), g))
+
+
+@pytest.mark.parametrize(("variance", "severity"), [(1.0, Severity.ERROR), (0.3, Severity.WARNING)])
+def test_half_a_pair_is_weighed_by_the_half_that_is_lacking(variance: float, severity: Severity) -> None:
+    """The mean moved because it is wired; what counts is whether the variance did."""
+    layer = unwired(batch_norm("bn", variance=variance))
+    layer = replace(layer, updates=(update("bn", train_ops=("Adam",)), layer.updates[1]))
+    found = only(SOME, with_graph(layer))
+    assert found.severity is severity
+    assert "the moving variance is written by an op that it does not run" in found.message
+
+
+def test_a_second_trainer_without_updates_is_a_warning_or_a_note() -> None:
+    """A warm-up train op that runs no updates: a warning unless the statistics moved."""
+    layer = replace(wired(untouched("bn")), trained_by=("Adam", "warmup"))
+    assert only(SOME, with_graph(layer)).severity is Severity.WARNING
+    layer = replace(wired(batch_norm("bn")), trained_by=("Adam", "warmup"))
+    assert only(SOME, with_graph(layer)).severity is Severity.INFO
+
+
+def test_one_wired_tower_is_enough() -> None:
+    """Two towers update one variable and one of them is wired: BN216's business."""
+    layer = wired(batch_norm("bn"))
+    other = tuple(replace(u, name=f"tower_1/{u.name}", train_ops=()) for u in layer.updates)
+    assert silent(NONE, SOME, model=with_graph(replace(layer, updates=layer.updates + other)))

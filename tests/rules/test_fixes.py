@@ -1,0 +1,48 @@
+"""Remedies: code that can be pasted, and commands that can be run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from bncheck.model import RunFacts
+from bncheck.rules import RULES, fixes
+from bncheck.testing import batch_norm, facts
+
+MODULES = (fixes, *(importlib.import_module(rule.check.__module__) for rule in RULES if rule.code.startswith("BN2")))
+SNIPPETS = [
+    (f"{module.__name__}.{name}", text)
+    for module in MODULES
+    for name, text in vars(module).items()
+    if name.isupper() and isinstance(text, str)
+]
+
+
+@pytest.mark.parametrize(("name", "text"), SNIPPETS)
+def test_remedies_are_python(name: str, text: str) -> None:
+    """Every snippet parses and fits on a line of a report."""
+    ast.parse(text, filename=name)
+    assert max(map(len, text.splitlines())) <= 112
+
+
+def test_there_are_remedies_to_test() -> None:
+    """The collection above is not empty by a change of names."""
+    assert len(SNIPPETS) > 10
+
+
+def test_the_command_quotes_the_path() -> None:
+    """A path with a blank or a quote stays one argument."""
+    model = replace(facts(batch_norm("bn")), path="my runs/it's/model.ckpt-300")
+    words = shlex.split(fixes.repair(model))
+    assert words == ["bncheck", "repair", "my runs/it's/model.ckpt-300", "-o", "fixed.ckpt", "--data", "images/"]
+
+
+def test_the_output_is_of_the_models_kind() -> None:
+    """A Keras file is repaired into a Keras file; without a checkpoint a word stands in its place."""
+    keras = replace(facts(batch_norm("bn")), path="model.keras", format="Keras 3 archive")
+    assert "-o fixed.keras" in fixes.repair(keras)
+    assert "CHECKPOINT" in fixes.repair(replace(keras, run=RunFacts()))
