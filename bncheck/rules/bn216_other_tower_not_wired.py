@@ -14,8 +14,8 @@ from bncheck.rules._wiring import quoted, trainers
 from bncheck.testing import batch_norm, site, update, wired, with_graph
 
 ALL_TOWERS = """\
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)                            # of all towers, or
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")           # of one, said once, on purpose"""
+update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)                     # of all towers, or
+update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")    # of one, on purpose"""
 
 
 @rule("BN216", "other-tower-not-wired", severity=Severity.INFO, needs=Needs.GRAPH)

@@ -18,7 +18,7 @@ SNIPPETS = [
     (f"{module.__name__}.{name}", text)
     for module in MODULES
     for name, text in vars(module).items()
-    if name.isupper() and isinstance(text, str)
+    if name[0].isupper() and name.isupper() and isinstance(text, str)
 ]
 
 
