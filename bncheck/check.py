@@ -47,7 +47,7 @@ def inspect_checkpoint(
         raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
     if not raw.tensors:
         kind = "graph" if raw.graphs else "model"
-        raise UsageError(f"{path} is a {raw.format}, not a checkpoint: use `bncheck inspect {kind} {path}`")
+        raise UsageError(f"{path}: {raw.format}, not a checkpoint: use `bncheck inspect {kind} {path}`")
     return _report(raw, hints, seconds, settings, asked=Asked(use_graph=use_graph), reference=reference)
 
 
@@ -61,7 +61,7 @@ def inspect_graph(
         raw = open_model(Path(path), graph=None, use_graph=True)
     if not raw.graphs:
         kind = "checkpoint" if raw.tensors and raw.keras is None else "model"
-        raise UsageError(f"{path} is a {raw.format}, which holds no graph: use `bncheck inspect {kind} {path}`")
+        raise UsageError(f"{path}: {raw.format}, which holds no graph: use `bncheck inspect {kind} {path}`")
     return _report(raw, hints, seconds, settings)
 
 
