@@ -17,7 +17,7 @@ class Feeds:
     """One pass over the graph: for every node the set of its feeds, as a bit mask."""
 
     def __init__(self, graph: FlatGraph) -> None:
-        feeds = [node for op, nodes in graph.by_op.items() for node in nodes if _is_feed(graph, op, node)]
+        feeds = [node for op, nodes in graph.by_op.items() for node in nodes if is_feed(graph, op, node)]
         self._names = [graph.names[node] for node in sorted(feeds)[:_MAX_FEEDS]]
         self._masks = _masks(graph, {node: 1 << number for number, node in enumerate(sorted(feeds)[:_MAX_FEEDS])})
 
@@ -27,7 +27,7 @@ class Feeds:
         return tuple(sorted(name for number, name in enumerate(self._names) if mask >> number & 1))
 
 
-def _is_feed(graph: FlatGraph, op: str, node: int) -> bool:
+def is_feed(graph: FlatGraph, op: str, node: int) -> bool:
     """Feeds of data: queues, iterators, and placeholders that are no scalar (scalars are switches and rates)."""
     if op in PLACEHOLDERS:
         shape = declared_shape(graph, node)

@@ -94,6 +94,20 @@ def is_dropout(graph: FlatGraph, node: int) -> bool:
     return op in ("Select", "SelectV2") and len(data) == 3 and _random_mask(graph, data[0])
 
 
+def dropout_input(graph: FlatGraph, node: int) -> int:
+    """The edge that a dropout op thins out, without the scale by 1 / keep that goes with it."""
+    op, data = graph.ops[node], graph.data[node]
+    e = data[1] if op in ("Select", "SelectV2") else next(x for x in data if not _random_mask(graph, x))
+    scaled = node_of(e)
+    if graph.ops[scaled] in ("Mul", "RealDiv", "Div") and len(graph.data[scaled]) == 2:
+        left, right = graph.data[scaled]
+        if _scalar_source(graph, right) or graph.ops[scaled] != "Mul":
+            return left
+        if _scalar_source(graph, left):
+            return right
+    return e
+
+
 def _random_mask(graph: FlatGraph, e: int) -> bool:
     thresholded = False
     for _ in range(10):

@@ -82,6 +82,9 @@ _MESSAGES = {
     "TrackableObjectGraph": "nodes:*TrackableObject:1",
 }
 
+_UNIONS = {"AttrValue": "value", "CollectionDef": "kind"}
+"""Messages whose fields exclude each other; it makes a false or a zero that is set survive writing."""
+
 _SCALARS = descriptor_pb2.FieldDescriptorProto
 
 
@@ -122,6 +125,10 @@ def _build() -> descriptor_pool.DescriptorPool:
         message = file.message_type.add(name=message_name)
         for spec in fields.split():
             _field(message, spec)
+        if message_name in _UNIONS:
+            message.oneof_decl.add(name=_UNIONS[message_name])
+            for field in message.field:
+                field.oneof_index = 0
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return pool

@@ -47,6 +47,9 @@ def test_every_field_is_tensorflows(name: str) -> None:
             their_field.type,
             their_field.is_repeated,
         ), field.name
+        unions = [f.containing_oneof.name if f.containing_oneof is not None else "" for f in (field, their_field)]
+        if name in ("AttrValue", "CollectionDef"):
+            assert unions[0] == unions[1]
 
 
 @pytest.mark.tensorflow
@@ -63,3 +66,10 @@ def test_reference_types_read_as_their_base() -> None:
     """A reference dtype is its base type plus 100; an unknown number keeps its number."""
     assert protos.data_type(101) == "float"
     assert protos.data_type(77) == "type 77"
+
+
+def test_a_false_attribute_survives_writing() -> None:
+    """An attribute that is set to false is written, as TensorFlow's defaults may be true."""
+    node = protos.GraphDef().node.add(name="n", op="FusedBatchNormV3")
+    node.attr["is_training"].b = False
+    assert node.attr["is_training"].SerializeToString() == b"\x28\x00"

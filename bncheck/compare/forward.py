@@ -1,0 +1,402 @@
+"""A recognised graph -> twins of its forward pass that differ in batch norm only, as one GraphDef. No TensorFlow here.
+
+Weights become constants (once, for both twins), dropout and update ops fall away, conditions on the training switch are
+settled for inference, input pipelines are cut at the tensor that they deliver. In place of each batch norm stands one
+that normalises with the stored statistics (`eval`) or with those of the batch at hand (`train`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.errors import BncheckError
+from bncheck.model import Layer, Mode, PerChannel
+from bncheck.recognise.flat import CONDITIONALS, LOOPS, edge, node_of, port_of
+from bncheck.recognise.graph_view import GraphView
+from bncheck.recognise.layers import PairedSite, pair
+from bncheck.recognise.operands import FUSED
+from bncheck.recognise.trace import VARIABLES, predicate
+from bncheck.recognise.upstream import dropout_input, is_dropout
+from bncheck.sources import protos
+
+FLOAT, INT32, BOOL = 1, 3, 10
+EVAL, TRAIN = "eval", "train"
+
+REFUSED = frozenset(
+    "PyFunc PyFuncStateless EagerPyFunc ReadFile WriteFile MatchingFiles Save SaveV2 SaveSlices Restore RestoreV2 "
+    "FileSystem DebugGradientIdentity PrintV2 Send Recv HostSend HostRecv RemoteCall RegisterDataset "
+    "DataServiceDataset SendTPUEmbeddingGradients LMDBReader LMDBDataset TFRecordDataset TextLineDataset "
+    "FixedLengthRecordDataset LoadDataset SaveDataset InitializeTableFromTextFile InitializeTableFromTextFileV2".split()
+)
+"""Ops that touch files, the network or Python: they run only with `--trust-model`."""
+
+_DEREFERENCED = {
+    "RefSwitch": "Switch",
+    "RefMerge": "Merge",
+    "RefIdentity": "Identity",
+    "RefEnter": "Enter",
+    "RefExit": "Exit",
+    "RefNextIteration": "NextIteration",
+    "ReadVariableOp": "Identity",
+}
+_DROPPED_ATTRIBUTES = ("_class", "_output_shapes", "_tpu_replicate", "_XlaCompile", "_gradient_op_type")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinSite:
+    """One batch norm of the forward pass, in both twins, as tensor names."""
+
+    layer: str
+    eval_output: str
+    train_output: str
+    train_input: str
+    batch_mean: str
+    """(channels,) or (1, ..., channels): mean of the batch in the train twin."""
+    batch_variance: str
+    """Variance of the batch as the kernel gives it: Bessel-corrected where `corrected`."""
+    corrected: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forward:
+    """Both twins in one GraphDef (a message of `sources/protos.py`), on one input."""
+
+    graph_def: Any
+    input: str
+    eval_outputs: tuple[str, ...]
+    train_outputs: tuple[str, ...]
+    sites: tuple[TwinSite, ...]
+    """In forward order."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Emission:
+    """The GraphDef being written, and what stands for what."""
+
+    view: GraphView
+    graph_def: Any
+    input_edge: int
+    sites: dict[int, tuple[PairedSite, Layer]]
+    """Output node -> its batch norm."""
+    settled: dict[int, bool]
+    """Predicate node -> its value in inference."""
+    trusted: bool
+    written: set[str] = field(default_factory=set)
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Site's op name -> what `TwinSite` will say."""
+
+
+def forward(
+    view: GraphView, layers: tuple[Layer, ...], input_edge: int, outputs: list[int], *, trusted: bool
+) -> Forward:
+    """The twins between `input_edge` and `outputs` (edges). Raises BncheckError where that cannot be done."""
+    by_site = {site.name: layer for layer in layers for site in layer.sites}
+    flat = view.flat
+    sites: dict[int, tuple[PairedSite, Layer]] = {}
+    settled: dict[int, bool] = {}
+    for found in view.layers:
+        for paired in pair(flat, view.contexts, found.sites):
+            layer = by_site.get(flat.names[paired.site.node])
+            if layer is None:
+                continue
+            sites[paired.site.node] = (paired, layer)
+            if paired.mode is Mode.SWITCHED and paired.switch is not None:
+                settled[paired.switch[0]] = not paired.switch[1]
+    emission = _Emission(
+        view=view,
+        graph_def=protos.GraphDef(),
+        input_edge=input_edge,
+        sites=sites,
+        settled=settled,
+        trusted=trusted,
+    )
+    emission.graph_def.library.CopyFrom(view.raw.graph_def.library)
+    _placeholder(emission)
+    names = {twin: tuple(_emit_all(emission, twin, e) for e in outputs) for twin in (EVAL, TRAIN)}
+    position = view.position
+    order = sorted(emission.found, key=lambda name: position[flat_index(view, name)])
+    return Forward(
+        graph_def=emission.graph_def,
+        input="input:0",
+        eval_outputs=names[EVAL],
+        train_outputs=names[TRAIN],
+        sites=tuple(TwinSite(**emission.found[name]) for name in order),
+    )
+
+
+def flat_index(view: GraphView, name: str) -> int:
+    """Node of a flat name; inlined nodes are not in the main index."""
+    node = view.flat.index.get(name)
+    return view.flat.names.index(name) if node is None else node
+
+
+def _placeholder(emission: _Emission) -> None:
+    view = emission.view
+    node = emission.graph_def.node.add(name="input", op="Placeholder")
+    node.attr["dtype"].type = _dtype_of(view, emission.input_edge)
+    shape = view.flat.attr(node_of(emission.input_edge), "shape")
+    if shape is not None and not shape.shape.unknown_rank and shape.shape.dim:
+        node.attr["shape"].shape.CopyFrom(shape.shape)
+        node.attr["shape"].shape.dim[0].size = -1
+    else:
+        node.attr["shape"].shape.unknown_rank = True
+
+
+def _dtype_of(view: GraphView, e: int) -> int:
+    """DataType of an edge, from the op's attributes; float where they do not tell."""
+    node = node_of(e)
+    for key in ("output_types", "component_types"):
+        listed = view.flat.attr(node, key)
+        if listed is not None and len(listed.list.type) > port_of(e):
+            return int(listed.list.type[port_of(e)])
+    for key in ("dtype", "DstT", "T"):
+        value = view.flat.attr(node, key)
+        if value is not None and value.type:
+            return int(value.type)
+    return FLOAT
+
+
+def _emit_all(emission: _Emission, twin: str, output: int) -> str:
+    """Emits everything that `output` needs in one twin and gives its tensor name."""
+    pending: list[int] = []
+    name = _name(emission, twin, output, pending)
+    while pending:
+        _emit(emission, twin, pending.pop(), pending)
+    return name
+
+
+def _name(emission: _Emission, twin: str, e: int, pending: list[int]) -> str:
+    """Tensor name of an edge in one twin; its node joins `pending` where it is not written yet."""
+    flat = emission.view.flat
+    if e == emission.input_edge:
+        return "input"
+    for _ in range(200):
+        node = node_of(e)
+        if node not in flat.returns or flat.ops[node] in LOOPS:
+            break
+        e = _through_call(emission, e)
+        if e == emission.input_edge:
+            return "input"
+    node = node_of(e)
+    shared = flat.ops[node] in VARIABLES or flat.ops[node] == "Const" or node in emission.settled
+    name = f"weights/{flat.names[node]}" if shared and not flat.control.get(node) else f"{twin}/{flat.names[node]}"
+    if name not in emission.written:
+        emission.written.add(name)
+        pending.append(node)
+    port = 0 if node in emission.sites else port_of(e)
+    return name if port == 0 else f"{name}:{port}"
+
+
+def _through_call(emission: _Emission, e: int) -> int:
+    """The edge behind a call's output; of a condition, the branch that inference takes."""
+    flat = emission.view.flat
+    node = node_of(e)
+    branches = flat.returns[node]
+    branch = 0
+    if flat.ops[node] in CONDITIONALS:
+        source, negated = predicate(flat, flat.data[node][0])
+        if source not in emission.settled:
+            raise BncheckError(
+                f"{flat.names[node]} is a condition that is not the training switch: give --inputs and --outputs that "
+                "leave it out"
+            )
+        branch = 0 if emission.settled[source] != negated else 1
+    return branches[branch][port_of(e)]
+
+
+def _emit(emission: _Emission, twin: str, node: int, pending: list[int]) -> None:
+    flat = emission.view.flat
+    op = flat.ops[node]
+    prefix = twin if f"{twin}/{flat.names[node]}" in emission.written else "weights"
+    name = f"{prefix}/{flat.names[node]}"
+    if node in emission.settled:
+        _constant(emission, name, np.array(emission.settled[node]))
+    elif op in VARIABLES:
+        _constant(emission, name, _weights(emission, node))
+    elif node in emission.sites:
+        _batch_norm(emission, twin, node, pending)
+    elif is_dropout(flat, node):
+        data = dropout_input(flat, node)
+        _node(emission, name, "Identity", [_name(emission, twin, data, pending)], T=_dtype_of(emission.view, data))
+    else:
+        _copy(emission, twin, node, name, pending)
+
+
+def _copy(emission: _Emission, twin: str, node: int, name: str, pending: list[int]) -> None:
+    flat = emission.view.flat
+    op = flat.ops[node]
+    if op in REFUSED and not emission.trusted:
+        raise BncheckError(
+            f"{flat.names[node]} is a {op}: it touches files, the network or Python, and runs only with --trust-model"
+        )
+    if op in ("Placeholder", "PlaceholderV2") or op.endswith("Iterator") or "IteratorGetNext" in op:
+        raise BncheckError(
+            f"the output depends on {flat.names[node]} ({op}) besides the input: name the right input with --inputs"
+        )
+    proto = emission.graph_def.node.add(name=name, op=_DEREFERENCED.get(op, op))
+    proto.input.extend(_name(emission, twin, e, pending) for e in flat.data[node])
+    proto.input.extend(f"^{c}" for c in _kept_control(emission, twin, node, pending))
+    for key in flat.protos[node].attr:
+        if key not in _DROPPED_ATTRIBUTES:
+            proto.attr[key].CopyFrom(flat.protos[node].attr[key])
+    if op == "ReadVariableOp":
+        proto.attr["T"].type = proto.attr["dtype"].type
+        del proto.attr["dtype"]
+
+
+def _kept_control(emission: _Emission, twin: str, node: int, pending: list[int]) -> list[str]:
+    """Control inputs that hold a node inside a branch of a condition; updates, assertions and the like fall away."""
+    flat = emission.view.flat
+    return [
+        _name(emission, twin, edge(source), pending).partition(":")[0]
+        for source in flat.control.get(node, ())
+        if flat.ops[source] in ("Identity", "Switch") and emission.view.contexts.of(source).conditions
+    ]
+
+
+def _weights(emission: _Emission, node: int) -> NDArray[Any]:
+    tensor = emission.view.stored.tensor(node)
+    name = emission.view.stored.name(node)
+    if tensor is None:
+        raise BncheckError(f"no checkpoint holds the variable {name}, which the forward pass reads")
+    if tensor.unavailable is not None:
+        raise BncheckError(f"the values of {name} are not at hand: {tensor.unavailable}")
+    return tensor.read()
+
+
+_DATA_TYPES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10, "float16": 19}
+
+
+def _constant(emission: _Emission, name: str, value: NDArray[Any]) -> str:
+    number = _DATA_TYPES.get(value.dtype.name)
+    if number is None:
+        raise BncheckError(f"{name.removeprefix('weights/')} is of type {value.dtype}, which cannot be frozen")
+    node = emission.graph_def.node.add(name=name, op="Const")
+    tensor = node.attr["value"].tensor
+    node.attr["dtype"].type = tensor.dtype = number
+    for size in value.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
+    return name
+
+
+def _node(emission: _Emission, name: str, op: str, inputs: list[str], **types: int) -> str:
+    node = emission.graph_def.node.add(name=name, op=op, input=inputs)
+    for key, value in types.items():
+        node.attr[key].type = value
+    return name
+
+
+def _batch_norm(emission: _Emission, twin: str, node: int, pending: list[int]) -> None:
+    """Writes one batch norm under the name of the op whose output it stands for."""
+    paired, layer = emission.sites[node]
+    name = f"{twin}/{emission.view.flat.names[node]}"
+    site = paired.site
+    x_edge = site.x if site.x is not None else paired.train.x
+    if x_edge is None:
+        raise BncheckError(f"{layer.name} is folded into its convolution in the graph: not understood by compare yet")
+    write = _fused if emission.view.flat.ops[node] in FUSED else _decomposed
+    values = write(emission, twin, node, x_edge, pending)
+    found = emission.found.setdefault(emission.view.flat.names[node], {"layer": layer.name})
+    found[f"{twin}_output"] = f"{name}:0"
+    if twin == TRAIN:
+        found |= values
+
+
+def _statistics(layer: Layer) -> tuple[PerChannel, PerChannel]:
+    if layer.mean.values is None or layer.variance.values is None:
+        lacking = layer.mean if layer.mean.values is None else layer.variance
+        raise BncheckError(f"{layer.name} has no stored {lacking.role.value} to compare with: {lacking.reason}")
+    return layer.mean.values, layer.variance.values
+
+
+def _fused(emission: _Emission, twin: str, node: int, x_edge: int, pending: list[int]) -> dict[str, Any]:
+    view = emission.view
+    paired, layer = emission.sites[node]
+    name, x = f"{twin}/{view.flat.names[node]}", _name(emission, twin, x_edge, pending)
+    data = view.flat.data[node]
+    scale, offset = (_name(emission, twin, e, pending) for e in data[1:3])
+    if twin == EVAL:
+        mean, variance = _statistics(layer)
+        statistics = [
+            _constant(emission, f"{name}/{part}", value.astype(np.float32))
+            for part, value in (("mean", mean), ("variance", variance))
+        ]
+    else:
+        empty = _constant(emission, f"{name}/none", np.zeros(0, np.float32))
+        statistics = [empty, empty]
+    proto = emission.graph_def.node.add(name=name, op="FusedBatchNormV3", input=[x, scale, offset, *statistics])
+    kind = view.flat.attr(node, "T")
+    proto.attr["T"].type = FLOAT if kind is None else kind.type
+    proto.attr["U"].type = FLOAT
+    proto.attr["epsilon"].f = paired.site.epsilon or 0.0
+    proto.attr["is_training"].b = twin == TRAIN
+    layout = view.flat.attr(node, "data_format")
+    proto.attr["data_format"].s = b"NHWC" if layout is None or not layout.s else layout.s
+    return {"train_input": x, "batch_mean": f"{name}:1", "batch_variance": f"{name}:2", "corrected": True}
+
+
+def _decomposed(emission: _Emission, twin: str, node: int, x_edge: int, pending: list[int]) -> dict[str, Any]:
+    """`(x - mean) * rsqrt(variance + epsilon) [* gamma] [+ beta]`, with the operands' own shapes."""
+    paired, layer = emission.sites[node]
+    site = paired.site
+    name, x = f"{twin}/{emission.view.flat.names[node]}", _name(emission, twin, x_edge, pending)
+    if twin == EVAL:
+        shape = site.variance.reshaped or (-1,)
+        values = [part.astype(np.float32).reshape(shape) for part in _statistics(layer)]
+        mean, variance = (
+            _constant(emission, f"{name}/{part}", value)
+            for part, value in zip(("mean", "variance"), values, strict=True)
+        )
+    else:
+        mean, variance = _moments(emission, name, x, paired)
+    epsilon = _constant(emission, f"{name}/epsilon", np.array(site.epsilon or 0.0, np.float32))
+    inverse = _node(
+        emission,
+        f"{name}/rsqrt",
+        "Rsqrt",
+        [_node(emission, f"{name}/add", "AddV2", [variance, epsilon], T=FLOAT)],
+        T=FLOAT,
+    )
+    if site.gamma is not None:
+        gamma = _name(emission, twin, site.gamma, pending)
+        inverse = _node(emission, f"{name}/scale", "Mul", [inverse, gamma], T=FLOAT)
+    centred = _node(emission, f"{name}/centred", "Sub", [x, mean], T=FLOAT)
+    if site.beta is None:
+        _node(emission, name, "Mul", [centred, inverse], T=FLOAT)
+    else:
+        scaled = _node(emission, f"{name}/scaled", "Mul", [centred, inverse], T=FLOAT)
+        _node(emission, name, "AddV2", [scaled, _name(emission, twin, site.beta, pending)], T=FLOAT)
+    return {"train_input": x, "batch_mean": mean, "batch_variance": variance, "corrected": False}
+
+
+def _moments(emission: _Emission, name: str, x: str, paired: PairedSite) -> tuple[str, str]:
+    axes = paired.train.variance.axes or paired.train.mean.axes
+    if axes:
+        over = _constant(emission, f"{name}/axes", np.array(axes, np.int32))
+    elif paired.site.axis in (-1, None):
+        rank = _node(emission, f"{name}/rank", "Rank", [x], T=FLOAT)
+        one = _constant(emission, f"{name}/one", np.array(1, np.int32))
+        zero = _constant(emission, f"{name}/zero", np.array(0, np.int32))
+        last = _node(emission, f"{name}/last", "Sub", [rank, one], T=INT32)
+        over = _node(emission, f"{name}/axes", "Range", [zero, last, one], Tidx=INT32)
+    else:
+        size = len(paired.site.variance.reshaped) or paired.site.rank or 4
+        over = _constant(
+            emission, f"{name}/axes", np.array([a for a in range(size) if a != paired.site.axis], np.int32)
+        )
+    mean = _reduce(emission, f"{name}/mean", x, over)
+    spread = _node(emission, f"{name}/deviation", "SquaredDifference", [x, mean], T=FLOAT)
+    return mean, _reduce(emission, f"{name}/variance", spread, over)
+
+
+def _reduce(emission: _Emission, name: str, x: str, axes: str) -> str:
+    node = emission.graph_def.node.add(name=name, op="Mean", input=[x, axes])
+    node.attr["T"].type = FLOAT
+    node.attr["Tidx"].type = INT32
+    node.attr["keep_dims"].b = True
+    return name
