@@ -163,6 +163,8 @@ class Update:
     role: Role
     variable: str
     decay: float | None = None
+    decay_rises: bool = False
+    """Whether `decay` is only what it rises to (`num_updates`, a schedule), so that decay**n is too much."""
     decay_when_off: float | None = None
     """Decay while the switch says eval (1.0 in tf.layers: it then writes what was there); None: no such form."""
     resource: bool = True

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from bncheck.model import (
+    Debias,
     Facts,
     Gap,
     GapKind,
@@ -17,6 +18,7 @@ from bncheck.model import (
     Presence,
     Purpose,
     Role,
+    RunFacts,
     Site,
     Switch,
     TrainOp,
@@ -57,10 +59,18 @@ def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
         format=raw.format,
         layers=_uniquely_named(sorted(layers, key=lambda layer: layer.order)),
         graph=_graph_facts(graph),
-        run=run_facts(raw, hints),
+        run=_run(graph, raw, hints),
         gaps=_gaps(graph, layers),
         notes=(*raw.notes, *_other_graphs(raw, graph.raw)),
     )
+
+
+def _run(graph: GraphView, raw: RawModel, hints: Hints) -> RunFacts:
+    """Where gradients are gathered, steps are fewer than updates, by a factor that only `--steps` can tell."""
+    run = run_facts(raw, hints)
+    if hints.steps is None and any(op.accumulates for op in graph.train_ops):
+        return replace(run, updates=None, updates_from="")
+    return run
 
 
 def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
@@ -110,11 +120,16 @@ def _layer(graph: GraphView, found: FoundLayer, hints: Hints) -> Layer:
             if any(graph.optimizers[o] in (found.gamma, found.beta) for o in op.optimized)
         ),
         trainable=any(n in graph.trainable for n in names) if graph.trainable and names else None,
-        debias=debias_of(stored.names, mean.name, variance.name),
+        debias=_debias(updates) or debias_of(stored.names, mean.name, variance.name),
         averaged=averaged_keys(stored.names, gamma.name, beta.name, sites),
         shadow_statistics=shadow_vectors(stored, mean.name, variance.name),
         order=min((s.order for s in sites), default=0),
     )
+
+
+def _debias(updates: tuple[Update, ...]) -> Debias | None:
+    debiased = {update.role for update in updates if update.debiased}
+    return Debias(mean=Role.MEAN in debiased, variance=Role.VARIANCE in debiased) if debiased else None
 
 
 def _uniquely_named(layers: list[Layer]) -> tuple[Layer, ...]:
@@ -230,6 +245,7 @@ def _update(
         role=role,
         variable=variable_name(flat, write.variable),
         decay=decay,
+        decay_rises=decay is not None and decay_of(flat, contexts, source, on, in_the_end=False) is None,
         decay_when_off=decay_of(flat, contexts, source, off) if off != on else None,
         resource=flat.ops[write.variable] == "VarHandleOp",
         in_collection=_in_collection(graph, write.node),

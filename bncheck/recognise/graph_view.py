@@ -12,7 +12,14 @@ from bncheck.recognise.root_functions import with_root_functions
 from bncheck.recognise.sites import find_sites
 from bncheck.recognise.stored import Stored
 from bncheck.recognise.trace import VARIABLES, Contexts
-from bncheck.recognise.train import FoundTrainOp, find_savers, find_train_ops, optimizer_writes, serving_outputs
+from bncheck.recognise.train import (
+    FoundTrainOp,
+    find_savers,
+    find_train_ops,
+    optimizer_writes,
+    serving_outputs,
+    with_accumulation,
+)
 from bncheck.recognise.updates import Writes, find_writes
 from bncheck.sources.raw import RawGraph, RawModel
 
@@ -58,7 +65,7 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
     statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
     feeds = Feeds(flat)
     optimizers = optimizer_writes(flat, feeds, statistics, trainable)
-    train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
+    train_ops = with_accumulation(flat, feeds, find_train_ops(flat, chosen, optimizers, hints.train_ops), optimizers)
     serving = bool(_signatures(chosen)) or not any(op in flat.by_op for op in VARIABLES)
     outputs = serving_outputs(flat, chosen) if serving else {}
     return GraphView(

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from bncheck.recognise.flat import CONDITIONALS, FlatGraph, node_of, port_of
-from bncheck.recognise.trace import VARIABLES, Contexts, constant, declared_shape, predicate, steps_back
+from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
+from bncheck.recognise.trace import (
+    PLACEHOLDERS,
+    VARIABLES,
+    Contexts,
+    constant,
+    declared_shape,
+    evaluate,
+    predicate,
+    steps_back,
+)
+from bncheck.sources import protos
 
 FUSED = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"})
 REDUCTIONS = frozenset({"Mean", "Sum"})
@@ -34,6 +44,8 @@ class Operand:
     """Moments over axes that the graph computes."""
     axes: tuple[int, ...] = ()
     """Reduced axes of the moments."""
+    scalars: tuple[int, ...] = ()
+    """Scalar placeholders that enter (a scalar variable is something else, such as the count under a sum)."""
     reshaped: tuple[int, ...] = field(default=())
     """Shape a stored vector is reshaped to ("1, C, 1, 1" tells channels first), where it is."""
 
@@ -45,7 +57,19 @@ class Operand:
 
 def classify(graph: FlatGraph, contexts: Contexts, e: int) -> Operand:
     """The operand behind an edge."""
-    return _Classifier(graph, contexts).operand(e, 0)
+    found = _Classifier(graph, contexts).operand(e, 0)
+    if found.chooses and found.switch is None and len(found.scalars) == 1:
+        return replace(found, switch=_weighed(graph, contexts, e, found))
+    return found
+
+
+def _weighed(graph: FlatGraph, contexts: Contexts, e: int, found: Operand) -> tuple[int, bool] | None:
+    """The scalar t of `t * moment + (1 - t) * stored`, and the value of it that selects the moments."""
+    leaves = dict.fromkeys(found.moments, 0.0) | {edge(node): 1.0 for node in found.stored}
+    stored_part = [evaluate(graph, e, leaves, contexts, {found.scalars[0]: on}) for on in (False, True)]
+    if sorted(part for part in stored_part if part is not None) != [0.0, 1.0]:
+        return None
+    return found.scalars[0], stored_part[1] == 0.0
 
 
 class _Classifier:
@@ -77,7 +101,7 @@ class _Classifier:
         if back is None and op in _ARITHMETIC:
             back = data
         if back is None:
-            return Operand(other=(node,))
+            return self._scalar(node)
         found = _union([self.operand(x, depth + 1) for x in back])
         if op == "Reshape" and found.stored and len(data) > 1:
             shape = constant(graph, data[1])
@@ -86,7 +110,11 @@ class _Classifier:
         return found
 
     def _scalar(self, node: int) -> Operand:
-        return Operand() if self.graph.ops[node] == "Const" else Operand(other=(node,))
+        op = self.graph.ops[node]
+        if op == "Const":
+            return Operand()
+        scalar = op in PLACEHOLDERS and _is_scalar(self.graph, node)
+        return Operand(scalars=(node,)) if scalar else Operand(other=(node,))
 
     def _reduction(self, e: int, depth: int) -> Operand:
         data = self.graph.data[node_of(e)]
@@ -135,18 +163,26 @@ class _Classifier:
 def _union(operands: list[Operand]) -> Operand:
     stored: dict[int, None] = {}
     other: dict[int, None] = {}
+    scalars: dict[int, None] = {}
     for operand in operands:
+        scalars |= dict.fromkeys(operand.scalars)
         stored |= dict.fromkeys(operand.stored)
         other |= dict.fromkeys(operand.other)
     return Operand(
         stored=tuple(stored),
         moments=frozenset().union(*(operand.moments for operand in operands)) if operands else frozenset(),
         other=tuple(other),
+        scalars=tuple(scalars),
         switch=next((operand.switch for operand in operands if operand.switch is not None), None),
         unclear_axes=any(operand.unclear_axes for operand in operands),
         axes=next((operand.axes for operand in operands if operand.axes), ()),
         reshaped=next((operand.reshaped for operand in operands if operand.reshaped), ()),
     )
+
+
+def _is_scalar(graph: FlatGraph, node: int) -> bool:
+    dtype = graph.attr(node, "dtype")
+    return declared_shape(graph, node) == () or (dtype is not None and protos.data_type(dtype.type) == "bool")
 
 
 def per_channel_shape(graph: FlatGraph, node: int) -> bool:

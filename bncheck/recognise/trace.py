@@ -370,20 +370,37 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
 
 
 def evaluate(
-    graph: FlatGraph, e: int, leaves: dict[int, float], contexts: Contexts, assume: dict[int, bool]
+    graph: FlatGraph,
+    e: int,
+    leaves: dict[int, float],
+    contexts: Contexts,
+    assume: dict[int, bool],
+    *,
+    in_the_end: bool = True,
 ) -> float | None:
     """The number that `e` has when the edges in `leaves` have theirs and the conditions in `assume` hold.
 
     Used on updates, which are affine in the variable and the batch moment: with the variable at 1 and the moments at 0
-    the new value is the decay, whatever way it is written. None where anything else enters, or conditions stay open.
-    A minimum with one unknown operand is the known one: `min(decay, (1 + n) / (10 + n))` is `decay` for long runs.
+    the new value is the decay, whatever way it is written. An assumed condition that enters as a number (a phase of 0
+    or 1) is that number. None where anything else enters, or conditions stay open.
+    A minimum with one unknown operand is, `in_the_end`, the known one: `min(decay, (1 + n) / (10 + n))` is `decay` for
+    long runs.
     """
-    return _Evaluation(graph, leaves, contexts, assume).value(e, 0)
+    return _Evaluation(graph, leaves, contexts, assume, in_the_end=in_the_end).value(e, 0)
 
 
 class _Evaluation:
-    def __init__(self, graph: FlatGraph, leaves: dict[int, float], contexts: Contexts, assume: dict[int, bool]) -> None:
+    def __init__(
+        self,
+        graph: FlatGraph,
+        leaves: dict[int, float],
+        contexts: Contexts,
+        assume: dict[int, bool],
+        *,
+        in_the_end: bool,
+    ) -> None:
         self.graph, self.leaves, self.contexts, self.assume = graph, leaves, contexts, assume
+        self.in_the_end = in_the_end
         self.known: dict[int, float | None] = {}
 
     def value(self, e: int, depth: int) -> float | None:
@@ -403,10 +420,12 @@ class _Evaluation:
             return self.leaves[e]
         if op == "Const":
             return scalar(graph, e)
+        if node in self.assume and (op in PLACEHOLDERS or op in VARIABLES):
+            return float(self.assume[node])
         if op in _ARITHMETIC and data:
             operands = [self.value(x, depth) for x in data]
             known = [x for x in operands if x is not None]
-            if op == "Minimum" and len(known) == 1:
+            if op == "Minimum" and len(known) == 1 and self.in_the_end:
                 return known[0]
             if op == "Mul" and 0.0 in known:
                 return 0.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from bncheck.model import Saver
 from bncheck.recognise.feeds import Feeds
 from bncheck.recognise.flat import FlatGraph, node_of
-from bncheck.recognise.trace import VARIABLES, sources, variable_name
+from bncheck.recognise.trace import VARIABLES, declared_shape, sources, steps_back, variable_name
 from bncheck.recognise.updates import WRITES, written_variable
 from bncheck.sources import protos
 from bncheck.sources.raw import RawGraph
@@ -16,6 +17,12 @@ from bncheck.sources.raw import RawGraph
 _OPTIMIZER = re.compile(r"(Resource)?(Sparse)?Apply[A-Z]\w*\Z")
 _MAX_TRAIN_OPS = 12
 _SIDE = frozenset({"Assert", "NoOp", "MergeSummary", "MergeV2Checkpoints", "SaveV2", "Save", "ShardedFilename"})
+
+_TAKE = frozenset({"AccumulatorTakeGradient", "SparseAccumulatorTakeGradient", "ResourceAccumulatorTakeGradient"})
+_GATHER = frozenset({"AccumulatorApplyGradient", "SparseAccumulatorApplyGradient", "ResourceAccumulatorApplyGradient"})
+_GRADIENT_ARITHMETIC = frozenset("Add AddV2 AddN Sub Mul RealDiv Div Neg Maximum Minimum ClipByValue Where".split())
+"""What happens to gathered gradients before they are applied: divided by their number, clipped, decayed."""
+_GRADIENT_EDGES = 60
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +35,8 @@ class FoundTrainOp:
     optimized: frozenset[int]
     """Optimizer nodes it runs."""
     runs: bytearray
+    accumulates: bool = False
+    """Whether its gradients are gathered over several runs, or workers: `runs` then holds what these run as well."""
 
 
 def optimizer_writes(
@@ -93,14 +102,82 @@ def find_train_ops(
     return sorted(kept, key=lambda op: op.node)
 
 
+def with_accumulation(
+    graph: FlatGraph, feeds: Feeds, train_ops: list[FoundTrainOp], optimizers: dict[int, int]
+) -> list[FoundTrainOp]:
+    """Train ops that apply gathered gradients, joined with the runs that gather them.
+
+    Gradients are gathered in variables that the optimizer reads instead of a gradient (micro-batches), or in a
+    ConditionalAccumulator (SyncReplicasOptimizer). A step then consists of both kinds of run.
+    """
+    return [_joined(graph, feeds, op, optimizers) for op in train_ops]
+
+
+def _joined(graph: FlatGraph, feeds: Feeds, op: FoundTrainOp, optimizers: dict[int, int]) -> FoundTrainOp:
+    stores = {s for node in op.optimized for s in _gradient_stores(graph, node, optimizers[node])}
+    gathering = [
+        node
+        for kind in sorted(WRITES | _GATHER)
+        for node in (graph.by_op.get(kind, ()) if stores else ())
+        if graph.data[node] and _store(graph, graph.data[node][0]) in stores and feeds.of(node)
+    ]
+    if not gathering:
+        return op
+    runs = graph.ancestors(_ends(graph, gathering))
+    both = bytearray(a | b for a, b in zip(op.runs, runs, strict=True))
+    return replace(op, runs=both, accumulates=True)
+
+
+def _gradient_stores(graph: FlatGraph, optimizer: int, variable: int) -> set[int]:
+    """Variables shaped like the optimized one, and accumulators, from which the gradient comes by arithmetic alone."""
+    shape = declared_shape(graph, variable)
+    found: set[int] = set()
+    stack = list(graph.data[optimizer][1:])
+    seen = set(stack)
+    while stack and len(seen) < _GRADIENT_EDGES:
+        e = stack.pop()
+        node = node_of(e)
+        if graph.ops[node] in _TAKE and graph.data[node]:
+            store = _store(graph, graph.data[node][0])
+            if store is not None:
+                found.add(store)
+            continue
+        if graph.ops[node] in VARIABLES:
+            if node != variable and shape == declared_shape(graph, node):
+                found.add(node)
+            continue
+        back = steps_back(graph, e) or (graph.data[node] if graph.ops[node] in _GRADIENT_ARITHMETIC else ())
+        for x in back:
+            if x not in seen:
+                seen.add(x)
+                stack.append(x)
+    return found
+
+
+def _store(graph: FlatGraph, e: int) -> int | None:
+    """The variable or accumulator behind a handle."""
+    nodes = {node_of(x) for x in sources(graph, e)}
+    return nodes.pop() if len(nodes) == 1 else None
+
+
 def _dominates(other: FoundTrainOp, op: FoundTrainOp) -> bool:
     return other.node != op.node and op.optimized <= other.optimized and bool(other.runs[op.node])
 
 
 def _sinks(graph: FlatGraph, optimizers: dict[int, int]) -> list[int]:
     """Ops that nothing waits for, downstream of optimizers; where there are too many, those that run the most."""
-    seen = set(optimizers)
-    stack = list(optimizers)
+    sinks = _ends(graph, optimizers)
+    outside = [node for node in sinks if node not in graph.frame_of] or sinks
+    if len(outside) <= _MAX_TRAIN_OPS:
+        return outside
+    grouped = [node for node in outside if node not in optimizers]
+    return grouped[:_MAX_TRAIN_OPS] if grouped else outside[:1]
+
+
+def _ends(graph: FlatGraph, nodes: Iterable[int]) -> list[int]:
+    """Ops downstream of `nodes` that nothing waits for, without the reads that follow a write of a resource."""
+    seen = set(nodes)
+    stack = list(seen)
     sinks: list[int] = []
     while stack:
         node = stack.pop()
@@ -111,11 +188,7 @@ def _sinks(graph: FlatGraph, optimizers: dict[int, int]) -> list[int]:
             if consumer not in seen:
                 seen.add(consumer)
                 stack.append(consumer)
-    outside = [node for node in sinks if node not in graph.frame_of] or sinks
-    if len(outside) <= _MAX_TRAIN_OPS:
-        return outside
-    grouped = [node for node in outside if node not in optimizers]
-    return grouped[:_MAX_TRAIN_OPS] if grouped else outside[:1]
+    return [node for node in sinks if graph.ops[node] != "ReadVariableOp"] or sinks
 
 
 def find_savers(graph: FlatGraph) -> tuple[list[Saver], dict[int, str]]:

@@ -126,9 +126,12 @@ def role_of(write: Write, roles: dict[int, Role]) -> Role | None:
     return Role.VARIANCE if Role.VARIANCE in entering else Role.MEAN
 
 
-def decay_of(graph: FlatGraph, contexts: Contexts, write: Write, assume: dict[int, bool]) -> float | None:
+def decay_of(
+    graph: FlatGraph, contexts: Contexts, write: Write, assume: dict[int, bool], *, in_the_end: bool = True
+) -> float | None:
     """The decay of an update: its new value with the variable at 1 and the batch moments at 0.
 
+    Of a decay that rises to a limit (`num_updates`, a schedule) that limit, or None if not `in_the_end`.
     A fused op with `exponential_avg_factor` f gives moments that hold (1 - f) of the stored value already.
     """
     leaves = {edge(write.variable): 1.0}
@@ -141,7 +144,7 @@ def decay_of(graph: FlatGraph, contexts: Contexts, write: Write, assume: dict[in
                 leaves[e] = 1.0
             elif factor is not None and factor.f not in (0.0, 1.0):
                 leaves[e] = 1.0 - factor.f
-    value = evaluate(graph, write.value, leaves, contexts, assume)
+    value = evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end)
     if value is None:
         return None
     sign = _SIGN.get(graph.ops[write.node])

@@ -66,7 +66,8 @@ class InitShare:
     layer: Layer
     share: float
     effect: float | None = None
-    """Median over channels of share * initial / (stored + epsilon): what the layer divides too much by."""
+    """Median over channels of share * initial / (stored + epsilon): what the layer divides too much by. Where the
+    variance starts at 0, as averages of tensors do, the share itself: it is stored too small by that much."""
     median: float | None = None
     """Median init contribution, share * initial / stored (METRICS)."""
     worst: float | None = None
@@ -97,6 +98,8 @@ def _effect(layer: Layer, share: float, bound: float | None) -> InitShare:
     read = None if values is None else finite(values)
     if read is None or read.size == 0:
         return InitShare(layer=layer, share=share)
+    if layer.variance.starts_at == 0:
+        return InitShare(layer=layer, share=share, effect=share, median=share, worst=share)
     left = share * max(layer.variance.starts_at, 0.0)
     epsilon = USUAL_EPSILON if layer.epsilon is None else layer.epsilon
     parts = np.minimum(left / np.maximum(read, TINY), 1.0)

@@ -141,7 +141,11 @@ def _evidence(
         Measurement(name="decay", value=worst.layer.decay or 0.0),
     ]
     if worst.median is not None and worst.worst is not None:
-        effect = f"it makes up {percent(worst.median)} of the median moving variance in {worst.layer.name}"
+        effect = (
+            f"it is 0, so {worst.layer.name} divides by too little"
+            if worst.layer.variance.starts_at == 0
+            else f"it makes up {percent(worst.median)} of the median moving variance in {worst.layer.name}"
+        )
         found += [
             Measurement(name="init contribution, median channel of the worst layer", value=worst.median, limit=MUCH),
             Measurement(name="init contribution, worst channel of that layer", value=worst.worst),
