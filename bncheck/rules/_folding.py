@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import Layer, PerChannel
-from bncheck.rules._statistics import dead_channels, fold_scale
+from bncheck.rules._statistics import dead_channels, fold_scale, median
 
 BITS = 8
 """Width of the weights that TFLite's integer schemes use."""
@@ -39,7 +39,7 @@ class FoldedRanges:
         """Largest range of a dead channel over the median of the living; 0 where there is none of either."""
         largest = np.max(self.ranges[self.dead], initial=0.0)
         with np.errstate(over="ignore"):
-            return float(largest / np.median(self.alive)) if self.alive.size else 0.0
+            return float(largest / median(self.alive)) if self.alive.size else 0.0
 
 
 def folded_ranges(layer: Layer) -> FoldedRanges | None:
@@ -65,4 +65,4 @@ def spread(ranges: PerChannel) -> float:
     """Largest over median of the finite ranges above zero (METRICS, "folded range spread"); 0 where there is none."""
     used = ranges[np.isfinite(ranges) & (ranges > 0)]
     with np.errstate(over="ignore"):
-        return float(used.max() / np.median(used)) if used.size else 0.0
+        return float(used.max() / median(used)) if used.size else 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bncheck.model import Layer, Role, RunFacts
-from bncheck.rules._statistics import finite, values_of
+from bncheck.rules._statistics import finite, median, values_of
 
 CONTRADICTION = 1e-3
 """Relative error of float32 averages, far exceeded by values that the counted share rules out."""
@@ -106,8 +106,8 @@ def _effect(layer: Layer, share: float, bound: float | None) -> InitShare:
     return InitShare(
         layer=layer,
         share=share,
-        effect=min(float(np.median(left / np.maximum(np.maximum(read, 0.0) + epsilon, TINY))), 1.0),
-        median=float(np.median(parts)),
+        effect=min(median(left / np.maximum(np.maximum(read, 0.0) + epsilon, TINY)), 1.0),
+        median=median(parts),
         worst=float(parts.max()),
         close=bound is None or bound <= CLOSE * share,
     )

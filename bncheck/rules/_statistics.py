@@ -48,6 +48,15 @@ def finite(values: PerChannel) -> PerChannel:
     return values[np.isfinite(values)]
 
 
+def median(values: PerChannel) -> float:
+    """As np.median of at least one value, which for its check of NaN imports numpy.ma, 15 ms of each start."""
+    ordered = np.sort(values, axis=None)
+    middle = ordered.size // 2
+    if np.isnan(ordered[-1]):
+        return float(ordered[-1])
+    return float(ordered[middle] if ordered.size % 2 else 0.5 * ordered[middle - 1] + 0.5 * ordered[middle])
+
+
 def values_of(vector: Vector) -> PerChannel | None:
     """Values at hand and not empty, else None."""
     return None if vector.values is None or vector.values.size == 0 else vector.values

@@ -9,7 +9,7 @@ import numpy as np
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, PerChannel, Vector
 from bncheck.rules._rule import Needs, rule
-from bncheck.rules._statistics import listing, many, names, values_of
+from bncheck.rules._statistics import listing, many, median, names, values_of
 from bncheck.testing import batch_norm, facts
 
 CHANNELS = 8
@@ -110,7 +110,7 @@ def _gamma_in_beta(layer: Layer) -> bool:
     if gamma is None or beta is None or gamma.shape != beta.shape:
         return False
     centred = abs(gamma.mean()) < 0.25 * gamma.std() and min((gamma < 0).mean(), (gamma > 0).mean()) > 0.25
-    return bool(centred and beta.min() > 0 and 0.5 < np.median(beta) < 2.0 and np.ptp(beta) > 0)
+    return bool(centred and beta.min() > 0 and 0.5 < median(beta) < 2.0 and np.ptp(beta) > 0)
 
 
 def _negative(layer: Layer, what: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer
 from bncheck.rules._rule import Needs, rule
-from bncheck.rules._statistics import finite, listing, many, names, values_of
+from bncheck.rules._statistics import finite, listing, many, median, names, values_of
 from bncheck.testing import batch_norm, facts
 
 OVERSHOT = 1e6
@@ -66,12 +66,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     tensorflow#14353, keras#8794, keras#11927, tensorflow#34062. Failure modes A16, B11, B16, C09.
     """
     overshot = [layer for layer in model.layers if _largest(layer) > OVERSHOT and _lowest(layer) < 0]
-    usual = np.median([_median(layer) for layer in model.layers]) if model.layers else 0.0
+    usual = median(np.array([_median(layer) for layer in model.layers])) if model.layers else 0.0
     large = [
         layer
         for place, layer in enumerate(model.layers)
         if layer not in overshot
-        and (_largest(layer) > HUGE or (place > 0 and _median(layer) > max(INNER, RATIO * float(usual))))
+        and (_largest(layer) > HUGE or (place > 0 and _median(layer) > max(INNER, RATIO * usual)))
     ]
     for layers, severity, reading in (
         (overshot, Severity.ERROR, "beside negative ones: several updates in one step overshoot"),
@@ -111,7 +111,7 @@ def _lowest(layer: Layer) -> float:
 
 def _median(layer: Layer) -> float:
     known = _known(layer)
-    return float(np.median(known)) if known.size else 0.0
+    return median(known) if known.size else 0.0
 
 
 def clean() -> tuple[Facts, ...]:
