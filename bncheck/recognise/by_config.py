@@ -68,6 +68,7 @@ def recognise_config(raw: RawModel, hints: Hints) -> Facts:
     keras = raw.keras
     wiring = Wiring.of(keras)
     strays = _strays(keras)
+    holders = {layer.path.rpartition("/")[0] for layer in keras.layers}
     layers: list[Layer] = []
     gaps: list[Gap] = []
     for stored in keras.layers:
@@ -77,7 +78,7 @@ def recognise_config(raw: RawModel, hints: Hints) -> Facts:
         elif any(_POSITIONAL.search(tensor.name) for tensor in stored.weights):
             found = recognise_positional(stored)
         else:
-            found = () if _holds_layers(keras, stored) else _named(stored, hints)
+            found = () if stored.path in holders else _named(stored, hints)
         for item in found:
             if isinstance(item, Layer):
                 layers.append(item)
@@ -217,12 +218,6 @@ def _number(found: Any) -> float | None:
     return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
-def _holds_layers(keras: RawKeras, stored: RawKerasLayer) -> bool:
-    """Whether weights that stay with this layer belong to layers below it."""
-    prefix = f"{stored.path}/"
-    return bool(stored.weights) and any(layer.path.startswith(prefix) for layer in keras.layers)
-
-
 def _named(stored: RawKerasLayer, hints: Hints) -> Iterator[Layer]:
     """Layers that the names of weights tell: files without configuration, layers inside the user's own layers."""
     tensors = _by_name(stored)
@@ -273,10 +268,11 @@ def _strays(keras: RawKeras) -> dict[str, _Weights]:
     if not keras.has_config:
         return found
     lost = [layer for layer in keras.layers if layer.class_name in CLASSES and not layer.weights]
-    for holder in keras.layers if lost else ():
-        bereft = [layer for layer in lost if layer.path.startswith(f"{holder.path}/") and layer.path not in found]
-        if not bereft or not holder.weights:
+    holders = {ancestor for layer in lost for ancestor in _ancestors(layer.path)}
+    for holder in keras.layers:
+        if holder.path not in holders or not holder.weights:
             continue
+        bereft = [layer for layer in lost if layer.path.startswith(f"{holder.path}/") and layer.path not in found]
         tensors = _by_name(holder)
         groups = find_groups(tensors)
         for position, layer in enumerate(bereft):
@@ -287,3 +283,9 @@ def _strays(keras: RawKeras) -> dict[str, _Weights]:
                 problem = f"the names of the weights of {holder.path!r} do not tell which of them are this layer's"
                 found[layer.path] = _Weights(vectors={}, problem=problem)
     return found
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    """Paths of what holds a layer: for "a/b/c" these are "a/b" and "a"."""
+    while path := path.rpartition("/")[0]:
+        yield path

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.errors import Malformed, TooLarge, Truncated, Unsupported
-from bncheck.sources.keras_h5_header import stored_texts
+from bncheck.sources.keras_h5_header import Heaps, stored_texts
 from bncheck.sources.raw import RawTensor
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -60,6 +60,7 @@ class H5File:
     base: int
     """Where HDF5's addresses count from: behind the user block."""
     root: Any
+    heaps: Heaps = field(default_factory=dict)
 
 
 def _h5py() -> Any:
@@ -154,7 +155,8 @@ def attribute(file: H5File, group: Any, name: str) -> Any:
         found = _h5py().h5a.open(group.id, name.encode())
         size = int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize
         if found.dtype.hasobject:
-            texts = stored_texts(file.content[file.base :], int(_h5py().h5o.get_info(group.id).addr), name)
+            address = int(_h5py().h5o.get_info(group.id).addr)
+            texts = stored_texts(file.content[file.base :], address, name, file.heaps)
             if texts is not None:
                 return np.array(texts, dtype=object)
         elif size <= len(file.content):

@@ -20,7 +20,11 @@ _HEAP_OBJECT = struct.Struct("<HHIQ")
 _HEAP_HEADER = 16
 
 
-def stored_texts(content: memoryview, address: int, name: str) -> list[bytes] | None:
+Heaps = dict[int, dict[int, memoryview]]
+"""Address -> objects by index, of the heaps read so far."""
+
+
+def stored_texts(content: memoryview, address: int, name: str, heaps: Heaps) -> list[bytes] | None:
     """The variable-length texts of attribute `name` of the object whose header is at `address`.
 
     None where the header does not hold it: another type, or dense storage, which Keras never uses. Raises ValueError
@@ -30,7 +34,6 @@ def stored_texts(content: memoryview, address: int, name: str) -> list[bytes] | 
         for message in _messages(content, address):
             references = _references(message, name.encode())
             if references is not None:
-                heaps: dict[int, dict[int, memoryview]] = {}
                 return [_text(content, heaps, *reference) for reference in references]
     except (struct.error, IndexError) as error:
         raise ValueError(f"the header at byte {address:,} ends early") from error
@@ -91,7 +94,7 @@ def _references(message: memoryview, name: bytes) -> list[tuple[int, int, int]] 
     return [_REFERENCE.unpack_from(data, end - _REFERENCE.size) for end in ends]
 
 
-def _text(content: memoryview, heaps: dict[int, dict[int, memoryview]], length: int, address: int, index: int) -> bytes:
+def _text(content: memoryview, heaps: Heaps, length: int, address: int, index: int) -> bytes:
     if not length:
         return b""
     if address not in heaps:
