@@ -1,0 +1,119 @@
+"""The README: what it shows is what the tool does now, and what it tells people to type works."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import renew_readme
+
+from bncheck import cli
+from bncheck.config import _KEYS, load_config
+from bncheck.report import FORMATS
+
+ROOT = renew_readme.ROOT
+TEXT = renew_readme.README.read_text(encoding="utf-8")
+PARTS = list(renew_readme.PART.finditer(TEXT))
+CODES = re.findall(r"(?m)^\| (\d+) \| .+? \| (?:`bncheck (.+?)`)? *\|$", TEXT)
+GATE = ROOT / ".ci" / "run"
+
+
+def fenced(language: str) -> list[str]:
+    """The bodies of all blocks of a language."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", TEXT)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part['kind']} {part['arguments'] or ''}".strip())
+def test_generated_parts_are_current(part: re.Match[str]) -> None:
+    """Outputs, tables and accuracies are those of this version: `python tests/renew_readme.py` renews them."""
+    assert part["body"].strip() == renew_readme.render(part["kind"], part["arguments"] or "").strip()
+
+
+def test_every_kind_of_part_is_there() -> None:
+    """The story's five checkpoints, the rules and the failure modes are generated, none of it written by hand."""
+    kinds = [part["kind"] for part in PARTS]
+    assert {"accuracies", "rules", "failure-modes"} <= set(kinds)
+    assert kinds.count("run") >= 5
+    assert TEXT.count("<!-- bncheck:") == TEXT.count("<!-- /bncheck -->") == len(PARTS)
+
+
+@pytest.mark.parametrize(("code", "command"), [row for row in CODES if row[1]])
+def test_exit_codes(code: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example in each row of the exit-code table ends in that code."""
+    monkeypatch.chdir(ROOT)
+    assert cli.main(shlex.split(command)) == int(code)
+
+
+def test_exit_codes_are_all_there() -> None:
+    """The table has a row for each code that the command line can end in, and no other."""
+    assert {int(code) for code, _ in CODES} == {cli.PASS, cli.FAIL, cli.ERROR, cli.NOTHING, cli.INTERRUPTED}
+
+
+def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python example gives what it says."""
+    monkeypatch.chdir(ROOT)
+    (example,) = fenced("python")
+    test = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_configuration_example(tmp_path: Path) -> None:
+    """The configuration is valid, and shows every key that there is."""
+    (example,) = fenced("toml")
+    path = tmp_path / "pyproject.toml"
+    path.write_text(example, encoding="utf-8")
+    config = load_config(path)
+    assert config.ignores[0].layer == "head/*"
+    shown = {line.split(" = ")[0] for line in example.splitlines() if " = " in line}
+    assert set(_KEYS) - {"ignores"} <= shown
+    assert all(name in example for name in FORMATS)
+
+
+def commands() -> list[str]:
+    """Every `bncheck …` that the README tells people to type, in blocks or in running text."""
+    blocks = "\n".join(body for language in ("sh", "yaml") for body in fenced(language))
+    typed = re.findall(r"(?:^|[ /])bncheck ((?:inspect|explain|rules|doctor)\b[^\n|;&`]*)", blocks)
+    return [
+        *typed,
+        *(command for _, command in CODES if command),
+        *re.findall(r"`bncheck ((?:explain|rules)[^`]*)`", TEXT),
+    ]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str) -> None:
+    """Commands and options exist as they are written."""
+    words = shlex.split(command)
+    group: click.Command = cli.cli
+    while isinstance(group, click.Group):
+        group = group.commands[words.pop(0)]
+    group.make_context("bncheck", words)
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link names a file of this project."""
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXT) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_gate_installs_and_tests_as_the_readme_says() -> None:
+    """`.ci/run` types the README's own commands, in environments of its own."""
+    use, develop = fenced("sh")
+    gate = GATE.read_text(encoding="utf-8")
+    install, test = (command.partition("/bin/")[2] for command in develop.strip().split(" && ")[1:])
+    assert install == "pip install -e '.[dev]'"
+    assert f"/bin/{install}" in gate.replace('"', "").replace(" -qq", "")
+    assert test in gate.splitlines()
+    assert use.strip().split(" && ")[2].partition("/bin/bncheck ")[2] in " ".join(c for _, c in CODES)
+
+
+def test_gate_can_be_run() -> None:
+    """The gate is executable, and stops at the first command that fails."""
+    assert GATE.stat().st_mode & 0o111
+    assert "set -euo pipefail" in GATE.read_text(encoding="utf-8")
