@@ -102,8 +102,8 @@ def local_floor(
     """Local NMSE that a batch of N independent normal values a channel has when the stored statistics are perfect.
 
     The mean of a batch errs by `v / N`, its variance by `2 v^2 / (N - 1)` (both squared); through `local_sums`, to
-    first order, `e^2 = gamma^2 (v / (N (v + eps)) + v^3 / (2 (N - 1) (v + eps)^3))`, near `1.5 / N` of the signal. Pixels of
-    one image resemble each other, so that a real batch counts as fewer: a lower bound. Infinite for one sample.
+    first order, `e^2 = gamma^2 (v / (N (v + eps)) + v^3 / (2 (N - 1) (v + eps)^3))`, near `1.5 / N` of the signal.
+    Pixels of one image resemble each other, so that a real batch counts as fewer: a lower bound. Infinite for one sample.
     """
     if samples < 2:
         return math.inf
