@@ -31,19 +31,7 @@ def inspected(path: str, entry: dict[str, Any]) -> Report:
     return report
 
 
-NOT_YET = {
-    "tiny/bn206_mode_switch_left_open/broken_served": "in a frozen graph the two branches of a v1 cond are recognised "
-    "as two layers, of which the training one has no statistics (BN220)",
-}
-"""Fixture -> what bncheck still gets wrong about it."""
-
-
-def known(path: str) -> Any:
-    """The path as a parameter, marked where bncheck is known to fail."""
-    return pytest.param(path, marks=pytest.mark.xfail(reason=NOT_YET[path])) if path in NOT_YET else path
-
-
-@pytest.mark.parametrize("path", [known(path) for path in sorted(ARTEFACTS)])
+@pytest.mark.parametrize("path", sorted(ARTEFACTS))
 def test_findings_are_those_expected(path: str) -> None:
     """Each fixture yields exactly the codes of its manifest entry; twins and healthy styles yield none."""
     entry = ARTEFACTS[path]

@@ -26,7 +26,7 @@ from bncheck.model import (
     Vector,
 )
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
-from bncheck.recognise.flat import CONDITIONALS, FlatGraph
+from bncheck.recognise.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph_view import GraphView, view_graph
 from bncheck.recognise.layers import FoundLayer, PairedSite, pair
 from bncheck.recognise.operands import FUSED
@@ -208,6 +208,7 @@ def _site(graph: GraphView, paired: PairedSite) -> Site:
         dropout=None if before.dropout is None else flat.names[before.dropout],
         inputs=graph.feeds.of(paired.train.node),
         train_ops=tuple(op.name for op in graph.train_ops if any(op.runs[n] for n in nodes)),
+        backpropagated=None if graph.learning is None else any(graph.learning[n] for n in nodes),
         outputs=tuple(name for name, runs in graph.outputs.items() if any(runs[n] for n in nodes)),
         order=graph.position[site.node],
     )
@@ -258,7 +259,43 @@ def _update(
         in_loop=bool(context.loops),
         collected_in_branch=write.node in graph.collection and bool(context.conditions or context.loops),
         debiased=write.debias_of is not None,
+        runs_with_site=None if site is None else _runs_with(flat, write.node, site),
     )
+
+
+def _runs_with(flat: FlatGraph, update: int, site: FoundSite) -> bool:
+    """Whether computing a site's output runs the update: its statistics or something right behind both wait for it."""
+    if update in _right_before(flat, site):
+        return True
+    behind = _right_behind(flat, site.node)
+    return any(node in behind for node in _right_behind(flat, update))
+
+
+def _right_before(flat: FlatGraph, site: FoundSite) -> set[int]:
+    """Nodes that a site's own arithmetic waits for, its input left out."""
+    outside = -1 if site.x is None else node_of(site.x)
+    seen, stack = {site.node}, [site.node]
+    while stack and len(seen) < 80:
+        for node in flat.predecessors(stack.pop()):
+            if node not in seen and node != outside:
+                seen.add(node)
+                stack.append(node)
+    return seen
+
+
+def _right_behind(flat: FlatGraph, node: int) -> set[int]:
+    """Nodes within a few copies of a node, in the direction of the data."""
+    seen: set[int] = set()
+    frontier = [node]
+    for _ in range(4):
+        frontier = [
+            c
+            for current in frontier
+            for c in flat.consumers(current)
+            if c not in seen and flat.ops[c] in _BEHIND_AN_UPDATE
+        ]
+        seen.update(frontier)
+    return seen
 
 
 def _branch(

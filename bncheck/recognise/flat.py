@@ -175,6 +175,20 @@ class FlatGraph:
                         stack.append(source)
         return seen
 
+    def data_ancestors(self, roots: list[int]) -> bytearray:
+        """As `ancestors`, through data alone: what the values of `roots` depend on."""
+        seen = bytearray(len(self.ops))
+        stack = list(roots)
+        while stack:
+            node = stack.pop()
+            behind = (e for edges in self.returns.get(node, ()) for e in edges)
+            for e in (*self.data[node], *behind):
+                source = e >> PORT_BITS
+                if not seen[source]:
+                    seen[source] = 1
+                    stack.append(source)
+        return seen
+
     @cached_property
     def order(self) -> list[int]:
         """Nodes in an order in which every node follows its predecessors, as near to the file's as that allows.

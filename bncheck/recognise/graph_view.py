@@ -50,6 +50,8 @@ class GraphView:
     savers: list[Saver]
     serving: bool
     """Meant to be served: it has signatures, or its variables are constants."""
+    learning: bytearray | None
+    """Nodes whose output reaches an optimizer through data; None without an optimizer."""
 
 
 def view_graph(raw: RawModel, hints: Hints) -> GraphView:
@@ -59,7 +61,7 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
     contexts = Contexts(flat)
     sites, unclear = find_sites(flat, contexts)
     writes = find_writes(flat, contexts)
-    found = group(flat, sites, writes)
+    found = group(flat, contexts, sites, writes)
     savers, keys = find_savers(flat)
     trainable = _trainable(chosen)
     statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
@@ -85,6 +87,7 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
         unclear=unclear,
         savers=savers,
         serving=serving,
+        learning=flat.data_ancestors(list(optimizers)) if optimizers else None,
     )
 
 

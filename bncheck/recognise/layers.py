@@ -39,7 +39,7 @@ class FoundLayer:
     """Whether the statistics were found by the scope of gamma and beta, for want of anything that reads them."""
 
 
-def group(graph: FlatGraph, sites: list[FoundSite], writes: Writes) -> list[FoundLayer]:
+def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: Writes) -> list[FoundLayer]:
     """Layers in forward order, each with its sites and the updates of its statistics."""
     position = {node: number for number, node in enumerate(graph.order)}
     roles: dict[int, tuple[FoundSite, Role]] = {}
@@ -56,20 +56,26 @@ def group(graph: FlatGraph, sites: list[FoundSite], writes: Writes) -> list[Foun
             continue
         layer = layers.setdefault(_key(graph, site, mean, variance), FoundLayer(mean=mean, variance=variance))
         _add(graph, layer, site)
+    homes = _homes(graph, layers)
     for site in homeless:
-        _add(graph, _home(graph, layers, site), site)
+        home = next((found for key in _anchors(graph, site) for found in homes.get(key, ())), None)
+        if home is None or (_is_frozen(graph) and not any(_opposite(contexts, site, other) for other in home.sites)):
+            home = layers.setdefault((-2, site.node), FoundLayer())
+        _add(graph, home, site)
+        for key in _anchors(graph, site):
+            homes.setdefault(key, []).append(home)
     by_variable = {v: layer for layer in layers.values() for v in (layer.mean, layer.variance) if v is not None}
     for write in writes.from_moments:
-        found = by_variable.get(write.variable)
-        if found is None or write.variable in writes.auxiliary:
+        updated = by_variable.get(write.variable)
+        if updated is None or write.variable in writes.auxiliary:
             continue
-        role = Role.VARIANCE if write.variable == found.variance else Role.MEAN
+        role = Role.VARIANCE if write.variable == updated.variance else Role.MEAN
         feeding = [roles[e][0] for e in sorted(write.operand.moments) if e in roles]
-        found.updates.append((write, role, feeding[0] if feeding else None))
+        updated.updates.append((write, role, feeding[0] if feeding else None))
     result = list(layers.values())
-    for layer in result:
-        if layer.mean is None and layer.variance is None:
-            _statistics_by_scope(graph, layer, by_variable)
+    bare = [layer for layer in result if layer.mean is None and layer.variance is None]
+    if bare:
+        _statistics_by_scope(graph, bare, by_variable)
     return result
 
 
@@ -127,33 +133,48 @@ def _variable(graph: FlatGraph, e: int | None) -> int | None:
 
 def _add(graph: FlatGraph, layer: FoundLayer, site: FoundSite) -> None:
     layer.sites.append(site)
-    frozen = not any(op in graph.by_op for op in VARIABLES)
-    pick = _source if frozen else _variable
+    pick = _source if _is_frozen(graph) else _variable
     layer.gamma = pick(graph, site.gamma) if layer.gamma is None else layer.gamma
     layer.beta = pick(graph, site.beta) if layer.beta is None else layer.beta
 
 
-def _home(graph: FlatGraph, layers: dict[tuple[int, ...], FoundLayer], site: FoundSite) -> FoundLayer:
-    """The layer of a site that neither reads nor updates statistics: the one that shares its gamma or beta."""
-    own = {v for v in (_variable(graph, site.gamma), _variable(graph, site.beta)) if v is not None}
+def _is_frozen(graph: FlatGraph) -> bool:
+    """Whether the graph's variables are constants."""
+    return not any(op in graph.by_op for op in VARIABLES)
+
+
+def _anchors(graph: FlatGraph, site: FoundSite) -> list[tuple[int, ...]]:
+    """What tells the layer of a site that neither reads nor updates statistics: its gamma or its beta.
+
+    Constants of a frozen graph may be shared by equal value, so there both must agree.
+    """
+    pick = _source if _is_frozen(graph) else _variable
+    found = [node for node in (pick(graph, site.gamma), pick(graph, site.beta)) if node is not None]
+    return ([tuple(found)] if found else []) if _is_frozen(graph) else [(node,) for node in found]
+
+
+def _homes(graph: FlatGraph, layers: dict[tuple[int, ...], FoundLayer]) -> dict[tuple[int, ...], list[FoundLayer]]:
+    homes: dict[tuple[int, ...], list[FoundLayer]] = {}
     for layer in layers.values():
-        if own & {layer.gamma, layer.beta}:
-            return layer
-    return layers.setdefault((-2, site.node), FoundLayer())
+        for site in layer.sites:
+            for key in _anchors(graph, site):
+                homes.setdefault(key, []).append(layer)
+    return homes
 
 
-def _statistics_by_scope(graph: FlatGraph, layer: FoundLayer, taken: Iterable[int]) -> None:
+def _statistics_by_scope(graph: FlatGraph, layers: list[FoundLayer], taken: Iterable[int]) -> None:
     """Adopts `<scope>/moving_mean` and `moving_variance` beside gamma or beta, which nothing in the graph touches."""
-    anchor = layer.gamma if layer.gamma is not None else layer.beta
-    if anchor is None:
-        return
-    scope = variable_name(graph, anchor).rpartition("/")[0]
+    others = set(taken)
     named = {
-        variable_name(graph, node): node for op in VARIABLES for node in graph.by_op.get(op, ()) if node not in taken
+        variable_name(graph, node): node for op in VARIABLES for node in graph.by_op.get(op, ()) if node not in others
     }
-    layer.mean = named.get(f"{scope}/moving_mean")
-    layer.variance = named.get(f"{scope}/moving_variance")
-    layer.by_scope = layer.mean is not None or layer.variance is not None
+    for layer in layers:
+        anchor = layer.gamma if layer.gamma is not None else layer.beta
+        if anchor is not None:
+            scope = variable_name(graph, anchor).rpartition("/")[0]
+            layer.mean = named.get(f"{scope}/moving_mean")
+            layer.variance = named.get(f"{scope}/moving_variance")
+            layer.by_scope = layer.mean is not None or layer.variance is not None
 
 
 def pair(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite]) -> list[PairedSite]:
