@@ -16,7 +16,7 @@ from bncheck.judge import judge
 from bncheck.model import Hints, PerChannel
 from bncheck.not_checked import Asked
 from bncheck.recognise import recognise
-from bncheck.sources import open_model, run_dir
+from bncheck.sources import is_beside, open_checkpoint, open_model, run_dir
 from bncheck.sources.raw import RawModel
 
 _DEFAULT = Settings()
@@ -43,8 +43,9 @@ def inspect_checkpoint(
     """
     hints = _hints(decay, steps, train_ops)
     seconds: dict[str, float] = {}
+    read = open_checkpoint if is_beside(Path(path)) else open_model
     with _timed(seconds, "read"):
-        raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
+        raw = read(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
     if not raw.tensors:
         kind = "graph" if raw.graphs else "model"
         raise UsageError(f"{path}: {raw.format}, not a checkpoint: use `bncheck inspect {kind} {path}`")

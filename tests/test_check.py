@@ -165,6 +165,7 @@ def test_graph_of_a_checkpoint_can_be_given_or_left_out(tmp_path: Path) -> None:
     meta = tmp_path / "model.ckpt-300.meta"
     prefix = tmp_path / "model.ckpt-300"
     assert bncheck.inspect_checkpoint(prefix, use_graph=False).checked == ("values",)
+    assert bncheck.inspect_checkpoint(meta).checked == ("values", "graph")
     elsewhere = meta.rename(tmp_path / "elsewhere.meta")
     assert bncheck.inspect_checkpoint(prefix).checked == ("values",)
     report = bncheck.inspect_checkpoint(prefix, graph=elsewhere)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from bncheck.errors import NoModel, NotFound, UnknownFormat, UsageError
+from bncheck.errors import NoModel, NotFound, ReadError, UnknownFormat, UsageError
 from bncheck.sources._files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.checkpoint_place import in_step_order, other_models
 from bncheck.sources.raw import RawModel
@@ -51,8 +51,18 @@ def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_gr
         meta = beside(model.path)
     else:
         return model
-    of_graph = _read("graphs", meta)
+    try:
+        of_graph = _read("graphs", meta)
+    except ReadError as error:
+        if graph is None:
+            error.hint = f"{error.hint}; --no-graph leaves it out" if error.hint else "--no-graph leaves it out"
+        raise
     return replace(model, graphs=of_graph.graphs, notes=model.notes + of_graph.notes)
+
+
+def is_beside(path: Path) -> bool:
+    """Whether this is the `.meta` file of a checkpoint that is there."""
+    return path.name.endswith(".meta") and is_file(path.with_name(path.name[: -len("meta")] + "index"))
 
 
 def run_dir(path: Path | str) -> list[Path]:

@@ -77,6 +77,18 @@ def test_graph_alone(prefix: Path) -> None:
     assert (list(model.tensors), len(model.graphs)) == (["w"], 1)
 
 
+def test_damaged_graph_beside(prefix: Path) -> None:
+    """Where the MetaGraph that was found, not given, cannot be read, the error tells how to do without."""
+    meta = prefix.with_name("model.ckpt-7.meta")
+    meta.write_bytes(meta_graph()[:-1])
+    with pytest.raises(ReadError, match=r"--no-graph leaves it out\)$") as found:
+        open_model(prefix)
+    assert found.value.path == str(meta)
+    with pytest.raises(ReadError) as given:
+        open_model(prefix, graph=meta)
+    assert "--no-graph" not in str(given.value)
+
+
 def test_saved_model_directory(tmp_path: Path) -> None:
     """A directory with a saved_model.pb is a SavedModel with its variables, and so is the file itself."""
     message = protos.SavedModel(saved_model_schema_version=1)
