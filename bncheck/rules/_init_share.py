@@ -22,6 +22,9 @@ TINY = float(np.finfo(np.float64).tiny)
 """Smallest divisor, so that a variance of 0 gives a part of 1 and no warning."""
 CLOSE = 2.0
 """A share is seen in the values where the smallest variance lies within this factor of it."""
+PLAUSIBLE = 50.0
+"""What a layer normalises has a variance of this order at most, but for raw pixels. Stored variances that would need
+more, for all that a counted share leaves room for, were trained for longer than the counter says."""
 
 
 def updates_a_step(layer: Layer) -> int:
@@ -74,6 +77,8 @@ class InitShare:
     """Largest init contribution."""
     close: bool = True
     """Whether the smallest variance of all layers lies near the share, as it does early in a run."""
+    doubtful: bool = False
+    """Whether only implausible batch variances explain what is stored, if so much of it is initial value."""
 
 
 def init_shares(layers: Sequence[Layer], run: RunFacts) -> list[InitShare]:
@@ -83,9 +88,23 @@ def init_shares(layers: Sequence[Layer], run: RunFacts) -> list[InitShare]:
     for layer, share in counted:
         groups.setdefault(share, []).append(layer)
     bounds = {share: share_bound(group) for share, group in groups.items()}
+    doubtful = {share for share, group in groups.items() if (implied_variance(group, share) or 0.0) > PLAUSIBLE}
     return [
-        _effect(layer, share, bounds[share]) for layer, share in counted if not _ruled_out(layer, share, bounds[share])
+        _effect(layer, share, bounds[share], doubtful=share in doubtful)
+        for layer, share in counted
+        if not _ruled_out(layer, share, bounds[share])
     ]
+
+
+def implied_variance(layers: Iterable[Layer], share: float) -> float | None:
+    """Median of what batch variances must have been if `share` of what is stored is initial value; None if unread."""
+    known = [
+        (finite(values) - share * layer.variance.starts_at) / (1 - share)
+        for layer in layers
+        if share < 1 and layer.variance.starts_at > 0 and (values := values_of(layer.variance)) is not None
+    ]
+    every = np.concatenate(known) if known else np.empty(0)
+    return float(np.median(every)) if every.size else None
 
 
 def _ruled_out(layer: Layer, share: float, bound: float | None) -> bool:
@@ -93,7 +112,7 @@ def _ruled_out(layer: Layer, share: float, bound: float | None) -> bool:
     return bound is not None and bound < share * (layer.decay or 0.0) ** SLACK * (1 - CONTRADICTION)
 
 
-def _effect(layer: Layer, share: float, bound: float | None) -> InitShare:
+def _effect(layer: Layer, share: float, bound: float | None, *, doubtful: bool) -> InitShare:
     values = values_of(layer.variance)
     read = None if values is None else finite(values)
     if read is None or read.size == 0:
@@ -110,6 +129,7 @@ def _effect(layer: Layer, share: float, bound: float | None) -> InitShare:
         median=median(parts),
         worst=float(parts.max()),
         close=bound is None or bound <= CLOSE * share,
+        doubtful=doubtful,
     )
 
 

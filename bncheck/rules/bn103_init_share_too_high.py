@@ -55,8 +55,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     value cost a MobileNetV2 of 52 layers 6 points of accuracy, 0.3 % cost 30. With unread values the share alone
     decides: 50 % and 5 %. Since a batch variance is never negative, no stored variance can lie below share * initial:
     where one does, more updates went in than the counter says (fine-tuning resets it), and the rule stays silent.
-    Where none comes near it the counter is doubted too, and confidence falls. Without decay or count the smallest
-    variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and `--steps`.
+    Where none comes near it the counter is doubted too, and confidence falls; where only batch variances above 50
+    could have led from the initial value to the stored ones in so few updates, it is a note. Without decay or
+    count the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and
+    `--steps`.
 
     Not detected
     ------------
@@ -97,6 +99,9 @@ def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | N
         severity = Severity.ERROR if seen.share > UNREAD_MUCH else Severity.WARNING
         return (severity, Confidence.MEDIUM) if seen.share > UNREAD_SOME else None
     sure = Confidence.HIGH if seen.close else Confidence.MEDIUM
+    if seen.doubtful:
+        noted = max(seen.share - MUCH, seen.effect - SOME, factor - SHRINK_SOME) > 0
+        return (Severity.INFO, Confidence.LOW) if noted else None
     if seen.effect > MUCH:
         return Severity.ERROR, sure
     together = factor > SHRINK_MUCH and seen.effect > NOTICED
@@ -128,7 +133,7 @@ def _fix(model: Facts) -> str:
 def _evidence(
     model: Facts, bad: list[tuple[InitShare, tuple[Severity, Confidence]]], judged: int, factor: float
 ) -> Evidence:
-    order = [Severity.ERROR, Severity.WARNING]
+    order = [Severity.ERROR, Severity.WARNING, Severity.INFO]
     standing = min((found for _, found in bad), key=lambda found: order.index(found[0]))
     worst = max((seen for seen, _ in bad), key=lambda seen: (seen.effect or 0.0, seen.share))
     share = max(seen.share for seen, _ in bad)

@@ -30,14 +30,16 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    ERROR for a serving output that depends on a train-mode site of a layer that has moving statistics. WARNING where
+    ERROR for a serving output that depends on a train-mode site of a layer that has moving statistics, or of a fused op
+    in a frozen graph, where freezing has dropped the statistics that nothing reads (medium confidence: code that calls
+    the fused op by hand may never have had any). WARNING where
     the graph only predicts (a MetaGraph), and for Keras, where a call's `training=True` may or may not win (Keras 2:
     yes; Keras 3.15: the model's own flag does). Training functions that no signature calls are no fault, nor are
     signatures named `train...`, which on-device training exports on purpose, nor instance norm on a fused op.
 
     Not detected
     ------------
-    A layer without moving statistics (BN220). A mode that must be fed (BN206).
+    A layer without moving statistics written out as moments (BN220). A mode that must be fed (BN206).
 
     Fix
     ---
@@ -65,6 +67,9 @@ def check(model: Facts) -> Iterator[Evidence]:
         if found:
             outputs = quoted(out for layer in found for s in _served(layer) for out in served_outputs(s.outputs))
             yield _evidence(model, found, Severity.ERROR, f"{outputs} depends on train-mode sites of")
+        dropped = [layer for layer in model.layers if statistics_dropped(model, layer)]
+        if dropped:
+            yield _dropped(dropped)
     elif graph.purpose is Purpose.INFERENCE:
         found = [layer for layer in layers if _all_train(layer)]
         if found:
@@ -73,6 +78,27 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 def _served(layer: Layer) -> list[Site]:
     return [s for s in layer.sites if s.mode is Mode.TRAIN and served_outputs(s.outputs)]
+
+
+def statistics_dropped(model: Facts, layer: Layer) -> bool:
+    """Whether a frozen graph serves a fused op in train mode: freezing keeps what is read, and statistics are not."""
+    frozen = model.graph is not None and model.graph.serving and not model.graph.variables
+    return frozen and not has_statistics(layer) and any(s.form.startswith("FusedBatchNorm") for s in _served(layer))
+
+
+def _dropped(layers: list[Layer]) -> Evidence:
+    sites = [s for layer in layers for s in _served(layer)]
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"{quoted(out for s in sites for out in served_outputs(s.outputs))} depends on train-mode sites of "
+        f"{many(len(layers), 'layer')}: the training graph was frozen, so they normalise with the batch at hand, and "
+        "their moving statistics are no longer in the file.",
+        severity=Severity.ERROR,
+        confidence=Confidence.MEDIUM,
+        location=sites[0].name,
+        fix=fixes.training_code(fixes.EVAL_MODE, note="restore the checkpoint into that graph, then freeze"),
+        measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
+    )
 
 
 def _all_train(layer: Layer) -> bool:
@@ -109,10 +135,14 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """A SavedModel exported from the training graph; a predict graph in train mode; a hard-coded `training=True`."""
+    """A SavedModel exported from the training graph; a predict graph in train mode; a hard-coded `training=True`; the
+    training graph, frozen.
+    """
+    frozen = served(batch_norm("bn", mean=None, variance=None), Mode.TRAIN)
     baked = replace(served(batch_norm("bn"), Mode.TRAIN, outputs=()), origin=Origin.CONFIG)
     return (
         serving(served(batch_norm("a"), Mode.TRAIN), served(batch_norm("b"), Mode.TRAIN)),
         with_graph(served(batch_norm("bn"), Mode.TRAIN, outputs=())),
         keras_file(baked),
+        serving(frozen, variables={}),
     )

@@ -11,6 +11,7 @@ from bncheck.rules import fixes
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
 from bncheck.rules._wiring import has_statistics, quoted, served_outputs
+from bncheck.rules.bn205_served_in_train_mode import statistics_dropped
 from bncheck.testing import batch_norm, served, serving, unwired, wired, with_graph
 
 
@@ -30,8 +31,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     No statistics variables, no updates, train mode. WARNING where a serving output depends on it: by design, or
-    exported from the training graph, where freezing drops statistics that nothing reads. INFO elsewhere. Instance,
-    group and layer norm reduce over other axes and are not batch norm here.
+    exported from the training graph. INFO elsewhere. Instance, group and layer norm reduce over other axes and are not
+    batch norm here. A fused op of a frozen graph had statistics once, which freezing dropped (BN205).
 
     Not detected
     ------------
@@ -53,7 +54,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     carpedm20/DCGAN-tensorflow#10, bamos/dcgan-completion#3, cbfinn/maml#9, udacity/deep-learning#130,
     tensorflow#16895. Failure modes A17, F06; P16.
     """
-    layers = [layer for layer in model.layers if _batch_only(layer)]
+    layers = [layer for layer in model.layers if _batch_only(layer) and not statistics_dropped(model, layer)]
     in_service = model.graph is not None and model.graph.serving
     served_ones = [layer for layer in layers if in_service and any(served_outputs(s.outputs) for s in layer.sites)]
     others = [] if in_service else layers
@@ -84,12 +85,13 @@ def _evidence(layers: Sequence[Layer], severity: Severity, text: str) -> Evidenc
 
 
 def clean() -> tuple[Facts, ...]:
-    """Layers with statistics, trained and served; an uncalled training function of a SavedModel."""
+    """Layers with statistics, trained and served; an uncalled training function of a SavedModel; a frozen graph's."""
     bare = batch_norm("bn", mean=None, variance=None)
     return (
         with_graph(wired(batch_norm("bn"))),
         serving(served(batch_norm("bn"), Mode.TRAIN)),
         serving(served(bare, Mode.TRAIN, outputs=())),
+        serving(served(bare, Mode.TRAIN), variables={}),
     )
 
 
@@ -97,6 +99,6 @@ def broken() -> tuple[Facts, ...]:
     """Served without statistics (a warning); in a training graph (a note)."""
     bare = batch_norm("bn", mean=None, variance=None)
     return (
-        serving(served(bare, Mode.TRAIN)),
+        serving(served(bare, Mode.TRAIN), variables={"bn/beta": (4,)}),
         with_graph(replace(unwired(bare), updates=())),
     )
