@@ -38,7 +38,7 @@ def read_graph(path: Path) -> RawModel:
     if _TEXT_START.match(content[:4096]):
         return _from_text(path, content)
     if looks_like_text(content):
-        raise UnknownFormat(path, "is a text file, not a TensorFlow graph", hint="expected a .meta, .pb or .pbtxt")
+        raise UnknownFormat(path, "a text file, not a TensorFlow graph", hint="expected a .meta, .pb or .pbtxt")
     kind = graph_kind(path, content)
     message = kind()
     parse(path, message, content)

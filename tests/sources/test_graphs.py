@@ -73,7 +73,7 @@ def test_damaged_text_names_the_line(tmp_path: Path) -> None:
     ("content", "error", "words"),
     [
         (b"", Truncated, "is empty"),
-        (b"Just some notes about the model.\n", UnknownFormat, "is a text file"),
+        (b"Just some notes about the model.\n", UnknownFormat, "a text file"),
         (b"\x0a\xff\xff\xff\xff\x0f", Truncated, "past the end"),
         (b"\x08\x01", UnknownFormat, "neither a GraphDef nor a MetaGraphDef"),
         (b"\x00\x00\x00", Malformed, "impossible field"),
