@@ -44,8 +44,10 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
     flat = view.flat
     if named:
         return [_named(flat, name) for name in named]
-    if any(not s.name.startswith("__saved_model") for s in view.raw.signatures):
-        return [_signature_edge(view, name) for name in view.outputs]
+    if view.outputs and any(not s.name.startswith("__saved_model") for s in view.raw.signatures):
+        signatures = [name.partition("/")[0] for name in view.outputs]
+        chosen = "serving_default" if "serving_default" in signatures else signatures[0]
+        return [_signature_edge(view, name) for name in view.outputs if name.partition("/")[0] == chosen]
     ours = _reached(flat, [input_edge])
     for op in _CROSS_ENTROPY:
         for node in flat.by_op.get(op, ()):

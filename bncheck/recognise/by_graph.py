@@ -52,7 +52,11 @@ _SCOPES_OF_OPS = frozenset({"batchnorm", "moments", "AssignMovingAvg"})
 
 def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
     """Facts of the graph that serves (or the only one), joined with the checkpoint's values; raises ReadError."""
-    graph = view_graph(raw, hints)
+    return facts_of_view(raw, view_graph(raw, hints), hints)
+
+
+def facts_of_view(raw: RawModel, graph: GraphView, hints: Hints) -> Facts:
+    """Facts of a graph that was recognised already."""
     layers = tuple(_layer(graph, layer, hints) for layer in graph.layers)
     return Facts(
         path=str(raw.path),

@@ -1,0 +1,265 @@
+"""Train mode against eval mode of one model on the same data: the loop over batches that fills a Comparison."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare import metrics
+from bncheck.compare.endpoints import find_input, find_outputs
+from bncheck.compare.forward import Forward, TwinSite, forward
+from bncheck.compare.moments import Moments, from_batch, merge
+from bncheck.compare.twins import BatchRun, Twins
+from bncheck.errors import BncheckError
+from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
+from bncheck.model import Facts, Hints, Layer, Mode
+from bncheck.recognise.by_graph import facts_of_view
+from bncheck.recognise.graph_view import view_graph
+from bncheck.sources.raw import RawModel
+
+Batch = tuple[NDArray[Any], NDArray[Any] | None]
+"""Images (samples, ...) and, where there are any, labels (samples,)."""
+
+MODE = "train-vs-eval"
+_FLOOR_BATCHES = 4
+"""Batches that are mixed anew to learn what batch noise alone does at the output."""
+_WORST = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A model ready to be run in both modes."""
+
+    facts: Facts
+    forward: Forward
+    input: str
+    outputs: tuple[str, ...]
+
+
+def prepare(
+    raw: RawModel, hints: Hints, *, named_input: str | None = None, outputs: Sequence[str] = (), trusted: bool = False
+) -> Prepared:
+    """Recognises a model with a graph and makes its twins. Raises ReadError, UsageError or BncheckError."""
+    if not raw.graphs:
+        raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")
+    view = view_graph(raw, hints)
+    facts = facts_of_view(raw, view, hints)
+    if not facts.layers:
+        raise BncheckError(f"{raw.path}: no batch norm was found to compare")
+    entry = find_input(view, named_input)
+    exits = find_outputs(view, entry, tuple(outputs))
+    names = view.flat.names
+    return Prepared(
+        facts=facts,
+        forward=forward(view, facts.layers, entry, exits, trusted=trusted),
+        input=names[entry >> 16],
+        outputs=tuple(names[e >> 16] for e in exits),
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class _Totals:
+    """What is added up over the batches."""
+
+    moments: list[Moments | None]
+    sums: NDArray[np.float64]
+    """(sites, 3), as BatchRun.sums."""
+    non_finite: NDArray[np.int64]
+    samples: list[int]
+    outputs: list[_OutputTotals]
+    right: dict[str, int] = field(default_factory=lambda: {"train": 0, "eval": 0})
+    labelled: int = 0
+    images: int = 0
+    batches: int = 0
+    batch_size: int = 0
+    kept: list[tuple[NDArray[Any], BatchRun]] = field(default_factory=list)
+
+
+@dataclass(kw_only=True, eq=False)
+class _OutputTotals:
+    """Sums of one output over the batches."""
+
+    r2: float = 0.0
+    t2: float = 0.0
+    e2: float = 0.0
+    agreeing: int = 0
+    drift: float = 0.0
+    rows: int = 0
+
+
+def measure(
+    twins: Twins,
+    prepared: Prepared,
+    batches: Iterable[Batch],
+    describe: Callable[[int, int, int], DataFacts],
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Comparison:
+    """Runs every batch through both twins. Memory does not grow with their number.
+
+    `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `progress` hears of the
+    samples done. Raises BncheckError where the model refuses the data, or there is none.
+    """
+    start = time.perf_counter()
+    sites = prepared.forward.sites
+    totals = _Totals(
+        moments=[None] * len(sites),
+        sums=np.zeros((len(sites), 3)),
+        non_finite=np.zeros(len(sites), np.int64),
+        samples=[0] * len(sites),
+        outputs=[_OutputTotals() for _ in prepared.outputs],
+    )
+    for images, labels in batches:
+        run = twins.run(images)
+        _add(totals, run, images, labels)
+        progress(totals.images)
+    if not totals.images:
+        raise BncheckError("there is no data to compare on")
+    layers = {layer.name: layer for layer in prepared.facts.layers}
+    return Comparison(
+        mode=MODE,
+        data=describe(totals.images, totals.batch_size, totals.batches),
+        input=prepared.input,
+        layers=tuple(_layer_difference(site, layers[site.layer], totals, number) for number, site in enumerate(sites)),
+        outputs=_outputs(twins, prepared, totals),
+        accuracy=_accuracy(totals),
+        batch_dependence=_batch_dependence(twins, prepared, totals),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[Any] | None) -> None:
+    for number, (count, mean, variance) in enumerate(zip(run.samples, run.means, run.variances, strict=True)):
+        batch = from_batch(count, mean, variance)
+        before = totals.moments[number]
+        totals.moments[number] = batch if before is None else merge(before, batch)
+        totals.samples[number] = max(totals.samples[number], count)
+        totals.non_finite[number] += int(np.sum(~np.isfinite(mean)) + np.sum(~np.isfinite(variance)))
+    totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
+    totals.sums += run.sums
+    for total, r, t in zip(totals.outputs, run.train_outputs, run.eval_outputs, strict=True):
+        _add_output(total, r, t)
+    if labels is not None and _is_classes(run.train_outputs[0]):
+        totals.labelled += len(labels)
+        for mode, logits in (("train", run.train_outputs[0]), ("eval", run.eval_outputs[0])):
+            totals.right[mode] += int(np.sum(metrics.top_classes(_rows(logits)) == np.asarray(labels)))
+    totals.images += len(images)
+    totals.batches += 1
+    totals.batch_size = max(totals.batch_size, len(images))
+    if len(totals.kept) < _FLOOR_BATCHES and len(images) == totals.batch_size:
+        totals.kept.append((images, run))
+
+
+def _add_output(total: _OutputTotals, r: NDArray[Any], t: NDArray[Any]) -> None:
+    reference, test = np.asarray(r, np.float64), np.asarray(t, np.float64)
+    total.r2 += float(np.sum(reference**2))
+    total.t2 += float(np.sum(test**2))
+    total.e2 += float(np.sum((test - reference) ** 2))
+    if _is_classes(r):
+        rows = len(r)
+        total.agreeing += round(metrics.agreement(_rows(r), _rows(t)) * rows)
+        total.drift += metrics.softmax_drift(_rows(r), _rows(t)) * rows
+        total.rows += rows
+
+
+def _is_classes(output: NDArray[Any]) -> bool:
+    """Whether an output is one score a class and sample: (N, classes), or with axes of one between."""
+    return output.ndim >= 2 and output.shape[-1] >= 2 and all(size == 1 for size in output.shape[1:-1])
+
+
+def _rows(output: NDArray[Any]) -> NDArray[Any]:
+    return output.reshape(len(output), -1)
+
+
+def _layer_difference(site: TwinSite, layer: Layer, totals: _Totals, number: int) -> LayerDifference:
+    moments = totals.moments[number]
+    mean, variance = layer.mean.values, layer.variance.values
+    assert moments is not None
+    assert mean is not None
+    assert variance is not None
+    epsilon = layer.epsilon or 0.0
+    gamma, beta = layer.gamma.values, layer.beta.values
+    r2, e2 = metrics.local_sums(moments.mean, moments.variance, mean, variance, gamma, beta, epsilon)
+    sums = totals.sums[number]
+    return LayerDifference(
+        layer=site.layer,
+        samples=totals.samples[number],
+        mean_shift=metrics.mean_shift(moments.mean, mean, variance, epsilon),
+        log_variance_ratio=metrics.log_variance_ratio(moments.variance, variance, epsilon),
+        local_nmse=metrics.nmse(float(np.sum(r2)), float(np.sum(e2))),
+        local_floor=metrics.local_floor(moments.variance, gamma, beta, epsilon, totals.samples[number]),
+        cumulative_nmse=metrics.nmse(float(sums[0]), float(sums[2])),
+        cumulative_cosine=metrics.cosine(float(sums[0]), float(sums[1]), float(sums[2])),
+        worst_channels=tuple(int(c) for c in np.argsort(-np.nan_to_num(e2, nan=np.inf), kind="stable")[:_WORST]),
+        non_finite=int(totals.non_finite[number]),
+    )
+
+
+def _outputs(twins: Twins, prepared: Prepared, totals: _Totals) -> tuple[OutputDifference, ...]:
+    floors = _floors(twins, totals)
+    return tuple(
+        OutputDifference(
+            name=name,
+            nmse=metrics.nmse(total.r2, total.e2),
+            cosine=metrics.cosine(total.r2, total.t2, total.e2),
+            floor=None if floor is None else metrics.nmse(floor.r2, floor.e2),
+            classes=_classes(totals, number) if total.rows else None,
+            agreement=total.agreeing / total.rows if total.rows else None,
+            agreement_floor=None if floor is None or not floor.rows else floor.agreeing / floor.rows,
+            probability_drift=total.drift / total.rows if total.rows else None,
+        )
+        for number, (name, total, floor) in enumerate(zip(prepared.outputs, totals.outputs, floors, strict=True))
+    )
+
+
+def _classes(totals: _Totals, number: int) -> int | None:
+    return totals.kept[0][1].train_outputs[number].shape[-1] if totals.kept else None
+
+
+def _floors(twins: Twins, totals: _Totals) -> list[_OutputTotals | None]:
+    """Train mode against itself: the first batches' samples, dealt to other batches. None where there are too few."""
+    kept = [(images, run) for images, run in totals.kept if len(images) == totals.batch_size]
+    if len(kept) < 2:
+        return [None] * len(totals.outputs)
+    size = totals.batch_size
+    order = np.arange(len(kept) * size).reshape(len(kept), size).T.reshape(-1)  # dealt like cards, so all are mixed
+    images = np.concatenate([images for images, _ in kept])[order]
+    first = [
+        np.concatenate([run.train_outputs[number] for _, run in kept])[order] for number in range(len(totals.outputs))
+    ]
+    floors = [_OutputTotals() for _ in totals.outputs]
+    for start in range(0, len(images), size):
+        again = twins.run(images[start : start + size])
+        for number, floor in enumerate(floors):
+            _add_output(floor, first[number][start : start + size], again.train_outputs[number])
+    return list(floors)
+
+
+def _accuracy(totals: _Totals) -> Accuracy:
+    if not totals.labelled:
+        return Accuracy()
+    return Accuracy(
+        train=totals.right["train"] / totals.labelled,
+        eval=totals.right["eval"] / totals.labelled,
+    )
+
+
+def _batch_dependence(twins: Twins, prepared: Prepared, totals: _Totals) -> float | None:
+    """NMSE of f(X)[0] against f(X[:1]), f being the graph as it is served: with batch statistics if a site says so."""
+    graph = prepared.facts.graph
+    if graph is None or not graph.serving or not totals.kept or totals.batch_size < 2:
+        return None
+    served = [site for layer in prepared.facts.layers for site in layer.sites if site.outputs]
+    trains = any(site.mode is Mode.TRAIN for site in served)
+    images, run = totals.kept[0]
+    alone = twins.run(images[:1])
+    whole = (run.train_outputs if trains else run.eval_outputs)[0][:1].astype(np.float64)
+    single = (alone.train_outputs if trains else alone.eval_outputs)[0].astype(np.float64)
+    result = metrics.nmse(float(np.sum(whole**2)), float(np.sum((single - whole) ** 2)))
+    return result if math.isfinite(result) else None
