@@ -58,6 +58,8 @@ class Vector:
     presence: Presence
     name: str = ""
     """Name of the variable in the graph, else its key in the file."""
+    key: str = ""
+    """Key of the stored tensor that it was read from, among `RawModel.tensors`; empty where there is none."""
     shape: tuple[int, ...] | None = None
     dtype: str = ""
     values: PerChannel | None = None

@@ -272,7 +272,14 @@ def tensor(file: H5File, dataset: Any, name: str) -> RawTensor:
         return values
 
     unavailable = None if numeric else f"its type {dataset.dtype} is no number"
-    return RawTensor(name=name, dtype=dtype, shape=shape, read=read, unavailable=unavailable)
+    return RawTensor(
+        name=name,
+        dtype=dtype,
+        shape=shape,
+        read=read,
+        unavailable=unavailable,
+        location=(file.path, str(dataset.name)),
+    )
 
 
 def _check_size(file: H5File, dataset: Any, where: str) -> None:

@@ -25,6 +25,8 @@ class RawTensor:
     """CRC-32C (unmasked) of the little-endian bytes as the format records it; None where it records none (slices)."""
     unavailable: str | None = None
     """Why `read()` will fail although the file declares the tensor, such as an absent data shard; None if readable."""
+    location: tuple[Path, str] | None = None
+    """HDF5 file (or the archive that holds it) and path of the dataset inside; None for other formats."""
 
 
 @dataclass(frozen=True, kw_only=True)
