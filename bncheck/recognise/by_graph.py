@@ -72,7 +72,7 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Hints) -> Facts:
 def _run(graph: GraphView, raw: RawModel, hints: Hints) -> RunFacts:
     """Where gradients are gathered, steps are fewer than updates, by a factor that only `--steps` can tell."""
     run = run_facts(raw, hints)
-    if hints.steps is None and any(op.accumulates for op in graph.train_ops):
+    if hints.steps is None and any(op.gathering for op in graph.train_ops):
         return replace(run, updates=None, updates_from="")
     return run
 
@@ -121,7 +121,7 @@ def _layer(graph: GraphView, found: FoundLayer, hints: Hints) -> Layer:
         trained_by=tuple(
             op.name
             for op in graph.train_ops
-            if any(graph.optimizers[o] in (found.gamma, found.beta) for o in op.optimized)
+            if any(o in op.optimized for v in (found.gamma, found.beta) for o in graph.optimizers_of.get(v, ()))
         ),
         trainable=any(n in graph.trainable for n in names) if graph.trainable and names else None,
         debias=_debias(updates) or debias_of(stored.names, mean.name, variance.name),
@@ -240,7 +240,7 @@ def _update(
     on, off = dict(assume), dict(assume)
     if switch is not None and switch[0] not in assume:
         on[switch[0]], off[switch[0]] = switch[1], not switch[1]
-    source = next((w for w in graph.writes.from_moments if w.variable == write.debias_of), write)
+    source = write if write.debias_of is None else graph.writes.first_of.get(write.debias_of, write)
     decay = decay_of(flat, contexts, source, on)
     branch = _branch(graph, context.conditions, switch)
     runs = [op for op in graph.train_ops if op.runs[write.node]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from bncheck.model import Hints, Saver
 from bncheck.recognise.feeds import Feeds
@@ -53,6 +54,14 @@ class GraphView:
     learning: bytearray | None
     """Nodes whose output reaches an optimizer through data; None without an optimizer."""
 
+    @cached_property
+    def optimizers_of(self) -> dict[int | None, list[int]]:
+        """Variable -> the optimizer nodes that write it."""
+        found: dict[int | None, list[int]] = {}
+        for node, variable in self.optimizers.items():
+            found.setdefault(variable, []).append(node)
+        return found
+
 
 def view_graph(raw: RawModel, hints: Hints) -> GraphView:
     """Recognises the graph that serves, or the only one; raises ReadError where it is damaged."""
@@ -67,7 +76,10 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
     statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
     feeds = Feeds(flat)
     optimizers = optimizer_writes(flat, feeds, statistics, trainable)
-    train_ops = with_accumulation(flat, feeds, find_train_ops(flat, chosen, optimizers, hints.train_ops), optimizers)
+    averages = statistics | {write.variable for write in writes.from_moments}
+    train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
+    train_ops = with_accumulation(flat, feeds, train_ops, optimizers, averages)
+    gathering = {node for op in train_ops for node in op.gathering}
     serving = bool(_signatures(chosen)) or not any(op in flat.by_op for op in VARIABLES)
     outputs = serving_outputs(flat, chosen) if serving else {}
     return GraphView(
@@ -87,7 +99,7 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
         unclear=unclear,
         savers=savers,
         serving=serving,
-        learning=flat.data_ancestors(list(optimizers)) if optimizers else None,
+        learning=flat.data_ancestors([*optimizers, *gathering]) if optimizers else None,
     )
 
 

@@ -35,8 +35,8 @@ class FoundTrainOp:
     optimized: frozenset[int]
     """Optimizer nodes it runs."""
     runs: bytearray
-    accumulates: bool = False
-    """Whether its gradients are gathered over several runs, or workers: `runs` then holds what these run as well."""
+    gathering: frozenset[int] = frozenset()
+    """Ops that gather its gradients over several runs, or workers: `runs` then holds what these run as well."""
 
 
 def optimizer_writes(
@@ -103,18 +103,25 @@ def find_train_ops(
 
 
 def with_accumulation(
-    graph: FlatGraph, feeds: Feeds, train_ops: list[FoundTrainOp], optimizers: dict[int, int]
+    graph: FlatGraph,
+    feeds: Feeds,
+    train_ops: list[FoundTrainOp],
+    optimizers: dict[int, int],
+    averages: frozenset[int],
 ) -> list[FoundTrainOp]:
     """Train ops that apply gathered gradients, joined with the runs that gather them.
 
     Gradients are gathered in variables that the optimizer reads instead of a gradient (micro-batches), or in a
-    ConditionalAccumulator (SyncReplicasOptimizer). A step then consists of both kinds of run.
+    ConditionalAccumulator (SyncReplicasOptimizer). A step then consists of both kinds of run. Gradients also read the
+    `averages` of batch moments, which are no such variables.
     """
-    return [_joined(graph, feeds, op, optimizers) for op in train_ops]
+    return [_joined(graph, feeds, op, optimizers, averages) for op in train_ops]
 
 
-def _joined(graph: FlatGraph, feeds: Feeds, op: FoundTrainOp, optimizers: dict[int, int]) -> FoundTrainOp:
-    stores = {s for node in op.optimized for s in _gradient_stores(graph, node, optimizers[node])}
+def _joined(
+    graph: FlatGraph, feeds: Feeds, op: FoundTrainOp, optimizers: dict[int, int], averages: frozenset[int]
+) -> FoundTrainOp:
+    stores = {s for node in op.optimized for s in _gradient_stores(graph, node, optimizers[node])} - averages
     gathering = [
         node
         for kind in sorted(WRITES | _GATHER)
@@ -125,7 +132,7 @@ def _joined(graph: FlatGraph, feeds: Feeds, op: FoundTrainOp, optimizers: dict[i
         return op
     runs = graph.ancestors(_ends(graph, gathering))
     both = bytearray(a | b for a, b in zip(op.runs, runs, strict=True))
-    return replace(op, runs=both, accumulates=True)
+    return replace(op, runs=both, gathering=frozenset(gathering))
 
 
 def _gradient_stores(graph: FlatGraph, optimizer: int, variable: int) -> set[int]:

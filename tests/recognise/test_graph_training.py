@@ -51,6 +51,30 @@ def test_gathered_gradients(wired: bool, grouped: bool, resource: bool, tmp_path
     assert facts.graph is not None
     assert [op.name for op in facts.graph.train_ops] == ["Adam"]
     assert [bool(u.train_ops) for u in updates(facts)] == [wired] * 4
+    assert all(site.backpropagated for layer in facts.layers for site in layer.sites)
+
+
+def test_averages_in_gradients_gather_none(tmp_path: Path) -> None:
+    """The gradient of gamma reads the average that evaluation uses: that makes no train op of what writes it."""
+
+    def normalise(x: Any, name: str) -> Any:
+        tf, v1 = styles.tf, styles.v1
+        with v1.variable_scope(name):
+            beta, gamma = (v1.get_variable(n, [4]) for n in ("beta", "gamma"))
+            mean, variance = tf.nn.moments(x, [0, 1, 2])
+            average = v1.train.ExponentialMovingAverage(0.9)
+            average.apply([mean, variance])
+            chosen = [v1.cond(phase, lambda m=m: m, lambda m=m: average.average(m)) for m in (mean, variance)]
+            return tf.nn.batch_normalization(x, *chosen, beta, gamma, 1e-3)
+
+    def build() -> None:
+        nonlocal phase
+        phase = styles.v1.placeholder(styles.tf.bool, [], name="phase")
+        styles.minimize(styles.loss_of(styles.two_layers(normalise)))
+
+    phase: Any = None
+    facts = styles.facts_of(build, tmp_path / "m.meta")
+    assert [u.train_ops for u in updates(facts)] == [()] * 4
 
 
 @pytest.mark.parametrize("by_slim", [False, True], ids=["minimize", "create_train_op"])
