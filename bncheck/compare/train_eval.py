@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from bncheck.compare import metrics
 from bncheck.compare.endpoints import find_input, find_outputs
 from bncheck.compare.forward import Forward, TwinSite, forward
+from bncheck.compare.keras_model import frozen_graph, named_as_in
 from bncheck.compare.moments import Moments, from_batch, merge
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
 from bncheck.model import Facts, Hints, Layer, Mode
+from bncheck.recognise import recognise
 from bncheck.recognise.by_graph import facts_of_view
 from bncheck.recognise.graph_view import view_graph
 from bncheck.sources.raw import RawModel
@@ -37,6 +39,8 @@ class Prepared:
     """A model ready to be run in both modes."""
 
     facts: Facts
+    layers: tuple[Layer, ...]
+    """As the twins hold them; the names are those of `facts`."""
     forward: Forward
     input: str
     outputs: tuple[str, ...]
@@ -46,18 +50,26 @@ def prepare(
     raw: RawModel, hints: Hints, *, named_input: str | None = None, outputs: Sequence[str] = (), trusted: bool = False
 ) -> Prepared:
     """Recognises a model with a graph and makes its twins. Raises ReadError, UsageError or BncheckError."""
-    if not raw.graphs:
+    if raw.keras is not None:
+        facts = recognise(raw, hints)
+        raw = frozen_graph(raw)
+        view = view_graph(raw, hints)
+        layers = named_as_in(facts.layers, facts_of_view(raw, view, hints).layers)
+    elif raw.graphs:
+        view = view_graph(raw, hints)
+        facts = facts_of_view(raw, view, hints)
+        layers = facts.layers
+    else:
         raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")
-    view = view_graph(raw, hints)
-    facts = facts_of_view(raw, view, hints)
-    if not facts.layers:
+    if not layers:
         raise BncheckError(f"{raw.path}: no batch norm was found to compare")
     entry = find_input(view, named_input)
     exits = find_outputs(view, entry, tuple(outputs))
     names = view.flat.names
     return Prepared(
         facts=facts,
-        forward=forward(view, facts.layers, entry, exits, trusted=trusted),
+        layers=layers,
+        forward=forward(view, layers, entry, exits, trusted=trusted),
         input=names[entry >> 16],
         outputs=tuple(names[e >> 16] for e in exits),
     )
@@ -121,7 +133,7 @@ def measure(
         progress(totals.images)
     if not totals.images:
         raise BncheckError("there is no data to compare on")
-    layers = {layer.name: layer for layer in prepared.facts.layers}
+    layers = {layer.name: layer for layer in prepared.layers}
     return Comparison(
         mode=MODE,
         data=describe(totals.images, totals.batch_size, totals.batches),
