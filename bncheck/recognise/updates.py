@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from bncheck.model import Role
 from bncheck.recognise.flat import FlatGraph, edge, node_of
@@ -37,6 +38,11 @@ class Writes:
     """Variable -> the one value its initialiser gives every element."""
     auxiliary: frozenset[int]
     """Variables that hold the biased average of a zero-debiased update."""
+
+    @cached_property
+    def first_of(self) -> dict[int, Write]:
+        """Variable -> the first update of it."""
+        return {write.variable: write for write in reversed(self.from_moments)}
 
 
 def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
