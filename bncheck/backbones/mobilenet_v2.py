@@ -90,6 +90,7 @@ def training_scope(
     *,
     is_training: bool | Tensor | None = True,
     bn_decay: float = 0.997,
+    bn_epsilon: float = 1e-3,
     weight_decay: float = 0.00004,
     stddev: float = 0.09,
     dropout_keep_prob: float = 0.8,
@@ -106,7 +107,7 @@ def training_scope(
         slim.arg_scope([slim.conv2d, slim.separable_conv2d], weights_initializer=kernels),
         slim.arg_scope([slim.conv2d], weights_regularizer=slim.l2_regularizer(weight_decay)),
         slim.arg_scope([slim.separable_conv2d], weights_regularizer=None),
-        slim.arg_scope([slim.batch_norm], decay=bn_decay, epsilon=1e-3, center=True, scale=True, **mode),
+        slim.arg_scope([slim.batch_norm], decay=bn_decay, epsilon=bn_epsilon, center=True, scale=True, **mode),
         slim.arg_scope([slim.dropout], keep_prob=dropout_keep_prob, **mode) as scope,
     ):
         return scope
@@ -161,6 +162,7 @@ def mobilenet_base(
     final_endpoint: str | None = None,
     output_stride: int | None = None,
     finegrain_classification_mode: bool = True,
+    use_explicit_padding: bool = False,
     reuse: bool | None = None,
     scope: Any = "MobilenetV2",
 ) -> tuple[Tensor, EndPoints]:
@@ -169,6 +171,8 @@ def mobilenet_base(
     `depth_multiplier` scales every depth, rounded to `divisible_by` but no less than `min_depth`; with
     `finegrain_classification_mode` multipliers below 1 leave the last convolution at its 1280 channels (section 4 of
     the paper). `output_stride` (a power of two up to 32) stops the shrinking there and dilates depthwise kernels.
+    `use_explicit_padding` pads all sides alike before a kernel and then convolves without padding; TensorFlow's "SAME"
+    pads only below and to the right where a stride of 2 meets an even size, so that the two are different networks.
     Raises ValueError for a multiplier that is not positive, another stride or an unknown end point.
     """
     if depth_multiplier <= 0:
@@ -181,9 +185,11 @@ def mobilenet_base(
 
     end_points = EndPoints()
     net, stride, rate, block = images, 1, 1, 0
+    padding = "VALID" if use_explicit_padding else "SAME"
     with (
         v1.variable_scope(scope, "MobilenetV2", [images], reuse=reuse) as variables,
         v1.name_scope(variables.original_name_scope),
+        slim.arg_scope([slim.conv2d, slim.separable_conv2d], padding=padding),
     ):
         for number, layer in enumerate(LAYERS, start=1):
             keeps_depth = finegrain_classification_mode and number == len(LAYERS)
@@ -194,10 +200,19 @@ def mobilenet_base(
             name = f"layer_{number}"
             if isinstance(layer, Conv):
                 conv_scope = "Conv" if number == 1 else "Conv_1"
+                net = _padded(net, layer.kernel) if use_explicit_padding else net
                 end_points[name] = net = _conv(net, depth, layer.kernel, stride=step, scope=conv_scope)
             else:
                 inner = _expanded_depth(net, layer.expansion, divisible_by)
-                parts = _bottleneck(net, inner, depth, stride=step, rate=rate, scope=_numbered("expanded_conv", block))
+                parts = _bottleneck(
+                    net,
+                    inner,
+                    depth,
+                    stride=step,
+                    rate=rate,
+                    pads=use_explicit_padding,
+                    scope=_numbered("expanded_conv", block),
+                )
                 end_points |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
                 end_points[name] = net = parts["output"]
                 block += 1
@@ -213,6 +228,34 @@ def rounded_depth(depth: float, *, divisible_by: int = 8, least: int = 8) -> int
     """The multiple of `divisible_by` nearest to `depth`, at least `least`, never more than 10 % below `depth`."""
     nearest = max(least, int(depth + divisible_by / 2) // divisible_by * divisible_by)
     return nearest + divisible_by if nearest < 0.9 * depth else nearest
+
+
+def block_depths(multiplier: float, *, divisible_by: int = 8, least: int = 8) -> tuple[int, ...]:
+    """Depths of layer_1 to layer_18: the first convolution and the 17 blocks."""
+    return tuple(
+        rounded_depth(layer.depth * multiplier, divisible_by=divisible_by, least=least) for layer in LAYERS[:-1]
+    )
+
+
+def pad_to_multiple(images: Tensor, multiple: int = 32) -> Tensor:
+    """(batch, height, width, channels) with zeros below and to the right until both sizes are multiples of `multiple`.
+
+    So that every layer's grid covers the image exactly, as box predictors need. Raises ValueError for a multiple < 1.
+    """
+    if multiple < 1:
+        raise ValueError(f"multiple must be at least 1, not {multiple}")
+    dynamic = tf.shape(images)
+    paddings = []
+    for axis in (1, 2):
+        size = images.shape[axis] if images.shape[axis] is not None else dynamic[axis]
+        paddings.append([0, -size % multiple])
+    return tf.pad(images, [[0, 0], *paddings, [0, 0]])
+
+
+def _padded(net: Tensor, kernel: int, rate: int = 1) -> Tensor:
+    """Zeros on all four sides, half of what the dilated kernel reaches over: the kernel is odd."""
+    reach = (kernel - 1) * rate // 2
+    return tf.pad(net, [[0, 0], [reach, reach], [reach, reach], [0, 0]]) if reach else net
 
 
 def _expanded_depth(net: Tensor, expansion: int, divisible_by: int) -> int:
@@ -232,7 +275,9 @@ def _conv(net: Tensor, depth: int, kernel: int, *, stride: int, scope: str) -> T
     )
 
 
-def _bottleneck(net: Tensor, inner: int, depth: int, *, stride: int, rate: int, scope: str) -> dict[str, Tensor]:
+def _bottleneck(
+    net: Tensor, inner: int, depth: int, *, stride: int, rate: int, pads: bool, scope: str
+) -> dict[str, Tensor]:
     """Part name -> activation; "output" is the block's. Expands only where `inner` is more than what comes in."""
     incoming = int(net.shape[-1])
     parts: dict[str, Tensor] = {}
@@ -242,7 +287,7 @@ def _bottleneck(net: Tensor, inner: int, depth: int, *, stride: int, rate: int, 
             net = _conv(shortcut, inner, 1, stride=1, scope="expand")
             parts["expansion_output"] = net = tf.identity(net, name="expansion_output")
         net = slim.separable_conv2d(
-            net,
+            _padded(net, 3, rate) if pads else net,
             None,
             [3, 3],
             depth_multiplier=1,

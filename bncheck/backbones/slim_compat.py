@@ -57,6 +57,21 @@ def load_slim() -> ModuleType:
     return slim
 
 
+def load_net(name: str) -> ModuleType:
+    """One of TF-slim's networks, such as `resnet_v1`: the modules of `tf_slim.nets`, which `tf_slim` does not load."""
+    load_slim()
+    module = importlib.import_module(f"tf_slim.nets.{name}")
+    _give_slim_what_moved()
+    return module
+
+
+def mend_loaded_slim() -> None:
+    """Makes the TF-slim that someone else's code has imported ready to build layers; does nothing where none has."""
+    if "tf_slim" in sys.modules:
+        load_slim()
+        _give_slim_what_moved()
+
+
 @functools.cache
 def load_tf_layers() -> ModuleType:
     """The module behind `tf.compat.v1.layers.batch_normalization`, which Keras 3 no longer exposes under that name."""

@@ -1,0 +1,188 @@
+"""Whether a checkpoint and a network fit each other, and what the one tells of the other. No TensorFlow here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from bncheck.backbones.registry import BACKBONES, Backbone, Spec
+from bncheck.errors import BncheckError
+from bncheck.recognise.slots import is_slot
+
+Shapes: TypeAlias = Mapping[str, "tuple[int | None, ...]"]
+"""Variable -> shape; None for a dimension that is not known."""
+
+MULTIPLIERS = (1.0, 0.35, 0.5, 0.75, 1.3, 1.4, *(number / 20 for number in range(1, 41)))
+"""Depth multipliers that are tried: those published first."""
+_SHOWN = 3
+
+
+def under(scope: str, name: str) -> str:
+    """The name of a variable in a scope; "" is the root."""
+    return f"{scope}/{name}" if scope else name
+
+
+def check_scope(spec: Spec, shapes: Shapes) -> None:
+    """Raises BncheckError where the scope holds nothing of the network: with the scope or the backbone to name."""
+    backbone = spec.backbone
+    if _has(shapes, under(spec.scope, "")) and (spec.scope or backbone.landmark in shapes):
+        return
+    here = scopes_of(backbone, shapes)
+    if here:
+        shown = " or ".join(f"scope={scope or '/'}" for scope in here)
+        hint = f"they stand elsewhere: add {shown}"
+    else:
+        others = [name for name, other in BACKBONES.items() if other.landmark and scopes_of(other, shapes)]
+        tops = sorted({name.split("/")[0] for name in shapes})
+        hint = f"this looks like {' or '.join(others)}" if others else f"it has {_listed(tops)}"
+    raise BncheckError(f"the checkpoint has no variables of {spec} under {spec.scope or '/'!r}; {hint}")
+
+
+def scopes_of(backbone: Backbone, shapes: Iterable[str]) -> tuple[str, ...]:
+    """Scopes under which a checkpoint has this backbone."""
+    ends = f"/{backbone.landmark}"
+    found = {name.removesuffix(ends) for name in shapes if name.endswith(ends)}
+    return tuple(sorted(found | ({""} if backbone.landmark in shapes else set())))
+
+
+def told(spec: Spec, shapes: Shapes) -> Spec:
+    """The spec with what was not said and the shapes tell: number of classes, depths, auxiliary logits."""
+    options: dict[str, Any] = dict(spec.options)
+    logits = shapes.get(under(spec.scope, spec.backbone.logits))
+    if "num_classes" not in options and "final_endpoint" not in options and logits:
+        options["num_classes"] = logits[-1]
+    if spec.backbone.name == "mobilenet_v2":
+        options = _told_of_mobilenet(options, spec.scope, shapes)
+    if spec.backbone.name == "inception_v3":
+        options.setdefault("create_aux_logits", _has(shapes, under(spec.scope, "AuxLogits/")))
+    return replace(spec, options=options)
+
+
+def check_network(spec: Spec, wanted: Shapes, every: Shapes, shapes: Shapes) -> list[str]:
+    """Notes on what was left out; raises BncheckError that names what does not fit.
+
+    `wanted` are the variables that the outputs need, `every` all of the graph, `shapes` those of the checkpoint.
+    """
+    scope = under(spec.scope, "")
+    left = [name for name in shapes if not _belongs(name, every, shapes)]
+    inside = [name for name in left if name.startswith(scope)]
+    if "final_endpoint" in spec.options:
+        inside = []  # whoever ends the network there wants what lies behind left out
+    elif not spec.options.get("num_classes"):
+        classifier = under(spec.scope, spec.backbone.logits.split("/")[0] + "/")
+        inside = [name for name in inside if not name.startswith(classifier)]
+    troubles = _troubles(wanted, shapes)
+    if inside and not spec.options.get("partial"):
+        troubles.append(f"{_count(inside)} of the checkpoint's that the network does not have ({_listed(inside)})")
+    if troubles:
+        raise BncheckError(
+            f"{spec} does not fit the checkpoint: {'; '.join(troubles)}{_advice(spec, wanted, shapes, inside)}"
+        )
+    return [f"not of {spec.backbone.name}, so left out: {_listed(left)}"] if left else []
+
+
+def check_builder(name: str, wanted: Shapes, every: Shapes, shapes: Shapes) -> list[str]:
+    """As `check_network`; a checkpoint may have more than what a builder builds."""
+    troubles = _troubles(wanted, shapes)
+    if troubles:
+        lacking = next((v for v in wanted if v not in shapes), None)
+        near = None if lacking is None else _nearest(lacking, shapes)
+        hint = f"; nearest to {lacking} is {near}" if near else ""
+        raise BncheckError(f"the graph of {name} does not fit the checkpoint: {'; '.join(troubles)}{hint}")
+    left = [v for v in shapes if not _belongs(v, every, shapes)]
+    return [f"not in the graph of {name}, so left out: {_listed(left)}"] if left else []
+
+
+def _has(shapes: Shapes, start: str) -> bool:
+    return any(name.startswith(start) for name in shapes)
+
+
+def _told_of_mobilenet(options: dict[str, Any], scope: str, shapes: Shapes) -> dict[str, Any]:
+    if "depth_multiplier" not in options:
+        fitting = _fitting_multiplier(options, scope, shapes)
+        options = options if fitting is None else {**options, "depth_multiplier": fitting}
+    last = shapes.get(under(scope, "Conv_1/weights"))
+    multiplier = options.get("depth_multiplier", 1.0)
+    if last and multiplier < 1 and "finegrain_classification_mode" not in options:
+        options = {**options, "finegrain_classification_mode": last[-1] == 1280}
+    return options
+
+
+def _fitting_multiplier(options: Mapping[str, Any], scope: str, shapes: Shapes) -> float | None:
+    """The multiplier whose depths are those of the checkpoint; None where none has them all."""
+    from bncheck.backbones.mobilenet_v2 import block_depths  # noqa: PLC0415  loads TensorFlow
+
+    blocks = ["expanded_conv", *(f"expanded_conv_{number}" for number in range(1, 17))]
+    kernels = [under(scope, "Conv/weights"), *(under(scope, f"{block}/project/weights") for block in blocks)]
+    found = [shapes[kernel][-1] if kernel in shapes else None for kernel in kernels]
+    rounding = {"divisible_by": options.get("divisible_by", 8), "least": options.get("min_depth", 8)}
+    for multiplier in MULTIPLIERS:
+        depths = block_depths(multiplier, **rounding)
+        if all(here is None or here == depth for here, depth in zip(found, depths, strict=True)):
+            return multiplier
+    return None
+
+
+def _belongs(name: str, every: Shapes, shapes: Shapes) -> bool:
+    """Whether the network has it, or it only accompanies training: a slot, an average, a step counter."""
+    parts = name.split("/")
+    accompanies = any("/".join(parts[:end]) in every for end in range(1, len(parts) + 1))
+    return accompanies or len(parts) == 1 or is_slot(name, shapes)
+
+
+def _troubles(wanted: Shapes, shapes: Shapes) -> list[str]:
+    lacking = [name for name in wanted if name not in shapes]
+    others = [
+        f"{name} is {_size(shapes[name])} there and {_size(shape)} in the network"
+        for name, shape in wanted.items()
+        if name in shapes and not _same(shape, shapes[name])
+    ]
+    troubles = [f"{_count(lacking)} that it lacks ({_listed(lacking)})"] if lacking else []
+    return troubles + ([f"{_count(others)} of another shape ({_listed(others)})"] if others else [])
+
+
+def _same(shape: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(other) and all(a is None or b is None or a == b for a, b in zip(shape, other, strict=True))
+
+
+def _advice(spec: Spec, wanted: Shapes, shapes: Shapes, inside: list[str]) -> str:
+    if spec.backbone.name == "mobilenet_v2" and "depth_multiplier" in spec.options:
+        rest = {key: value for key, value in spec.options.items() if key != "depth_multiplier"}
+        fitting = _fitting_multiplier(rest, spec.scope, shapes)
+        if fitting is not None and fitting != spec.options["depth_multiplier"]:
+            return f"; its depths are those of depth_multiplier={fitting:g}"
+    if inside and not _troubles(wanted, shapes):
+        return "; add partial=true to leave those out"
+    elsewhere = [scope for scope in scopes_of(spec.backbone, shapes) if scope != spec.scope]
+    return f"; there is one more under scope={elsewhere[0] or '/'}" if elsewhere else ""
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that ends most like it, else the most similar one."""
+    parts = name.split("/")
+
+    def shared(other: str) -> int:
+        ends = zip(reversed(parts), reversed(other.split("/")), strict=False)
+        return next((at for at, (a, b) in enumerate(ends) if a != b), min(len(parts), other.count("/") + 1))
+
+    best = max(known, key=shared, default=None)
+    if best is not None and shared(best) > 1:
+        return best
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return close[0] if close else None
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} variable{'' if len(names) == 1 else 's'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = len(every) - _SHOWN
+    return ", ".join(every[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _size(shape: tuple[int | None, ...]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape) or "a scalar"
