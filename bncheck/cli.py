@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    # Nothing here multiplies matrices, and starting a thread a core is a third of numpy's import.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A graph is millions of objects without cycles: the default walks them again and again for nothing.
+    gc.set_threshold(max(gc.get_threshold()[0], 200_000), 20, 20)
     try:
         code = cli.main(args=None if arguments is None else list(arguments), prog_name="bncheck", standalone_mode=False)
     except click.ClickException as error:
