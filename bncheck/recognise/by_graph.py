@@ -240,7 +240,8 @@ def _update(
     on, off = dict(assume), dict(assume)
     if switch is not None and switch[0] not in assume:
         on[switch[0]], off[switch[0]] = switch[1], not switch[1]
-    source = write if write.debias_of is None else graph.writes.first_of.get(write.debias_of, write)
+    behind = write.debias_of if write.derived_from is None else write.derived_from
+    source = write if behind is None else graph.writes.first_of.get(behind, write)
     decay = decay_of(flat, contexts, source, on)
     branch = _branch(graph, context.conditions, switch)
     runs = [op for op in graph.train_ops if op.runs[write.node]]
@@ -271,8 +272,15 @@ def _runs_with(flat: FlatGraph, update: int, site: FoundSite) -> bool:
     """Whether computing a site's output runs the update: its statistics or something right behind both wait for it."""
     if update in _right_before(flat, site):
         return True
-    behind = _right_behind(flat, site.node)
-    return any(node in behind for node in _right_behind(flat, update))
+    # Backwards from the site: an update may have every gradient waiting for it.
+    frontier = seen = _right_behind(flat, site.node)
+    for _ in range(4):
+        before = {node for current in frontier for node in flat.predecessors(current)}
+        if update in before:
+            return True
+        frontier = {node for node in before - seen if flat.ops[node] in _BEHIND_AN_UPDATE}
+        seen = seen | frontier
+    return False
 
 
 def _right_before(flat: FlatGraph, site: FoundSite) -> set[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bncheck.model import Mode, Role
 from bncheck.recognise.flat import FlatGraph, node_of
+from bncheck.recognise.operands import classify
 from bncheck.recognise.sites import FoundSite
 from bncheck.recognise.trace import VARIABLES, Contexts, sources, variable_name
 from bncheck.recognise.updates import Write, Writes, fused_moments, role_of
@@ -76,6 +77,9 @@ def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: 
     bare = [layer for layer in result if layer.mean is None and layer.variance is None]
     if bare:
         _statistics_by_scope(graph, bare, by_variable)
+    averages = {write.variable for write in writes.from_moments}
+    for layer in result:
+        _corrected_affine(graph, contexts, layer, averages)
     return result
 
 
@@ -136,6 +140,18 @@ def _add(graph: FlatGraph, layer: FoundLayer, site: FoundSite) -> None:
     pick = _source if _is_frozen(graph) else _variable
     layer.gamma = pick(graph, site.gamma) if layer.gamma is None else layer.gamma
     layer.beta = pick(graph, site.beta) if layer.beta is None else layer.beta
+
+
+def _corrected_affine(graph: FlatGraph, contexts: Contexts, layer: FoundLayer, averages: set[int]) -> None:
+    """Gamma and beta that batch renorm corrects by moments and averages: what else enters is the variable itself."""
+    for site in layer.sites:
+        for name, e in (("gamma", site.gamma), ("beta", site.beta)):
+            if e is None or getattr(layer, name) is not None:
+                continue
+            operand = classify(graph, contexts, e)
+            own = [v for v in operand.stored if graph.ops[v] in VARIABLES and v not in averages | {layer.gamma}]
+            if operand.moments and len(own) == 1:
+                setattr(layer, name, own[0])
 
 
 def _is_frozen(graph: FlatGraph) -> bool:

@@ -274,18 +274,26 @@ def _statistic(graph: FlatGraph, contexts: Contexts, e: int) -> bool:
 
 
 def _multiplied(graph: FlatGraph, contexts: Contexts, inverse: int, gamma: int | None) -> _Match | None:
-    """`x * m + (beta - mean * m)` and `(x - mean) * m [+ beta]` with m = inverse [* gamma]."""
+    """`x * m + (beta - mean * m)` and `(x - mean) * m [+ beta]` with m = inverse [* gamma].
+
+    A gamma that the graph computes (one a class, from a style) is taken in the first form only, which nothing else has.
+    """
     scales: list[tuple[int, int | None]] = [(inverse, gamma)]
+    computed: list[int] = []
     if gamma is None:
         for node, e in _users(graph, inverse):
             other = _other(graph, node, e)
-            if graph.ops[node] == "Mul" and other is not None and _vector(graph, contexts, other):
-                scales.append((edge(node), other))
+            if graph.ops[node] == "Mul" and other is not None:
+                if _vector(graph, contexts, other):
+                    scales.append((edge(node), other))
+                else:
+                    computed.append(edge(node))
     for scale, scale_gamma in scales:
         found = _affine(graph, contexts, scale, scale_gamma) or _centred(graph, contexts, scale, scale_gamma)
         if found is not None:
             return found
-    return None
+    matches = (_affine(graph, contexts, scale, None) for scale in computed)
+    return next((match for match in matches if match is not None), None)
 
 
 def _affine(graph: FlatGraph, contexts: Contexts, scale: int, gamma: int | None) -> _Match | None:

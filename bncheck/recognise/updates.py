@@ -26,6 +26,8 @@ class Write:
     operand: Operand
     debias_of: int | None = None
     """The auxiliary variable whose debiased value this writes."""
+    derived_from: int | None = None
+    """The variable that is averaged instead: batch renorm averages a deviation and writes its square."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +39,7 @@ class Writes:
     initial: dict[int, float]
     """Variable -> the one value its initialiser gives every element."""
     auxiliary: frozenset[int]
-    """Variables that hold the biased average of a zero-debiased update."""
+    """Variables that hold the biased average of a zero-debiased update, or the deviation of a derived variance."""
 
     @cached_property
     def first_of(self) -> dict[int, Write]:
@@ -79,10 +81,25 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
         for source in write.operand.stored
         if source in averaged and source != write.variable and _computes_power(graph, write.value)
     ]
+    derived = [
+        Write(
+            node=write.node,
+            variable=write.variable,
+            value=write.value,
+            operand=averaged[source].operand,
+            derived_from=source,
+        )
+        for write in indirect
+        for source in write.operand.stored[:1]
+        if write.operand.stored == (source,) and source in averaged and _squares(graph, write.value)
+    ]
+    every = found + debiased + derived
     return Writes(
-        from_moments=tuple(sorted(found + debiased, key=lambda write: write.node)),
+        from_moments=tuple(sorted(every, key=lambda write: write.node)),
         initial=initial,
-        auxiliary=frozenset(write.debias_of for write in debiased if write.debias_of is not None),
+        auxiliary=frozenset(
+            v for write in debiased + derived for v in (write.debias_of, write.derived_from) if v is not None
+        ),
     )
 
 
@@ -95,6 +112,19 @@ def written_variable(graph: FlatGraph, node: int) -> int | None:
         return None
     variable = nodes.pop()
     return variable if graph.ops[variable] in VARIABLES else None
+
+
+def _squares(graph: FlatGraph, e: int) -> bool:
+    """Whether a value is a square, of which epsilon may be taken."""
+    for _ in range(8):
+        node = node_of(e)
+        op, data = graph.ops[node], graph.data[node]
+        if op == "Square" or (op == "Mul" and len(data) == 2 and sources(graph, data[0]) == sources(graph, data[1])):
+            return True
+        if op not in ("Sub", "Maximum", "Relu", "Identity", "Cast") or not data:
+            return False
+        e = data[0]
+    return False
 
 
 def _computes_power(graph: FlatGraph, e: int) -> bool:
@@ -135,24 +165,38 @@ def role_of(write: Write, roles: dict[int, Role]) -> Role | None:
 def decay_of(
     graph: FlatGraph, contexts: Contexts, write: Write, assume: dict[int, bool], *, in_the_end: bool = True
 ) -> float | None:
-    """The decay of an update: its new value with the variable at 1 and the batch moments at 0.
+    """The decay of an update: by how much its new value grows with the variable, the batch moments at 0.
 
     Of a decay that rises to a limit (`num_updates`, a schedule) that limit, or None if not `in_the_end`.
     A fused op with `exponential_avg_factor` f gives moments that hold (1 - f) of the stored value already.
     """
-    leaves = {edge(write.variable): 1.0}
+    values = [_new_value(graph, contexts, write, assume, old, in_the_end=in_the_end) for old in (0.0, 1.0)]
+    if values[1] is None:
+        return None
+    sign = _SIGN.get(graph.ops[write.node])
+    slope = values[1] - (values[0] or 0.0)
+    decay = slope if sign is None else 1.0 + sign * slope
+    return round(decay, 6)
+
+
+def _new_value(
+    graph: FlatGraph,
+    contexts: Contexts,
+    write: Write,
+    assume: dict[int, bool],
+    old: float,
+    *,
+    in_the_end: bool,
+) -> float | None:
+    """What is assigned, added or subtracted where the variable holds `old` and the batch moments are 0."""
+    leaves = {edge(write.variable): old}
     for e in write.operand.moments:
         leaves[e] = 0.0
         if graph.ops[node_of(e)] in FUSED:
             factor = graph.attr(node_of(e), "exponential_avg_factor")
             training = graph.attr(node_of(e), "is_training")
             if training is not None and not training.b:
-                leaves[e] = 1.0
+                leaves[e] = old
             elif factor is not None and factor.f not in (0.0, 1.0):
-                leaves[e] = 1.0 - factor.f
-    value = evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end)
-    if value is None:
-        return None
-    sign = _SIGN.get(graph.ops[write.node])
-    decay = value if sign is None else 1.0 + sign * value
-    return round(decay, 6)
+                leaves[e] = (1.0 - factor.f) * old
+    return evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end)

@@ -161,3 +161,49 @@ def test_phase_in_arithmetic(kind: str, tmp_path: Path) -> None:
     assert [(s.mode, s.switch.predicate, s.switch.train_when) for s in sites] == [(Mode.SWITCHED, "phase", True)] * 2
     assert {(u.decay, u.decay_when_off, bool(u.train_ops)) for u in updates(facts)} == {(0.9, 1.0, True)}
     assert {u.role for u in updates(facts)} == {Role.MEAN, Role.VARIANCE}
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["reference", "resource"])
+@pytest.mark.parametrize("switched", [False, True])
+def test_batch_renorm(switched: bool, resource: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+    """Batch renorm averages a deviation and stores its square: the layer's variance is the square, its gamma gamma."""
+
+    def build() -> None:
+        layers = styles.slim_compat.load_tf_layers()
+        training = styles.v1.placeholder(styles.tf.bool, [], name="phase") if switched else True
+        x = styles.conv(styles.images(), 4, "c")
+        y = layers.batch_normalization(x, training=training, renorm=True, renorm_momentum=0.9, momentum=0.9, name="bn")
+        styles.wired(styles.loss_of(y))
+
+    facts = styles.facts_of(build, tmp_path / "m.meta", resource=resource)
+    (layer,) = facts.layers
+    vectors = (layer.mean, layer.variance, layer.gamma, layer.beta)
+    assert [v.name for v in vectors] == ["bn/moving_mean", "bn/moving_variance", "bn/gamma", "bn/beta"]
+    assert {(u.role, u.decay, bool(u.train_ops), u.in_collection) for u in layer.updates} == {
+        (Role.MEAN, 0.9, True, True),
+        (Role.VARIANCE, 0.9, True, True),
+    }
+
+
+def test_gamma_and_beta_of_a_class(tmp_path: Path) -> None:
+    """Conditional batch norm gathers gamma and beta by class; adaptive instance norm, written alike, is none."""
+
+    def build() -> None:
+        tf, v1 = styles.tf, styles.v1
+        label = v1.placeholder(tf.int32, [None], name="label")
+        x = styles.conv(styles.images(), 4, "c")
+        for number, axes in enumerate(([0, 1, 2], [1, 2])):
+            gamma, beta = (
+                tf.gather(v1.get_variable(f"{name}{number}", [10, 4]), label)[:, None, None, :] for name in "gb"
+            )
+            mean, variance = tf.nn.moments(x, axes, keepdims=True)
+            x = tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
+            if number == 0:
+                for name, batch in (("m", mean), ("v", variance)):
+                    stored = v1.get_variable(name, [1, 1, 1, 4], trainable=False)
+                    v1.add_to_collection(styles.UPDATE_OPS, v1.assign_sub(stored, 0.1 * (stored - batch)))
+        styles.wired(styles.loss_of(x))
+
+    facts = styles.facts_of(build, tmp_path / "m.meta")
+    assert [(layer.mean.name, layer.variance.name) for layer in facts.layers] == [("m", "v")]
+    assert [(u.decay, bool(u.train_ops)) for u in updates(facts)] == [(0.9, True)] * 2
