@@ -30,7 +30,8 @@ def fenced(language: str) -> list[str]:
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part['kind']} {part['arguments'] or ''}".strip())
 def test_generated_parts_are_current(part: re.Match[str]) -> None:
     """Outputs, tables and accuracies are those of this version: `python tests/renew_readme.py` renews them."""
-    assert part["body"].strip() == renew_readme.render(part["kind"], part["arguments"] or "").strip()
+    now = renew_readme.render(part["kind"], part["arguments"] or "").strip()
+    assert part["body"].strip() == now, "renew it: python tests/renew_readme.py"
 
 
 def test_every_kind_of_part_is_there() -> None:
