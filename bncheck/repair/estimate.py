@@ -1,0 +1,177 @@
+"""`--data`: population statistics of every layer that the forward pass reaches, whatever is stored now."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bncheck.compare.data import Data, open_data
+from bncheck.compare.train_eval import Prepared, prepare
+from bncheck.errors import UsageError
+from bncheck.model import Facts, Hints, Layer, PerChannel, Presence
+from bncheck.recognise import recognise
+from bncheck.repair.found import Found
+from bncheck.repair.population import TOLERANCE, Population, population
+from bncheck.repair.report import LayerLeft, PopulationFacts
+from bncheck.repair.statistics import NewStatistics, Refused, reestimated
+from bncheck.repair.train_twin import open_train_twin
+from bncheck.repair.write_keras import write_keras
+from bncheck.sources import open_model
+from bncheck.sources.raw import RawModel, RawTensor
+
+_MARKS = 200
+"""Numbers that bfloat16 holds exactly, with room to spare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What the data are and how the model takes them; the meaning is that of `open_data` and `prepare`."""
+
+    inputs: str | None = None
+    outputs: tuple[str, ...] = ()
+    batch_size: int = 32
+    batches: int | None = None
+    preprocess: str | None = None
+    labels: str | None = None
+    channel_order: str = "rgb"
+    size: tuple[int, int] | None = None
+    model: str | None = None
+    """A named backbone, `NAME[:key=value,...]`, for a checkpoint without a graph."""
+    builder: str | None = None
+    """`pkg.mod:function`, which builds the model, for the same."""
+    trust_model: bool = False
+    tolerance: float = TOLERANCE
+    compare: bool = True
+    """Whether train mode is compared with eval mode before and after, on the same data."""
+
+
+def with_backbone(raw: RawModel, options: DataOptions) -> RawModel:
+    """A bare checkpoint with the graph of a named backbone or of the user's builder."""
+    if options.model is None and options.builder is None:
+        return raw
+    if options.model is not None and options.builder is not None:
+        raise UsageError("--model and --builder exclude each other")
+    from bncheck.backbones.builders import load_builder  # noqa: PLC0415  only bare checkpoints need one
+    from bncheck.backbones.registry import build, parse  # noqa: PLC0415  as above
+
+    if options.model is not None:
+        return build(parse(options.model), raw.tensors, path=raw.path)
+    assert options.builder is not None
+    return build(load_builder(options.builder), raw.tensors, path=raw.path)
+
+
+def reestimate(
+    raw: RawModel, hints: Hints, spec: str | Path, options: DataOptions, progress: Callable[[str, int], None]
+) -> tuple[Found, Data]:
+    """Population statistics of every layer of the forward pass."""
+    prepared = _runnable(raw, hints, options)
+    with open_train_twin(prepared.forward) as twin:
+        data = open_data(
+            spec,
+            shape=twin.input_shape,
+            dtype=twin.input_dtype,
+            batch_size=options.batch_size,
+            batches=options.batches,
+            preprocess=options.preprocess,
+            labels=options.labels,
+            channel_order=options.channel_order,
+            size=options.size,
+        )
+        if data.synthetic:
+            raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
+        counted = population(twin, data, tolerance=options.tolerance, progress=lambda done: progress("estimate", done))
+    new: list[NewStatistics] = []
+    left: list[LayerLeft] = []
+    for layer in prepared.facts.layers:
+        moments = counted.moments.get(layer.name)
+        if moments is None:
+            left.append(LayerLeft(layer=layer.name, reason="the forward pass does not reach it"))
+        elif all(vector.presence is Presence.ABSENT for vector in layer.statistics):
+            left.append(LayerLeft(layer=layer.name, reason="it has no statistics to store"))
+        else:
+            new.append(_estimated(layer.name, counted))
+    if not new:
+        raise UsageError(f"{raw.path}: the forward pass reaches no batch norm with statistics")
+    facts = PopulationFacts(
+        description=data.description,
+        samples=counted.samples,
+        batches=counted.batches,
+        batch_size=data.batch_size,
+        converged=counted.converged,
+        change=counted.change if np.isfinite(counted.change) else 1.0,
+    )
+    return Found(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options)), data
+
+
+def _estimated(layer: str, counted: Population) -> NewStatistics:
+    try:
+        return reestimated(layer, counted.moments[layer])
+    except Refused as error:
+        raise UsageError(str(error)) from None
+
+
+def _notes(facts: PopulationFacts, options: DataOptions) -> tuple[str, ...]:
+    if facts.converged or options.tolerance <= 0:
+        return ()
+    note = (
+        f"the data ended before the statistics stood still: the last of {facts.batches} batches still changed a layer "
+        f"by {facts.change:.2g}; more samples make them surer"
+    )
+    return (note,)
+
+
+def _runnable(raw: RawModel, hints: Hints, options: DataOptions) -> Prepared:
+    """The model in train mode, ready to run, whatever its stored statistics are: missing, NaN or all alike."""
+    if raw.keras is None:
+        stand_ins = _stand_ins(recognise(raw, hints))
+        whole = replace(raw, tensors={**{key: raw.tensors[key] for key in raw.tensors}, **stand_ins})
+        prepared = _prepared(whole if stand_ins else raw, hints, options)
+        return replace(prepared, facts=recognise(raw, hints)) if stand_ins else prepared
+    with tempfile.TemporaryDirectory(prefix="bncheck-") as folder:
+        return _marked(raw, hints, options, Path(folder) / raw.path.name)
+
+
+def _prepared(raw: RawModel, hints: Hints, options: DataOptions) -> Prepared:
+    return prepare(raw, hints, named_input=options.inputs, outputs=options.outputs, trusted=options.trust_model)
+
+
+def _stand_ins(facts: Facts) -> dict[str, RawTensor]:
+    """Tensors for statistics that the file lacks, so that twins can be made; the train twin does not look at them."""
+    found: dict[str, RawTensor] = {}
+    for layer in facts.layers:
+        for vector in layer.statistics:
+            if vector.presence is Presence.MISSING and vector.name:
+                values = np.full(_channels(layer), vector.role.conventional_initial, np.float32)
+                read = partial(np.asarray, values)
+                found[vector.name] = RawTensor(name=vector.name, dtype="float32", shape=values.shape, read=read)
+    return found
+
+
+def _channels(layer: Layer) -> int:
+    """Of any of its vectors. Raises UsageError where nothing tells."""
+    for vector in (layer.mean, layer.variance, layer.gamma, layer.beta):
+        if vector.shape is not None:
+            return int(np.prod(vector.shape, dtype=np.int64))
+    if layer.channels is not None:
+        return layer.channels
+    raise UsageError(f"{layer.name}: how many channels it has is unknown, for none of its vectors is stored")
+
+
+def _marked(raw: RawModel, hints: Hints, options: DataOptions, copy: Path) -> Prepared:
+    """A Keras model whose layers can be told apart in the graph that Keras makes of it, where names are lost.
+
+    In a copy every layer gets statistics of its own (its number), by which `prepare` finds it again.
+    """
+    facts = recognise(raw, hints)
+    marks: dict[str, PerChannel] = {}
+    for number, layer in enumerate(facts.layers):
+        for vector, mark in ((layer.mean, number % _MARKS), (layer.variance, number // _MARKS)):
+            if vector.key in raw.tensors:
+                marks[vector.key] = np.full(_channels(layer), 1.0 + mark)
+    write_keras(raw, copy, marks)
+    return replace(_prepared(open_model(copy), hints, options), facts=facts)

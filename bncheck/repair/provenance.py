@@ -1,0 +1,58 @@
+"""Where a repaired file comes from: a small JSON file beside it, `<output>.bncheck.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import bncheck
+from bncheck.repair.report import LayerLeft, LayerRepair, PopulationFacts
+
+SUFFIX = ".bncheck.json"
+_BLOCK = 1 << 22
+
+
+def beside(output: Path) -> Path:
+    """The provenance file of an output."""
+    return output.with_name(output.name + SUFFIX)
+
+
+def provenance(
+    *,
+    source: Path,
+    hashed: Iterable[Path],
+    output: Path,
+    method: str,
+    repaired: Sequence[LayerRepair],
+    left: Sequence[LayerLeft],
+    decay: float | None,
+    steps: int | None,
+    population: PopulationFacts | None,
+) -> str:
+    """The text: tool, date (UTC), source with SHA-256 of its files, method and its parameters, layers."""
+    how: Mapping[str, Any]
+    how = {"decay": decay, "steps": steps} if population is None else {"data": vars(population)}
+    content = {
+        "tool": {"name": "bncheck", "version": bncheck.__version__},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": {"path": str(source), "sha256": {path.name: sha256(path) for path in hashed}},
+        "output": output.name,
+        "method": method,
+        **how,
+        "layers": [{**vars(layer), "added": list(layer.added)} for layer in repaired],
+        "left": [vars(layer) for layer in left],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, as hexadecimal; read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

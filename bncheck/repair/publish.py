@@ -1,0 +1,97 @@
+"""Output that is either whole or not there: written apart, beside its place, and given its name at the very end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bncheck.errors import UsageError
+
+_COPY_BYTES = 1 << 22
+
+
+@contextmanager
+def workshop(beside: Path) -> Iterator[Path]:
+    """A hidden directory `.<name>.bncheck-*` on the same file system as `beside`; it is gone afterwards.
+
+    A process that is killed outright leaves it behind, to be deleted by hand: nothing reads it.
+    Raises UsageError where the directory of `beside` does not exist or cannot be written to.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{beside.name}.bncheck-", dir=beside.parent))
+    except OSError as error:
+        raise UsageError(f"{beside.parent}: cannot write there: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(written: Sequence[tuple[Path, Path]]) -> None:
+    """Gives finished files their names, in this order; the last is the one without which the others mean nothing.
+
+    A name that exists is never replaced: linking fails where renaming would overwrite. All bytes reach the disk before
+    the first name exists. Raises UsageError where a name is taken.
+    """
+    for source, _ in written:
+        _to_disk(source)
+    done: list[Path] = []
+    for source, target in written:
+        try:
+            _name(source, target)
+        except FileExistsError:
+            for named in done:
+                named.unlink(missing_ok=True)
+            raise taken(target) from None
+        done.append(target)
+    _to_disk(written[-1][1].parent)
+
+
+def publish_directory(source: Path, target: Path) -> None:
+    """Gives a finished directory its name, in one step. Raises UsageError where the name is taken."""
+    for folder, _, files in os.walk(source):
+        for name in files:
+            _to_disk(Path(folder) / name)
+        _to_disk(Path(folder))
+    if os.path.lexists(target):
+        raise taken(target)
+    source.rename(target)
+    _to_disk(target.parent)
+
+
+def taken(target: Path) -> UsageError:
+    """The error for an output that exists."""
+    return UsageError(f"{target} exists, and bncheck overwrites nothing: choose another name, or delete it")
+
+
+def copy(source: Path, target: Path) -> None:
+    """The bytes of a file under another name, whatever its size; a link is followed."""
+    with source.open("rb") as reading, target.open("wb") as writing:
+        shutil.copyfileobj(reading, writing, _COPY_BYTES)
+
+
+def _name(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # a file system without hard links
+        if os.path.lexists(target):
+            raise FileExistsError(target) from None
+        source.rename(target)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file, or the names in a directory, are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""The repair of one model: read, inspect, find new statistics, write them, inspect and compare again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bncheck.check import inspect_checkpoint, inspect_model
+from bncheck.compare.data import Data
+from bncheck.compare.train_eval import measure, prepare
+from bncheck.compare.twins import open_twins
+from bncheck.config import Settings
+from bncheck.errors import BncheckError, UsageError
+from bncheck.finding import Report
+from bncheck.measured import Comparison, DataFacts
+from bncheck.model import Hints, Layer, PerChannel, Presence, Vector
+from bncheck.recognise import recognise
+from bncheck.repair.estimate import DataOptions, reestimate, with_backbone
+from bncheck.repair.provenance import beside, provenance
+from bncheck.repair.report import LayerRepair, RepairReport
+from bncheck.repair.statistics import NewStatistics
+from bncheck.repair.undo import undo
+from bncheck.repair.write import Destination, destination
+from bncheck.sources import open_model
+from bncheck.sources.raw import RawModel
+
+_DEFAULT = Settings()
+_NO_OPTIONS = DataOptions()
+
+
+def repair(
+    path: str | Path,
+    output: str | Path,
+    *,
+    data: str | Path | None = None,
+    debias: bool = False,
+    decay: float | None = None,
+    steps: int | None = None,
+    graph: str | Path | None = None,
+    use_graph: bool = True,
+    options: DataOptions = _NO_OPTIONS,
+    settings: Settings = _DEFAULT,
+    progress: Callable[[str, int], None] = lambda _stage, _samples: None,
+) -> RepairReport:
+    """Writes a copy of a model with right batch norm statistics; the source is only read.
+
+    Either from `data` (population statistics of every layer with batch statistics in all layers, `population`) or by
+    `debias` (undoes decay**steps exactly, `statistics.debiased`). `decay` and `steps` supply what the files do not say.
+    `progress` hears of the stage ("estimate", "compare before", "compare after") and the samples done.
+
+    Raises UsageError for what cannot be served (`output` exists or is the source; a layer whose statistics cannot be
+    known), ReadError where a file cannot be read (Unsupported for formats whose statistics are folded or frozen),
+    BncheckError where the model cannot be run. Nothing is written then.
+    """
+    if (data is None) == (not debias):
+        raise UsageError("a repair needs either --data or --debias, not both")
+    hints = Hints(decay=decay, steps=steps)
+    raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
+    place = destination(raw, Path(output))
+    before = _inspected(Path(path), raw, graph, hints, settings, use_graph=use_graph)
+    facts = recognise(raw, hints)
+    if not facts.layers:
+        raise UsageError(f"{path}: no batch norm was found to repair")
+    opened: Data | None = None
+    if data is None:
+        found = undo(facts, hints)
+    else:
+        raw = with_backbone(raw, options)
+        found, opened = reestimate(raw, hints, data, options, progress)
+        facts = recognise(raw, hints) if options.model or options.builder else facts
+    layers = {layer.name: layer for layer in facts.layers}
+    repaired, replaced, added = _changes(raw, place, layers, found.new)
+    text = provenance(
+        source=Path(path),
+        hashed=place.hashed,
+        output=place.path,
+        method="data" if debias is False else "debias",
+        repaired=repaired,
+        left=found.left,
+        decay=next((layer.decay for layer in facts.layers if layer.decay is not None), None),
+        steps=facts.run.updates,
+        population=found.population,
+    )
+    compared_before, note = _compared(raw, hints, opened, options, lambda done: progress("compare before", done))
+    files, notes = place.write(replaced, added, text)
+    written = open_model(place.path, graph=None, use_graph=use_graph)
+    after = _inspected(place.path, written, graph, hints, settings, use_graph=use_graph)
+    compared_after, _ = _compared(
+        with_backbone(written, options), hints, opened, options, lambda done: progress("compare after", done)
+    )
+    return RepairReport(
+        source=str(path),
+        output=str(place.path),
+        format=raw.format,
+        method="debias" if debias else "data",
+        repaired=repaired,
+        left=found.left,
+        files=tuple(str(file) for file in files),
+        provenance=str(beside(place.path)),
+        before=before,
+        after=after,
+        population=found.population,
+        decay=next((layer.decay for layer in facts.layers if layer.decay is not None), None),
+        steps=facts.run.updates,
+        compared_before=compared_before,
+        compared_after=compared_after,
+        notes=(*found.notes, *note, *notes),
+    )
+
+
+def _inspected(
+    path: Path, raw: RawModel, graph: str | Path | None, hints: Hints, settings: Settings, *, use_graph: bool
+) -> Report:
+    if "checkpoint" in raw.format:
+        return inspect_checkpoint(
+            path, graph=graph, use_graph=use_graph, decay=hints.decay, steps=hints.steps, settings=settings
+        )
+    return inspect_model(path, decay=hints.decay, steps=hints.steps, settings=settings)
+
+
+def _changes(
+    raw: RawModel, place: Destination, layers: dict[str, Layer], new: Sequence[NewStatistics]
+) -> tuple[tuple[LayerRepair, ...], dict[str, PerChannel], dict[str, PerChannel]]:
+    """(what is told of each layer, key -> vector to replace, key -> vector to add)."""
+    replaced: dict[str, PerChannel] = {}
+    added: dict[str, PerChannel] = {}
+    repaired = []
+    for statistics in new:
+        layer = layers[statistics.layer]
+        keys, fresh = [], []
+        for vector, values in ((layer.mean, statistics.mean), (layer.variance, statistics.variance)):
+            stored = _as_stored(vector, values)
+            if vector.key in raw.tensors:
+                replaced[vector.key] = stored
+                keys.append(vector.key)
+            elif vector.presence is Presence.MISSING and place.can_add and vector.name:
+                added[vector.name] = stored
+                keys.append(vector.name)
+                fresh.append(vector.name)
+            else:
+                raise UsageError(f"{layer.name}: {_no_place(vector)}")
+        repaired.append(
+            LayerRepair(
+                layer=layer.name,
+                mean=keys[0],
+                variance=keys[1],
+                variance_ratio=_ratio(layer, statistics),
+                share=statistics.share,
+                clipped=statistics.clipped,
+                added=tuple(fresh),
+            )
+        )
+    return tuple(repaired), replaced, added
+
+
+def _as_stored(vector: Vector, values: PerChannel) -> PerChannel:
+    """In the shape that the file has it in; all others are (channels,)."""
+    return values if vector.shape is None else values.reshape(vector.shape)
+
+
+def _no_place(vector: Vector) -> str:
+    what = f"its moving {vector.role.value}"
+    if vector.presence is Presence.MISSING:
+        return f"{what} is not in the file ({vector.reason}), and only TF1 checkpoints can be given new tensors"
+    return f"{what} is {vector.presence.value}: {vector.reason or 'a constant of the graph'}"
+
+
+def _ratio(layer: Layer, statistics: NewStatistics) -> float | None:
+    old, epsilon = layer.variance.values, layer.epsilon or 0.0
+    if old is None or old.shape != statistics.variance.shape:
+        return None
+    below, above = old + epsilon, statistics.variance + epsilon
+    known = np.isfinite(below) & (below > 0) & (above > 0)
+    return float(np.exp(np.mean(np.log(above[known] / below[known])))) if np.any(known) else None
+
+
+def _compared(
+    raw: RawModel, hints: Hints, data: Data | None, options: DataOptions, progress: Callable[[int], None]
+) -> tuple[Comparison | None, tuple[str, ...]]:
+    """Train mode against eval mode on the data; a note where that cannot be measured."""
+    if data is None or not options.compare:
+        return None, ()
+
+    def describe(samples: int, _: int, batches: int) -> DataFacts:
+        return data.facts(samples=samples, batches=batches)
+
+    try:
+        prepared = prepare(raw, hints, named_input=options.inputs, outputs=options.outputs, trusted=options.trust_model)
+        with open_twins(prepared.forward) as twins:
+            return measure(twins, prepared, data, describe, progress=progress), ()
+    except BncheckError as error:
+        return None, (f"train mode was not compared with eval mode: {error}",)

@@ -1,0 +1,230 @@
+"""Where a repaired model goes, and what is written there: one function a format, all of them atomic.
+
+Nothing is ever overwritten, and the source is only read. What becomes visible last is what makes the output one: the
+`.index` of a checkpoint (without it TensorFlow sees no checkpoint), the folder of a SavedModel, the file of a Keras
+model. A process killed before leaves no such name; killed between the first data file and the index of a checkpoint
+(microseconds, for all are finished by then) it leaves complete data files that nothing reads.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bncheck.errors import Unsupported, UsageError
+from bncheck.model import PerChannel
+from bncheck.repair.provenance import beside
+from bncheck.repair.publish import copy, publish, publish_directory, taken, workshop
+from bncheck.repair.write_checkpoint import state_file, write_checkpoint
+from bncheck.repair.write_keras import write_keras
+from bncheck.sources import beside as meta_beside
+from bncheck.sources._files import is_file, names
+from bncheck.sources.checkpoint_place import Place, find
+from bncheck.sources.raw import RawModel
+
+_VARIABLES = "variables"
+_FINGERPRINT = "fingerprint.pb"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Destination:
+    """A place that was found free, and how to fill it."""
+
+    path: Path
+    """What the user opens: a checkpoint's prefix, a SavedModel's folder, a Keras file."""
+    hashed: tuple[Path, ...]
+    """Files of the source by which it can be told again."""
+    can_add: bool
+    """Whether tensors that the source lacks can be added."""
+    write: Callable[[Mapping[str, PerChannel], Mapping[str, PerChannel], str], tuple[tuple[Path, ...], tuple[str, ...]]]
+    """(replaced, added, text of the provenance) -> (files written, notes)."""
+
+
+def destination(raw: RawModel, output: Path) -> Destination:
+    """Checks that a repaired copy of `raw` can be written to `output`.
+
+    Raises UsageError where the place is the source itself or taken, Unsupported for formats whose statistics are folded
+    or frozen into constants.
+    """
+    if raw.lite is not None:
+        raise Unsupported(
+            raw.path,
+            "batch norm is folded into the weights of a TFLite file for good",
+            hint="repair the checkpoint or Keras model that it was converted from, and convert again",
+        )
+    if not raw.tensors:
+        raise Unsupported(
+            raw.path,
+            f"a {raw.format} with no stored statistics to replace: they are constants, or in a checkpoint elsewhere",
+            hint="repair the checkpoint, then freeze or export again",
+        )
+    if raw.keras is not None:
+        return _keras(raw, output)
+    if raw.format == "SavedModel":
+        return _saved_model(raw, output)
+    if "checkpoint" in raw.format:
+        return _checkpoint(raw, output)
+    raise Unsupported(raw.path, f"bncheck writes no {raw.format}", hint="repair the checkpoint or Keras model")
+
+
+def _checkpoint(raw: RawModel, output: Path) -> Destination:
+    place = find(raw.path)
+    assert place is not None
+    target = _target(output, place)
+    if target.index.resolve() == place.index.resolve():
+        raise in_place(output)
+    _check_folder(target.directory)
+    present = names(target.directory)
+    own = (f"{target.stem}.index", f"{target.stem}.meta", f"{target.stem}.bncheck.json")
+    for name in present:
+        if name in own or name.startswith(f"{target.stem}.data-"):
+            raise _taken(target, name, present)
+    meta = meta_beside(place.prefix)
+    if not is_file(meta) and raw.graphs:
+        meta = raw.graphs[0].path
+
+    def write(
+        replaced: Mapping[str, PerChannel], added: Mapping[str, PerChannel], text: str
+    ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        with workshop(target.prefix) as folder:
+            made = write_checkpoint(place, Place(directory=folder, stem=target.stem), replaced, added)
+            beside_it = []
+            if is_file(meta):
+                beside_it.append(folder / f"{target.stem}.meta")
+                copy(meta, beside_it[0])
+            beside_it.append(beside(folder / target.stem))
+            beside_it[-1].write_text(text, encoding="utf-8")
+            # the index last: without it there is no checkpoint of that name
+            files = [*made[:-1], *beside_it, made[-1]]
+            named = [target.directory / file.name for file in files]
+            publish(list(zip(files, named, strict=True)))
+            return (*named, *(state := _state(target, folder))), () if state else (
+                _STATE_LEFT.format(target.directory),
+            )
+
+    return Destination(
+        path=target.prefix,
+        hashed=(place.index,),
+        can_add=raw.format == "TF1 checkpoint",
+        write=write,
+    )
+
+
+_STATE_LEFT = "{}/checkpoint names another checkpoint already and was left as it is: give the prefix when restoring"
+
+
+def _state(target: Place, folder: Path) -> tuple[Path, ...]:
+    """The `checkpoint` file, where the directory has none yet: a training run's own is never touched."""
+    state = target.directory / "checkpoint"
+    made = folder / "checkpoint"
+    made.write_text(state_file(target.stem), encoding="utf-8")
+    try:
+        publish([(made, state)])
+    except UsageError:
+        return ()
+    return (state,)
+
+
+def _target(output: Path, source: Place) -> Place:
+    """`-o` as a prefix; a folder (or a path that ends in "/") gets the source's own basename."""
+    if output.is_dir():
+        return Place(directory=output, stem=source.stem)
+    stem = output.name.removesuffix(".index").removesuffix(".meta")
+    return Place(directory=output.parent, stem=stem)
+
+
+def _taken(target: Place, name: str, present: list[str]) -> UsageError:
+    if f"{target.stem}.index" in present:
+        return taken(target.directory / f"{target.stem}.index")
+    return UsageError(
+        f"{target.directory / name} exists without an index, as an interrupted run or a broken copy leaves it: delete "
+        "it, or choose another name"
+    )
+
+
+def _saved_model(raw: RawModel, output: Path) -> Destination:
+    source = raw.path if raw.path.is_dir() else raw.path.parent
+    _check_free(source, output)
+    place = Place(directory=source / _VARIABLES, stem=_VARIABLES)
+
+    def write(
+        replaced: Mapping[str, PerChannel], added: Mapping[str, PerChannel], text: str
+    ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        with workshop(output) as folder:
+            copied = folder / output.name
+            # links are followed, so that the copy stands alone; the variables are written anew
+            shutil.copytree(source, copied, ignore=lambda where, _: _left_out(Path(where), source))
+            variables = copied / _VARIABLES
+            variables.mkdir(exist_ok=True)
+            write_checkpoint(place, Place(directory=variables, stem=_VARIABLES), replaced, added)
+            note = beside(folder / output.name)
+            note.write_text(text, encoding="utf-8")
+            publish([(note, beside(output))])
+            publish_directory(copied, output)
+        return (output, beside(output)), (
+            (f"{_FINGERPRINT} was left out: it names the old variables",) if is_file(source / _FINGERPRINT) else ()
+        )
+
+    graph = next((source / name for name in ("saved_model.pb", "saved_model.pbtxt") if is_file(source / name)), None)
+    return Destination(
+        path=output, hashed=tuple(path for path in (graph, place.index) if path), can_add=False, write=write
+    )
+
+
+def _left_out(folder: Path, source: Path) -> list[str]:
+    if folder == source:
+        return [_FINGERPRINT]
+    if folder == source / _VARIABLES:
+        return [name for name in names(folder) if name.startswith(f"{_VARIABLES}.")]
+    return []
+
+
+def _keras(raw: RawModel, output: Path) -> Destination:
+    source = raw.path
+    if source.is_dir():
+        raise Unsupported(source, "an unpacked Keras archive", hint="repair the .keras file, or zip the folder first")
+    files = {tensor.location[0] for tensor in raw.tensors.values() if tensor.location is not None}
+    if files != {source}:
+        raise Unsupported(source, "weights in shards", hint="save them as one file and repair that")
+    if output.is_dir():
+        output /= source.name
+    _check_free(source, output)
+    if output.suffix != source.suffix:
+        raise UsageError(f"{output}: the copy of a {source.suffix} file must end in {source.suffix} for Keras to load")
+
+    def write(
+        replaced: Mapping[str, PerChannel], added: Mapping[str, PerChannel], text: str
+    ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        assert not added
+        with workshop(output) as folder:
+            made, note = folder / output.name, beside(folder / output.name)
+            write_keras(raw, made, replaced)
+            note.write_text(text, encoding="utf-8")
+            publish([(note, beside(output)), (made, output)])
+        return (output, beside(output)), ()
+
+    return Destination(path=output, hashed=(source,), can_add=False, write=write)
+
+
+def _check_free(source: Path, output: Path) -> None:
+    """Raises UsageError unless nothing is at `output`, and there is a folder to write it to."""
+    if output.resolve() == source.resolve():
+        raise in_place(output)
+    _check_folder(output.parent)
+    for path in (output, beside(output)):
+        if path.exists() or path.is_symlink():
+            raise taken(path)
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{output} lies inside {source}, which bncheck only reads: choose a place outside")
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder to write to: make it first")
+
+
+def in_place(path: Path) -> UsageError:
+    """The error for a repair of a file by itself."""
+    return UsageError(f"{path}: is the source itself, which bncheck never changes: give another place with -o")
