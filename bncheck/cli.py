@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 import bncheck
+from bncheck.cli_repair import repair
 from bncheck.errors import BncheckError, NoModel
 from bncheck.report import FORMATS
 
@@ -65,6 +66,9 @@ def cli() -> None:
 
     Exit codes: 0 pass, 1 findings, 2 usage or unreadable input, 3 nothing to judge.
     """
+
+
+cli.add_command(repair)
 
 
 @cli.group()

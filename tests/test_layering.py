@@ -29,7 +29,8 @@ BELOW = {
     "explain": {"errors", "finding", "report", "rules"},
     "doctor": {""},
     "output": {"errors", "report"},
-    "cli": {"errors", "config", "finding", "report", "output", "explain", "doctor", ""},
+    "cli": {"errors", "config", "finding", "report", "output", "explain", "doctor", "cli_repair", ""},
+    "cli_repair": {"errors", "config", "output", "repair"},
     "__main__": {"cli"},
     "": {"check", "config", "finding"},
 }
@@ -39,7 +40,7 @@ EXCEPTIONS = {
     # `Report.to_json()` looks its reporter up when it is called
     ("finding", "report"),
 }
-WITH_TENSORFLOW = {"backbones", "compare", "repair"}
+WITH_TENSORFLOW = {"backbones", "compare", "repair", "guard"}
 """Parts that may import TensorFlow; nothing static imports them."""
 HEAVY = {"tensorflow", "tf_slim", "tf_keras", "keras", "ai_edge_litert", "sklearn"}
 

@@ -12,7 +12,7 @@ from bncheck.compare.data import Data
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
-from bncheck.errors import BncheckError, UsageError
+from bncheck.errors import BncheckError, NoModel, UsageError
 from bncheck.finding import Report
 from bncheck.measured import Comparison, DataFacts
 from bncheck.model import Hints, Layer, PerChannel, Presence, Vector
@@ -52,7 +52,7 @@ def repair(
 
     Raises UsageError for what cannot be served (`output` exists or is the source; a layer whose statistics cannot be
     known), ReadError where a file cannot be read (Unsupported for formats whose statistics are folded or frozen),
-    BncheckError where the model cannot be run. Nothing is written then.
+    NoModel where there is no batch norm, BncheckError where the model cannot be run. Nothing is written then.
     """
     if (data is None) == (not debias):
         raise UsageError("a repair needs either --data or --debias, not both")
@@ -62,7 +62,7 @@ def repair(
     before = _inspected(Path(path), raw, graph, hints, settings, use_graph=use_graph)
     facts = recognise(raw, hints)
     if not facts.layers:
-        raise UsageError(f"{path}: no batch norm was found to repair")
+        raise NoModel(path, "no batch norm was found to repair")
     opened: Data | None = None
     if data is None:
         found = undo(facts, hints)
