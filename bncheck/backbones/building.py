@@ -105,7 +105,10 @@ def _mobilenet(spec: Spec, images: Tensor, classes: int | None, options: dict[st
 def _resnet(spec: Spec, images: Tensor, classes: int | None, options: dict[str, Any]) -> dict[str, Tensor]:
     slim, net = load_slim(), load_net(spec.backbone.module)
     with slim.arg_scope(net.resnet_arg_scope(batch_norm_epsilon=options.pop("epsilon", 1e-5))):
-        first, _ = getattr(net, spec.backbone.name)(images, classes, is_training=False, scope=spec.scope, **options)
+        # features are left with their places: a pooled vector would pass for one score a class
+        first, _ = getattr(net, spec.backbone.name)(
+            images, classes, is_training=False, global_pool=classes is not None, scope=spec.scope, **options
+        )
     return {"logits": _without_places(first)} if classes else {"features": first}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ Shapes: TypeAlias = Mapping[str, "tuple[int | None, ...]"]
 MULTIPLIERS = (1.0, 0.35, 0.5, 0.75, 1.3, 1.4, *(number / 20 for number in range(1, 41)))
 """Depth multipliers that are tried: those published first."""
 _SHOWN = 3
+_OF_TRAINING = re.compile(r"(global_step|beta[12]_power)(_[0-9]+)?")
 
 
 def under(scope: str, name: str) -> str:
@@ -87,9 +89,8 @@ def check_builder(name: str, wanted: Shapes, every: Shapes, shapes: Shapes) -> l
     """As `check_network`; a checkpoint may have more than what a builder builds."""
     troubles = _troubles(wanted, shapes)
     if troubles:
-        lacking = next((v for v in wanted if v not in shapes), None)
-        near = None if lacking is None else _nearest(lacking, shapes)
-        hint = f"; nearest to {lacking} is {near}" if near else ""
+        nearest = ((v, _nearest(v, shapes)) for v in wanted if v not in shapes)
+        hint = next((f"; nearest to {lacking} is {near}" for lacking, near in nearest if near), "")
         raise BncheckError(f"the graph of {name} does not fit the checkpoint: {'; '.join(troubles)}{hint}")
     left = [v for v in shapes if not _belongs(v, every, shapes)]
     return [f"not in the graph of {name}, so left out: {_listed(left)}"] if left else []
@@ -129,7 +130,7 @@ def _belongs(name: str, every: Shapes, shapes: Shapes) -> bool:
     """Whether the network has it, or it only accompanies training: a slot, an average, a step counter."""
     parts = name.split("/")
     accompanies = any("/".join(parts[:end]) in every for end in range(1, len(parts) + 1))
-    return accompanies or len(parts) == 1 or is_slot(name, shapes)
+    return accompanies or _OF_TRAINING.fullmatch(parts[-1]) is not None or is_slot(name, shapes)
 
 
 def _troubles(wanted: Shapes, shapes: Shapes) -> list[str]:
@@ -168,7 +169,7 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
         return next((at for at, (a, b) in enumerate(ends) if a != b), min(len(parts), other.count("/") + 1))
 
     best = max(known, key=shared, default=None)
-    if best is not None and shared(best) > 1:
+    if best is not None and shared(best) >= min(2, len(parts)):
         return best
     close = difflib.get_close_matches(name, list(known), n=1)
     return close[0] if close else None

@@ -224,3 +224,89 @@ with tf.Graph().as_default():
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_explicit_padding_pads_all_sides_alike(net: ModuleType) -> None:
+    """Same shapes at even sizes; each kernel of 3 gets a border of zeros and no padding of its own."""
+    _, plain, _ = built(net)
+    _, padded, graph = built(net, use_explicit_padding=True)
+    assert layers(padded) == layers(plain)
+    ops = graph.get_operations()
+    wide = [op for op in ops if op.type in ("Conv2D", "DepthwiseConv2dNative") and op.inputs[1].shape[0] == 3]
+    assert [op.get_attr("padding") for op in wide] == [b"VALID"] * 18
+    assert len([op for op in ops if op.type == "Pad"]) == 18
+
+
+def test_explicit_padding_is_another_network_where_strides_meet_even_sizes(net: ModuleType) -> None:
+    """A kernel of stride 2 starts one pixel earlier on an even size; on an odd one nothing changes."""
+    import numpy as np
+    import tensorflow as tf
+
+    def first_layer(size: int, *, pads: bool) -> Any:
+        v1 = tf.compat.v1
+        with tf.Graph().as_default(), v1.Session() as session:
+            v1.set_random_seed(3)
+            fed = tf.constant(np.random.default_rng(0).normal(size=(1, size, size, 3)).astype(np.float32))
+            with net.slim.arg_scope(net.training_scope(is_training=False)):
+                out, _ = net.mobilenet_base(fed, final_endpoint="layer_1", use_explicit_padding=pads)
+            session.run(v1.global_variables_initializer())
+            for variable in v1.global_variables():
+                if variable.op.name.endswith("/weights"):
+                    variable.load(np.random.default_rng(1).normal(size=variable.shape).astype(np.float32), session)
+            return session.run(out)
+
+    np.testing.assert_allclose(first_layer(9, pads=True), first_layer(9, pads=False), atol=1e-5)
+    assert np.abs(first_layer(8, pads=True) - first_layer(8, pads=False)).max() > 0.1
+
+
+def test_explicit_padding_covers_dilated_kernels(net: ModuleType) -> None:
+    """With an output stride the border grows with the dilation, so that resolution stays."""
+    _, plain, _ = built(net, output_stride=8, final_endpoint="layer_19")
+    _, padded, _ = built(net, output_stride=8, final_endpoint="layer_19", use_explicit_padding=True)
+    assert layers(padded) == layers(plain)
+
+
+@pytest.mark.parametrize(("size", "padded"), [((96, 64), (96, 64)), ((97, 63), (128, 64)), ((1, 32), (32, 32))])
+def test_images_are_padded_to_a_multiple_of_32(net: ModuleType, size: tuple[int, int], padded: tuple[int, int]) -> None:
+    """Below and to the right, with zeros, whether the size is known when the graph is built or only when it runs."""
+    import numpy as np
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    batch = np.ones((2, *size, 3), np.float32)
+    with tf.Graph().as_default(), v1.Session() as session:
+        known = net.pad_to_multiple(v1.placeholder(tf.float32, [None, *size, 3]))
+        assert known.shape.as_list() == [None, *padded, 3]
+        fed = v1.placeholder(tf.float32, [None, None, None, 3])
+        found = session.run(net.pad_to_multiple(fed), {fed: batch})
+    assert found.shape == (2, *padded, 3)
+    assert found[:, : size[0], : size[1]].min() == 1
+    assert found.sum() == batch.sum()
+    with pytest.raises(ValueError, match="multiple"):
+        net.pad_to_multiple(known, 0)
+
+
+def test_least_depth_and_divisor_are_obeyed(net: ModuleType) -> None:
+    """`min_depth` holds narrow networks up, `divisible_by` sets the grid of depths, the expanded ones included."""
+    _, narrow, graph = built(net, size=64, depth_multiplier=0.1, min_depth=16, divisible_by=4)
+    assert {depth % 4 for _, depth in layers(narrow)} == {0}
+    assert [depth for _, depth in layers(narrow)][:7] == [16] * 7
+    kernels = {v.op.name: v.shape.as_list() for v in graph.get_collection("variables")}
+    assert kernels["MobilenetV2/expanded_conv_1/expand/weights"] == [1, 1, 16, 96]
+
+
+def test_scope_takes_another_epsilon(net: ModuleType) -> None:
+    """For checkpoints that were trained with one of their own."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        with net.slim.arg_scope(net.training_scope(bn_epsilon=1e-5)):
+            net.mobilenet(tf.zeros([1, 32, 32, 3]), 2, depth_multiplier=0.35)
+        fused = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
+    assert {round(op.get_attr("epsilon"), 9) for op in fused} == {1e-5}
+
+
+def test_block_depths_are_the_tables(net: ModuleType) -> None:
+    """What tells the multiplier of a checkpoint: depths of layer_1 to layer_18."""
+    for multiplier, depths in DEPTHS.items():
+        assert list(net.block_depths(multiplier)) == depths[:-1]
