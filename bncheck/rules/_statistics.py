@@ -54,7 +54,8 @@ def median(values: PerChannel) -> float:
     middle = ordered.size // 2
     if np.isnan(ordered[-1]):
         return float(ordered[-1])
-    return float(ordered[middle] if ordered.size % 2 else 0.5 * ordered[middle - 1] + 0.5 * ordered[middle])
+    low, high = float(ordered[middle - 1 + ordered.size % 2]), float(ordered[middle])
+    return low if low == high else 0.5 * low + 0.5 * high
 
 
 def values_of(vector: Vector) -> PerChannel | None:
@@ -103,12 +104,16 @@ def dead_channels(layer: Layer) -> NDArray[np.bool_]:
 
 
 def fold_scale(layer: Layer) -> PerChannel | None:
-    """|gamma| / sqrt(variance + epsilon) per channel; None where a part is unread, missing or not finite."""
+    """|gamma| / sqrt(variance + epsilon) per channel; None where a part is unread, missing or not finite.
+
+    Infinite where a float64 does not hold the quotient.
+    """
     variance = values_of(layer.variance)
     if variance is None or layer.epsilon is None or layer.gamma.presence in (Presence.UNREAD, Presence.MISSING):
         return None
     gamma = np.ones_like(variance) if layer.gamma.values is None else layer.gamma.values
     if gamma.shape != variance.shape or not np.all(variance + layer.epsilon > 0) or not np.all(np.isfinite(gamma)):
         return None
-    scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
+    with np.errstate(over="ignore"):
+        scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
     return scale
