@@ -6,7 +6,6 @@ arguments are replaced by the caller's edges, and `returns` leads from the call'
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -202,25 +201,25 @@ class FlatGraph:
             for e in edges
         ):
             return list(range(size))
-        waiting = [0] * size
-        followers: list[list[int]] = [[] for _ in range(size)]
-        for node in range(size):
-            for source in self.predecessors(node):
-                if self.ops[source] != "NextIteration":
-                    waiting[node] += 1
-                    followers[source].append(node)
-        heap = [node for node in range(size) if not waiting[node]]
         ready: list[int] = []
-        while heap:
-            node = heapq.heappop(heap)
-            ready.append(node)
-            for follower in followers[node]:
-                waiting[follower] -= 1
-                if not waiting[follower]:
-                    heapq.heappush(heap, follower)
-        if len(ready) < size:
-            placed = set(ready)
-            ready += [node for node in range(size) if node not in placed]
+        met = bytearray(size)  # 1 while its predecessors are being placed, 2 once it is placed
+        for node in range(size):
+            stack = [] if met[node] else [node]
+            while stack:
+                current = stack[-1]
+                before = (
+                    []
+                    if met[current]
+                    else [p for p in self.predecessors(current) if not met[p] and self.ops[p] != "NextIteration"]
+                )
+                if before:
+                    met[current] = 1
+                    stack += reversed(before)
+                    continue
+                stack.pop()
+                if met[current] < 2:
+                    met[current] = 2
+                    ready.append(current)
         return ready
 
 
@@ -241,10 +240,12 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
         edges = []
         waits = []
         for name in node.input:
-            if name in index:
-                edges.append(index[name] << PORT_BITS)
+            source = index.get(name)
+            if source is not None:
+                edges.append(source << PORT_BITS)
             elif name[:1] == "^":
-                waits.append(_resolve(graph, name[1:], node.name))
+                source = index.get(name[1:])
+                waits.append(_resolve(graph, name[1:], node.name) if source is None else source)
             else:
                 base, _, port = name.rpartition(":")
                 if not port.isdigit():

@@ -162,7 +162,17 @@ def constant(graph: FlatGraph, e: int) -> NDArray[Any] | None:
 
 def scalar(graph: FlatGraph, e: int) -> float | None:
     """The one number behind an edge: a scalar constant, or one whose elements are all equal."""
-    value = constant(graph, e)
+    found = sources(graph, e)
+    if len(found) != 1 or graph.ops[node_of(found[0])] != "Const":
+        return None
+    attribute = graph.attr(node_of(found[0]), "value")
+    if attribute is None:
+        return None
+    tensor = attribute.tensor
+    # One float is what nearly all are; it fills the tensor, however large that is.
+    if tensor.dtype == 1 and len(tensor.float_val) == 1 and not tensor.tensor_content:
+        return float(tensor.float_val[0]) if all(dim.size > 0 for dim in tensor.tensor_shape.dim) else None
+    value = tensor_value(tensor)
     if value is None or value.size == 0 or value.dtype == bool:
         return None
     first = float(value.reshape(-1)[0])
