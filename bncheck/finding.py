@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bncheck.measured import Comparison
     from bncheck.model import Layer
 
 
@@ -103,12 +104,14 @@ class Finding:
 
 NOTHING_FOUND = "BN001"
 """Says that no batch norm was found: it makes the verdict inconclusive, never a failure."""
+UNDECIDED = ("BN303", "BN304")
+"""Say that the data are too few, or of another kind: the verdict is inconclusive unless something else fails."""
 
 
 def fails(finding: Finding, fail_on: str) -> bool:
     """Whether a finding makes the verdict fail; `fail_on` is "error", "warning" or "never"."""
     bad = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING), "never": ()}[fail_on]
-    return finding.severity in bad and finding.code != NOTHING_FOUND
+    return finding.severity in bad and finding.code not in (NOTHING_FOUND, *UNDECIDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,8 @@ class Report:
 
     folded: int | None = None
     """Operators of a TFLite file into which batch norm may have been folded; None for any other target."""
+    comparison: Comparison | None = None
+    """What comparing measured, where two modes were compared."""
 
     def to_json(self) -> str:
         """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncheck.config import Settings
-from bncheck.finding import Evidence, Finding, Report, RuleInfo, Severity, TargetInfo, Verdict, fails
+from bncheck.finding import UNDECIDED, Evidence, Finding, Report, RuleInfo, Severity, TargetInfo, Verdict, fails
 from bncheck.model import Facts, Layer, Mode, Origin, Purpose
 from bncheck.not_checked import Asked, not_checked
 from bncheck.rules import RULES
@@ -54,6 +54,7 @@ def judge(
         headline=headline,
         fail_on=settings.fail_on.value,
         folded=None if facts.lite is None else len(facts.lite.folded),
+        comparison=facts.comparison,
     )
 
 
@@ -72,6 +73,7 @@ def _at_hand(facts: Facts) -> Needs:
         (Needs.SITES, any(layer.sites for layer in facts.layers)),
         (Needs.LITE, facts.lite is not None),
         (Needs.REFERENCE, facts.reference is not None),
+        (Needs.COMPARISON, facts.comparison is not None),
     )
     needs = Needs.NOTHING
     for need, met in evidence:
@@ -149,7 +151,8 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if any(fails(finding, settings.fail_on.value) for finding in findings):
         return Verdict.FAIL, ""
-    reason = _too_little(facts)
+    unjudged = next((finding.message for finding in findings if finding.code in UNDECIDED), "")
+    reason = _too_little(facts) or unjudged
     if not reason and not any_rule_ran:
         reason = "none of the selected rules could run on what is at hand"
     return (Verdict.INCONCLUSIVE, reason) if reason else (Verdict.PASS, "")
@@ -183,6 +186,7 @@ def _checked(facts: Facts, at_hand: Needs) -> tuple[str, ...]:
         ("configuration", any(layer.origin is Origin.CONFIG for layer in facts.layers)),
         ("folded weights", facts.lite is not None),
         ("reference", facts.reference is not None),
+        ("train vs eval", facts.comparison is not None),
     )
     return tuple(name for name, was in names if was)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bncheck.measured import Comparison
 
 PerChannel: TypeAlias = NDArray[np.float64]
 """(channels,), float64, read-only."""
@@ -408,6 +411,8 @@ class Facts:
     gaps: tuple[Gap, ...] = ()
     reference: Mapping[str, tuple[PerChannel, PerChannel]] | None = None
     """Layer name -> (mean, variance) of the checkpoint given with `--reference`."""
+    comparison: Comparison | None = None
+    """What running the model in two modes measured."""
     notes: tuple[str, ...] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,18 +36,25 @@ def not_checked(
         entries += [_statistics(facts, statistics)] if statistics else []
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
         entries += [_wiring(facts, wiring, asked)] if wiring else []
-        entries.append(
-            NotChecked(
-                what="train vs eval",
-                why="needs data",
-                how="a later command: bncheck compare train-vs-eval PATH --data D",
-            )
-        )
+        entries += _train_vs_eval(facts, _codes(lacking, Needs.COMPARISON))
     if left_out:
         count = len(left_out)
         what = f"{count} rule{'s' if count > 1 else ''}"
         entries.append(NotChecked(what=what, why="left out by --select or --ignore", codes=tuple(left_out)))
     return tuple(entries)
+
+
+def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
+    if facts.comparison is None:
+        if not facts.run.values:
+            return [NotChecked(what="train vs eval", why="needs the values, and data", codes=codes)]
+        runs = facts.graph is not None or "Keras" in facts.format
+        how = f"bncheck compare train-vs-eval {shlex.quote(facts.path)}{'' if runs else ' --model NAME'} --data images/"
+        return [NotChecked(what="train vs eval", why="needs data", how=how, codes=codes)]
+    if facts.comparison.data.synthetic:
+        how = "give real data: --data images/"
+        return [NotChecked(what="whether eval mode is junk", why="the data are synthetic noise", how=how)]
+    return []
 
 
 def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
 from bncheck.model import (
     Facts,
     FoldedOperator,
@@ -301,3 +302,64 @@ def _train_ops(layer: Layer) -> tuple[str, ...]:
         *(op for s in layer.sites for op in s.train_ops),
         *(op for u in layer.updates for op in u.train_ops),
     )
+
+
+def difference(name: str = "bn", *, local: float = 1e-3, channels: int = 4, **facts_of_it: Any) -> LayerDifference:
+    """A layer, measured on batches of 32 images, that loses the part `local` of its signal; healthy unless told."""
+    known: dict[str, Any] = {
+        "samples": 2048,
+        "mean_shift": np.full(channels, 0.02),
+        "log_variance_ratio": np.linspace(-0.05, 0.05, channels),
+        "local_floor": 7e-4,
+        "cumulative_nmse": max(local, 1e-2),
+        "cumulative_cosine": 1 - local / 2,
+        "worst_channels": (0,),
+    }
+    return LayerDifference(layer=name, local_nmse=local, **(known | facts_of_it))
+
+
+def classes_compared(agreement: float = 0.95, **facts_of_it: Any) -> OutputDifference:
+    """An output of 10 classes, on which train mode agrees with itself for 97 % of the samples."""
+    known: dict[str, Any] = {
+        "nmse": 0.09 if agreement > 0.9 else 0.9,
+        "cosine": 0.95,
+        "floor": 0.06,
+        "classes": 10,
+        "agreement_floor": 0.97,
+        "probability_drift": 1 - agreement,
+    }
+    return OutputDifference(name="logits", agreement=agreement, **(known | facts_of_it))
+
+
+def features_compared(nmse: float = 0.05, **facts_of_it: Any) -> OutputDifference:
+    """An output that is no classes, which batch noise alone changes by 4 % of its energy."""
+    return OutputDifference(name="features", nmse=nmse, **({"cosine": 1 - nmse / 2, "floor": 0.04} | facts_of_it))
+
+
+def compared(
+    *differences: LayerDifference,
+    output: OutputDifference | None = None,
+    accuracy: tuple[float, float] | None = None,
+    samples: int = 352,
+    synthetic: bool = False,
+    layers: Iterable[Layer] | None = None,
+    **facts_of_it: Any,
+) -> Facts:
+    """A model of healthy layers, and what comparing measured; `accuracy` is (train, eval) where there are labels."""
+    data = DataFacts(
+        description="images.npz, 360 samples of 64x64x3",
+        samples=samples,
+        batch_size=min(samples, 32),
+        batches=max(1, samples // 32),
+        synthetic=synthetic,
+        labelled=accuracy is not None,
+    )
+    known: dict[str, Any] = {
+        "accuracy": Accuracy() if accuracy is None else Accuracy(train=accuracy[0], eval=accuracy[1]),
+        "outputs": (output or classes_compared(),),
+    }
+    measured = Comparison(
+        mode="train-vs-eval", data=data, input="images", layers=tuple(differences), **(known | facts_of_it)
+    )
+    held = [batch_norm(one.layer) for one in differences] if layers is None else layers
+    return facts(*held, comparison=measured)

@@ -103,7 +103,7 @@ def local_floor(
 
     The mean of a batch errs by `v / N`, its variance by `2 v^2 / (N - 1)` (both squared); through `local_sums`, to
     first order, `e^2 = gamma^2 (v / (N (v + eps)) + v^3 / (2 (N - 1) (v + eps)^3))`, near `1.5 / N` of the signal.
-    Pixels of one image resemble each other, so that a real batch counts as fewer: a lower bound. Infinite for one sample.
+    Pixels of one image resemble each other, so that a real batch counts as fewer: a lower bound. Infinite for one.
     """
     if samples < 2:
         return math.inf
@@ -117,8 +117,18 @@ def local_floor(
 
 
 def softmax_drift(a: Logits, b: Logits) -> float:
-    """Mean over samples of the total variation `0.5 sum |softmax(a) - softmax(b)|`: 0 is equal, 1 is disjoint."""
-    return float(np.mean(0.5 * np.abs(softmax(a) - softmax(b)).sum(axis=-1))) if len(a) else math.nan
+    """Mean over samples of the total variation `0.5 sum |p(a) - p(b)|`: 0 is equal, 1 is disjoint.
+
+    `p` is the softmax, unless both are probabilities already, as the output of a served model often is.
+    """
+    if not len(a):
+        return math.nan
+    first, second = (a, b) if _probabilities(a) and _probabilities(b) else (softmax(a), softmax(b))
+    return float(np.mean(0.5 * np.abs(np.asarray(first, np.float64) - second).sum(axis=-1)))
+
+
+def _probabilities(values: Logits) -> bool:
+    return bool(np.all(values >= 0) and np.allclose(np.sum(values, axis=-1, dtype=np.float64), 1, atol=1e-3))
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:

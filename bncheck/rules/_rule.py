@@ -30,6 +30,8 @@ class Needs(Flag):
     """A TFLite file."""
     REFERENCE = auto()
     """A second checkpoint to compare with."""
+    COMPARISON = auto()
+    """Both modes, run on data."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ def _unseen(identity: str, title: str, reason: str) -> FailureMode:
 
 
 FAILURE_MODES: tuple[FailureMode, ...] = (
-    _seen("A01", "update ops not attached to the train op", "201 101"),
+    _seen("A01", "update ops not attached to the train op", "201 101 301"),
     _seen("A02", "TF-slim batch norm with a raw optimizer", "201 101"),
     _seen("A03", "UPDATE_OPS read too early or in another graph", "201 202 102"),
     _seen("A04", "control dependencies around an op that exists already", "201 101"),
@@ -122,7 +122,7 @@ FAILURE_MODES: tuple[FailureMode, ...] = (
     _seen("A18", "TF-Hub module trained without its updates", "201 116"),
     _seen("A19", "v1 layers under TF2 behaviour", "203 101"),
     _seen("B01", "updates that run outside their branch", "207"),
-    _seen("B02", "tensor `training=False` times uncomputed moments", "105"),
+    _seen("B02", "tensor `training=False` times uncomputed moments", "105 305"),
     _seen("B03", "validation graph built in training mode with reuse", "213 208"),
     _seen("B04", "updates hung on the loss, not on the train op", "201"),
     _unseen(

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncheck.compare import metrics
@@ -47,6 +47,7 @@ def test_uniform_rounding() -> None:
     assert math.sqrt(metrics.nmse(len(values), float(np.square(error).sum()))) == pytest.approx(0.288675, rel=2e-3)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-6, 1e6))
 def test_cosine(seed: int, scale: float) -> None:
     """Equal to the scalar product's, unchanged by scale, symmetric."""
@@ -80,6 +81,7 @@ def test_shift_and_ratio() -> None:
     assert math.isnan(metrics.log_variance_ratio(one, -one, EPSILON)[0])
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 60))
 def test_local_sums_are_those_of_the_outputs(seed: int, count: int) -> None:
     """The closed form is what applying both modes to the batch gives, channel by channel."""
@@ -106,6 +108,7 @@ def test_local_sums_without_gamma_and_beta() -> None:
     np.testing.assert_array_equal(mixed[1], bare[1][order])
 
 
+@settings(deadline=None)
 @given(scale=st.floats(0.01, 100), shift=st.floats(-100, 100))
 def test_local_error_does_not_depend_on_units(scale: float, shift: float) -> None:
     """Input, stored statistics and epsilon in other units: the same error."""
@@ -188,6 +191,8 @@ def test_softmax_drift() -> None:
     sure = np.array([[1e3, 0.0], [1e3, 0.0]])
     assert metrics.softmax_drift(sure, sure[:, ::-1]) == pytest.approx(1)
     assert metrics.softmax_drift(np.array([[0.0, 0.0]]), np.array([[math.log(3), 0.0]])) == pytest.approx(0.25)
+    chances = np.array([[0.5, 0.5], [1.0, 0.0]])
+    assert metrics.softmax_drift(chances, chances[:, ::-1]) == pytest.approx(0.5)
     assert math.isnan(metrics.softmax_drift(a, np.full_like(a, math.nan)))
 
 

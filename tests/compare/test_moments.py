@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncheck.compare.moments import Moments, from_batch, merge, merge_all, nothing, of
@@ -15,6 +15,7 @@ def parts(values: np.ndarray, cuts: list[int]) -> list[Moments]:
     return [of(piece) for piece in np.split(values, sorted(c % (len(values) + 1) for c in cuts))]
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(2, 300),
@@ -33,6 +34,7 @@ def test_any_split(seed: int, count: int, cuts: list[int], mean: float, deviatio
     np.testing.assert_allclose(whole.variance, values.var(axis=0), rtol=1e-7)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), counts=st.tuples(*[st.integers(1, 40)] * 3))
 def test_order_and_grouping(seed: int, counts: tuple[int, int, int]) -> None:
     """Merging is commutative and associative: shards may be reduced in any order."""

@@ -1,0 +1,144 @@
+"""What a comparison runs on: any of five kinds of source, as batches of one shape and type, memory flat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare.data_arrays import open_arrays
+from bncheck.compare.data_folder import open_folder
+from bncheck.compare.data_records import is_records, open_records
+from bncheck.compare.data_synthetic import open_synthetic
+from bncheck.compare.samples import Batch, Samples, Wanted
+from bncheck.errors import NotFound, UnknownFormat, UsageError
+from bncheck.measured import DataFacts
+
+SYNTHETIC = "synthetic"
+SYNTHETIC_BATCHES = 8
+KINDS = "a folder of images, .npy, .npz, a TFRecord of tf.Example, or the word synthetic"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Data:
+    """Batches that can be gone through as often as wanted, always the same ones in the same order."""
+
+    description: str
+    batch_size: int
+    batches: int | None
+    """As many at most; None: as many as there are."""
+    synthetic: bool
+    labelled: bool
+    samples: int | None
+    """In all batches together; None where only reading tells."""
+    open: Callable[[], Iterator[Batch]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """(images (batch_size, ...), labels (batch_size,) or None); only a source smaller than a batch gives less."""
+        for number, batch in enumerate(self.open()):
+            if number == self.batches:
+                return
+            yield batch
+
+    def facts(self, *, samples: int, batches: int) -> DataFacts:
+        """What reports tell, with what was really run."""
+        return DataFacts(
+            description=self.description,
+            samples=samples,
+            batch_size=self.batch_size,
+            batches=batches,
+            synthetic=self.synthetic,
+            labelled=self.labelled,
+        )
+
+
+def open_data(
+    spec: str | Path,
+    *,
+    shape: tuple[int | None, ...] | None,
+    dtype: Any,
+    batch_size: int = 32,
+    batches: int | None = None,
+    preprocess: str | None = None,
+    labels: str | None = None,
+    channel_order: str = "rgb",
+    size: tuple[int, int] | None = None,
+) -> Data:
+    """Opens a source of samples for a model input of `shape` (batch axis first, None unknown) and `dtype`.
+
+    `labels` is a file of integers (.npy, .npz, .txt), the name of an array or feature beside the images, or "folders".
+    `preprocess` is a name in `preprocess.RANGES`; `size` (height, width) is for models that take images of any size.
+    Samples come in an order shuffled with a fixed seed: those of a sorted source would fill each batch with one class,
+    and batch statistics would be that class's. A last incomplete batch is left out.
+
+    Raises UsageError or ReadError, one sentence each, for what does not fit together or cannot be read.
+    """
+    if batch_size < 1 or (batches is not None and batches < 1):
+        raise UsageError(f"batches of {batch_size}, {batches} of them: both numbers must be 1 or more")
+    wanted = Wanted(
+        shape=None if shape is None else shape[1:],
+        dtype=np.dtype(dtype),
+        batch_size=batch_size,
+        preprocess=preprocess,
+        labels=labels,
+        channel_order=channel_order,
+        size=size,
+    )
+    if str(spec) == SYNTHETIC:
+        batches = batches or SYNTHETIC_BATCHES
+        samples = open_synthetic(wanted, batches)
+    else:
+        samples = _open_path(Path(spec), wanted)
+    held = None if samples.count is None else min(samples.count, _whole(samples.count, batch_size, batches))
+    if held == 0:
+        raise UsageError(f"{spec}: holds no samples")
+    return Data(
+        description=samples.description,
+        batch_size=batch_size if held is None else min(batch_size, held),
+        batches=batches,
+        synthetic=samples.synthetic,
+        labelled=samples.labelled,
+        samples=held,
+        open=lambda: _whole_batches(samples, batch_size),
+    )
+
+
+def _whole(count: int, batch_size: int, batches: int | None) -> int:
+    """Samples in whole batches; all where there is not one whole batch."""
+    if count < batch_size:
+        return count
+    found = count // batch_size
+    return batch_size * (found if batches is None else min(found, batches))
+
+
+def _whole_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
+    first = True
+    for images, labels in samples.open():
+        if len(images) == batch_size or first:
+            yield images, labels
+        first = False
+
+
+def _open_path(path: Path, wanted: Wanted) -> Samples:
+    if path.is_dir():
+        return open_folder(path, wanted)
+    if "*" in path.name:
+        return open_records(sorted(path.parent.glob(path.name)), str(path), wanted)
+    if not path.exists():
+        raise NotFound(path, "no such file or folder", hint=f"--data takes {KINDS}")
+    if path.suffix.lower() in (".npy", ".npz"):
+        return open_arrays(path, wanted)
+    if is_records(path):
+        return open_records([path], str(path), wanted)
+    raise UnknownFormat(path, f"holds no samples that bncheck reads: --data takes {KINDS}")
+
+
+def first_batch(data: Data) -> NDArray[Any]:
+    """The images of the first batch, for probes. Raises UsageError where there is none."""
+    for images, _ in data:
+        return images
+    raise UsageError(f"{data.description}: holds no samples")

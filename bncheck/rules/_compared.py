@@ -1,0 +1,180 @@
+"""What the rules on a comparison share: is there enough to judge, is the output junk, which layers diverge.
+
+Calibrated on MobileNetV2 0.35 trained on digits, its statistics damaged by degrees (share of the initial value, noise,
+scale; all layers or one), 352 test images in batches of 32. Healthy: no layer above 0.0035 local NMSE, accuracy in eval
+mode 1.7 points above train mode, agreement 0.02 below that of train mode with itself. One layer's variance scaled by
+1.5, its statistics shifted by half a deviation, permuted or set to 0 and 1: local NMSE 0.02 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bncheck.measured import Comparison, LayerDifference, OutputDifference
+from bncheck.rules._statistics import percent
+
+WIRING = ("BN201", "BN202", "BN203", "BN204", "BN206", "BN207", "BN209", "BN210", "BN213", "BN215", "BN216", "BN220")
+VALUES = ("BN101", "BN102", "BN103", "BN104", "BN105", "BN106", "BN109", "BN110", "BN113", "BN114", "BN208", "BN217")
+CAUSES = (*WIRING, *VALUES)
+"""Faults of the files that make modes differ: told together with what they did."""
+
+DIVERGES = 0.01
+"""Local NMSE of a layer that goes wrong: 3 times the worst of a healthy model, a third of the mildest damage."""
+PER_IMAGE = 3.0
+"""Over the number of images, the same for little data: batch noise is 1.5 over it where all pixels of one are alike."""
+ACCURACY_GAP = 0.035
+"""Between 2 points, which a healthy model may lose, and 5, which none may."""
+AGREEMENT_GAP = 0.085
+"""Below train mode's agreement with itself: an accuracy gap of 3.7 points went with 0.088, one of 1.7 with 0.060."""
+OUTPUT_NMSE, TIMES_FLOOR = 0.3, 4.0
+"""Of an output that is no classes: 5 dB, and well above what batch noise alone does."""
+ERRORS_ALLOWED = 2.0
+"""Standard errors by which a gap must lie above 0."""
+
+FEWEST_IMAGES = 32
+FEWEST_VALUES = 16
+"""Values a channel and batch, in the layer that has fewest: 1.5 / 16 is a tenth of the signal."""
+AGREES_WITH_ITSELF = 0.7
+NOISE_FLOOR = 0.5
+"""NMSE of train mode with itself from which it is no reference."""
+UNINFORMED = 2.0
+"""Times chance: train-mode accuracy below which labels and predictions have nothing to do with each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Junk:
+    """How far an output is off, by the best measure at hand."""
+
+    told: str
+    """The numbers, as the rest of a sentence."""
+    name: str
+    value: float
+    limit: float
+    junk: bool
+
+
+def diverging(comparison: Comparison) -> list[LayerDifference]:
+    """Layers whose own loss is above the limit or not a number, in forward order."""
+    limit = divergence_limit(comparison)
+    return [layer for layer in comparison.layers if not layer.local_nmse <= limit]
+
+
+def divergence_limit(comparison: Comparison) -> float:
+    """Local NMSE that neither health nor batch noise explains."""
+    return max(DIVERGES, PER_IMAGE / max(comparison.data.samples, 1))
+
+
+def inheriting(comparison: Comparison) -> list[LayerDifference]:
+    """Layers behind the first diverging one whose own loss is small while what arrives at them is not."""
+    limit = divergence_limit(comparison)
+    own = {layer.layer for layer in diverging(comparison)}
+    first = next((n for n, layer in enumerate(comparison.layers) if layer.layer in own), len(comparison.layers))
+    return [
+        layer
+        for layer in comparison.layers[first:]
+        if layer.layer not in own and not layer.cumulative_nmse <= 10 * limit
+    ]
+
+
+def labels_tell(comparison: Comparison) -> bool:
+    """Whether accuracy says something: labels are there, and train mode meets them more often than chance would."""
+    train, classes = comparison.accuracy.train, _classes(comparison)
+    return train is not None and (classes is None or train >= UNINFORMED / classes)
+
+
+def _classes(comparison: Comparison) -> int | None:
+    return next((output.classes for output in comparison.outputs if output.classes), None)
+
+
+def too_small(comparison: Comparison) -> str:
+    """Why train mode is no reference here, as the start of a sentence; empty where it is."""
+    data = comparison.data
+    fewest = min((layer.samples for layer in comparison.layers), default=FEWEST_VALUES)
+    if data.samples < FEWEST_IMAGES:
+        return f"{data.samples} samples are too few: {FEWEST_IMAGES} or more are needed"
+    if fewest < FEWEST_VALUES:
+        name = next(layer.layer for layer in comparison.layers if layer.samples == fewest)
+        return (
+            f"Batches of {data.batch_size} leave {name} {fewest} value{'s' if fewest != 1 else ''} a channel, from "
+            f"which no mean and variance can be told: {FEWEST_VALUES} or more are needed"
+        )
+    if labels_tell(comparison):
+        return ""
+    for output in comparison.outputs:
+        noise = _noise(output)
+        if noise:
+            return f"Train mode, the reference, is too noisy in batches of {data.batch_size}: {noise}"
+    if all(_floor(output) is None for output in comparison.outputs):
+        return (
+            f"One batch of {data.batch_size} without labels does not tell what batch noise alone does: 2 or more needed"
+        )
+    return ""
+
+
+def _noise(output: OutputDifference) -> str:
+    if output.agreement_floor is not None:
+        low = output.agreement_floor < AGREES_WITH_ITSELF
+        return f"it agrees with itself on {percent(output.agreement_floor)} of the samples" if low else ""
+    high = output.floor is not None and not output.floor <= NOISE_FLOOR
+    return f"between batches {output.name} differs by {output.floor:.2g} of its signal" if high else ""
+
+
+def _floor(output: OutputDifference) -> float | None:
+    return output.agreement_floor if output.classes else output.floor
+
+
+def judged_output(comparison: Comparison) -> Junk | None:
+    """The output that is furthest off, by accuracy, else agreement, else error; None where it cannot be judged."""
+    if comparison.data.synthetic or too_small(comparison):
+        return None
+    if labels_tell(comparison):
+        return _by_accuracy(comparison)
+    found = [_by_agreement(comparison, o) if o.classes else _by_error(o) for o in comparison.outputs]
+    known = [junk for junk in found if junk is not None]
+    return next((junk for junk in known if junk.junk), known[0] if known else None)
+
+
+def _by_accuracy(comparison: Comparison) -> Junk | None:
+    train, stored = comparison.accuracy.train, comparison.accuracy.eval
+    if train is None or stored is None:
+        return None
+    differing = 1 - (comparison.outputs[0].agreement or 0.0) if comparison.outputs else 1.0
+    limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
+    return Junk(
+        told=f"{percent(stored)} of the labels are met in eval mode, {percent(train)} in train mode",
+        name="accuracy lost in eval mode",
+        value=train - stored,
+        limit=limit,
+        junk=not train - stored <= limit,
+    )
+
+
+def _by_agreement(comparison: Comparison, output: OutputDifference) -> Junk | None:
+    if output.agreement is None or output.agreement_floor is None:
+        return None
+    differing = 1 - output.agreement
+    gap = output.agreement_floor - output.agreement
+    limit = max(AGREEMENT_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
+    return Junk(
+        told=f"eval mode agrees with train mode on the class of {percent(output.agreement)} of the samples, train mode "
+        f"with itself on {percent(output.agreement_floor)}",
+        name=f"agreement lost at {output.name}",
+        value=gap,
+        limit=limit,
+        junk=not gap <= limit,
+    )
+
+
+def _by_error(output: OutputDifference) -> Junk | None:
+    if output.floor is None:
+        return None
+    limit = max(OUTPUT_NMSE, TIMES_FLOOR * output.floor)
+    return Junk(
+        told=f"{output.name} in eval mode is off by {output.nmse:.2g} of the signal's energy "
+        f"(cosine {output.cosine:.3f}); batch noise alone makes {output.floor:.2g}",
+        name=f"NMSE of {output.name}",
+        value=output.nmse,
+        limit=limit,
+        junk=not output.nmse <= limit,
+    )

@@ -1,0 +1,140 @@
+"""Signs that the data, not the model, make the two modes differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bncheck.finding import Severity
+from bncheck.measured import Comparison
+from bncheck.model import Facts
+from bncheck.rules import (
+    bn101_never_moved,
+    bn102_some_layers_never_moved,
+    bn103_init_share_too_high,
+    bn105_non_finite,
+    bn106_negative_variance,
+    bn109_vectors_swapped,
+    bn110_exploding_variance,
+    bn113_half_applied_debias,
+    bn201_update_not_wired,
+    bn202_some_updates_not_wired,
+    bn203_no_update_op,
+)
+from bncheck.rules._compared import diverging, judged_output, labels_tell
+from bncheck.rules._statistics import finite, median, percent
+
+KNOWN_CAUSES = (
+    bn101_never_moved,
+    bn102_some_layers_never_moved,
+    bn103_init_share_too_high,
+    bn105_non_finite,
+    bn106_negative_variance,
+    bn109_vectors_swapped,
+    bn110_exploding_variance,
+    bn113_half_applied_debias,
+    bn201_update_not_wired,
+    bn202_some_updates_not_wired,
+    bn203_no_update_op,
+)
+"""Rules whose errors explain statistics that fit no data."""
+
+SCALED = 0.2
+"""|ln| of a common factor between batch and stored variances that is worth telling: a fifth more or less."""
+ALIKE = 0.1
+"""Channels whose factor is that near the median, as a share of its logarithm, count as having the same."""
+MOST = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlike:
+    """Why the data look unlike the training's."""
+
+    layers: tuple[str, ...]
+    told: str
+    name: str
+    value: float
+    limit: float
+    decides: bool
+    """Whether it leaves open if the model is at fault, so that no verdict can be given on the output."""
+
+
+def unlike_training(model: Facts) -> Unlike | None:
+    """The plainest sign, or None: also where a fault of the files explains the difference, or the output is fine."""
+    comparison = model.comparison
+    if comparison is None or comparison.data.synthetic:
+        return None
+    if comparison.accuracy.train is not None and not labels_tell(comparison):
+        return _strange_labels(comparison)
+    output = judged_output(comparison)
+    if output is None or not output.junk or known_cause(model):
+        return None
+    return _scaled(comparison) or (None if labels_tell(comparison) else _everywhere(comparison))
+
+
+def known_cause(model: Facts) -> bool:
+    """Whether an error in values or wiring explains the difference by itself."""
+    return any(
+        (found.severity or module.check.severity) is Severity.ERROR
+        for module in KNOWN_CAUSES
+        for found in module.check.check(model)
+    )
+
+
+def _strange_labels(comparison: Comparison) -> Unlike:
+    train = comparison.accuracy.train or 0.0
+    classes = next((output.classes for output in comparison.outputs if output.classes), 0) or 0
+    return Unlike(
+        layers=(),
+        told=f"In train mode the model meets {percent(train)} of the labels, no more than chance would among {classes} "
+        "classes: the labels are numbered otherwise, or the data are not what it was trained on.",
+        name="accuracy in train mode",
+        value=train,
+        limit=2 / max(classes, 1),
+        decides=False,
+    )
+
+
+def _scaled(comparison: Comparison) -> Unlike | None:
+    """Only the first layer is off, and all its channels by one factor: what input in another range does."""
+    wrong = diverging(comparison)
+    if not wrong or wrong[0] is not comparison.layers[0] or len(wrong) > max(1, len(comparison.layers) // 5):
+        return None
+    ratios = finite(wrong[0].log_variance_ratio)
+    if not ratios.size:
+        return None
+    middle = median(ratios)
+    near = float(np.mean(np.abs(ratios - middle) <= ALIKE * abs(middle)))
+    if abs(middle) < SCALED or near < MOST:
+        return None
+    factor = math.exp(middle)
+    return Unlike(
+        layers=(wrong[0].layer,),
+        told=f"Only the first layer, {wrong[0].layer}, is off, and by one factor: the variances of its batches are "
+        f"{factor:.3g} times the stored ones, as those of input {math.sqrt(factor):.3g} times as large would be. Check "
+        "--preprocess; if that is what the model was trained on, its moving_variance is wrong by this factor.",
+        name=f"batch over stored variance, {wrong[0].layer}",
+        value=factor,
+        limit=math.exp(SCALED),
+        decides=False,
+    )
+
+
+def _everywhere(comparison: Comparison) -> Unlike | None:
+    """Most layers are off from the first on, no fault of the files explains it, and no label vouches for the data."""
+    wrong = diverging(comparison)
+    if not wrong or wrong[0] is not comparison.layers[0] or len(wrong) < MOST * len(comparison.layers):
+        return None
+    return Unlike(
+        layers=(),
+        told=f"{len(wrong)} of {len(comparison.layers)} layers are off, from the first on, and neither values nor "
+        "wiring show a fault: either the data are unlike those the statistics come from (other images, --preprocess, "
+        "--channel-order), or the statistics are those of other weights or another domain. Labels would tell: if train "
+        "mode meets them, the model is at fault.",
+        name="share of layers that diverge",
+        value=len(wrong) / len(comparison.layers),
+        limit=MOST,
+        decides=True,
+    )

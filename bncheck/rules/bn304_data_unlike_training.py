@@ -1,0 +1,93 @@
+"""BN304 data-unlike-training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from bncheck.finding import Confidence, Evidence, Measurement, Severity
+from bncheck.model import Facts
+from bncheck.rules._rule import Needs, rule
+from bncheck.rules._unlike import unlike_training
+from bncheck.testing import classes_compared, compared, difference, untouched
+
+
+@rule(
+    "BN304",
+    "data-unlike-training",
+    severity=Severity.WARNING,
+    needs=Needs.COMPARISON,
+    confidence=Confidence.MEDIUM,
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """The data given seem to be other than those the model was trained on.
+
+    What it detects
+    ---------------
+    Input in another range than the first layer expects; statistics that fit the data nowhere although neither values
+    nor wiring show a fault; labels that train mode does not meet.
+
+    Why it matters
+    --------------
+    Stored statistics are those of the training data. On other data the two modes differ in a healthy model too.
+
+    How it decides
+    --------------
+    Another range: only the first layer is off, and the batch variances of most of its channels are the stored ones
+    times one factor. Fits nowhere: half of the layers or more are off, the first among them, and there are no labels.
+    Labels: train mode meets no more than twice those that chance would. Only where the output is junk, and no rule on
+    values or wiring reports an error. The verdict is then inconclusive unless something else fails.
+
+    Not detected
+    ------------
+    Data that differ a little: other cameras, other crops.
+
+    Fix
+    ---
+    Give what the model was trained on, in its range and channel order, best with labels:
+
+        bncheck compare train-vs-eval PATH --data images/ --preprocess -1..1 --channel-order rgb --labels folders
+
+    References
+    ----------
+    arXiv 1603.04779, arXiv 2006.16971. Failure modes B13, C19.
+    """
+    unlike = unlike_training(model)
+    if unlike is not None:
+        yield Evidence(
+            layers=unlike.layers,
+            message=unlike.told,
+            measurements=(Measurement(name=unlike.name, value=unlike.value, limit=unlike.limit),),
+        )
+
+
+_DOUBLED = np.log(np.array([4.0, 4.1, 3.9, 4.0]))
+
+
+def clean() -> tuple[Facts, ...]:
+    """A fine output whatever the first layer; a fault of the files; another layer; made up; labels that are met."""
+    first = difference("a", local=0.3, log_variance_ratio=_DOUBLED)
+    uneven = difference("a", local=0.3, log_variance_ratio=np.array([2.0, -1.0, 0.3, 0.0]))
+    junk = classes_compared(0.3)
+    wrong = [replace(first, layer=name, log_variance_ratio=uneven.log_variance_ratio) for name in "ab"]
+    return (
+        compared(first),
+        compared(*wrong, output=junk, layers=[untouched("a"), untouched("b")]),
+        compared(difference("a"), difference("b", local=0.3, log_variance_ratio=_DOUBLED), output=junk),
+        compared(first, output=junk, synthetic=True),
+        compared(uneven, difference("b", local=0.3), output=junk, accuracy=(0.9, 0.3)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """Images twice as large; nothing fits; labels that start at another number."""
+    first = difference("a", local=0.3, log_variance_ratio=_DOUBLED)
+    uneven = difference("a", local=0.3, log_variance_ratio=np.array([2.0, -1.0, 0.3, 0.0]))
+    rest = [difference(name) for name in "bcdef"]
+    return (
+        compared(first, *rest, output=classes_compared(0.3), accuracy=(0.9, 0.3)),
+        compared(uneven, difference("b", local=0.3), output=classes_compared(0.3)),
+        compared(difference("a"), accuracy=(0.06, 0.05)),
+    )
