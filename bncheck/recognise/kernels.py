@@ -43,7 +43,8 @@ def kernel_channel_max(tensor: RawTensor, op: str) -> PerChannel:
     if op in _TRANSPOSED:
         weights = np.moveaxis(weights, -2, -1)
     rows = weights.reshape(weights.size // channels if channels else 0, channels)
-    largest: PerChannel = np.maximum(rows.max(axis=0, initial=0), -rows.min(axis=0, initial=0)).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        largest: PerChannel = np.maximum(rows.max(axis=0, initial=0), -rows.min(axis=0, initial=0)).astype(np.float64)
     largest.setflags(write=False)
     return largest
 

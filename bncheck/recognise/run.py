@@ -51,9 +51,7 @@ def run_facts(raw: RawModel, hints: Hints) -> RunFacts:
         own = {tensor.name: tensor for tensor in raw.keras.optimizer_weights}
         iterations += _counters(own, {name: name.removesuffix(":0") for name in own}, _ITERATIONS)
     powers = _adam_counts(tensors, names)
-    of_slots = [key for key in tensors if is_slot(key, tensors)]
-    slots = [tensors[key] for key in of_slots[:: max(1, len(of_slots) // _SLOTS_SIZED)]]
-    slots += raw.keras.optimizer_weights if raw.keras is not None else ()
+    slots = _slots(tensors) if raw.keras is None else raw.keras.optimizer_weights
     updates, source = _updates(hints.steps, max(iterations, default=None), max(powers, default=None), global_step)
     return RunFacts(
         global_step=global_step,
@@ -64,6 +62,12 @@ def run_facts(raw: RawModel, hints: Hints) -> RunFacts:
         values=any(tensor.unavailable is None or tensor.crc32c is not None for tensor in _each(tensors)),
         index_only=bool(tensors) and all(tensor.unavailable is not None for tensor in _each(tensors)),
     )
+
+
+def _slots(tensors: Mapping[str, RawTensor]) -> list[RawTensor]:
+    """An optimizer's slots by their keys; of very many, a sample."""
+    found = [key for key in tensors if is_slot(key, tensors)]
+    return [tensors[key] for key in found[:: max(1, len(found) // _SLOTS_SIZED)]]
 
 
 def _each(tensors: Mapping[str, RawTensor]) -> Iterator[RawTensor]:

@@ -53,7 +53,8 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
 
 def per_channel(tensor: RawTensor) -> PerChannel:
     """The tensor flattened to (channels,) float64, read-only; NaN and infinity stay."""
-    values = tensor.read().astype(np.float64).reshape(-1)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        values = tensor.read().astype(np.float64).reshape(-1)
     values.setflags(write=False)
     return values
 

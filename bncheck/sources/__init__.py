@@ -96,7 +96,10 @@ def _source(path: Path) -> str:
     if found is None:
         return "checkpoint"
     if stat.S_ISDIR(found.st_mode):
-        return "saved_model" if any(name in _SAVED_MODEL for name in names(path)) else "checkpoint"
+        if any(name in _SAVED_MODEL for name in names(path)):
+            return "saved_model"
+        # an unpacked .keras archive is the one other model that is a directory
+        return "keras" if import_module("bncheck.sources.keras").matches(path, b"") else "checkpoint"
     head = read_head(path, _SNIFFED)
     if head.startswith(LFS_POINTER):
         raise not_fetched(path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bncheck.recognise.kernels import kernel_channel_max, linear_before, output_channels
+from bncheck.recognise.values import per_channel
 from bncheck.sources.raw import RawTensor
 
 
@@ -52,6 +53,13 @@ def test_no_weights_and_nan() -> None:
     found = kernel_channel_max(tensor([[np.nan, 1.0]]), "MatMul")
     assert np.isnan(found[0])
     assert found[1] == 1
+
+
+def test_signalling_nan() -> None:
+    """A NaN of any bits stays one without a warning, in a kernel and in a vector."""
+    signalling = np.array([[0x7F800001, 0x3F800000]], np.uint32).view(np.float32)
+    np.testing.assert_array_equal(kernel_channel_max(tensor(signalling), "MatMul"), [np.nan, 1.0])
+    np.testing.assert_array_equal(per_channel(tensor(signalling)), [np.nan, 1.0])
 
 
 def test_no_kernel() -> None:

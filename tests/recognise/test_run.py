@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
+from keras_writer import vars_bytes
 
 from bncheck.model import Hints, RunFacts
 from bncheck.recognise.run import adam_steps, run_facts
 from bncheck.sources.checkpoint import read_checkpoint
+from bncheck.sources.keras import read_keras
 
 OBJECT = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -170,6 +172,16 @@ def test_slots(tmp_path: Path, *, data: bool) -> None:
         f"optimizer/_trainable_variables/2{OBJECT}": np.arange(8, dtype=np.float32),
     }
     assert run(tmp_path, tensors, data=data).optimizer_slots == (3, 7)
+
+
+def test_slots_of_a_keras_file_count_once(tmp_path: Path) -> None:
+    """Also where their names look like a checkpoint's slots, as they do in Keras 3 files."""
+    path = tmp_path / "m.weights.h5"
+    values = [np.asarray(5, np.int64), np.asarray(0.1, np.float32), np.ones(4, np.float32) / 3, np.zeros(4, np.float32)]
+    path.write_bytes(
+        vars_bytes({"layers/bn": ("bn", list(np.eye(4, dtype=np.float32))), "optimizer": ("adam", values)})
+    )
+    assert run_facts(read_keras(path), Hints()).optimizer_slots == (1, 2)
 
 
 def test_many_slots_are_sampled(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
+from keras_writer import archive, batch_norm, sequential
 
 from bncheck.errors import NoModel, NotFound, ReadError, UnknownFormat, Unreadable, UsageError
 from bncheck.sources import open_checkpoint, open_model, protos
@@ -98,6 +100,13 @@ def test_saved_model_directory(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "saved_model.pb"):
         model = open_model(path)
         assert (model.format, list(model.tensors)) == ("SavedModel", ["w"])
+
+
+def test_unpacked_keras_directory(tmp_path: Path) -> None:
+    """A directory with the members of a .keras archive is that model, not a directory of checkpoints."""
+    with zipfile.ZipFile(archive(tmp_path / "m.keras", sequential(batch_norm("bn")), {})) as file:
+        file.extractall(tmp_path / "unpacked")
+    assert "Keras" in open_model(tmp_path / "unpacked").format
 
 
 def test_content_decides(tmp_path: Path, prefix: Path) -> None:
