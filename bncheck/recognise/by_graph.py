@@ -207,7 +207,7 @@ def _site(graph: GraphView, paired: PairedSite) -> Site:
         axis=site.axis,
         rank=site.rank,
         linear=linear,
-        linear_axis=_linear_axis(flat, before.linear),
+        linear_axis=_linear_axis(flat, before),
         bias=None if before.bias is None else graph.stored.name(before.bias),
         dropout=None if before.dropout is None else flat.names[before.dropout],
         inputs=graph.feeds.of(paired.train.node),
@@ -221,14 +221,16 @@ def _site(graph: GraphView, paired: PairedSite) -> Site:
 def _with_dropout(before: Upstream, train: Upstream) -> Upstream:
     if train.dropout is None:
         return before
-    return Upstream(linear=before.linear, kernel=before.kernel, bias=before.bias, dropout=train.dropout)
+    return replace(before, dropout=train.dropout)
 
 
-def _linear_axis(flat: FlatGraph, node: int | None) -> int | None:
-    if node is None:
+def _linear_axis(flat: FlatGraph, before: Upstream) -> int | None:
+    """Where the linear op's channels are in the site's input, with transpositions between undone."""
+    if before.linear is None or before.turned is None:
         return None
-    layout = flat.attr(node, "data_format")
-    return 1 if layout is not None and layout.s.startswith(b"NC") else -1
+    layout = flat.attr(before.linear, "data_format")
+    axis = 1 if layout is not None and layout.s.startswith(b"NC") else -1
+    return before.turned.index(axis % len(before.turned)) if before.turned else axis
 
 
 def _update(

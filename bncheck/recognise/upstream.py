@@ -27,17 +27,21 @@ class Upstream:
     """Variable or constant of the linear op's kernel."""
     bias: int | None = None
     dropout: int | None = None
+    turned: tuple[int, ...] | None = ()
+    """Axis of the linear op's output that each axis of the site's input is, where a transposition lies between; empty
+    where none does, None where it is not constant."""
 
 
 def upstream(graph: FlatGraph, x: int) -> Upstream:
     """Walks back from a site's input to the op it is folded into, and on to a dropout with only linear ops between."""
     bias = linear = kernel = None
+    turned: tuple[int, ...] | None = ()
     current = x
     for _ in range(_STEPS):
         node = node_of(current)
         op, data = graph.ops[node], graph.data[node]
         if is_dropout(graph, node):
-            return Upstream(linear=linear, kernel=kernel, bias=bias, dropout=node)
+            return Upstream(linear=linear, kernel=kernel, bias=bias, dropout=node, turned=turned)
         if op in LINEAR and len(data) > 1:
             if linear is not None:
                 break
@@ -54,8 +58,21 @@ def upstream(graph: FlatGraph, x: int) -> Upstream:
         following = _shape_only(graph, current)
         if following is None:
             break
+        if op == "Transpose" and linear is None:
+            turned = _turned(graph, node, turned)
         current = following
-    return Upstream(linear=linear, kernel=kernel, bias=bias)
+    return Upstream(linear=linear, kernel=kernel, bias=bias, turned=turned)
+
+
+def _turned(graph: FlatGraph, node: int, so_far: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """One more transposition on the way back from a site; None where its axes are not constant."""
+    axes = constant(graph, graph.data[node][1]) if len(graph.data[node]) > 1 else None
+    if axes is None or so_far is None:
+        return None
+    order = tuple(int(axis) for axis in axes.reshape(-1))
+    if sorted(order) != list(range(len(order))) or (so_far and len(so_far) != len(order)):
+        return None
+    return tuple(order[axis] for axis in so_far) if so_far else order
 
 
 def _shape_only(graph: FlatGraph, e: int) -> int | None:

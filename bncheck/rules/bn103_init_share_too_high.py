@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -117,15 +118,18 @@ def shorter_decay(updates: int) -> float:
     return max((decay for decay in DECAYS if decay**updates < 1e-4), default=0.9)
 
 
-def _fix(model: Facts) -> str:
-    """A decay for runs of this length, and how to save this checkpoint with and without data."""
+def _fix(model: Facts, used: float) -> str:
+    """A decay for runs of this length or, where that is none, the length; how to save this one with data or without."""
     decay = shorter_decay(model.run.updates or 0)
     code = f"slim.batch_norm(net, decay={decay:g})    # tf.layers, Keras: momentum={decay:g}"
-    again = f"{training_code(code, note='a decay that forgets its initial value in a run of this length')}\n"
+    again = training_code(code, note="a decay that forgets its initial value in a run of this length")
+    if 0 < used <= decay:
+        enough = math.ceil(-4 / math.log10(used))
+        again = f"Train on: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
     command = repair(model)
     debias = command.replace("--data images/", "--debias")
     return (
-        f"{again}This checkpoint, without data (exact if decay and count are), or better with images:\n"
+        f"{again}\nThis checkpoint, without data (exact if decay and count are), or better with images:\n"
         f"{indented(debias)}\n{indented(command)}"
     )
 
@@ -167,7 +171,7 @@ def _evidence(
         severity=standing[0],
         confidence=standing[1],
         location=worst.layer.variance.name,
-        fix=_fix(model),
+        fix=_fix(model, worst.layer.decay or 0.0),
         measurements=tuple(found),
     )
 

@@ -300,6 +300,25 @@ def test_rank_and_axis_of_slim(
     assert [(s.axis, s.rank) for layer in facts.layers for s in layer.sites] == [(axis, rank)]
 
 
+@pytest.mark.parametrize(("transposed", "axis"), [(True, 1), (False, -1)])
+def test_channels_of_the_convolution_through_a_transposition(
+    transposed: bool,  # noqa: FBT001  parametrised
+    axis: int,
+    tmp_path: Path,
+) -> None:
+    """Where its channels are is told in the site's own axes: Keras 3 convolves channels first by transposing twice."""
+
+    def build() -> None:
+        x = styles.slim.conv2d(styles.images(None, 8, 8, 3), 4, 3, normalizer_fn=None, activation_fn=None)
+        if transposed:
+            x = styles.tf.transpose(x, [0, 3, 1, 2])
+        layout = "NCHW" if transposed else "NHWC"
+        styles.wired(styles.loss_of(styles.slim.batch_norm(x, scope="bn", data_format=layout)))
+
+    facts = styles.facts_of(build, tmp_path / "model.meta")
+    assert [(s.axis, s.linear_axis) for layer in facts.layers for s in layer.sites] == [(axis, axis)]
+
+
 @pytest.mark.parametrize("shape", [(None, 16, 4), (None, 4, 4, 4, 3)])
 def test_ranks_three_and_five(shape: tuple[int | None, ...], tmp_path: Path) -> None:
     """Batch norm on sequences and volumes is found with both updates."""

@@ -156,6 +156,13 @@ def test_fix_names_this_checkpoint() -> None:
     assert "bncheck repair model.ckpt -o fixed.ckpt --data images/" in evidence.fix
 
 
+def test_fix_of_a_short_decay_is_to_train_on() -> None:
+    """Where no usual decay is shorter than the one in use, the remedy is no decay but the length of the run."""
+    (evidence,) = found(facts(batch_norm("bn", variance=diluted([1e-4] * 4, 0.9, 80), decay=0.9), run=run(80)))
+    assert "decay=" not in evidence.fix
+    assert "with decay 0.9, less than 0.01 % is left after 88 updates" in evidence.fix
+
+
 def test_a_counter_that_fine_tuning_reset_is_a_note() -> None:
     """Statistics of a trained network after 40 counted updates at 0.9997: no batch could have moved them so far."""
     trained = [4.9, 2.2, 3.7, 6.1]
