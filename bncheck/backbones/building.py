@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
 from bncheck.backbones.builders import Builder, run_builder
 from bncheck.backbones.fitting import check_builder, check_network, check_scope, told, under
 from bncheck.backbones.keras_names import renamed
+from bncheck.backbones.quiet import without_warnings
 from bncheck.backbones.registry import Spec
 from bncheck.backbones.slim_compat import load_net, load_slim, mend_loaded_slim
 from bncheck.errors import BncheckError, UsageError
@@ -51,7 +50,7 @@ def named(spec: Spec, tensors: Mapping[str, RawTensor], path: Path, shape: Shape
         height = width = spec.options.get("image_size", spec.backbone.image_size)
     stem = shapes.get(under(spec.scope, spec.backbone.stem), ())
     channels = stem[2] if len(stem) == 4 else 3
-    with _graph() as graph:
+    with _graph() as graph, without_warnings():
         images = v1.placeholder(tf.float32, [None, height, width, channels], name=INPUT)
         try:
             outputs = _network(whole, images)

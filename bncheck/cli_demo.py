@@ -1,0 +1,70 @@
+"""`bncheck demo`: where its files go, and its progress on standard error."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from bncheck.errors import UsageError
+
+
+@click.command()
+@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave checkpoints and data in DIR: new.")
+@click.option("--steps", type=click.IntRange(1), default=300, show_default=True, help="Training steps.")
+def demo(keep: Path | None, steps: int) -> None:
+    """Train, lose and repair a MobileNetV2 on digits: what a forgotten update does, live, in under a minute."""
+    from bncheck.demo import tell  # noqa: PLC0415 - start-up
+    from bncheck.output import emit  # noqa: PLC0415 - start-up
+
+    with _folder(keep) as folder, _progress() as progress:
+
+        def to(stream: TextIO) -> None:
+            tell(folder, stream, steps=steps, progress=progress)
+            if keep is not None:
+                stream.write(f"\nKept in {keep}: model.ckpt-{steps}, fixed.ckpt, train.npz, test.npz\n")
+
+        emit(None, to)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="bncheck-demo-") as folder:
+            yield Path(folder)
+        return
+    try:
+        keep.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"{keep} exists already: --keep takes a new folder") from None
+    except OSError as error:
+        raise UsageError(f"{keep} cannot be made: {error.strerror}") from error
+    yield keep
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar for each stage while it runs, with rate and time left, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _stage, _done, _of: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - a pipe need not pay for it
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        tasks: dict[str, Any] = {}
+
+        def hear(stage: str, done: int, of: int | None) -> None:
+            if stage not in tasks:
+                for task in tasks.values():
+                    shown.update(task, visible=False)
+                tasks[stage] = shown.add_task(stage, total=of)
+            shown.update(tasks[stage], completed=done)
+
+        yield hear
