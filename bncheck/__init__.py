@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bncheck.check import inspect_checkpoint, inspect_graph, inspect_model, inspect_run
+    from bncheck.compare.run import compare_train_vs_eval
     from bncheck.config import FailOn, Ignore, Settings
     from bncheck.finding import Finding, Report, Severity, Verdict
 
@@ -26,6 +27,7 @@ __all__ = [
     "Severity",
     "Verdict",
     "__version__",
+    "compare_train_vs_eval",
     "inspect_checkpoint",
     "inspect_graph",
     "inspect_model",
@@ -40,6 +42,7 @@ _HOME = {
     "Settings": "bncheck.config",
     "Severity": "bncheck.finding",
     "Verdict": "bncheck.finding",
+    "compare_train_vs_eval": "bncheck.compare.run",
     "inspect_checkpoint": "bncheck.check",
     "inspect_graph": "bncheck.check",
     "inspect_model": "bncheck.check",

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bncheck"
 
 BASE = {"errors", "model", "finding", "config"}
+COMMANDS = {"cli_common", "cli_compare", "cli_demo", "cli_repair"}
 BELOW = {
     "errors": set(),
     "model": {"measured"},
@@ -29,10 +30,13 @@ BELOW = {
     "explain": {"errors", "finding", "report", "rules"},
     "doctor": {""},
     "output": {"errors", "report"},
-    "cli": {"errors", "config", "finding", "report", "output", "explain", "doctor", "cli_repair", ""},
+    "cli_common": {"errors", "config", "finding", "report", "output"},
+    "cli": {"errors", "config", "finding", "output", "explain", "doctor", "report", *COMMANDS, ""},
+    "cli_compare": {"cli_common", "config", "finding", "compare", ""},
+    "cli_demo": {"errors", "output", "demo"},
     "cli_repair": {"errors", "config", "output", "repair"},
     "__main__": {"cli"},
-    "": {"check", "config", "finding"},
+    "": {"check", "compare", "config", "finding"},
 }
 """Part -> what it may import; "" is the package itself (its version and public names)."""
 
@@ -40,7 +44,7 @@ EXCEPTIONS = {
     # `Report.to_json()` looks its reporter up when it is called
     ("finding", "report"),
 }
-WITH_TENSORFLOW = {"backbones", "compare", "repair", "guard"}
+WITH_TENSORFLOW = {"backbones", "compare", "repair", "guard", "demo"}
 """Parts that may import TensorFlow; nothing static imports them."""
 HEAVY = {"tensorflow", "tf_slim", "tf_keras", "keras", "ai_edge_litert", "sklearn"}
 

@@ -12,6 +12,7 @@ import pytest
 import renew_readme
 
 from bncheck import cli
+from bncheck import cli_common as codes
 from bncheck.config import _KEYS, load_config
 from bncheck.report import FORMATS
 
@@ -51,7 +52,7 @@ def test_exit_codes(code: str, command: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_exit_codes_are_all_there() -> None:
     """The table has a row for each code that the command line can end in, and no other."""
-    assert {int(code) for code, _ in CODES} == {cli.PASS, cli.FAIL, cli.ERROR, cli.NOTHING, cli.INTERRUPTED}
+    assert {int(code) for code, _ in CODES} == {codes.PASS, codes.FAIL, codes.ERROR, codes.NOTHING, codes.INTERRUPTED}
 
 
 def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.data_arrays import open_arrays
+from bncheck.compare.data_arrays import array_shape, open_arrays
 from bncheck.compare.data_folder import open_folder
 from bncheck.compare.data_records import is_records, open_records
 from bncheck.compare.data_synthetic import open_synthetic
@@ -105,6 +105,16 @@ def open_data(
         samples=held,
         open=lambda: _whole_batches(samples, batch_size),
     )
+
+
+def sample_shape(spec: str | Path, size: tuple[int, int] | None = None) -> tuple[int | None, ...] | None:
+    """Shape of one sample, as far as the source itself or `size` tells: for models that are built for their data."""
+    if size is not None:
+        return (*size, None)
+    path = Path(spec)
+    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
+        return array_shape(path)
+    return None
 
 
 def _whole(count: int, batch_size: int, batches: int | None) -> int:

@@ -29,16 +29,7 @@ _LOCAL_HEADER = struct.Struct("<26xHH")
 
 def open_arrays(path: Path, wanted: Wanted) -> Samples:
     """Samples of a file of arrays. Raises ReadError for what is no such file, UsageError for arrays that do not fit."""
-    labels: NDArray[Any] | None = None
-    try:
-        if path.suffix.lower() == ".npy":
-            images = np.load(path, mmap_mode="r", allow_pickle=False)
-        else:
-            images, labels = _archive(path, wanted.labels)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ReadError(path, f"cannot be read as arrays: {error}") from None
-    if images.ndim < 1 or not _numeric(images):
-        raise ReadError(path, f"holds an array of type {images.dtype} and shape {list(images.shape)}, no samples")
+    images, labels = _read(path, wanted.labels)
     count = len(images)
     if labels is not None:
         labels = checked_labels(labels, count, str(path))
@@ -52,6 +43,25 @@ def open_arrays(path: Path, wanted: Wanted) -> Samples:
         labelled=labels is not None,
         open=lambda: _batches(path, images, labels, wanted),
     )
+
+
+def array_shape(path: Path) -> tuple[int, ...]:
+    """Shape of one sample of a file of arrays. Raises ReadError."""
+    return _read(path, None)[0].shape[1:]
+
+
+def _read(path: Path, named: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    labels: NDArray[Any] | None = None
+    try:
+        if path.suffix.lower() == ".npy":
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            images, labels = _archive(path, named)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ReadError(path, f"cannot be read as arrays: {error}") from None
+    if images.ndim < 1 or not _numeric(images):
+        raise ReadError(path, f"holds an array of type {images.dtype} and shape {list(images.shape)}, no samples")
+    return images, labels
 
 
 def _batches(path: Path, images: NDArray[Any], labels: NDArray[Any] | None, wanted: Wanted) -> Iterator[Batch]:

@@ -1,0 +1,145 @@
+"""What the commands that give reports share: their options, reading the configuration, writing all outputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from bncheck.errors import NoModel
+from bncheck.report import FORMATS
+
+if TYPE_CHECKING:
+    from bncheck.config import Config, Settings
+    from bncheck.finding import Report
+    from bncheck.output import Output
+
+PASS, FAIL, ERROR, NOTHING, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: pass, findings, usage or unreadable input, nothing to judge, interrupted."""
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def say(text: str) -> None:
+    """One line on standard error, whatever the names in it hold."""
+    from bncheck.report._escape import encodable, visible  # noqa: PLC0415 - only errors pay for it
+
+    print(encodable(f"bncheck: {visible(text)}", sys.stderr.encoding), file=sys.stderr)  # noqa: T201 - the one place
+
+
+def common_options(command: _Command) -> _Command:
+    """The options that all inspections share."""
+    options = (
+        click.option("--format", "format_", type=click.Choice(FORMATS), help="What standard output gets [text]."),
+        click.option(
+            "--output",
+            multiple=True,
+            metavar="[FORMAT=]FILE",
+            help="Write a report to FILE, - being standard output; repeatable.",
+        ),
+        click.option(
+            "--fail-on", type=click.Choice(["error", "warning", "never"]), help="Exit 1 from here on [error]."
+        ),
+        click.option("--select", multiple=True, metavar="CODES", help="Judge only these codes or prefixes: BN1,BN201."),
+        click.option("--ignore", multiple=True, metavar="CODES", help="Leave out these codes or prefixes."),
+        click.option(
+            "--baseline",
+            type=click.Path(path_type=Path),
+            help="An earlier --format json report: its findings no longer count.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            help="Instead of the nearest bncheck.toml or pyproject.toml with [tool.bncheck].",
+        ),
+        click.option(
+            "--allow-empty", is_flag=True, default=None, help="Exit 0 instead of 3 where nothing can be judged."
+        ),
+        click.option("--quiet", "-q", is_flag=True, default=None, help="The verdict, and a line for each finding."),
+        click.option("--verbose", "-v", is_flag=True, default=None, help="All layers, numbers, fixes in full."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+decay_option = click.option("--decay", type=float, help="Decay of the moving averages (0.999), where no file tells it.")
+steps_option = click.option("--steps", type=int, help="Number of updates of the statistics, where no file tells it.")
+train_op_option = click.option("--train-op", multiple=True, metavar="NAME", help="Op that trains; repeatable.")
+reference_option = click.option(
+    "--reference", type=click.Path(path_type=Path), help="A checkpoint whose statistics these must not be equal to."
+)
+no_graph_option = click.option("--no-graph", is_flag=True, help="Leave out the .meta beside a checkpoint.")
+
+
+def write_reports(
+    reports_of: Callable[[Config, Settings], list[Report]], common: dict[str, Any], *, many: bool = False
+) -> int:
+    """Reads the configuration, inspects, writes all outputs; the exit code does not depend on the formats."""
+    from bncheck.output import check_format, emit, outputs  # noqa: PLC0415 - start-up
+
+    config = _config(common["config"])
+    settings = _settings(config, common)
+    default = check_format(common["format_"] or config.format or "text")
+    folder = None if common["output"] or config.path is None else config.path.parent
+    places = outputs(common["output"] or config.output, default, folder)
+    verbose = config.verbose if common["verbose"] is None else common["verbose"]
+    quiet = config.quiet if common["quiet"] is None else common["quiet"]
+    if verbose and quiet:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    try:
+        reports = reports_of(config, settings)
+    except NoModel as error:
+        say(str(error))
+        return PASS if settings.allow_empty else NOTHING
+    for place in places:
+        emit(place.path, _writer(place, reports, many=many, verbose=bool(verbose), quiet=bool(quiet)))
+    codes = {report.exit_code for report in reports}
+    return next((code for code in (FAIL, ERROR, NOTHING) if code in codes), PASS)
+
+
+def _writer(
+    place: Output, reports: list[Report], *, many: bool, verbose: bool, quiet: bool
+) -> Callable[[TextIO], None]:
+    from bncheck.report import reporter  # noqa: PLC0415 - start-up
+
+    def write(stream: TextIO) -> None:
+        if place.format == "text":
+            from bncheck.report import text  # noqa: PLC0415 - only where it is wanted
+
+            if many:
+                text.write_run(reports, stream, verbose=verbose, quiet=quiet)
+            else:
+                text.write(reports[0], stream, verbose=verbose, quiet=quiet)
+        elif many:
+            reporter(place.format).write_run(reports, stream)
+        else:
+            reporter(place.format).write(reports[0], stream)
+
+    return write
+
+
+def _config(path: Path | None) -> Config:
+    from bncheck.config import Config, find_config, load_config  # noqa: PLC0415 - start-up
+
+    found = path or find_config(Path.cwd())
+    return Config() if found is None else load_config(found)
+
+
+def _settings(config: Config, common: dict[str, Any]) -> Settings:
+    """The command line's word before the configuration's."""
+    from bncheck.config import FailOn, Settings, read_baseline, split_codes  # noqa: PLC0415 - start-up
+
+    baseline = common["baseline"] or config.baseline
+    allow_empty = config.allow_empty if common["allow_empty"] is None else common["allow_empty"]
+    return Settings(
+        fail_on=FailOn(common["fail_on"]) if common["fail_on"] else config.fail_on or FailOn.ERROR,
+        select=split_codes(common["select"]) or config.select,
+        ignore=split_codes(common["ignore"]) or config.ignore,
+        ignores=config.ignores,
+        baseline=None if baseline is None else read_baseline(baseline),
+        allow_empty=bool(allow_empty),
+    )
