@@ -191,8 +191,9 @@ def _keras(raw: RawModel, output: Path) -> Destination:
     if output.is_dir():
         output /= source.name
     _check_free(source, output)
-    if output.suffix != source.suffix:
-        raise UsageError(f"{output}: the copy of a {source.suffix} file must end in {source.suffix} for Keras to load")
+    ending = ".weights.h5" if source.name.endswith(".weights.h5") else source.suffix
+    if not output.name.endswith(ending):
+        raise UsageError(f"{output}: the copy of a {ending} file must end in {ending} for Keras to load it")
 
     def write(
         replaced: Mapping[str, PerChannel], added: Mapping[str, PerChannel], text: str
