@@ -116,7 +116,7 @@ def tell(
     _say(
         stream,
         f"{told.eval_mode:.1%} -> {told.repaired:.1%} right with is_training=False, the weights untouched, in "
-        f"{told.seconds:.0f} s.\nThe line that was missing, around minimize(): with tf.control_dependencies(tf.get_collection("
+        f"{told.seconds:.0f} s.\nMissing around minimize(): with tf.control_dependencies(tf.get_collection("
         f"tf.GraphKeys.UPDATE_OPS)):\nMore: bncheck explain {max(told.codes, default='BN201')}",
     )
     return told
