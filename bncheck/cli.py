@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A graph is millions of objects without cycles: the default walks them again and again for nothing.
     gc.set_threshold(max(gc.get_threshold()[0], 200_000), 20, 20)
+    # Nor at the end: all memory goes at once.
+    atexit.register(gc.freeze)
     try:
         code = cli.main(args=None if arguments is None else list(arguments), prog_name="bncheck", standalone_mode=False)
     except click.ClickException as error:

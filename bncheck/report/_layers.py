@@ -35,9 +35,11 @@ def value_range(vector: Vector) -> Range | None:
     finite = vector.values[np.isfinite(vector.values)]
     if not finite.size:
         return None
+    ordered = np.sort(finite)  # np.median would import numpy.ma, 15 ms of each start
+    half = ordered.size // 2
     return Range(
         smallest=float(finite.min()),
-        median=float(np.median(finite)),
+        median=(float(ordered[half - 1 + ordered.size % 2]) + float(ordered[half])) / 2,
         largest=float(finite.max()),
         non_finite=int(vector.values.size - finite.size),
     )

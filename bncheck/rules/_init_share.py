@@ -104,7 +104,7 @@ def implied_variance(layers: Iterable[Layer], share: float) -> float | None:
         if share < 1 and layer.variance.starts_at > 0 and (values := values_of(layer.variance)) is not None
     ]
     every = np.concatenate(known) if known else np.empty(0)
-    return float(np.median(every)) if every.size else None
+    return median(every) if every.size else None
 
 
 def _ruled_out(layer: Layer, share: float, bound: float | None) -> bool:

@@ -58,6 +58,15 @@ def median(values: PerChannel) -> float:
     return low if low == high else 0.5 * low + 0.5 * high
 
 
+def quantile(values: PerChannel, share: float) -> float:
+    """As np.quantile, linear between neighbours, of at least one number; see `median`."""
+    ordered = np.sort(values, axis=None)
+    place = share * (ordered.size - 1)
+    below = int(place)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, ordered.size - 1)])
+    return low + (place - below) * (high - low) if high > low else low
+
+
 def values_of(vector: Vector) -> PerChannel | None:
     """Values at hand and not empty, else None."""
     return None if vector.values is None or vector.values.size == 0 else vector.values

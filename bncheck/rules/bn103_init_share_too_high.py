@@ -11,7 +11,7 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, RunFacts
 from bncheck.rules._init_share import InitShare, counted_share, init_shares, share_bound, shrink
 from bncheck.rules._rule import Needs, rule
-from bncheck.rules._statistics import finite, listing, many, names, never_moved, percent, values_of
+from bncheck.rules._statistics import finite, listing, many, names, never_moved, percent, quantile, values_of
 from bncheck.rules.fixes import indented, repair, training_code
 from bncheck.testing import batch_norm, facts
 
@@ -185,7 +185,7 @@ def _unknown(judged: list[Layer], bound: float) -> Iterator[Evidence]:
             if layer.variance.starts_at > 0 and (values := values_of(layer.variance)) is not None
         ]
     )
-    crowded = ratios.size >= MANY_CHANNELS and float(np.quantile(ratios, 0.1)) <= 1.5 * bound
+    crowded = ratios.size >= MANY_CHANNELS and quantile(ratios, 0.1) <= 1.5 * bound
     if bound >= UNREAD_MUCH and crowded:
         yield Evidence(
             layers=names(judged),

@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, PerChannel, RunFacts, Vector
 from bncheck.rules._rule import Needs, rule
-from bncheck.rules._statistics import listing, many, names, values_of
+from bncheck.rules._statistics import finite, listing, many, names, values_of
 from bncheck.testing import batch_norm, facts
 
 STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -102,7 +102,7 @@ def _values(vector: Vector) -> PerChannel:
 
 
 def _rich(layer: Layer) -> bool:
-    return bool(np.unique(_values(layer.variance)).size >= ENOUGH)
+    return len(set(finite(_values(layer.variance)).tolist())) >= ENOUGH
 
 
 def _on_float16(values: PerChannel) -> bool:
