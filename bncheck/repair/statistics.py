@@ -141,7 +141,8 @@ def _undone(layer: Layer, vector: Vector, share: float, decay: float, steps: int
     if vector.role is not Role.VARIANCE:
         return values, 0
     # at most half a unit in the last place an update, and an average forgets after 1 / (1 - decay) of them
-    rounding = eps * start * min(steps, 1.0 / (1.0 - decay)) / (1.0 - share)
+    count = steps * updates_a_step(layer, vector.role)
+    rounding = eps * start * min(count, 1.0 / (1.0 - decay)) / (1.0 - share)
     lowest = float(values.min(initial=0.0))
     if lowest < -rounding:
         raise Refused(layer.name, _too_small(layer, vector, share, decay, steps))
