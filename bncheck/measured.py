@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from bncheck.model import PerChannel
+
+
+def sqnr_db(nmse: float) -> float:
+    """`-10 log10(NMSE)` decibels, the reference being the signal: higher is better. No error is +inf."""
+    if nmse == 0:
+        return math.inf
+    return -10 * math.log10(nmse) if nmse > 0 else math.nan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

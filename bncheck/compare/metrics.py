@@ -11,7 +11,24 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.measured import sqnr_db
 from bncheck.model import PerChannel
+
+__all__ = [
+    "agreement",
+    "cosine",
+    "local_floor",
+    "local_sums",
+    "log_variance_ratio",
+    "mean_shift",
+    "nmse",
+    "noise_floor",
+    "softmax",
+    "softmax_drift",
+    "sqnr_db",
+    "top1",
+    "top_classes",
+]
 
 Logits: TypeAlias = NDArray[Any]
 """(samples, classes), any real type."""
@@ -24,13 +41,6 @@ def nmse(sum_r2: float, sum_e2: float) -> float:
     if sum_e2 == 0:
         return 0.0 if not math.isnan(sum_r2) else math.nan
     return sum_e2 / sum_r2 if sum_r2 else math.nan
-
-
-def sqnr_db(nmse: float) -> float:
-    """`-10 log10(NMSE)` decibels, the reference being the signal: higher is better. No error is +inf."""
-    if nmse == 0:
-        return math.inf
-    return -10 * math.log10(nmse) if nmse > 0 else math.nan
 
 
 def cosine(sum_r2: float, sum_t2: float, sum_e2: float) -> float:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import bncheck
 from bncheck.finding import Finding, Measurement, NotChecked, Report, TargetInfo
 from bncheck.model import Layer, Site, Switch, Update, Vector
+from bncheck.report._comparison import comparison_document
 from bncheck.report._layers import init_share, value_range
 from bncheck.report._story import counts
 
@@ -60,7 +61,7 @@ def report_document(report: Report) -> dict[str, Any]:
         "suppressed": [{**finding_document(s.finding), "by": s.by} for s in report.suppressed],
         "checked": list(report.checked),
         "not_checked": [_not_checked(entry) for entry in report.not_checked],
-        "comparison": None,
+        "comparison": comparison_document(report),
         "timing": dict(report.timing),
     }
 

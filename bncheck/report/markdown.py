@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
+from bncheck.report._comparison_text import comparison_markdown
 from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 
@@ -49,6 +50,9 @@ def _section(report: Report) -> Iterator[str]:
     for story in stories(report):
         yield ""
         yield from _story(story, report)
+    if report.comparison is not None:
+        yield ""
+        yield from comparison_markdown(report)
     if report.suppressed:
         yield ""
         yield f"<details><summary>{len(report.suppressed)} suppressed</summary>"

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
+from bncheck.report._comparison_text import comparison_lines
 from bncheck.report._escape import visible, visible_lines
 from bncheck.report._layers import init_share, layer_table
 from bncheck.report._layout import Line, cells, columns, cut, pad, wrap, write_lines
@@ -57,6 +58,7 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
         yield ()
         for story in minor:
             yield from _one_line(story, report, width)
+    yield from comparison_lines(report, width, verbose=verbose)
     if verbose:
         yield from _verbose_parts(report, width)
     yield ()
@@ -126,7 +128,12 @@ def _many(count: int, noun: str) -> str:
 
 
 def _seen(cause: Finding, finding: Finding) -> str:
-    families = {"BN1": "Seen in the values too", "BN2": "Seen in the graph too", "BN4": "Seen in the fold too"}
+    families = {
+        "BN1": "Seen in the values too",
+        "BN2": "Seen in the graph too",
+        "BN3": "Measured",
+        "BN4": "Seen in the fold too",
+    }
     same = cause.code[:3] == finding.code[:3]
     return "With it" if same else families.get(finding.code[:3], "Seen too")
 

@@ -1,0 +1,63 @@
+"""The comparison as lines of text and of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.finding import Report
+from bncheck.report._comparison import DIVERGES, HEAD, facts_told, table
+from bncheck.report._escape import markdown, markdown_code, visible
+from bncheck.report._layout import Line, cells, pad, wrap
+
+ROWS = 8
+"""Layers that are shown without --verbose."""
+_LABEL = 9
+
+
+def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
+    """Data, accuracy, outputs, and the worst layers in forward order; all of them with `verbose`."""
+    comparison = report.comparison
+    if comparison is None:
+        return
+    yield ()
+    noise = " · synthetic noise: says nothing of real data" if comparison.data.synthetic else ""
+    yield ("Train mode against eval mode", "label"), (noise, "inconclusive")
+    for label, text in facts_told(comparison):
+        for number, line in enumerate(wrap(visible(text), width - 2 - _LABEL)):
+            yield ("  " + pad("" if number else label, _LABEL), "label"), (line, "")
+    shared, rows = table(report, None if verbose else ROWS)
+    head = (visible(shared), *HEAD)
+    left = len(comparison.layers) - len(rows)
+    widths = [max(cells(visible(row[n])) for row in (head, *rows)) for n in range(len(head))]
+    used = [n for n in range(len(head)) if widths[n]]
+    room = width - 2 - sum(widths[n] + 2 for n in used[1:])
+    widths[0] = max(12, min(widths[0], room))
+    yield (("  " + "  ".join(pad(head[n], widths[n], right=n > 1) for n in used).rstrip(), "label"),)
+    for row in rows:
+        name = visible(row[0])
+        if cells(name) > widths[0]:
+            yield from ((("  " + line, ""),) for line in wrap(name, width - 2))
+            name = ""
+        style = "error" if row[1] == DIVERGES else ""
+        cellsed = [pad(name, widths[0]), *(pad(row[n], widths[n], right=n > 1) for n in used[1:])]
+        yield (("  " + "  ".join(cellsed).rstrip(), style),)
+    if left:
+        yield ((f"  and {left} layers that lose less by themselves: --verbose", "dim"),)
+
+
+def comparison_markdown(report: Report) -> Iterator[str]:
+    """The same for a pull request: facts as a list, layers as a table."""
+    comparison = report.comparison
+    if comparison is None:
+        return
+    yield "### Train mode against eval mode"
+    yield ""
+    if comparison.data.synthetic:
+        yield "- **synthetic noise**: says nothing of real data"
+    yield from (f"- {label}: {markdown(text)}" for label, text in facts_told(comparison))
+    yield ""
+    shared, rows = table(report, ROWS)
+    yield "| " + " | ".join(("layer" if shared == "layer" else markdown_code(shared), *HEAD)) + " |"
+    yield "|---|---" + "|--:" * (len(HEAD) - 1) + "|"
+    for row in rows:
+        yield "| " + " | ".join((markdown_code(row[0]), *row[1:])) + " |"

@@ -1,0 +1,101 @@
+"""The comparison in reports: text, JSON with its schema, Markdown, and which layer is named."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from report_example import HOSTILE
+
+from bncheck.finding import Report, Verdict
+from bncheck.judge import judge
+from bncheck.report import FORMATS, json_v1, reporter, text
+from bncheck.testing import classes_compared, compared, difference, features_compared
+
+LAYERS = [difference(f"net/block_{n}/bn") for n in range(12)]
+
+
+def corrupted(place: int = 4) -> Report:
+    """Twelve layers, one of which goes wrong by itself while all behind inherit it; the output is junk."""
+    layers = [
+        difference(f"net/block_{n}/bn", local=0.3 if n == place else 1e-3, cumulative_nmse=0.4 if n >= place else 1e-3)
+        for n in range(12)
+    ]
+    return judge(compared(*layers, output=classes_compared(0.4), accuracy=(0.95, 0.4)))
+
+
+def written(report: Report, **how: Any) -> str:
+    """The text report, 80 columns wide."""
+    stream = io.StringIO()
+    text.write(report, stream, **how)
+    return stream.getvalue()
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The JSON report, held against its schema."""
+    found: dict[str, Any] = json.loads(report.to_json())
+    jsonschema.Draft202012Validator(json_v1.schema()).validate(found)
+    return found
+
+
+def test_first_bad_layer() -> None:
+    """The layer that goes wrong is named first bad; those behind inherit, those before are good."""
+    found = document(corrupted())["comparison"]
+    assert found["first_bad_layer"] == "net/block_4/bn"
+    assert [layer["state"] for layer in found["layers"]] == ["good"] * 4 + ["diverges"] + ["inherits"] * 7
+    assert found["accuracy"] == {"train": 0.95, "eval": 0.4, "quantized": None}
+    assert found["agreement"] == 0.4
+    assert found["outputs"][0]["agreement_floor"] == 0.97
+
+
+def test_nothing_bad() -> None:
+    """A healthy model has no first bad layer, passes, and tells its numbers all the same."""
+    report = judge(compared(*LAYERS, accuracy=(0.95, 0.96)))
+    assert report.verdict is Verdict.PASS
+    found = document(report)["comparison"]
+    assert found["first_bad_layer"] is None
+    assert {layer["state"] for layer in found["layers"]} == {"good"}
+    assert "train mode 95.0 %, eval mode 96.0 %" in written(report)
+
+
+def test_text_shows_the_worst_in_forward_order() -> None:
+    """Eight rows without --verbose, the bad layer among them, in order; scopes that all share stand in the head."""
+    shown = written(corrupted())
+    rows = [line.split()[0] for line in shown.splitlines() if line.startswith("  block_")]
+    assert len(rows) == 8
+    assert rows == sorted(rows, key=lambda row: int(row.removeprefix("block_")))
+    assert "net/…/bn" in shown
+    assert any("block_4" in line and "diverges" in line for line in shown.splitlines())
+    assert "and 4 layers that lose less" in shown
+    assert "and 4 layers" not in written(corrupted(), verbose=True)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_writes_it(name: str) -> None:
+    """No format fails on numbers that are none, and on names that are hostile."""
+    nan = difference(HOSTILE, local=float("nan"), mean_shift=np.full(4, np.nan), log_variance_ratio=np.full(4, np.inf))
+    report = judge(compared(nan, output=features_compared(float("nan"), cosine=float("nan"), floor=None)))
+    stream = io.StringIO()
+    reporter(name).write(report, stream)
+    assert "\x1b" not in stream.getvalue()
+    document(report)
+
+
+def test_synthetic_is_labelled() -> None:
+    """Made-up data are called so in the text, the JSON and among what was not checked."""
+    report = judge(compared(*LAYERS, output=classes_compared(0.1), synthetic=True))
+    assert report.verdict is Verdict.PASS
+    assert "synthetic noise" in written(report)
+    assert document(report)["comparison"]["data"]["synthetic"] is True
+    assert any("synthetic" in entry.why for entry in report.not_checked)
+
+
+def test_too_little_data_is_no_verdict() -> None:
+    """BN303: inconclusive, exit code 3, the reason in the headline."""
+    report = judge(compared(*LAYERS, samples=8))
+    assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
+    assert "8 samples are too few" in report.headline
