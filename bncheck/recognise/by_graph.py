@@ -253,7 +253,9 @@ def _update(
         role=role,
         variable=variable_name(flat, write.variable),
         decay=decay,
-        decay_rises=decay is not None and decay_of(flat, contexts, source, on, in_the_end=False) is None,
+        decay_rises=decay is not None
+        and "Minimum" in flat.by_op  # without one, the end is all there is
+        and decay_of(flat, contexts, source, on, in_the_end=False) is None,
         decay_when_off=decay_of(flat, contexts, source, off) if off != on else None,
         resource=flat.ops[write.variable] == "VarHandleOp",
         in_collection=_in_collection(graph, write.node),
