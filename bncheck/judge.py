@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -106,6 +105,8 @@ def _fingerprint(finding: Finding, facts: Facts) -> str:
     """SHA-256 of code, target name without folder and step, location and layers: the same on every machine."""
     target = _STEP.sub("", Path(facts.path).absolute().name)
     parts = (finding.code, target, finding.location, *finding.layers)
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and a healthy model has no finding
+
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -90,6 +90,21 @@ class _Index:
     """The same for the slices of partitioned variables, under their encoded keys."""
 
     @cached_property
+    def path(self) -> Path:
+        """The `.index` file."""
+        return self.place.index
+
+    def shard(self, number: int) -> Path:
+        """One data file; each path is made once, for making it costs as much as decoding an entry."""
+        if number not in self._shards:
+            self._shards[number] = self.place.shard(number, self.shards)
+        return self._shards[number]
+
+    @cached_property
+    def _shards(self) -> dict[int, Path]:
+        return {}
+
+    @cached_property
     def present(self) -> frozenset[int]:
         """Numbers of the data shards that are there, as far as any tensor needs them."""
         suffix = f"-of-{self.shards:05d}"
@@ -176,7 +191,7 @@ def _header(path: Path, value: bytes, base: int) -> tuple[int, bool]:
 
 def _tensor(index: _Index, key: str) -> RawTensor:
     value, at = index.entries[key]
-    path = index.place.index
+    path = index.path
     entry = decode_entry(path, value, at, shards=index.shards)
     stored = TYPES.get(entry.dtype)
     if stored is None:
@@ -206,8 +221,8 @@ def _part(index: _Index, key: str, entry: BundleEntry, extents: Extents = ()) ->
     width = TYPES[entry.dtype].width if TYPES[entry.dtype].layout else None
     if width is not None and entry.size != entry.elements * width:
         reason = f"{key} has {entry.size:,} bytes; {list(entry.shape)} of {TYPES[entry.dtype].name} has not"
-        raise Malformed(index.place.index, reason, offset=entry.at)
-    return Part(entry, index.place.shard(entry.shard, index.shards), extents)
+        raise Malformed(index.path, reason, offset=entry.at)
+    return Part(entry, index.shard(entry.shard), extents)
 
 
 def _parts(index: _Index, key: str, whole: BundleEntry) -> tuple[Part, ...]:
