@@ -40,7 +40,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     Serving or predict graph: ERROR (served) or WARNING if the default selects batch statistics; WARNING if a served
-    switch has no default, or if the default selects statistics that never moved or are not at hand; INFO else.
+    switch has no default, or if the default selects statistics that are not at hand; ERROR if those never moved while
+    gamma or beta did; INFO else.
     Training graph: silent, a placeholder is the normal way there; ERROR if it drives all trained layers, the train op
     runs their updates, and yet no statistic moved while gamma or beta did: then it was never fed True.
 
@@ -93,7 +94,8 @@ def _left_open(found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evid
         severity = Severity.ERROR if serving else Severity.WARNING
         reading = f"defaults to {found.default}: unless fed, the model normalises with the batch at hand"
     else:
-        severity = Severity.INFO if values else Severity.WARNING
+        junk = still(layers) == len(layers) and any(layer.affine_moved for layer in layers)
+        severity = Severity.INFO if values else Severity.ERROR if junk else Severity.WARNING
         reading = f"defaults to {found.default}, which selects the stored statistics"
     unmoved = still(layers)
     seen = (

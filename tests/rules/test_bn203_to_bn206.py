@@ -144,7 +144,7 @@ COMPUTED = switch("and", "computed")
         (batch_norm("bn"), FED, False, Severity.INFO),
         (batch_norm("bn"), OFF, True, Severity.INFO),
         (unread(batch_norm("bn")), OFF, True, Severity.WARNING),
-        (untouched("bn"), OFF, False, Severity.WARNING),
+        (untouched("bn"), OFF, False, Severity.ERROR),
         (untouched("bn"), COMPUTED, True, Severity.INFO),
     ],
 )
@@ -164,10 +164,10 @@ def test_one_switch_is_one_finding() -> None:
 
 
 def test_spleeter_in_small() -> None:
-    """A predict graph, learning phase False by default, statistics never moved: a warning that says both readings."""
+    """A predict graph, learning phase False by default, statistics never moved: an error that says both readings."""
     layers = [served(untouched(name), Mode.SWITCHED, switch=OFF, outputs=()) for name in "ab"]
     found = only(SWITCH, with_graph(*layers))
-    assert found.severity is Severity.WARNING
+    assert found.severity is Severity.ERROR
     assert "2 of 2 layers never moved: either it was never fed True" in found.message
 
 

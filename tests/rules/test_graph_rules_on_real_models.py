@@ -51,7 +51,7 @@ def test_spleeter_leaves_its_switch_open(name: str, layers: int) -> None:
     """The learning phase is a placeholder of default False in a predict graph without a train op: BN206, not BN201."""
     codes = {code: (severity, e) for code, severity, e in found(REAL / "spleeter_meta" / name / "model")}
     severity, evidence = codes["BN206"]
-    assert severity is Severity.WARNING
+    assert severity is Severity.ERROR
     assert len(evidence.layers) == layers
     assert "`keras_learning_phase` switches" in evidence.message
     assert f"{layers} of {layers} layers never moved" in evidence.message
