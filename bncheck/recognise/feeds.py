@@ -50,7 +50,7 @@ def _masks(graph: FlatGraph, bits: dict[int, int]) -> list[int]:
         if op in VARIABLES:
             continue
         edges = data[node]
-        if op in ("Switch", "RefSwitch"):
+        if op in ("Switch", "RefSwitch", "_SwitchN"):
             edges = edges[:1]
         elif op in ("Select", "SelectV2") or op in CONDITIONALS:
             edges = edges[1:]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from bncheck.model import Hints, Saver
 from bncheck.recognise.feeds import Feeds
 from bncheck.recognise.flat import FlatGraph, flatten, node_of
 from bncheck.recognise.layers import FoundLayer, group
-from bncheck.recognise.root_functions import with_root_functions
+from bncheck.recognise.root_functions import variables_of_objects, with_root_functions
 from bncheck.recognise.sites import find_sites
 from bncheck.recognise.stored import Stored
-from bncheck.recognise.trace import VARIABLES, Contexts
+from bncheck.recognise.trace import VARIABLES, Contexts, variable_name
 from bncheck.recognise.train import (
     FoundTrainOp,
     find_savers,
@@ -66,13 +67,13 @@ class GraphView:
 def view_graph(raw: RawModel, hints: Hints) -> GraphView:
     """Recognises the graph that serves, or the only one; raises ReadError where it is damaged."""
     chosen = _chosen(raw)
-    flat = flatten(chosen.path, with_root_functions(chosen))
+    flat = flatten(chosen.path, with_root_functions(chosen, raw.object_graph))
     contexts = Contexts(flat)
     sites, unclear = find_sites(flat, contexts)
     writes = find_writes(flat, contexts)
     found = group(flat, contexts, sites, writes)
     savers, keys = find_savers(flat)
-    trainable = _trainable(chosen)
+    trainable = _trainable(chosen, raw.object_graph, flat, keys)
     statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
     feeds = Feeds(flat)
     optimizers = optimizer_writes(flat, feeds, statistics, trainable)
@@ -113,12 +114,18 @@ def _signatures(raw: RawGraph) -> list[str]:
     return [s.name for s in raw.signatures if not s.name.startswith("__saved_model")]
 
 
-def _trainable(raw: RawGraph) -> frozenset[str]:
-    """Names of trainable variables, from the collection or the object graph."""
-    objects = raw.object_graph.nodes if raw.object_graph is not None else ()
-    return frozenset(raw.collections.get("trainable_variables", ())) | {
-        node.variable.name for node in objects if node.variable.trainable
-    }
+def _trainable(raw: RawGraph, stored: Any | None, flat: FlatGraph, keys: dict[int, str]) -> frozenset[str]:
+    """Names of trainable variables, from the collection or the object graph, where several objects may share a name."""
+    found = set(raw.collections.get("trainable_variables", ()))
+    if raw.object_graph is None:
+        return frozenset(found)
+    objects = raw.object_graph.nodes
+    other = {node.variable.name for node in objects if not node.variable.trainable}
+    by_key = {key: variable_name(flat, node) for node, key in keys.items()}
+    by_name = {node.variable.name: node.variable.name for node in objects if node.variable.name not in other}
+    names = variables_of_objects(raw.object_graph, stored, by_key, by_name)
+    trained = {name for name, node in zip(names, objects, strict=True) if name and node.variable.trainable}
+    return frozenset(found | trained | set(by_name))
 
 
 def _reach(flat: FlatGraph, outputs: dict[str, int], optimizers: dict[int, int]) -> dict[str, bytearray]:

@@ -19,7 +19,8 @@ PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefaul
 REF_WRITES = frozenset({"Assign", "AssignAdd", "AssignSub"})
 
 _COPIES = """
-    Identity RefIdentity ReadVariableOp Enter RefEnter Exit RefExit Switch RefSwitch NextIteration RefNextIteration
+    Identity RefIdentity ReadVariableOp Enter RefEnter Exit RefExit Switch RefSwitch _SwitchN NextIteration
+    RefNextIteration
     Cast Reshape ExpandDims Squeeze BroadcastTo StopGradient PreventGradient CheckNumerics CheckNumericsV2 Snapshot
     Print EnsureShape DeepCopy DebugIdentity DebugIdentityV2 FakeQuantWithMinMaxVars FakeQuantWithMinMaxArgs
     FakeQuantWithMinMaxVarsPerChannel QuantizeAndDequantizeV2 QuantizeAndDequantizeV3 TPUReplicatedInput

@@ -43,7 +43,8 @@ def optimizer_writes(
     graph: FlatGraph, feeds: Feeds, statistics: frozenset[int], trainable: frozenset[str]
 ) -> dict[int, int]:
     """Optimizer node -> variable it writes: `Apply*` ops, or, where there are none, assignments to trainable variables
-    of values that depend on data (a training step written by hand), which initialisers and restores do not.
+    of values that depend on data (a training step written by hand, or by Keras), which initialisers and restores do
+    not. Momentum and Adam depend on data through slots: variables that are themselves assigned such values.
     """
     found = {
         node: variable
@@ -54,17 +55,34 @@ def optimizer_writes(
     }
     if found:
         return found
-    for op in sorted(WRITES):
-        for node in graph.by_op.get(op, ()):
-            variable = written_variable(graph, node)
-            if (
-                variable is not None
-                and variable not in statistics
-                and variable_name(graph, variable) in trainable
-                and feeds.of(node_of(graph.data[node][1]))
-            ):
-                found[node] = variable
-    return found
+    writes = [
+        (node, variable)
+        for op in sorted(WRITES)
+        for node in graph.by_op.get(op, ())
+        if (variable := written_variable(graph, node)) is not None and variable not in statistics
+    ]
+    fed = {node for node, _ in writes if feeds.of(node_of(graph.data[node][1]))}
+    slots = {variable for node, variable in writes if node in fed}
+    return {
+        node: variable
+        for node, variable in writes
+        if variable_name(graph, variable) in trainable
+        and (node in fed or _reads(graph, graph.data[node][1], slots - {variable}))
+    }
+
+
+def _reads(graph: FlatGraph, e: int, variables: set[int]) -> bool:
+    """Whether a value is made of one of these variables by a few steps of arithmetic."""
+    stack, seen = [e], {e}
+    while stack and len(seen) < _GRADIENT_EDGES:
+        node = node_of(stack.pop())
+        if node in variables:
+            return True
+        for x in graph.data[node] if graph.ops[node] not in VARIABLES else ():
+            if x not in seen:
+                seen.add(x)
+                stack.append(x)
+    return False
 
 
 def find_train_ops(
