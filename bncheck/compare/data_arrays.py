@@ -72,7 +72,8 @@ def _batches(path: Path, images: NDArray[Any], labels: NDArray[Any] | None, want
 
 
 def _archive(path: Path, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    with np.load(path, allow_pickle=False) as held:
+    # opened here: where the archive is damaged, numpy leaves its own handle open
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
         names = list(held.files)
         if IMAGES in names:
             chosen = IMAGES

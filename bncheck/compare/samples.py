@@ -108,7 +108,7 @@ def read_labels(path: Path, count: int | None) -> NDArray[Any]:
     """Integers of a .npy, .npz or text file, one a sample. Raises ReadError."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as held:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
                 labels = held["labels" if "labels" in held else held.files[0]]
         elif path.suffix == ".npy":
             labels = np.load(path, allow_pickle=False)

@@ -1,0 +1,220 @@
+"""Data: every kind of source gives the same batches every time, and one clear sentence where it does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bncheck.compare.data import Data, open_data, sample_shape
+from bncheck.compare.preprocess import RANGES, preprocessed
+from bncheck.errors import BncheckError, NotFound, ReadError, UnknownFormat, UsageError
+
+SHAPE = (None, 4, 6, 3)
+COUNT = 37
+IMAGES = np.random.default_rng(0).normal(size=(COUNT, 4, 6, 3)).astype(np.float32)
+LABELS = np.arange(COUNT) % 5
+
+
+def opened(spec: object, **how: Any) -> Data:
+    """Opened for a model of float images in batches of 8, unless told otherwise."""
+    known: dict[str, Any] = {"shape": SHAPE, "dtype": np.float32, "batch_size": 8}
+    return open_data(str(spec), **(known | how))
+
+
+def pooled(data: Data) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    """All batches in one."""
+    batches = list(data)
+    labels = [part for _, part in batches if part is not None]
+    return np.concatenate([images for images, _ in batches]), np.concatenate(labels) if labels else None
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    """Images and labels, uncompressed."""
+    np.savez(tmp_path / "d.npz", images=IMAGES, labels=LABELS)
+    return tmp_path / "d.npz"
+
+
+def test_npz(npz: Path) -> None:
+    """Whole batches of distinct samples with their own labels, the same at every pass; the rest is left out."""
+    data = opened(npz)
+    images, labels = pooled(data)
+    assert (len(images), data.samples, data.labelled) == (32, 32, True)
+    assert labels is not None
+    places = [int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in images]
+    assert len(set(places)) == 32
+    assert [LABELS[place] for place in places] == labels.tolist()
+    np.testing.assert_array_equal(images, pooled(data)[0])
+    assert places != sorted(places)
+
+
+def test_sorted_classes_are_mixed(tmp_path: Path) -> None:
+    """A file sorted by class does not give batches of one class, whose statistics would be that class's."""
+    np.savez(tmp_path / "d.npz", images=IMAGES, labels=np.sort(LABELS))
+    assert all(labels is not None and len(set(labels.tolist())) > 2 for _, labels in opened(tmp_path / "d.npz"))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_stored_or_compressed(tmp_path: Path, save: Any, order: Any) -> None:
+    """Mapped into memory or unpacked, in either order of axes: the same numbers."""
+    save(tmp_path / "d.npz", images=np.array(IMAGES, order=order), labels=LABELS)
+    np.save(tmp_path / "d.npy", IMAGES)
+    np.testing.assert_array_equal(pooled(opened(tmp_path / "d.npz"))[0], pooled(opened(tmp_path / "d.npy"))[0])
+
+
+def test_batches(npz: Path) -> None:
+    """`batches` limits; a source smaller than one batch gives what it has."""
+    assert [len(images) for images, _ in opened(npz, batches=2)] == [8, 8]
+    assert [len(images) for images, _ in opened(npz, batch_size=64)] == [COUNT]
+    assert opened(npz, batch_size=64).batch_size == COUNT
+    with pytest.raises(UsageError, match="must be 1 or more"):
+        opened(npz, batch_size=0)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "txt", "one-hot"])
+def test_labels_beside(tmp_path: Path, kind: str) -> None:
+    """Labels from a file of their own, in any of its forms."""
+    np.save(tmp_path / "x.npy", IMAGES)
+    file = tmp_path / f"labels.{'npy' if kind == 'one-hot' else kind}"
+    if kind == "txt":
+        file.write_text("\n".join(map(str, LABELS)))
+    elif kind == "npz":
+        np.savez(file, labels=LABELS)
+    else:
+        np.save(file, np.eye(5)[LABELS] if kind == "one-hot" else LABELS)
+    np.savez(tmp_path / "both.npz", images=IMAGES, labels=LABELS)
+    np.testing.assert_array_equal(
+        pooled(opened(tmp_path / "x.npy", labels=str(file)))[1], pooled(opened(tmp_path / "both.npz"))[1]
+    )
+
+
+def test_named_array_as_labels(tmp_path: Path) -> None:
+    """`--labels y` takes that array of the file."""
+    np.savez(tmp_path / "d.npz", images=IMAGES, y=LABELS)
+    assert not opened(tmp_path / "d.npz").labelled
+    assert opened(tmp_path / "d.npz", labels="y").labelled
+
+
+def test_bytes_need_a_range(tmp_path: Path) -> None:
+    """Bytes for a model of floats are not guessed at; named, they are scaled; floats stay as they are."""
+    levels = np.tile(np.array([0, 255, 51], np.uint8), (COUNT, 4, 6, 1))
+    np.save(tmp_path / "b.npy", levels)
+    with pytest.raises(UsageError, match=r"--preprocess -1\.\.1 \| 0\.\.1"):
+        opened(tmp_path / "b.npy")
+    for name, pixel in (("-1..1", (-1, 1, -0.6)), ("0..1", (0, 1, 0.2)), ("0..255", (0, 255, 51))):
+        images, _ = pooled(opened(tmp_path / "b.npy", preprocess=name))
+        np.testing.assert_allclose(images[0, 0, 0], pixel, rtol=1e-6)
+        assert images.dtype == np.float32
+    assert pooled(opened(tmp_path / "b.npy", dtype=np.uint8))[0].dtype == np.uint8
+    np.save(tmp_path / "f.npy", IMAGES)
+    np.testing.assert_array_equal(
+        pooled(opened(tmp_path / "f.npy", preprocess="-1..1"))[0], pooled(opened(tmp_path / "f.npy"))[0]
+    )
+    assert "left as they are" in opened(tmp_path / "f.npy", preprocess="-1..1").description
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_ranges_in_either_layout(name: str) -> None:
+    """Channels first gives channels last, transposed; blue first gives red first, reversed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3)).astype(np.uint8)
+    kind = np.dtype(np.float32)
+    last = preprocessed(pixels, name, kind, "")
+    first = preprocessed(np.moveaxis(pixels, -1, 1), name, kind, "", channels_first=True)
+    np.testing.assert_array_equal(first, np.moveaxis(last, -1, 1))
+    swapped = preprocessed(pixels[..., ::-1], name, kind, "", channel_order="bgr")
+    np.testing.assert_array_equal(swapped, last[..., ::-1])
+
+
+def broken(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    """A source that cannot serve, and how it is asked for."""
+    path = folder / "x.npz"
+    if kind == "missing":
+        return folder / "none.npz", {}
+    if kind == "text":
+        (folder / "notes.md").write_text("no data")
+        return folder / "notes.md", {}
+    if kind == "damaged":
+        path.write_bytes(b"PK\x03\x04 not really")
+        return path, {}
+    if kind == "pickled":
+        np.savez(path, images=np.array([{}, {}], object))
+        return path, {}
+    if kind == "no images":
+        np.savez(path, first=IMAGES, second=IMAGES)
+        return path, {}
+    if kind == "empty folder":
+        return folder, {}
+    arrays: dict[str, Any] = {
+        "transposed": {"images": np.moveaxis(IMAGES, -1, 1)},
+        "other size": {"images": IMAGES[:, :2]},
+        "flat": {"images": IMAGES.reshape(COUNT, -1)},
+        "few labels": {"images": IMAGES, "labels": LABELS[:-1]},
+        "odd labels": {"images": IMAGES, "labels": LABELS + 0.5},
+        "no samples": {"images": IMAGES[:0]},
+    }
+    np.savez(path, **arrays[kind])
+    return path, {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "says"),
+    [
+        ("missing", NotFound, "--data takes a folder of images"),
+        ("text", UnknownFormat, "holds no samples that bncheck reads"),
+        ("damaged", ReadError, "cannot be read as arrays"),
+        ("pickled", ReadError, "Python objects|Object arrays"),
+        ("no images", ReadError, "no array 'images' but first, second"),
+        ("empty folder", UsageError, "holds no images"),
+        ("transposed", UsageError, "3x4x6, the model takes 4x6x3: its channels are on another axis"),
+        ("other size", UsageError, "2x6x3, the model takes 4x6x3: resize them"),
+        ("flat", UsageError, "72, the model takes 4x6x3"),
+        ("few labels", ReadError, "36 labels for 37 samples"),
+        ("odd labels", ReadError, "one integer a sample"),
+        ("no samples", UsageError, "holds no samples"),
+    ],
+)
+def test_one_clear_sentence(tmp_path: Path, kind: str, error: type[BncheckError], says: str) -> None:
+    """Whatever is wrong is said, with what to do, before the model runs."""
+    path, how = broken(tmp_path, kind)
+    with pytest.raises(error, match=says):
+        opened(path, **how)
+
+
+def test_synthetic() -> None:
+    """Seeded, in the model's shape and range, labelled as what it is, and never with labels."""
+    data = opened("synthetic")
+    images, labels = pooled(data)
+    assert (images.shape, labels) == ((64, 4, 6, 3), None)
+    assert data.synthetic
+    assert "synthetic noise" in data.description
+    assert -1 <= images.min() < -0.5 < 0.5 < images.max() <= 1
+    np.testing.assert_array_equal(images, pooled(opened("synthetic"))[0])
+    assert pooled(opened("synthetic", shape=(None, 30)))[0].shape == (64, 30)
+    assert pooled(opened("synthetic", shape=(None, 3, 32, 32)))[0].shape == (64, 3, 32, 32)
+    with pytest.raises(UsageError, match="--size"):
+        opened("synthetic", shape=(None, None, None, 3))
+    assert pooled(opened("synthetic", shape=(None, None, None, 3), size=(5, 7)))[0].shape == (64, 5, 7, 3)
+    with pytest.raises(UsageError, match="no labels"):
+        opened("synthetic", labels="folders")
+    with pytest.raises(UsageError, match="cannot be made up"):
+        opened("synthetic", shape=(None, 30), dtype=np.int32)
+
+
+def test_sample_shape(tmp_path: Path, npz: Path) -> None:
+    """Known of arrays and of a given size, else not."""
+    assert sample_shape(npz) == (4, 6, 3)
+    assert sample_shape(tmp_path, (5, 7)) == (5, 7, None)
+    assert sample_shape(tmp_path) is None
+    assert sample_shape("synthetic") is None
+
+
+def test_memory_is_mapped(npz: Path) -> None:
+    """Opening an uncompressed file and taking one batch does not read the rest."""
+    from bncheck.compare.data_arrays import _read
+
+    images, _ = _read(npz, None)
+    assert isinstance(images, np.memmap)
