@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bncheck.model import Facts, Gap, GapKind, Hints, Layer, Mode, Origin, Role, Site, Vector
-from bncheck.recognise.by_position import recognise_positional
+from bncheck.recognise.by_position import kernel_channels, recognise_positional
 from bncheck.recognise.config_sites import Wiring, sites_of
 from bncheck.recognise.name_families import Group, find_groups, without_statistics
 from bncheck.recognise.run import run_facts
@@ -69,6 +69,7 @@ def recognise_config(raw: RawModel, hints: Hints) -> Facts:
     wiring = Wiring.of(keras)
     strays = _strays(keras)
     holders = {layer.path.rpartition("/")[0] for layer in keras.layers}
+    channels = kernel_channels(keras.layers)
     layers: list[Layer] = []
     gaps: list[Gap] = []
     for stored in keras.layers:
@@ -76,7 +77,7 @@ def recognise_config(raw: RawModel, hints: Hints) -> Facts:
         if _is_batch_norm(stored, has_config=keras.has_config):
             found = _configured(raw, stored, strays, wiring, hints)
         elif any(_POSITIONAL.search(tensor.name) for tensor in stored.weights):
-            found = recognise_positional(stored)
+            found = recognise_positional(stored, channels)
         else:
             found = () if stored.path in holders else _named(stored, hints)
         for item in found:

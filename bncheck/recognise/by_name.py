@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +23,18 @@ _STATISTICS = (Role.MEAN, Role.VARIANCE)
 def recognise_names(raw: RawModel, hints: Hints) -> Facts:
     """The layers that the names of the stored tensors tell of. Raises ReadError where the file is damaged.
 
-    An object-based checkpoint is read by its object graph first (which variables belong to one object), then by the
-    paths that are its keys, then by the variables' own names.
+    An object-based checkpoint is read by its object graph first (which variables belong to one object, by the names of
+    its attributes), then by the paths that are its keys, then by the variables' own names, within an object and at all.
     """
     full = _full_names(raw)
     paths = {path: key for key in raw.tensors if (path := _path(key))}
     own = {name: key for key, name in reversed(full.items())}
-    namings = ((_of_objects(raw), Origin.OBJECT_GRAPH), (paths, Origin.NAME), (own, Origin.OBJECT_GRAPH))
+    namings = (
+        (_of_objects(raw), Origin.OBJECT_GRAPH),
+        (paths, Origin.NAME),
+        (_own_names_of_objects(raw, full), Origin.OBJECT_GRAPH),
+        (own, Origin.OBJECT_GRAPH),
+    )
     used: set[str] = set()
     layers: list[Layer] = []
     gaps: list[Gap] = []
@@ -79,17 +84,28 @@ def _full_names(raw: RawModel) -> dict[str, str]:
 
 def _of_objects(raw: RawModel) -> dict[str, str]:
     """Path "<object>/<attribute>" -> key, for every variable that is an attribute of a tracked object."""
-    if raw.object_graph is None:
-        return {}
-    nodes = raw.object_graph.nodes
-    found: dict[str, str] = {}
+    return {f"{number}/{attribute}": key for number, attribute, key in _attributes(raw)}
+
+
+def _own_names_of_objects(raw: RawModel, full: Mapping[str, str]) -> dict[str, str]:
+    """As `_of_objects` by the variables' own names: modules of one class give theirs the same names without a scope.
+
+    A name that two variables of an object have is left out.
+    """
+    named = [(f"{number}/{full[key].rpartition('/')[2]}", key) for number, _, key in _attributes(raw) if key in full]
+    count = Counter(name for name, _ in named)
+    return {name: key for name, key in named if count[name] == 1}
+
+
+def _attributes(raw: RawModel) -> Iterator[tuple[int, str, str]]:
+    """(object, attribute, key) of every variable that is an attribute of a tracked object."""
+    nodes = raw.object_graph.nodes if raw.object_graph is not None else ()
     for number, node in enumerate(nodes):
         for child in node.children:
             if 0 <= child.node_id < len(nodes):
                 keys = [a.checkpoint_key for a in nodes[child.node_id].attributes if a.name == "VARIABLE_VALUE"]
                 if len(keys) == 1 and keys[0] in raw.tensors:
-                    found[f"{number}/{child.local_name}"] = keys[0]
-    return found
+                    yield number, child.local_name, keys[0]
 
 
 def _layer(raw: RawModel, group: Group, keys: Mapping[Role, str], label: str, hints: Hints) -> Layer | Gap | None:

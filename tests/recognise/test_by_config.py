@@ -413,6 +413,20 @@ def test_unnamed_weights_alone(tmp_path: Path, *, place: str, name: str, count: 
         assert known == [{4: Presence.PRESENT, 3: Presence.UNREAD, 2: Presence.ABSENT}[count]] * 2
 
 
+@pytest.mark.parametrize(
+    ("channels", "last", "layers"),
+    [(4, 1.0, 1), (4, 0.0, 0), (4, -1.0, 0), (6, 1.0, 0)],
+    ids=["like batch norm", "no variance", "negative", "of another length"],
+)
+def test_unnamed_weights_of_an_attribute(tmp_path: Path, channels: int, last: float, layers: int) -> None:
+    """Four vectors of an owner called anything are batch norm if a kernel has as many channels and the last fits."""
+    vectors = [*bn_values(channels, roles=ROLES[:3]).values(), np.full(channels, last, np.float32)]
+    path = tmp_path / "m.weights.h5"
+    path.write_bytes(vars_bytes({"block/c": ("", [KERNEL]), "block/norm": ("", vectors)}))
+    found = facts(path)
+    assert ([one.name for one in found.layers], len(found.gaps)) == (["block/norm"] * layers, 1 - layers)
+
+
 def test_optimizer_iterations_tell_the_updates(tmp_path: Path) -> None:
     """Iterations of the optimizer are the number of updates."""
     slots = {"Adam/iterations:0": np.int64(321), "Adam/m/bn/beta:0": np.ones(4, np.float32)}

@@ -350,6 +350,22 @@ def test_own_names_only(tmp_path: Path) -> None:
     assert shown(found) == {"sequential/bn": tuple(first)}
 
 
+def test_own_names_within_an_object(tmp_path: Path) -> None:
+    """Modules whose attributes have names of their own are told by those of their variables, one layer each."""
+    roles = {"m": "pop_mean", "v": "pop_var", "g": "scale", "b": "offset"}
+    tensors: dict[str, Any] = {}
+    nodes: list[Any] = [({"0": 1, "1": 6}, None)]
+    for block in ("0", "1"):
+        nodes.append(({attribute: len(nodes) + 1 + place for place, attribute in enumerate(roles)}, None))
+        for attribute, name in roles.items():
+            key = f"{block}/{attribute}{OBJECT}"
+            tensors[key] = vec(len(nodes))
+            nodes.append(({}, (key, name)))
+    found = facts(tmp_path, tensors | {"_CHECKPOINTABLE_OBJECT_GRAPH": object_graph(nodes)})
+    order = ("m", "v", "g", "b")
+    assert shown(found) == {block: tuple(f"{block}/{a}{OBJECT}" for a in order) for block in ("0", "1")}
+
+
 def test_repeated_own_names(tmp_path: Path) -> None:
     """Two objects whose variables have the same names are two layers, called by their paths."""
     tensors: dict[str, Any] = {}
