@@ -10,9 +10,14 @@ from typing import Any, TextIO
 
 import click
 
+from bncheck.cli_common import (
+    NOTHING,
+    decay_option,
+    no_graph_option,
+    say,
+    steps_option,
+)
 from bncheck.errors import NoModel, UsageError
-
-_NOTHING = 3
 
 
 @click.command()
@@ -21,17 +26,21 @@ _NOTHING = 3
 @click.option("--data", metavar="D", help="Folder of images, .npy, .npz or TFRecord, as in training: re-estimate.")
 @click.option("--debias", is_flag=True, help="No data: undo the init share from decay and number of updates.")
 @click.option("--in-place", is_flag=True, hidden=True)
-@click.option("--decay", type=float, help="Decay of the moving averages (0.999), where no file tells it.")
-@click.option("--steps", type=int, help="Number of updates of the statistics, where no file tells it.")
+@decay_option
+@steps_option
 @click.option("--graph", type=click.Path(path_type=Path), metavar="META", help="The graph, if not PATH.meta.")
-@click.option("--no-graph", is_flag=True, help="Leave out the .meta beside a checkpoint.")
+@no_graph_option
 @click.option("--model", metavar="NAME[:k=v,...]", help="Backbone of a bare checkpoint: mobilenet_v2:num_classes=10.")
 @click.option("--builder", metavar="PKG.MOD:FUNCTION", help="Your function(images, is_training) for a bare checkpoint.")
 @click.option("--inputs", metavar="TENSOR", help="Where the data enter the graph, where it does not tell.")
 @click.option("--outputs", metavar="TENSOR", multiple=True, help="Where the forward pass ends; repeatable.")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="As in training, where memory allows.")
-@click.option("--batches", type=int, help="As many at most; else until the statistics stand still or the data end.")
-@click.option("--preprocess", metavar="NAME", help="Range of the pixels that the model was trained on.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, help="As in training, if memory allows [32].")
+@click.option(
+    "--batches",
+    type=click.IntRange(min=1),
+    help="As many at most; else until the statistics stand still or the data end.",
+)
+@click.option("--preprocess", metavar="RANGE", help="What bytes become: -1..1, 0..1, 0..255, imagenet-mean, ...")
 @click.option("--labels", metavar="L", help="Labels of the data, to measure accuracy before and after.")
 @click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True)
 @click.option("--size", metavar="HxW", help="Size of images, for models that take any.")
@@ -93,8 +102,8 @@ def repair(path: str, **asked: Any) -> int:
                 progress=progress,
             )
     except NoModel as error:
-        click.echo(f"bncheck: {error}", err=True)
-        return _NOTHING
+        say(str(error))
+        return NOTHING
 
     def to(stream: TextIO) -> None:
         if asked["format_"] == "json":

@@ -34,7 +34,7 @@ BELOW = {
     "cli": {"errors", "config", "finding", "output", "explain", "doctor", "report", *COMMANDS, ""},
     "cli_compare": {"cli_common", "config", "finding", "compare", ""},
     "cli_demo": {"errors", "output", "demo"},
-    "cli_repair": {"errors", "config", "output", "repair"},
+    "cli_repair": {"cli_common", "errors", "config", "output", "repair"},
     "__main__": {"cli"},
     "": {"check", "compare", "config", "finding"},
 }

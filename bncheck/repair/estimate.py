@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bncheck.compare.data import Data, open_data
+from bncheck.compare.data import Data, open_data, sample_shape
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.errors import UsageError
 from bncheck.model import Facts, Hints, Layer, PerChannel, Presence
@@ -50,8 +50,8 @@ class DataOptions:
     """Whether train mode is compared with eval mode before and after, on the same data."""
 
 
-def with_backbone(raw: RawModel, options: DataOptions) -> RawModel:
-    """A bare checkpoint with the graph of a named backbone or of the user's builder."""
+def with_backbone(raw: RawModel, options: DataOptions, spec: str | Path) -> RawModel:
+    """A bare checkpoint with the graph of a named backbone or of the user's builder, for data of that shape."""
     if options.model is None and options.builder is None:
         return raw
     if options.model is not None and options.builder is not None:
@@ -59,10 +59,8 @@ def with_backbone(raw: RawModel, options: DataOptions) -> RawModel:
     from bncheck.backbones.builders import load_builder  # noqa: PLC0415  only bare checkpoints need one
     from bncheck.backbones.registry import build, parse  # noqa: PLC0415  as above
 
-    if options.model is not None:
-        return build(parse(options.model), raw.tensors, path=raw.path)
-    assert options.builder is not None
-    return build(load_builder(options.builder), raw.tensors, path=raw.path)
+    what = parse(options.model) if options.model is not None else load_builder(options.builder or "")
+    return build(what, raw.tensors, path=raw.path, input_shape=sample_shape(spec, options.size))
 
 
 def reestimate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel
 
 _DEFAULT = Settings()
+_OF_THE_START = ("BN103", "BN113")
+"""Rules that reckon what is left of the initial values by the counters, which know nothing of a repair."""
 _NO_OPTIONS = DataOptions()
 
 
@@ -56,6 +59,8 @@ def repair(
     """
     if (data is None) == (not debias):
         raise UsageError("a repair needs either --data or --debias, not both")
+    if graph is not None and (options.model or options.builder):
+        raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
     hints = Hints(decay=decay, steps=steps)
     raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
     place = destination(raw, Path(output))
@@ -67,7 +72,7 @@ def repair(
     if data is None:
         found = undo(facts, hints)
     else:
-        raw = with_backbone(raw, options)
+        raw = with_backbone(raw, options, data)
         found, opened = reestimate(raw, hints, data, options, progress)
         facts = recognise(raw, hints) if options.model or options.builder else facts
     layers = {layer.name: layer for layer in facts.layers}
@@ -86,10 +91,10 @@ def repair(
     compared_before, note = _compared(raw, hints, opened, options, lambda done: progress("compare before", done))
     files, notes = place.write(replaced, added, text)
     written = open_model(place.path, graph=None, use_graph=use_graph)
-    after = _inspected(place.path, written, graph, hints, settings, use_graph=use_graph)
-    compared_after, _ = _compared(
-        with_backbone(written, options), hints, opened, options, lambda done: progress("compare after", done)
-    )
+    judged = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
+    after = _inspected(place.path, written, graph, hints, judged, use_graph=use_graph)
+    written = written if data is None else with_backbone(written, options, data)
+    compared_after, _ = _compared(written, hints, opened, options, lambda done: progress("compare after", done))
     return RepairReport(
         source=str(path),
         output=str(place.path),

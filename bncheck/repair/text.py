@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import TextIO
@@ -24,7 +25,7 @@ def write(report: RepairReport, stream: TextIO, *, verbose: bool = False) -> Non
 
 def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]:
     total = len(report.before.layers)
-    what = f"{len(report.repaired)} of {total} batch norm layer{'' if total == 1 else 's'}"
+    what = f"{len(report.repaired)} of {_layers(total, 'batch norm layer')}"
     yield ("REPAIRED", "label"), (f"  {_name(report.source)} -> {_name(report.output)} · {report.format} · {what}", "")
     yield from _hanging("Method", _method(report), width)
     yield from _side("Before", report.before, report.compared_before, width)
@@ -40,6 +41,10 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
     yield from _hanging("Files", ", ".join(_name(file) for file in report.files), width)
     yield ()
     yield ((f"verdict {report.after.verdict.value} · exit {report.exit_code}", ""),)
+
+
+def _layers(count: int, noun: str = "layer") -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _name(path: str) -> str:
@@ -66,7 +71,7 @@ def _method(report: RepairReport) -> str:
 
 def _side(label: str, report: Report, comparison: Comparison | None, width: int) -> Iterator[Line]:
     found = [
-        f"{finding.code} {finding.slug} ({finding.severity.value}, {len(finding.layers)} layers)"
+        f"{finding.code} {finding.slug} ({finding.severity.value}, {_layers(len(finding.layers))})"
         for finding in report.findings
         if finding.severity is not Severity.INFO and finding.caused_by is None
     ]
@@ -92,6 +97,8 @@ def _measured(comparison: Comparison | None) -> Iterator[str]:
         if output.agreement is not None:
             floor = "" if output.agreement_floor is None else f" (batch noise alone {output.agreement_floor:.1%})"
             yield f"top-1 agreement {output.agreement:.1%}{floor}"
+        elif not math.isfinite(output.nmse):
+            yield "output not finite"
         else:
             floor = "" if output.floor is None else f" (batch noise alone {output.floor:.2g})"
             yield f"output error {output.nmse:.2g} of its power{floor}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.compare.forward import EVAL, Forward
-from bncheck.compare.twins import load_tensorflow
+from bncheck.compare.twins import _first_line, load_tensorflow
 from bncheck.errors import BncheckError
 from bncheck.repair.population import SiteMoments
 
@@ -71,8 +71,9 @@ class TrainTwin:
         try:
             got = self._session.run(self._fetches, {self._input: batch})
         except (ValueError, self._refusal) as error:
-            said = str(error).strip().splitlines()[0][:300]
-            raise BncheckError(f"the model refuses a batch of shape {list(batch.shape)}: {said}") from error
+            raise BncheckError(
+                f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}"
+            ) from error
         means = [np.asarray(part, np.float64).reshape(-1) for part in got["means"]]
         samples = [int(size) // max(mean.size, 1) for size, mean in zip(got["sizes"], means, strict=True)]
         variances = [
