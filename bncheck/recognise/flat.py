@@ -6,9 +6,10 @@ arguments are replaced by the caller's edges, and `returns` leads from the call'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +119,15 @@ class FlatGraph:
 
     @cached_property
     def _consumers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        counts = np.fromiter(map(len, self.data), np.int64, len(self.data))
-        target = np.repeat(np.arange(len(self.data), dtype=np.int64), counts)
-        source = np.fromiter((e >> PORT_BITS for edges in self.data for e in edges), np.int64, int(counts.sum()))
-        extra = [(s, t) for t, sources in self.control.items() for s in sources]
-        for call, bodies in self.returns.items():
-            extra += [(node_of(e), call) for edges in bodies for e in edges]
-            extra += [(node, call) for node in self.effects.get(call, ())]
-        if extra:
-            more = np.array(extra, np.int64)
-            source, target = np.concatenate([source, more[:, 0]]), np.concatenate([target, more[:, 1]])
+        edges, target = _pairs(self.data, range(len(self.data)))
+        waits, waiting = _pairs(self.control.values(), self.control)
+        inside = {
+            call: [*(node_of(e) for outputs in bodies for e in outputs), *self.effects.get(call, ())]
+            for call, bodies in self.returns.items()
+        }
+        bodies, calls = _pairs(inside.values(), inside)
+        source = np.concatenate([edges >> PORT_BITS, waits, bodies])
+        target = np.concatenate([target, waiting, calls])
         order = np.argsort(source, kind="stable")
         starts = np.searchsorted(source[order], np.arange(len(self.data) + 1))
         return target[order], starts
@@ -180,8 +180,10 @@ class FlatGraph:
         stack = list(roots)
         while stack:
             node = stack.pop()
-            behind = (e for edges in self.returns.get(node, ()) for e in edges)
-            for e in (*self.data[node], *behind):
+            edges = self.data[node]
+            if node in self.returns:
+                edges = (*edges, *chain.from_iterable(self.returns[node]))
+            for e in edges:
                 source = e >> PORT_BITS
                 if not seen[source]:
                     seen[source] = 1
@@ -207,11 +209,7 @@ class FlatGraph:
             stack = [] if met[node] else [node]
             while stack:
                 current = stack[-1]
-                before = (
-                    []
-                    if met[current]
-                    else [p for p in self.predecessors(current) if not met[p] and self.ops[p] != "NextIteration"]
-                )
+                before = [] if met[current] else self._unmet(current, met)
                 if before:
                     met[current] = 1
                     stack += reversed(before)
@@ -221,6 +219,22 @@ class FlatGraph:
                     met[current] = 2
                     ready.append(current)
         return ready
+
+    def _unmet(self, node: int, met: bytearray) -> list[int]:
+        """As `predecessors`, those not met yet and no back edge of a loop; one list, for every node is asked."""
+        found = [e >> PORT_BITS for e in self.data[node] if not met[e >> PORT_BITS]]
+        if node in self.control:
+            found += [source for source in self.control[node] if not met[source]]
+        if node in self.returns or node in self.effects:
+            found = [source for source in self.predecessors(node) if not met[source]]
+        return [source for source in found if self.ops[source] != "NextIteration"] if found else found
+
+
+def _pairs(sources: Collection[Collection[int]], targets: Collection[int]) -> tuple[NDArray[np.int64], ...]:
+    """(source, target) of every source, side by side: the first sources belong to the first target, and so on."""
+    counts = np.fromiter(map(len, sources), np.int64, len(sources))
+    source = np.fromiter(chain.from_iterable(sources), np.int64, int(counts.sum()))
+    return source, np.repeat(np.fromiter(targets, np.int64, len(targets)), counts)
 
 
 def flatten(path: Path, graph_def: Any) -> FlatGraph:

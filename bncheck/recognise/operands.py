@@ -55,6 +55,9 @@ class Operand:
         return bool(self.stored) and bool(self.moments)
 
 
+_NOTHING = Operand()
+
+
 def classify(graph: FlatGraph, contexts: Contexts, e: int) -> Operand:
     """The operand behind an edge."""
     found = _Classifier(graph, contexts).operand(e, 0)
@@ -79,7 +82,7 @@ class _Classifier:
 
     def operand(self, e: int, depth: int) -> Operand:
         if e in self.seen or len(self.seen) > _LIMIT or depth > 40:
-            return Operand()
+            return _NOTHING
         self.seen.add(e)
         graph, node = self.graph, node_of(e)
         op = graph.ops[node]
@@ -161,6 +164,9 @@ class _Classifier:
 
 
 def _union(operands: list[Operand]) -> Operand:
+    operands = [operand for operand in operands if operand is not _NOTHING]
+    if len(operands) < 2:
+        return operands[0] if operands else _NOTHING
     stored: dict[int, None] = {}
     other: dict[int, None] = {}
     scalars: dict[int, None] = {}
@@ -170,7 +176,7 @@ def _union(operands: list[Operand]) -> Operand:
         other |= dict.fromkeys(operand.other)
     return Operand(
         stored=tuple(stored),
-        moments=frozenset().union(*(operand.moments for operand in operands)) if operands else frozenset(),
+        moments=frozenset().union(*(operand.moments for operand in operands)),
         other=tuple(other),
         scalars=tuple(scalars),
         switch=next((operand.switch for operand in operands if operand.switch is not None), None),

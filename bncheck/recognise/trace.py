@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import Switch
-from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
+from bncheck.recognise.flat import CONDITIONALS, PORT_BITS, FlatGraph, edge, node_of, port_of
 from bncheck.sources import protos
 
 VARIABLES = frozenset({"VariableV2", "Variable", "VarHandleOp"})
@@ -30,7 +30,9 @@ PASS = frozenset(_COPIES.split()) | REF_WRITES
 """Ops whose output is, for recognition, their first input: the same numbers in the same order."""
 
 _MERGES = frozenset({"Merge", "RefMerge"})
+_SWITCHES = frozenset({"Switch", "RefSwitch"})
 _SELECTS = frozenset({"Select", "SelectV2"})
+_STEPS = PASS | _MERGES | _SELECTS | {"IdentityN", "ConcatV2"}
 _LIMIT = 400
 """Edges one question may visit; per-channel operands need a few dozen."""
 
@@ -39,6 +41,8 @@ def steps_back(graph: FlatGraph, e: int) -> tuple[int, ...] | None:
     """The edges whose value `e` passes on unchanged (several where a condition chooses); None at a source."""
     node = node_of(e)
     op = graph.ops[node]
+    if op not in _STEPS and node not in graph.returns:
+        return None
     data = graph.data[node]
     if op in PASS:
         return data[:1] or None
@@ -58,6 +62,14 @@ def steps_back(graph: FlatGraph, e: int) -> tuple[int, ...] | None:
 
 def sources(graph: FlatGraph, e: int) -> list[int]:
     """Edges at which the value of `e` originates: variables, constants, placeholders, or the op that computes it."""
+    # Nearly always there is but one way back.
+    for _ in range(_LIMIT):
+        way = steps_back(graph, e)
+        if way is None:
+            return [e]
+        if len(way) > 1:
+            break
+        e = way[0]
     found: list[int] = []
     seen = {e}
     stack = [e]
@@ -258,6 +270,7 @@ class Contexts:
     def __init__(self, graph: FlatGraph) -> None:
         self._graph = graph
         self._known: dict[int, Context] = {}
+        self._open: set[int] = set()
         self._v1 = any(op in graph.by_op for op in ("Switch", "RefSwitch", "Enter", "RefEnter"))
 
     def of(self, node: int) -> Context:
@@ -281,30 +294,24 @@ class Contexts:
                 stack.pop()
         return known[node]
 
-    @property
-    def _open(self) -> set[int]:
-        if not hasattr(self, "_opened"):
-            self._opened: set[int] = set()
-        return self._opened
-
-    def _inputs(self, node: int) -> Iterator[int]:
+    def _inputs(self, node: int) -> list[int]:
         graph = self._graph
-        for e in graph.data[node]:
-            if graph.ops[e >> 16] != "NextIteration":
-                yield e >> 16
-        yield from graph.control.get(node, ())
-        frame = graph.frame_of.get(node)
-        if frame is not None:
-            yield graph.frames[frame].call
+        found = [e >> PORT_BITS for e in graph.data[node] if graph.ops[e >> PORT_BITS] != "NextIteration"]
+        if node in graph.control:
+            found += graph.control[node]
+        if node in graph.frame_of:
+            found.append(graph.frames[graph.frame_of[node]].call)
+        return found
 
     def _join(self, node: int) -> Context:
         graph = self._graph
         op = graph.ops[node]
-        arriving = [
-            self._along(e)
-            for e in graph.data[node]
-            if node_of(e) in self._known and graph.ops[node_of(e)] != "NextIteration"
-        ]
+        arriving = []
+        for e in graph.data[node]:
+            known = self._known.get(e >> PORT_BITS)
+            source = graph.ops[e >> PORT_BITS]
+            if known is not None and source != "NextIteration":
+                arriving.append(self._along(e) if source in _SWITCHES else known)
         if op in _MERGES and len(arriving) > 1:
             joined = Context(
                 frozenset.intersection(*(c.conditions for c in arriving)),
@@ -327,7 +334,7 @@ class Contexts:
         graph = self._graph
         node = node_of(e)
         context = self._known[node]
-        if graph.ops[node] not in ("Switch", "RefSwitch") or len(graph.data[node]) < 2:
+        if len(graph.data[node]) < 2:
             return context
         source, negated = predicate(graph, graph.data[node][1])
         if graph.ops[source] == "LoopCond":
