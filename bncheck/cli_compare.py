@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +64,7 @@ def train_vs_eval(path: str, **asked: Any) -> int:
     size, decay, train_ops = _size(own.pop("size")), own.pop("decay"), own.pop("train_op")
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        with _quiet_start(), _progress() as progress:
+        with _progress() as progress:
             return [
                 bncheck.compare_train_vs_eval(
                     path,
@@ -96,26 +94,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise click.UsageError(f"--size {text}: HEIGHTxWIDTH is wanted, such as 224x224")
     return int(height), int(width)
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """What TensorFlow's libraries say of this machine while they load is kept from the user, unless it fails."""
-    from bncheck.compare.twins import load_tensorflow  # noqa: PLC0415 - start-up
-
-    if os.environ.get("BNCHECK_DEBUG"):
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as told:
-        os.dup2(told.fileno(), 2)
-        try:
-            load_tensorflow()
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-    yield
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.backbones import quiet
 from bncheck.compare.forward import Forward
 from bncheck.errors import BncheckError
 
@@ -33,15 +33,13 @@ class BatchRun:
 
 
 def load_tensorflow() -> Any:
-    """The module, quietly; raises BncheckError with what to install."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """The module, without its greetings; raises BncheckError with what to install."""
     try:
-        import tensorflow  # noqa: ICN001, PLC0415  only what runs a model needs it
+        return quiet.load_tensorflow()
     except ModuleNotFoundError as error:
         raise BncheckError(
             f"{error.name} is not installed: comparing runs the model; pip install 'bncheck[tf]'"
         ) from error
-    return tensorflow
 
 
 class Twins:
@@ -136,5 +134,10 @@ def _dot(tf: Any, v: Any) -> Any:
     return tf.reshape(tf.linalg.matmul(row, row, transpose_b=True), [])
 
 
+_PREAMBLE = ("Graph execution error", "Detected at node", "Node:")
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+    """What went wrong; TensorFlow says first where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith(_PREAMBLE)), type(error).__name__)[:300]

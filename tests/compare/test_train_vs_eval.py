@@ -1,0 +1,179 @@
+"""`bncheck compare train-vs-eval`, end to end on genuine MobileNetV2 checkpoints: verdicts, codes, exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+import bncheck
+from bncheck import cli
+from bncheck.errors import UsageError
+from bncheck.finding import Verdict
+from bncheck.report import json_v1
+
+pytestmark = pytest.mark.tensorflow
+
+ROOT = Path(__file__).parents[2]
+VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
+
+
+def checkpoint(variant: str) -> str:
+    """Prefix of a fixture."""
+    return str(VARIANTS / variant / "model.ckpt-300")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """160 test digits with labels and without, in another range, and of another size."""
+    pytest.importorskip("sklearn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        from fixtures.digits import digits
+
+        found = digits()
+    folder = tmp_path_factory.mktemp("digits")
+    images, labels = found.test_images[:160], found.test_labels[:160]
+    arrays: dict[str, dict[str, Any]] = {
+        "labelled": {"images": images, "labels": labels},
+        "bare": {"images": images},
+        "half": {"images": (images + 1) / 2, "labels": labels},
+        "shifted": {"images": images, "labels": labels + 10},
+        "small": {"images": images[:, ::2, ::2], "labels": labels},
+        "few": {"images": images[:8], "labels": labels[:8]},
+    }
+    for name, held in arrays.items():
+        np.savez(folder / f"{name}.npz", **held)
+    return {name: str(folder / f"{name}.npz") for name in arrays}
+
+
+@pytest.mark.parametrize(
+    ("variant", "cause"),
+    [
+        ("wired", None),
+        ("forgotten", "BN201"),
+        ("too_early", "BN202"),
+        ("decay_0.9997", "BN103"),
+        ("decay_0.99", "BN103"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["labelled", "bare"])
+def test_verdicts(data: dict[str, str], variant: str, cause: str | None, kind: str) -> None:
+    """Junk in eval mode fails, with and without labels, and is told as what the wiring fault or decay did."""
+    report = bncheck.compare_train_vs_eval(checkpoint(variant), data=data[kind])
+    codes = {finding.code: finding for finding in report.findings}
+    if cause is None:
+        assert (report.verdict, codes) == (Verdict.PASS, {})
+        return
+    assert report.verdict is Verdict.FAIL
+    assert {"BN301", "BN302", cause} <= set(codes)
+    assert codes["BN302"].caused_by is not None
+    assert codes["BN301"].caused_by is not None
+    assert report.comparison is not None
+    if kind == "labelled":
+        accuracy = report.comparison.accuracy
+        assert accuracy.train is not None
+        assert accuracy.eval is not None
+        assert accuracy.train > 0.85
+        assert accuracy.eval < 0.3
+
+
+def test_first_bad_layer_is_where_the_updates_end(data: dict[str, str]) -> None:
+    """UPDATE_OPS read after layer_10: the 27 layers before it are good, all 25 behind go wrong by themselves."""
+    report = bncheck.compare_train_vs_eval(checkpoint("too_early"), data=data["labelled"])
+    (found,) = [finding for finding in report.findings if finding.code == "BN302"]
+    assert found.layers == tuple(layer.name for layer in report.layers[27:])
+
+
+def test_json(data: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line: exit code 1, a document that its schema allows, the numbers in it."""
+    code = cli.main(
+        ["compare", "train-vs-eval", checkpoint("forgotten"), "--data", data["labelled"], "--format", "json"]
+    )
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(json_v1.schema()).validate(document)
+    assert (code, document["exit_code"], document["verdict"]) == (1, 1, "fail")
+    comparison = document["comparison"]
+    assert len(comparison["layers"]) == 52
+    assert comparison["first_bad_layer"] == "MobilenetV2/Conv/BatchNorm"
+    assert comparison["accuracy"]["train"] > 0.85
+    assert comparison["accuracy"]["eval"] < 0.3
+    assert comparison["data"]["samples"] == 160
+    assert "train vs eval" in document["checked"]
+
+
+def test_by_name_from_the_checkpoint_alone(data: dict[str, str]) -> None:
+    """The backbone's name instead of the MetaGraph: the same layers, the same numbers."""
+    with_meta = bncheck.compare_train_vs_eval(checkpoint("wired"), data=data["labelled"]).comparison
+    by_name = bncheck.compare_train_vs_eval(
+        checkpoint("wired"), data=data["labelled"], model="mobilenet_v2:depth_multiplier=0.35"
+    ).comparison
+    assert with_meta is not None
+    assert by_name is not None
+    assert with_meta.accuracy.train == by_name.accuracy.train
+    assert with_meta.accuracy.eval == by_name.accuracy.eval
+    assert [layer.layer for layer in with_meta.layers] == [layer.layer for layer in by_name.layers]
+    for one, other in zip(with_meta.layers, by_name.layers, strict=True):
+        assert math.isclose(one.local_nmse, other.local_nmse, rel_tol=1e-3, abs_tol=1e-6)
+        assert math.isclose(one.cumulative_nmse, other.cumulative_nmse, rel_tol=1e-2, abs_tol=1e-6)
+
+
+def test_another_range_is_the_datas_fault(data: dict[str, str]) -> None:
+    """Images in 0..1 for a model of -1..1: BN304 is told as the cause, by the factor of the first layer."""
+    report = bncheck.compare_train_vs_eval(checkpoint("wired"), data=data["half"])
+    codes = {finding.code: finding for finding in report.findings}
+    assert codes["BN301"].caused_by == "BN304"
+    assert codes["BN304"].layers == ("MobilenetV2/Conv/BatchNorm",)
+
+
+@pytest.mark.parametrize("variant", ["wired", "forgotten"])
+def test_synthetic_blames_no_healthy_model(variant: str) -> None:
+    """On noise only the files are judged, and that is said."""
+    report = bncheck.compare_train_vs_eval(checkpoint(variant), data="synthetic", batches=2)
+    assert report.verdict is (Verdict.PASS if variant == "wired" else Verdict.FAIL)
+    assert not any(finding.code.startswith("BN3") for finding in report.findings)
+    assert any("synthetic" in entry.why for entry in report.not_checked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "code", "says"),
+    [
+        ("few", (), 3, "8 samples are too few"),
+        ("labelled", ("--batch-size", "2"), 3, "8 values a channel"),
+        ("shifted", (), 3, "the labels are numbered otherwise"),
+        ("small", (), 2, "32x32x3, the model takes 64x64x3"),
+        ("labelled", ("--outputs", "nosuch"), 2, "no tensor 'nosuch'"),
+        ("labelled", ("--inputs", "nosuch"), 2, "no tensor 'nosuch'"),
+        ("labelled", ("--no-graph",), 2, "give --graph, --model or --builder"),
+        ("labelled", ("--model", "mobilenet_v3"), 2, "no backbone is called 'mobilenet_v3'"),
+        ("labelled", ("--labels", "nosuch"), 2, "neither a file nor an array"),
+        ("labelled", ("--size", "64"), 2, "HEIGHTxWIDTH"),
+        ("labelled", ("--graph", "x", "--no-graph"), 2, "exclude each other"),
+    ],
+)
+def test_exit_codes(  # noqa: PLR0917 - the table's columns
+    data: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    options: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    """Too little to judge is 3, what does not fit together 2, each with its sentence."""
+    found = cli.main(["compare", "train-vs-eval", checkpoint("wired"), "--data", data[kind], *options])
+    printed = capsys.readouterr()
+    assert found == code
+    assert says in " ".join((printed.out + printed.err).split())
+
+
+def test_model_and_builder(data: dict[str, str]) -> None:
+    """Both say what the network is: not together."""
+    with pytest.raises(UsageError, match="exclude each other"):
+        bncheck.compare_train_vs_eval(checkpoint("wired"), data=data["bare"], model="mobilenet_v2", builder="a.b:c")
+    with pytest.raises(UsageError, match="exclude each other"):
+        bncheck.compare_train_vs_eval(checkpoint("wired"), data=data["bare"], model="mobilenet_v2", graph="x.meta")
