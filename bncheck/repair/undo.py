@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bncheck.errors import UsageError
 from bncheck.model import Facts, Hints, Layer, Presence, RunFacts
@@ -16,11 +17,12 @@ _SHOWN = 3
 
 def undo(facts: Facts, hints: Hints) -> Found:
     """The init share undone in every layer that has one. Raises UsageError unless that is possible for all of them."""
-    known = {seen.layer.name: seen for seen in init_shares(facts.layers, facts.run)}
+    layers = facts.layers if hints.decay is None else tuple(_told(layer, hints.decay) for layer in facts.layers)
+    known = {seen.layer.name: seen for seen in init_shares(layers, facts.run)}
     new: list[NewStatistics] = []
     left: list[LayerLeft] = []
     refused: list[Refused] = []
-    for layer in facts.layers:
+    for layer in layers:
         reason = _nothing_to_do(layer)
         if reason:
             left.append(LayerLeft(layer=layer.name, reason=reason))
@@ -41,6 +43,11 @@ def undo(facts: Facts, hints: Hints) -> Found:
         reasons = sorted({item.reason for item in left})
         raise UsageError(f"{facts.path}: there is nothing to debias: {'; '.join(reasons)}")
     return Found(new=tuple(new), left=tuple(left))
+
+
+def _told(layer: Layer, decay: float) -> Layer:
+    """The layer with the decay that the user gives."""
+    return replace(layer, decay=decay, decay_from="--decay")
 
 
 def _nothing_to_do(layer: Layer) -> str:

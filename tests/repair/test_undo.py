@@ -86,3 +86,11 @@ def test_steps_that_the_user_gives_are_believed() -> None:
     np.testing.assert_allclose(found.new[0].variance, [900.0, 950.0, 990.0, 1000.0], rtol=1e-9)
     assert undo(model(unwired(mixed("a"))), Hints(steps=100)).new
     assert undo(model(wired(mixed("a"))), Hints()).new
+
+
+def test_the_decay_that_the_user_gives_goes_before_all_others() -> None:
+    """Where a file tells none, as weights without a configuration, and where it tells another."""
+    truth = [0.01, 0.5, 1.0, 2.0]
+    for layer in (replace(mixed("a"), decay=None), replace(mixed("a"), decay=0.5, decay_from="graph")):
+        found = undo(model(layer), Hints(decay=0.99, steps=100))
+        np.testing.assert_allclose(found.new[0].variance, truth, rtol=1e-9)
