@@ -10,6 +10,9 @@ ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 _OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
 _KERAS_SLOT = re.compile(r"(^|/)\w*optimizer\w*/(?!_trainable_variables/)[a-z_]+/\d+(/|$)", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.*)/(?!_trainable_variables/)[a-z_]+/\d+", re.IGNORECASE)
+_COUNTERS = ("_iterations", "iterations", "iter")
+"""What only an optimizer has beside its variables, whatever the attribute that holds it is called."""
 _OPTIMIZER = re.compile(
     r"(Adam|AdamW|AdamWeightDecay\w*|AMSGrad|AdaMax|Adamax|NadamOptimizer|Nadam|LazyAdam|LAMB\w*|LARS\w*|Momentum|"
     r"MomentumOptimizer|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl|ProximalAdagrad|PowerSign|AddSign|adam_[mv]|"
@@ -26,7 +29,10 @@ def is_slot(key: str, keys: Container[str]) -> bool:
     if _OBJECT_SLOT in key:
         return True
     if key.endswith(ATTRIBUTE):
-        return _KERAS_SLOT.search(key[: -len(ATTRIBUTE)]) is not None
+        path = key[: -len(ATTRIBUTE)]
+        numbered = _NUMBERED.fullmatch(path)
+        counted = numbered is not None and any(f"{numbered[1]}/{name}{ATTRIBUTE}" in keys for name in _COUNTERS)
+        return counted or _KERAS_SLOT.search(path) is not None
     parent, _, leaf = key.rpartition("/")
     if _NO_SLOT.fullmatch(leaf):
         return False

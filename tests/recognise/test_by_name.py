@@ -443,14 +443,15 @@ def test_variable_called_as_a_scope(tmp_path: Path) -> None:
     assert found.run.optimizer_slots is None
 
 
-def test_optimizers_copy_of_gamma(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["optimizer", "opt"])
+def test_optimizers_copy_of_gamma(tmp_path: Path, optimizer: str) -> None:
     """An optimizer's variables with a layer's own names (`Adam/m/batch_normalization/gamma`) are no second layer."""
     roles = ("moving_mean", "moving_variance", "gamma", "beta")
-    keys = [f"model/l/{role}{OBJECT}" for role in roles] + [f"optimizer/_variables/{n}{OBJECT}" for n in (1, 2)]
+    keys = [f"model/l/{role}{OBJECT}" for role in roles] + [f"{optimizer}/_variables/{n}{OBJECT}" for n in (1, 2)]
     own = [f"batch_normalization/{role}" for role in roles]
     own += ["Adam/m/batch_normalization/gamma", "Adam/v/batch_normalization/gamma"]
     nodes: list[Any] = [({}, None)] + [({}, pair) for pair in zip(keys, own, strict=True)]
     tensors = {key: vec(2) for key in keys} | {"_CHECKPOINTABLE_OBJECT_GRAPH": object_graph(nodes)}
-    found = facts(tmp_path, tensors)
+    found = facts(tmp_path, tensors | {f"{optimizer}/_iterations{OBJECT}": np.asarray(3, np.int64)})
     assert list(shown(found)) == ["model/l"]
     assert found.run.optimizer_slots == (2, 2)
