@@ -8,6 +8,7 @@ from bncheck.recognise.flat import FlatGraph, edge, node_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.trace import VARIABLES
 from bncheck.recognise.updates import WRITES
+from bncheck.sources.raw import RawSignature
 
 _CROSS_ENTROPY = ("SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits")
 _BEHIND_LOGITS = frozenset("Identity Cast ArgMax Softmax LogSoftmax TopKV2 Enter".split())
@@ -21,8 +22,9 @@ _NO_OUTPUT = (
 
 def find_input(view: GraphView, named: str | None = None) -> int:
     """The edge at which data enters; raises UsageError where the graph does not tell."""
+    flat = view.flat
     if named is not None:
-        return _named(view.flat, named)
+        return _named(flat, named)
     counts: dict[int, int] = {}
     for layer in view.layers:
         for site in layer.sites:
@@ -33,6 +35,9 @@ def find_input(view: GraphView, named: str | None = None) -> int:
         raise UsageError("no placeholder, iterator or queue feeds the batch norm of this graph: name one with --inputs")
     best = max(counts.values())
     found = [e for e, count in counts.items() if count == best]
+    signature = _signature(view)
+    if signature is not None and len(found) > 1:
+        found = [e for e in found if e in {flat.lookup(name) for name in signature.inputs.values()}] or found
     if len(found) > 1:
         names = ", ".join(_tensor(view.flat, e) for e in found)
         raise UsageError(f"several inputs feed batch norm ({names}): choose one with --inputs")
@@ -44,10 +49,9 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
     flat = view.flat
     if named:
         return [_named(flat, name) for name in named]
-    if view.outputs and any(not s.name.startswith("__saved_model") for s in view.raw.signatures):
-        signatures = [name.partition("/")[0] for name in view.outputs]
-        chosen = "serving_default" if "serving_default" in signatures else signatures[0]
-        return [_signature_edge(view, name) for name in view.outputs if name.partition("/")[0] == chosen]
+    signature = _signature(view)
+    if signature is not None:
+        return [_named(flat, tensor) for tensor in signature.outputs.values()]
     ours = _reached(flat, [input_edge])
     for op in _CROSS_ENTROPY:
         for node in flat.by_op.get(op, ()):
@@ -63,10 +67,11 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
     return [edge(ends[-1])]
 
 
-def _signature_edge(view: GraphView, output: str) -> int:
-    signature, _, key = output.partition("/")
-    found = next(s for s in view.raw.signatures if s.name == signature)
-    return _named(view.flat, found.outputs[key])
+def _signature(view: GraphView) -> RawSignature | None:
+    """The signature that serves: `serving_default`, else the first whose run writes no weights."""
+    names = [name.partition("/")[0] for name in view.outputs]
+    serving = [s for s in view.raw.signatures if s.name in names]
+    return next((s for s in serving if s.name == "serving_default"), serving[0] if serving else None)
 
 
 def _named(flat: FlatGraph, name: str) -> int:
