@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bncheck.finding import Severity
-from bncheck.measured import Comparison
+from bncheck.measured import Comparison, LayerDifference
 from bncheck.model import Facts
 from bncheck.rules import (
     bn101_never_moved,
@@ -23,7 +23,7 @@ from bncheck.rules import (
     bn202_some_updates_not_wired,
     bn203_no_update_op,
 )
-from bncheck.rules._compared import diverging, judged_output, labels_tell
+from bncheck.rules._compared import divergence_limit, diverging, judged_output, labels_tell
 from bncheck.rules._statistics import finite, median, percent
 
 KNOWN_CAUSES = (
@@ -43,9 +43,13 @@ KNOWN_CAUSES = (
 
 SCALED = 0.2
 """|ln| of a common factor between batch and stored variances that is worth telling: a fifth more or less."""
-ALIKE = 0.1
+ALIKE = 0.25
 """Channels whose factor is that near the median, as a share of its logarithm, count as having the same."""
+TELLS = 0.1
+"""|ln| below which a channel says nothing of a factor: a dead one has 1 whatever the input."""
 MOST = 0.5
+FEW = 0.2
+"""Share of layers that may be off besides the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,7 @@ def unlike_training(model: Facts) -> Unlike | None:
     output = judged_output(comparison)
     if output is None or not output.junk or known_cause(model):
         return None
-    return _scaled(comparison) or (None if labels_tell(comparison) else _everywhere(comparison))
+    return _first_layer(comparison) or (None if labels_tell(comparison) else _everywhere(comparison))
 
 
 def known_cause(model: Facts) -> bool:
@@ -97,28 +101,49 @@ def _strange_labels(comparison: Comparison) -> Unlike:
     )
 
 
-def _scaled(comparison: Comparison) -> Unlike | None:
-    """Only the first layer is off, and all its channels by one factor: what input in another range does."""
+def _first_layer(comparison: Comparison) -> Unlike | None:
+    """The first layer is off and hardly another: what reaches it is the data as they are."""
     wrong = diverging(comparison)
-    if not wrong or wrong[0] is not comparison.layers[0] or len(wrong) > max(1, len(comparison.layers) // 5):
+    if not wrong or wrong[0] is not comparison.layers[0] or len(wrong) > max(1, FEW * len(comparison.layers)):
         return None
-    ratios = finite(wrong[0].log_variance_ratio)
-    if not ratios.size:
+    factor = _common_factor(wrong[0])
+    if factor is not None:
+        return _other_range(comparison, wrong[0], factor)
+    if len(wrong) > 1 or len(comparison.layers) == 1 or labels_tell(comparison):
         return None
-    middle = median(ratios)
-    near = float(np.mean(np.abs(ratios - middle) <= ALIKE * abs(middle)))
-    if abs(middle) < SCALED or near < MOST:
-        return None
-    factor = math.exp(middle)
     return Unlike(
         layers=(wrong[0].layer,),
-        told=f"Only the first layer, {wrong[0].layer}, is off, and by one factor: the variances of its batches are "
-        f"{factor:.3g} times the stored ones, as those of input {math.sqrt(factor):.3g} times as large would be. Check "
-        "--preprocess; if that is what the model was trained on, its moving_variance is wrong by this factor.",
-        name=f"batch over stored variance, {wrong[0].layer}",
+        told=f"Only the first layer, {wrong[0].layer}, is off, which sees the data as they are: either they are unlike "
+        "the training's (--preprocess, --channel-order, other images), or its statistics are wrong. Labels would tell.",
+        name=f"local NMSE, {wrong[0].layer}",
+        value=wrong[0].local_nmse,
+        limit=divergence_limit(comparison),
+        decides=True,
+    )
+
+
+def _common_factor(layer: LayerDifference) -> float | None:
+    """By which most living channels' batch variances differ from the stored ones; None where they do not agree."""
+    ratios = finite(layer.log_variance_ratio)
+    telling = ratios[np.abs(ratios) >= TELLS]
+    if not telling.size:
+        return None
+    middle = median(telling)
+    alike = float(np.mean(np.abs(telling - middle) <= ALIKE * abs(middle)))
+    return math.exp(middle) if abs(middle) >= SCALED and alike >= MOST else None
+
+
+def _other_range(comparison: Comparison, layer: LayerDifference, factor: float) -> Unlike:
+    return Unlike(
+        layers=(layer.layer,),
+        told=f"The first layer, {layer.layer}, is off by one factor, and hardly a layer behind it: the variances "
+        f"of its batches are {factor:.3g} times the stored ones, as those of input {math.sqrt(factor):.3g} times as "
+        "large would be. Check --preprocess; if that is what the model was trained on, its moving_variance is wrong by "
+        "this factor.",
+        name=f"batch over stored variance, {layer.layer}",
         value=factor,
         limit=math.exp(SCALED),
-        decides=False,
+        decides=not labels_tell(comparison),
     )
 
 

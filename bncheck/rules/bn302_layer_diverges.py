@@ -124,6 +124,8 @@ def _how(layer: LayerDifference) -> str:
         parts.append(f"its means are off by {shift:.2g} of its deviations")
     if ratios.size < layer.log_variance_ratio.size:
         parts.append(f"{layer.log_variance_ratio.size - ratios.size} of its variances are no numbers")
+    if not parts and layer.worst_channels:
+        parts.append(f"most of it in channels {listing([str(channel) for channel in layer.worst_channels])}")
     text = " and ".join(parts)
     return f" {text[0].upper()}{text[1:]}." if text else ""
 
