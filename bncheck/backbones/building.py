@@ -59,7 +59,7 @@ def named(spec: Spec, tensors: Mapping[str, RawTensor], path: Path, shape: Shape
                 f"{whole} cannot be built (for images of {height}x{width}): {_first_line(error)}"
             ) from error
         notes += check_network(whole, _wanted(graph, outputs), _all_variables(graph), shapes)
-        return _model(outputs, tensors, path, str(whole), tuple(notes))
+        return _model(outputs, tensors, path, spec.backbone.name, tuple(notes))
 
 
 def by_builder(builder: Builder, tensors: Mapping[str, RawTensor], path: Path, shape: Shape) -> RawModel:
@@ -187,7 +187,7 @@ def _model(
     for name, tensor in outputs.items():
         signature.outputs[name].name = tensor.name
     graph = replace(meta_graph(path, message), path=path)
-    return RawModel(path=path, format=f"TF1 checkpoint + {what}", tensors=dict(tensors), graphs=(graph,), notes=notes)
+    return RawModel(path=path, format=f"checkpoint + {what}", tensors=dict(tensors), graphs=(graph,), notes=notes)
 
 
 def _first_line(error: Exception) -> str:

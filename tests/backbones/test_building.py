@@ -98,6 +98,7 @@ def test_a_checkpoint_alone_gives_what_its_meta_gives(variant: str) -> None:
     ours, theirs = outputs(bare, batch), outputs(open_model(prefix), batch)
     assert list(ours) == ["logits"]
     np.testing.assert_allclose(ours["logits"], next(iter(theirs.values())), rtol=1e-4, atol=1e-4)
+    assert bare.format == "checkpoint + mobilenet_v2"
     assert bare.notes == ("told by the checkpoint: mobilenet_v2:num_classes=10,finegrain_classification_mode=false",)
 
 
@@ -130,9 +131,10 @@ def test_image_size_goes_before_the_datas_and_both_before_the_default() -> None:
         node = build(parse(text), tensors, input_shape=shape).graphs[0].graph_def.node[0]
         return int(node.attr["shape"].shape.dim[1].size)
 
-    assert size("mobilenet_v2:image_size=96", (64, 64, 3)) == 96
-    assert size("mobilenet_v2", (64, 64, 3)) == 64
-    assert size("mobilenet_v2", None) == size("mobilenet_v2", (None, None, 3)) == 224
+    short = "mobilenet_v2:final_endpoint=layer_2"
+    assert size(f"{short},image_size=96", (64, 64, 3)) == 96
+    assert size(short, (64, 64, 3)) == 64
+    assert size(short, None) == size(short, (None, None, 3)) == 224
 
 
 @pytest.mark.parametrize(
