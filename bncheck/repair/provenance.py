@@ -11,14 +11,14 @@ from typing import Any
 
 import bncheck
 from bncheck.repair.report import LayerLeft, LayerRepair, PopulationFacts
+from bncheck.sources.raw import PROVENANCE
 
-SUFFIX = ".bncheck.json"
 _BLOCK = 1 << 22
 
 
 def beside(output: Path) -> Path:
     """The provenance file of an output."""
-    return output.with_name(output.name + SUFFIX)
+    return output.with_name(output.name + PROVENANCE)
 
 
 def provenance(

@@ -10,7 +10,7 @@ from pathlib import Path
 from bncheck.errors import NoModel, NotFound, ReadError, UnknownFormat, UsageError
 from bncheck.sources._files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.checkpoint_place import in_step_order, other_models
-from bncheck.sources.raw import RawModel
+from bncheck.sources.raw import PROVENANCE, RawModel
 
 _READERS = {
     "checkpoint": "read_checkpoint",
@@ -84,10 +84,18 @@ def beside(prefix: Path) -> Path:
     return prefix.with_name(".meta" if prefix.name == ".index" else f"{prefix.name}.meta")
 
 
+def _marked(model: RawModel) -> RawModel:
+    """The model with its note where bncheck has repaired it."""
+    provenance = model.path.with_name(model.path.name + PROVENANCE)
+    if not is_file(provenance):
+        return model
+    return replace(model, repaired=True, notes=(*model.notes, f"repaired by bncheck: see {provenance.name}"))
+
+
 def _read(source: str, path: Path) -> RawModel:
     model = getattr(import_module(f"bncheck.sources.{source}"), _READERS[source])(path)
     assert isinstance(model, RawModel)
-    return model
+    return _marked(model)
 
 
 def _source(path: Path) -> str:

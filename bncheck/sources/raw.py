@@ -160,6 +160,10 @@ class RawLiteSubgraph:
     outputs: tuple[int, ...]
 
 
+PROVENANCE = ".bncheck.json"
+"""What a repaired file's provenance adds to its name."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawModel:
     """Everything one target holds. A format fills what it has and leaves the rest empty."""
@@ -176,3 +180,5 @@ class RawModel:
     """TrackableObjectGraph of a TF2 checkpoint (`_CHECKPOINTABLE_OBJECT_GRAPH`), else None."""
     notes: tuple[str, ...] = ()
     """What the reader left aside and a user would want to know, such as "data shard 1 of 2 is absent"."""
+    repaired: bool = False
+    """Whether bncheck's provenance lies beside it: its statistics then are not what its counters counted."""

@@ -12,6 +12,7 @@ from keras_writer import vars_bytes
 
 from bncheck.model import Hints, RunFacts
 from bncheck.recognise.run import adam_steps, run_facts
+from bncheck.sources import open_model
 from bncheck.sources.checkpoint import read_checkpoint
 from bncheck.sources.keras import read_keras
 
@@ -208,3 +209,15 @@ def test_real_models(path: str, step: int | None, updates: int | None) -> None:
     """Strangers' checkpoints, two of them without data, tell their steps."""
     found = run_facts(read_checkpoint(REAL / path), Hints())
     assert (found.global_step, found.updates) == (step, updates)
+
+
+def test_a_repaired_checkpoint_counts_no_updates(tmp_path: Path) -> None:
+    """The counter of a repaired checkpoint says nothing of its statistics; --steps still does."""
+    prefix = tmp_path / "model.ckpt"
+    write_bundle(prefix, {"global_step": np.array(300, np.int64)})
+    assert run_facts(open_model(prefix), Hints()).updates == 300
+    prefix.with_name("model.ckpt.bncheck.json").write_text("{}")
+    raw = open_model(prefix)
+    assert run_facts(raw, Hints()).updates is None
+    assert run_facts(raw, Hints(steps=7)).updates == 7
+    assert "repaired by bncheck" in raw.notes[-1]
