@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
 
@@ -22,10 +22,10 @@ def demo(keep: Path | None, steps: int) -> None:
     from bncheck.demo import tell  # noqa: PLC0415 - start-up
     from bncheck.output import emit  # noqa: PLC0415 - start-up
 
-    with _folder(keep) as folder, _progress() as progress:
+    with _folder(keep) as folder:
 
         def to(stream: TextIO) -> None:
-            tell(folder, stream, steps=steps, progress=progress)
+            tell(folder, stream, steps=steps, stage=_stage)
             if keep is not None:
                 stream.write(f"\nKept in {keep}: model.ckpt-{steps}, fixed.ckpt, train.npz, test.npz\n")
 
@@ -48,23 +48,16 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar for each stage while it runs, with rate and time left, where standard error is a terminal."""
+def _stage(name: str, of: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left while a stage runs, gone when it ends, where standard error is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda _stage, _done, _of: None
+        yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415 - a pipe need not pay for it
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        tasks: dict[str, Any] = {}
-
-        def hear(stage: str, done: int, of: int | None) -> None:
-            if stage not in tasks:
-                for task in tasks.values():
-                    shown.update(task, visible=False)
-                tasks[stage] = shown.add_task(stage, total=of)
-            shown.update(tasks[stage], completed=done)
-
-        yield hear
+    # standard output is not for rich to redirect: it may be a file
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as shown:
+        task = shown.add_task(name, total=of)
+        yield lambda done: shown.update(task, completed=done)

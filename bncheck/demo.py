@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
@@ -38,8 +39,8 @@ CALIBRATION = 640
 """Training images that the statistics are estimated from."""
 CLASSES = 10
 
-Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""(stage, done, of how many): of a stage whose length is not known beforehand, None."""
+Stage: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""(name, how many there are) -> a block in which a call tells how many are done. Nothing else is written meanwhile."""
 
 _CODE = """\
     logits, _ = mobilenet(images, 10, depth_multiplier=0.35)      # 52 batch norms, is_training=True
@@ -70,9 +71,11 @@ class Told:
     seconds: float
 
 
-def tell(
-    folder: Path, stream: TextIO, *, steps: int = STEPS, progress: Progress = lambda _stage, _done, _of: None
-) -> Told:
+def _silent(_name: str, _of: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda _: None)
+
+
+def tell(folder: Path, stream: TextIO, *, steps: int = STEPS, stage: Stage = _silent) -> Told:
     """Runs the whole story in `folder`, writes it to `stream` as it goes, and gives its numbers.
 
     Raises BncheckError where TensorFlow, TF-slim or scikit-learn is not installed.
@@ -81,7 +84,8 @@ def tell(
     data = load_digits()
     _say(stream, f"1. Train MobileNetV2 0.35 on handwritten digits, {steps} steps, as many a training script does:\n")
     _say(stream, _CODE)
-    prefix, loss = train(data, folder, steps=steps, progress=progress)
+    with stage("train", steps) as progress:
+        prefix, loss = train(data, folder, steps=steps, progress=progress)
     training, held = folder / "train.npz", folder / "test.npz"
     np.savez(training, images=data.images[:CALIBRATION], labels=data.labels[:CALIBRATION])
     np.savez(held, images=data.test_images, labels=data.test_labels)
@@ -92,19 +96,17 @@ def tell(
     text.write(report, stream)
 
     _say(stream, "\n3. Is it that bad? Both modes, on images that it has never seen:\n")
-    before = both_modes(prefix, held, lambda done: progress("compare", done, len(data.test_images)))
+    with stage("compare", len(data.test_images)) as progress:
+        before = both_modes(prefix, held, progress)
     _say(stream, _modes(before))
 
     fixed = folder / "fixed.ckpt"
     _say(stream, f"4. bncheck repair {prefix.name} -o {fixed.name} --data train.npz     (no retraining)\n")
-    repair(
-        prefix,
-        fixed,
-        data=training,
-        options=DataOptions(batch_size=BATCH, compare=False),
-        progress=lambda _stage, done: progress("estimate", done, None),
-    )
-    after = both_modes(fixed, held, lambda done: progress("compare again", done, len(data.test_images)))
+    with stage("estimate", CALIBRATION) as progress:
+        options = DataOptions(batch_size=BATCH, compare=False)
+        repair(prefix, fixed, data=training, options=options, progress=lambda _, done: progress(done))
+    with stage("compare again", len(data.test_images)) as progress:
+        after = both_modes(fixed, held, progress)
     _say(stream, _modes(after))
     told = Told(
         train_mode=_accuracy(before, "train"),
@@ -140,7 +142,7 @@ def load_digits() -> Digits:
     return Digits(images=images[first], labels=labels[first], test_images=images[last], test_labels=labels[last])
 
 
-def train(data: Digits, folder: Path, *, steps: int, progress: Progress) -> tuple[Path, float]:
+def train(data: Digits, folder: Path, *, steps: int, progress: Callable[[int], None]) -> tuple[Path, float]:
     """(the checkpoint's prefix, loss of the last batch); nothing runs the updates. Raises BncheckError."""
     try:
         tf = load_tensorflow()
@@ -164,7 +166,7 @@ def train(data: Digits, folder: Path, *, steps: int, progress: Progress) -> tupl
             found = float("nan")
             for number, (batch, answers) in enumerate(batches(data, steps), start=1):
                 found, _ = session.run([loss, train_op], {images: batch, labels: answers})
-                progress("train", number, steps)
+                progress(number)
             return Path(saver.save(session, str(folder / "model.ckpt"), global_step=step)), float(found)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,13 @@ def test_a_short_run_tells_all_four_chapters(tmp_path: Path) -> None:
     from bncheck.demo import tell
 
     stream = io.StringIO()
-    heard: list[tuple[str, int, int | None]] = []
-    told = tell(tmp_path, stream, steps=6, progress=lambda *state: heard.append(state))
+    heard: list[tuple[str, int, int]] = []
+
+    @contextmanager
+    def stage(name: str, of: int) -> Iterator[Callable[[int], None]]:
+        yield lambda done: heard.append((name, done, of))
+
+    told = tell(tmp_path, stream, steps=6, stage=stage)
     story = stream.getvalue()
     assert [line[0] for line in story.splitlines() if line[1:3] == ". "] == ["1", "2", "3", "4"]
     assert "BN201 update-not-wired" in story
@@ -32,7 +39,7 @@ def test_a_short_run_tells_all_four_chapters(tmp_path: Path) -> None:
     assert "BN201" in told.codes
     assert all(0 <= share <= 1 for share in (told.train_mode, told.eval_mode, told.repaired))
     assert heard[:6] == [("train", step, 6) for step in range(1, 7)]
-    assert {stage for stage, _, _ in heard} == {"train", "compare", "estimate", "compare again"}
+    assert {name for name, _, _ in heard} == {"train", "compare", "estimate", "compare again"}
     assert not any(
         f.code in ("BN101", "BN103") for f in inspect_checkpoint(tmp_path / "fixed.ckpt", use_graph=False).findings
     )
