@@ -82,18 +82,20 @@ def check_network(spec: Spec, wanted: Shapes, every: Shapes, shapes: Shapes) -> 
         raise BncheckError(
             f"{spec} does not fit the checkpoint: {'; '.join(troubles)}{_advice(spec, wanted, shapes, inside)}"
         )
-    return [f"not of {spec.backbone.name}, so left out: {_listed(left)}"] if left else []
+    notes = [f"not of {spec.backbone.name}, so left out: {_listed(left)}"] if left else []
+    return notes + _without_statistics(wanted, shapes)
 
 
 def check_builder(name: str, wanted: Shapes, every: Shapes, shapes: Shapes) -> list[str]:
     """As `check_network`; a checkpoint may have more than what a builder builds."""
     troubles = _troubles(wanted, shapes)
     if troubles:
-        nearest = ((v, _nearest(v, shapes)) for v in wanted if v not in shapes)
+        nearest = ((v, _nearest(v, shapes)) for v in _lacking(wanted, shapes))
         hint = next((f"; nearest to {lacking} is {near}" for lacking, near in nearest if near), "")
         raise BncheckError(f"the graph of {name} does not fit the checkpoint: {'; '.join(troubles)}{hint}")
     left = [v for v in shapes if not _belongs(v, every, shapes)]
-    return [f"not in the graph of {name}, so left out: {_listed(left)}"] if left else []
+    notes = [f"not in the graph of {name}, so left out: {_listed(left)}"] if left else []
+    return notes + _without_statistics(wanted, shapes)
 
 
 def _has(shapes: Shapes, start: str) -> bool:
@@ -134,7 +136,7 @@ def _belongs(name: str, every: Shapes, shapes: Shapes) -> bool:
 
 
 def _troubles(wanted: Shapes, shapes: Shapes) -> list[str]:
-    lacking = [name for name in wanted if name not in shapes]
+    lacking = _lacking(wanted, shapes)
     others = [
         f"{name} is {_size(shapes[name])} there and {_size(shape)} in the network"
         for name, shape in wanted.items()
@@ -142,6 +144,25 @@ def _troubles(wanted: Shapes, shapes: Shapes) -> list[str]:
     ]
     troubles = [f"{_count(lacking)} that it lacks ({_listed(lacking)})"] if lacking else []
     return troubles + ([f"{_count(others)} of another shape ({_listed(others)})"] if others else [])
+
+
+def _lacking(wanted: Shapes, shapes: Shapes) -> list[str]:
+    """What the checkpoint lacks, and a network cannot do without.
+
+    Statistics alone are no misfit but a fault of the checkpoint, whose Saver left them out: rules tell of it, and a
+    repair puts them in.
+    """
+    lacking = [name for name in wanted if name not in shapes]
+    return [] if all(map(_is_statistic, lacking)) else lacking
+
+
+def _without_statistics(wanted: Shapes, shapes: Shapes) -> list[str]:
+    lacking = [name for name in wanted if name not in shapes and _is_statistic(name)]
+    return [f"the checkpoint lacks {len(lacking)} statistics ({_listed(lacking)})"] if lacking else []
+
+
+def _is_statistic(name: str) -> bool:
+    return name.rpartition("/")[2] in ("moving_mean", "moving_variance")
 
 
 def _same(shape: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:

@@ -79,7 +79,7 @@ BACKBONES: Mapping[str, Backbone] = {
             image_size=224,
             batch_norms=52,
             stem="Conv/weights",
-            landmark="expanded_conv/depthwise/BatchNorm/moving_mean",
+            landmark="expanded_conv/depthwise/depthwise_weights",
             logits="Logits/Conv2d_1c_1x1/weights",
             options={
                 "depth_multiplier": float,
@@ -100,7 +100,7 @@ BACKBONES: Mapping[str, Backbone] = {
             image_size=224,
             batch_norms=57,
             stem="Conv2d_1a_7x7/weights",
-            landmark="Conv2d_2c_3x3/BatchNorm/moving_mean",
+            landmark="Conv2d_1a_7x7/weights",
             logits="Logits/Conv2d_0c_1x1/weights",
         ),
         Backbone(
@@ -121,7 +121,7 @@ BACKBONES: Mapping[str, Backbone] = {
             image_size=299,
             batch_norms=94,
             stem="Conv2d_1a_3x3/weights",
-            landmark="Conv2d_4a_3x3/BatchNorm/moving_mean",
+            landmark="Conv2d_1a_3x3/weights",
             logits="Logits/Conv2d_1c_1x1/weights",
             options={**_INCEPTION_OPTIONS, "create_aux_logits": bool},
         ),

@@ -91,7 +91,7 @@ def test_the_checkpoint_tells_the_number_of_classes() -> None:
 
 def test_another_scope_is_named() -> None:
     """Where the network's variables stand elsewhere, the error says where; another network is recognised."""
-    shapes = {"FeatureExtractor/MobilenetV2/expanded_conv/depthwise/BatchNorm/moving_mean": (32,)}
+    shapes = {"FeatureExtractor/MobilenetV2/expanded_conv/depthwise/depthwise_weights": (3, 3, 32, 1)}
     assert scopes_of(BACKBONES["mobilenet_v2"], shapes) == ("FeatureExtractor/MobilenetV2",)
     with pytest.raises(BncheckError, match="add scope=FeatureExtractor/MobilenetV2"):
         check_scope(parse("mobilenet_v2"), shapes)
@@ -136,6 +136,15 @@ def test_too_much_can_be_left_out_on_request() -> None:
     assert notes == ["not of resnet_v1_50, so left out: resnet_v1_50/d/weights, head/weights"]
     features = {"resnet_v1_50/a": (3,), "resnet_v1_50/logits/weights": (9,)}
     assert check_network(parse("resnet_v1_50:num_classes=0"), network, network, features)
+
+
+def test_statistics_that_a_saver_left_out_are_no_misfit() -> None:
+    """A checkpoint that lacks nothing but moving averages is built, noted, and left to the rules and to repair."""
+    network = {"resnet_v1_50/a": (3,), "resnet_v1_50/n/moving_mean": (3,), "resnet_v1_50/n/moving_variance": (3,)}
+    notes = check_network(parse("resnet_v1_50:num_classes=2"), network, network, {"resnet_v1_50/a": (3,)})
+    assert notes == ["the checkpoint lacks 2 statistics (resnet_v1_50/n/moving_mean, resnet_v1_50/n/moving_variance)"]
+    with pytest.raises(BncheckError, match="3 variables that it lacks"):
+        check_network(parse("resnet_v1_50:num_classes=2"), network, network, {})
 
 
 def test_a_builders_lack_names_the_nearest() -> None:

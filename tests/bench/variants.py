@@ -91,8 +91,8 @@ def _verdict(row: Row, test: Path, model: str | None) -> str:
     try:
         report = bncheck.compare_train_vs_eval(row.made.prefix, data=test, batch_size=BATCH, model=model)
     except BncheckError as error:
-        if row.made.expected == "pass":
-            row.wrong.append(f"{how}: {error}")
+        if row.made.expected:
+            row.wrong.append(f"{how}: no verdict, should be {row.made.expected}: {error}")
         return f"refused: {error}"
     verdict = report.verdict.value
     if row.made.expected and verdict != row.made.expected:
