@@ -46,6 +46,10 @@ _DEREFERENCED = {
 _DROPPED_ATTRIBUTES = ("_class", "_output_shapes", "_tpu_replicate", "_XlaCompile", "_gradient_op_type")
 
 
+class StatisticsLacking(BncheckError):
+    """A layer of the forward pass has no stored statistics, so there is no eval mode to run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TwinSite:
     """One batch norm of the forward pass, in both twins, as tensor names."""
@@ -310,7 +314,7 @@ def _batch_norm(emission: _Emission, twin: str, node: int, pending: list[int]) -
 def _statistics(layer: Layer) -> tuple[PerChannel, PerChannel]:
     if layer.mean.values is None or layer.variance.values is None:
         lacking = layer.mean if layer.mean.values is None else layer.variance
-        raise BncheckError(f"{layer.name} has no stored {lacking.role.value} to compare with: {lacking.reason}")
+        raise StatisticsLacking(f"{layer.name} has no stored {lacking.role.value} to compare with: {lacking.reason}")
     return layer.mean.values, layer.variance.values
 
 

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncheck.compare.data import Data, open_data, sample_shape
+from bncheck.compare.forward import StatisticsLacking
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
 from bncheck.errors import UsageError
-from bncheck.finding import Report
+from bncheck.finding import NotChecked, Report, Verdict
 from bncheck.judge import judge
 from bncheck.measured import DataFacts
 from bncheck.model import Hints
+from bncheck.recognise import recognise
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel
 
@@ -64,7 +66,10 @@ def compare_train_vs_eval(
     hints = Hints(decay=decay, steps=steps, train_ops=tuple(train_ops))
     raw = _opened(Path(path), graph, model, builder, sample_shape(data, size), use_graph=use_graph)
     seconds["read"] = time.perf_counter() - start
-    prepared = prepare(raw, hints, named_input=inputs, outputs=outputs, trusted=trust_model)
+    try:
+        prepared = prepare(raw, hints, named_input=inputs, outputs=outputs, trusted=trust_model)
+    except StatisticsLacking as error:
+        return _without_statistics(raw, hints, settings, error)
     seconds["recognise"] = time.perf_counter() - start - seconds["read"]
     with open_twins(prepared.forward) as twins:
         opened = open_data(
@@ -86,6 +91,15 @@ def compare_train_vs_eval(
     report = judge(replace(prepared.facts, comparison=comparison), settings=settings)
     seconds["rules"] = time.perf_counter() - start
     return replace(report, timing=seconds)
+
+
+def _without_statistics(raw: RawModel, hints: Hints, settings: Settings, error: StatisticsLacking) -> Report:
+    """The verdict of the files, where they fail for want of the statistics; else the error stands."""
+    report = judge(recognise(raw, hints), settings=settings)
+    if report.verdict is not Verdict.FAIL:
+        raise error
+    others = tuple(item for item in report.not_checked if item.what != "train vs eval")
+    return replace(report, not_checked=(*others, NotChecked(what="train vs eval", why=str(error))))
 
 
 def _describe(data: Data) -> Callable[[int, int, int], DataFacts]:
