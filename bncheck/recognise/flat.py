@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.errors import Malformed, TooLarge
+from bncheck.recognise.arities import ARITIES
 
 PORT_BITS = 16
 MAX_NODES = 8_000_000
@@ -240,7 +241,8 @@ def _pairs(sources: Collection[Collection[int]], targets: Collection[int]) -> tu
 def flatten(path: Path, graph_def: Any) -> FlatGraph:
     """Indexes a GraphDef and inlines every function that its main graph reaches.
 
-    Raises Malformed where an input names a node that does not exist, TooLarge where inlining does not end.
+    Raises Malformed where an input names a node that does not exist or is one too few or too many for the op, TooLarge
+    where inlining does not end.
     """
     graph = FlatGraph(path=path)
     graph.protos = list(graph_def.node)
@@ -271,6 +273,11 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
     functions = {function.signature.name: function for function in graph_def.library.function}
     if functions:
         _inline_all(graph, functions)
+    for op, number in ARITIES.items():
+        for node in graph.by_op.get(op, ()):
+            if len(graph.data[node]) != number:
+                given = f"{len(graph.data[node])} inputs where {op} takes {number}"
+                raise Malformed(path, f"is damaged: node {graph.names[node]!r} has {given}")
     return graph
 
 

@@ -1,0 +1,46 @@
+"""Numbers of inputs: those of TensorFlow, and what becomes of a graph with others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bncheck.errors import Malformed
+from bncheck.recognise.arities import ARITIES
+from bncheck.recognise.flat import flatten
+from bncheck.sources import protos
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("op", sorted(ARITIES))
+def test_arities_are_those_of_tensorflow(op: str) -> None:
+    """Every op of the table takes that many single inputs in TensorFlow's registry."""
+    from tensorflow.python.framework import op_def_registry
+
+    arguments = op_def_registry.get(op).input_arg
+    assert not any(argument.number_attr or argument.type_list_attr for argument in arguments)
+    assert len(arguments) == ARITIES[op]
+
+
+@pytest.mark.parametrize("inputs", [["a"], ["a", "a", "a"]])
+def test_wrong_number_of_inputs(inputs: list[str]) -> None:
+    """A subtraction of one or three values is named, with node and op."""
+    graph = protos.GraphDef()
+    graph.node.add(name="a", op="Placeholder")
+    graph.node.add(name="b/sub", op="Sub", input=[*inputs, "^a"])
+    with pytest.raises(Malformed, match=rf"node 'b/sub' has {len(inputs)} inputs where Sub takes 2"):
+        flatten(Path("x.pb"), graph)
+
+
+def test_wrong_number_of_inputs_in_a_function() -> None:
+    """The same inside a function, where an argument that the call does not pass leaves an input out."""
+    graph = protos.GraphDef()
+    function = graph.library.function.add()
+    function.signature.name = "f"
+    function.signature.input_arg.add(name="x")
+    function.node_def.add(name="neg", op="Neg", input=["x"])
+    call = graph.node.add(name="call", op="PartitionedCall")
+    call.attr["f"].func.name = "f"
+    with pytest.raises(Malformed, match="node 'call/neg' has 0 inputs where Neg takes 1"):
+        flatten(Path("x.pb"), graph)
