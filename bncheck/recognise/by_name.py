@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,6 +19,8 @@ from bncheck.sources.raw import RawModel, RawTensor
 
 _FLOATS = frozenset({"bfloat16", "float16", "float32", "float64"})
 _STATISTICS = (Role.MEAN, Role.VARIANCE)
+_SLOT_OF_BATCH_NORM = re.compile(r"[^/]+/(?:(.+)_)?(batch_normalization(?:_\d+)?)_(gamma|beta)_[a-z_]+")
+"""How Keras 3 names a slot: optimizer, path of the variable with underscores, and what it is."""
 
 
 def recognise_names(raw: RawModel, hints: Hints) -> Facts:
@@ -34,6 +37,7 @@ def recognise_names(raw: RawModel, hints: Hints) -> Facts:
         (paths, Origin.NAME),
         (_own_names_of_objects(raw, full), Origin.OBJECT_GRAPH),
         (own, Origin.OBJECT_GRAPH),
+        (_trained_by_optimizers(raw, full), Origin.OBJECT_GRAPH),
     )
     used: set[str] = set()
     layers: list[Layer] = []
@@ -95,6 +99,27 @@ def _own_names_of_objects(raw: RawModel, full: Mapping[str, str]) -> dict[str, s
     named = [(f"{number}/{full[key].rpartition('/')[2]}", key) for number, _, key in _attributes(raw) if key in full]
     count = Counter(name for name, _ in named)
     return {name: key for name, key in named if count[name] == 1}
+
+
+def _trained_by_optimizers(raw: RawModel, full: Mapping[str, str]) -> dict[str, str]:
+    """Path "<layer>/gamma" -> key, for what a Keras 3 optimizer trains, by the names of its slots.
+
+    Keras 3 keeps layers in a Python list of a model's from TensorFlow's checkpoints: their gamma and beta are then in
+    the file through the optimizer alone, under names without the layer's, and their statistics are not.
+    """
+    children: dict[int, dict[str, str]] = {}
+    for number, attribute, key in _attributes(raw):
+        children.setdefault(number, {})[attribute] = key
+    found: dict[str, str] = {}
+    for node in raw.object_graph.nodes if raw.object_graph is not None else ():
+        lists = {child.local_name: children.get(child.node_id, {}) for child in node.children}
+        for place, key in lists.pop("_trainable_variables", {}).items():
+            slots = (
+                variables[place] for name, variables in lists.items() if name != "_variables" and place in variables
+            )
+            matches = (_SLOT_OF_BATCH_NORM.fullmatch(full.get(slot, "")) for slot in slots)
+            found.update({"/".join(filter(None, match.groups())): key for match in matches if match})
+    return found
 
 
 def _attributes(raw: RawModel) -> Iterator[tuple[int, str, str]]:

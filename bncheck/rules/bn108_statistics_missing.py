@@ -41,8 +41,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         saver = tf.train.Saver(tf.global_variables())       # not tf.trainable_variables()
 
-    Keras: save the model or all `model.weights`, not `trainable_weights`. This checkpoint: take the statistics from an
-    older one, or `bncheck repair PATH -o OUT --data images/`.
+    Keras: save the model or all `model.weights`, not `trainable_weights`; of Keras 3 models `tf.train.Checkpoint`
+    leaves out layers that are kept in a Python list, `model.save_weights` does not. This checkpoint: take the
+    statistics from an older one, or `bncheck repair PATH -o OUT --data images/`.
 
     References
     ----------

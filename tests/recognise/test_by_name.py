@@ -443,6 +443,22 @@ def test_variable_called_as_a_scope(tmp_path: Path) -> None:
     assert found.run.optimizer_slots is None
 
 
+def test_layers_that_only_the_optimizer_knows(tmp_path: Path) -> None:
+    """Keras 3 layers in a Python list: gamma and beta are saved with the optimizer, the statistics are missing."""
+    keys = [f"optimizer/_trainable_variables/{n}{OBJECT}" for n in (0, 1)]
+    keys += [f"optimizer/_variables/{n}{OBJECT}" for n in (2, 4)]
+    own = ["net/gamma", "net/beta"] + [
+        f"adam/net_block_batch_normalization_7_{role}_momentum" for role in ("gamma", "beta")
+    ]
+    nodes: list[Any] = [({"optimizer": 1}, None), ({"_trainable_variables": 2, "_momentums": 3}, None)]
+    nodes += [({"0": 4, "1": 5}, None), ({"0": 6, "1": 7}, None)]
+    nodes += [({}, pair) for pair in zip(keys, own, strict=True)]
+    tensors = {key: vec(2) for key in keys} | {"_CHECKPOINTABLE_OBJECT_GRAPH": object_graph(nodes)}
+    (layer,) = facts(tmp_path, tensors).layers
+    assert (layer.name, layer.gamma.name, layer.beta.name) == ("net_block/batch_normalization_7", *keys[:2])
+    assert {vector.presence for vector in layer.statistics} == {Presence.MISSING}
+
+
 @pytest.mark.parametrize("optimizer", ["optimizer", "opt"])
 def test_optimizers_copy_of_gamma(tmp_path: Path, optimizer: str) -> None:
     """An optimizer's variables with a layer's own names (`Adam/m/batch_normalization/gamma`) are no second layer."""
