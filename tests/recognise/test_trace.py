@@ -146,7 +146,8 @@ def test_contexts_open_at_switch_and_close_at_merge() -> None:
 )
 def test_evaluate_reads_the_decay_however_it_is_written(nodes: Any, values: Any, decay: float) -> None:
     """With the variable at 1 and the batch moment at 0, the expression has its coefficient of the variable."""
-    flat = graph(("v", "VariableV2", []), ("step", "Placeholder", []), ("b", "Mean", ["step", "step"]), *nodes, **values)
+    given = (("v", "VariableV2", []), ("step", "Placeholder", []), ("b", "Mean", ["step", "step"]))
+    flat = graph(*given, *nodes, **values)
     leaves = {at(flat, "v"): 1.0, at(flat, "b"): 0.0}
     assert evaluate(flat, at(flat, "out"), leaves, Contexts(flat), {}) == pytest.approx(decay)
 
