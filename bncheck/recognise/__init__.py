@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bncheck.model import Facts, Hints
+from bncheck.recognise.zero_start import with_zero_start
 from bncheck.sources.raw import RawModel
 
 
@@ -14,7 +15,7 @@ def recognise(raw: RawModel, hints: Hints) -> Facts:
     if raw.graphs:
         from bncheck.recognise.by_graph import recognise_graph  # noqa: PLC0415  see docstring
 
-        return recognise_graph(raw, hints)
+        return with_zero_start(recognise_graph(raw, hints))
     if raw.lite is not None:
         from bncheck.recognise.by_lite import recognise_lite  # noqa: PLC0415  see docstring
 
@@ -25,4 +26,4 @@ def recognise(raw: RawModel, hints: Hints) -> Facts:
         return recognise_config(raw, hints)
     from bncheck.recognise.by_name import recognise_names  # noqa: PLC0415  see docstring
 
-    return recognise_names(raw, hints)
+    return with_zero_start(recognise_names(raw, hints))

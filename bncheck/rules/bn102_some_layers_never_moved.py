@@ -76,7 +76,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             [x for x in still if x.affine_moved is False],
             Severity.INFO,
             Confidence.MEDIUM,
-            "and neither are gamma and beta anything but initial: frozen on purpose, or not trained yet",
+            "and so are gamma and beta: frozen on purpose, not trained yet, or missed by a load that goes by names",
         ),
     ):
         if layers:

@@ -132,3 +132,18 @@ def test_lowered_switch_case(tmp_path: Path) -> None:
     path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
     sites = [site for layer in facts_of(path).layers for site in layer.sites]
     assert [site.mode for site in sites] == [Mode.EVAL] * 6
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_averages_that_start_at_zero(applied: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+    """Statistics that are all 0 have never moved; a layer of zeros beside one that moved is a dead one."""
+    module = network()
+    for number, one in enumerate(module.norms):
+        if number or not applied:
+            one.mean.assign(tf.zeros(CHANNELS))
+            one.variance.assign(tf.zeros(CHANNELS))
+    infer = tf.function(lambda x: forward(module, x, training=False), input_signature=[images()])
+    module.infer = infer
+    tf.saved_model.save(module, str(tmp_path), signatures=infer)
+    moved = [layer.variance.moved for layer in facts_of(tmp_path).layers]
+    assert moved == [applied, applied]
