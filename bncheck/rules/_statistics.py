@@ -15,6 +15,8 @@ DEAD_RELATIVE = 1e-3
 """Against the layer's largest variance: a layer whose inputs are all small is not dead."""
 DEAD_ALONE = 1e-12
 """Below this a channel is dead even if all its neighbours are: a standard deviation of one millionth."""
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""Key that every checkpoint of TF2's own has, also inside a SavedModel."""
 
 
 def names(layers: Iterable[Layer]) -> tuple[str, ...]:
@@ -39,7 +41,9 @@ def percent(share: float) -> str:
 
 
 def keras_made(model: Facts) -> bool:
-    """Whether the layers come from a Keras model rather than a TF1 graph: the remedies are written differently."""
+    """Whether the layers come from Keras or TF2 rather than from a TF1 graph: the remedies are written differently."""
+    if OBJECT_GRAPH in (model.run.keys or ()):
+        return True
     return bool(model.layers) and model.layers[0].origin in (Origin.CONFIG, Origin.OBJECT_GRAPH)
 
 

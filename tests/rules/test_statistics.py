@@ -10,9 +10,20 @@ import pytest
 from bncheck.model import Debias, Linear, Role, RunFacts
 from bncheck.rules._folding import folded_ranges, levels
 from bncheck.rules._init_share import counted_share, init_shares, share_bound, shrink
-from bncheck.rules._statistics import dead, dead_channels, fold_scale, listing, many, never_moved, percent, trained
+from bncheck.rules._statistics import (
+    OBJECT_GRAPH,
+    dead,
+    dead_channels,
+    fold_scale,
+    keras_made,
+    listing,
+    many,
+    never_moved,
+    percent,
+    trained,
+)
 from bncheck.rules.bn107_dead_channels import floor_decay
-from bncheck.testing import batch_norm, unread, untouched, updates, vector
+from bncheck.testing import batch_norm, facts, unread, untouched, updates, vector
 
 
 def run(count: int) -> RunFacts:
@@ -178,3 +189,10 @@ def test_words() -> None:
     assert listing(["a", "b", "c", "d"]) == "a, b, c and 1 more"
     assert (many(1, "layer"), many(2000, "layer")) == ("1 layer", "2,000 layers")
     assert (percent(0.0), percent(0.000061), percent(1.0)) == ("0.0 %", "0.0061 %", "100.0 %")
+
+
+@pytest.mark.parametrize("keys", [{"bn/gamma"}, {"m/bn/gamma/.ATTRIBUTES/VARIABLE_VALUE", OBJECT_GRAPH}])
+def test_remedies_are_those_of_tf2(keys: set[str]) -> None:
+    """A SavedModel with an object graph was made by TF2, though its layers were found in a graph."""
+    model = facts(batch_norm("bn"), run=RunFacts(values=True, keys=frozenset(keys)))
+    assert keras_made(model) is (OBJECT_GRAPH in keys)
