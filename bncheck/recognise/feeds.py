@@ -17,9 +17,10 @@ class Feeds:
     """One pass over the graph: for every node the set of its feeds, as a bit mask."""
 
     def __init__(self, graph: FlatGraph) -> None:
-        feeds = [node for op, nodes in graph.by_op.items() for node in nodes if is_feed(graph, op, node)]
-        self._names = [graph.names[node] for node in sorted(feeds)[:_MAX_FEEDS]]
-        self._masks = _masks(graph, {node: 1 << number for number, node in enumerate(sorted(feeds)[:_MAX_FEEDS])})
+        kinds = [op for op in graph.by_op if op in PLACEHOLDERS or _QUEUES.match(op)]
+        feeds = sorted(node for op in kinds for node in graph.by_op[op] if is_feed(graph, op, node))[:_MAX_FEEDS]
+        self._names = [graph.names[node] for node in feeds]
+        self._masks = _masks(graph, {node: 1 << number for number, node in enumerate(feeds)})
 
     def of(self, node: int) -> tuple[str, ...]:
         """Names of the feeds whose data reach `node`, sorted."""

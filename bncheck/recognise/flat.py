@@ -119,7 +119,8 @@ class FlatGraph:
         return found
 
     @cached_property
-    def _consumers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(sources, targets) of `predecessors`, side by side."""
         edges, target = _pairs(self.data, range(len(self.data)))
         waits, waiting = _pairs(self.control.values(), self.control)
         inside = {
@@ -127,8 +128,11 @@ class FlatGraph:
             for call, bodies in self.returns.items()
         }
         bodies, calls = _pairs(inside.values(), inside)
-        source = np.concatenate([edges >> PORT_BITS, waits, bodies])
-        target = np.concatenate([target, waiting, calls])
+        return np.concatenate([edges >> PORT_BITS, waits, bodies]), np.concatenate([target, waiting, calls])
+
+    @cached_property
+    def _consumers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        source, target = self._edges
         order = np.argsort(source, kind="stable")
         starts = np.searchsorted(source[order], np.arange(len(self.data) + 1))
         return target[order], starts
@@ -192,21 +196,30 @@ class FlatGraph:
         return seen
 
     @cached_property
+    def position(self) -> list[int]:
+        """Where each node stands in `order`."""
+        places = [0] * len(self.ops)
+        for place, node in enumerate(self.order):
+            places[node] = place
+        return places
+
+    @cached_property
     def order(self) -> list[int]:
         """Nodes in an order in which every node follows its predecessors, as near to the file's as that allows.
 
-        Back edges of loops are left out. Most MetaGraphs are written in that order; only others pay for the sort.
+        Back edges of loops are left out. Only nodes that stand before one of their predecessors have to be moved.
         """
         size = len(self.ops)
-        if not self.returns and all(
-            e >> PORT_BITS < node or self.ops[e >> PORT_BITS] == "NextIteration"
-            for node, edges in enumerate(self.data)
-            for e in edges
-        ):
-            return list(range(size))
+        source, target = self._edges
+        backwards = np.flatnonzero(source >= target)
+        pairs = zip(source[backwards].tolist(), target[backwards].tolist(), strict=True)
+        early = {after for before, after in pairs if self.ops[before] != "NextIteration"}
         ready: list[int] = []
         met = bytearray(size)  # 1 while its predecessors are being placed, 2 once it is placed
         for node in range(size):
+            if node not in early and not met[node]:
+                met[node] = 2
+                ready.append(node)
             stack = [] if met[node] else [node]
             while stack:
                 current = stack[-1]
@@ -222,7 +235,7 @@ class FlatGraph:
         return ready
 
     def _unmet(self, node: int, met: bytearray) -> list[int]:
-        """As `predecessors`, those not met yet and no back edge of a loop; one list, for every node is asked."""
+        """As `predecessors`, those not met yet and no back edge of a loop."""
         found = [e >> PORT_BITS for e in self.data[node] if not met[e >> PORT_BITS]]
         if node in self.control:
             found += [source for source in self.control[node] if not met[source]]
@@ -246,46 +259,57 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
     """
     graph = FlatGraph(path=path)
     graph.protos = list(graph_def.node)
-    graph.names = [node.name for node in graph.protos]
-    graph.ops = [node.op for node in graph.protos]
+    inputs = []
+    for node in graph.protos:
+        graph.names.append(node.name)
+        graph.ops.append(node.op)
+        inputs.append(node.input)
     graph.main_nodes = len(graph.protos)
     index = graph.index = dict(zip(graph.names, range(graph.main_nodes), strict=True))
     if len(index) != graph.main_nodes:
         raise Malformed(path, "is damaged: two nodes of one name")
-    for number, node in enumerate(graph.protos):
+    for number, read in enumerate(inputs):
         edges = []
         waits = []
-        for name in node.input:
+        for name in read:
             source = index.get(name)
             if source is not None:
                 edges.append(source << PORT_BITS)
             elif name[:1] == "^":
                 source = index.get(name[1:])
-                waits.append(_resolve(graph, name[1:], node.name) if source is None else source)
+                waits.append(_resolve(graph, name[1:], number) if source is None else source)
             else:
                 base, _, port = name.rpartition(":")
                 if not port.isdigit():
-                    raise Malformed(path, f"is damaged: node {node.name!r} reads {name!r}, which does not exist")
-                edges.append(_resolve(graph, base, node.name) << PORT_BITS | min(int(port), 0xFFFF))
+                    raise _absent(graph, name, number)
+                edges.append(_resolve(graph, base, number) << PORT_BITS | min(int(port), 0xFFFF))
         graph.data.append(tuple(edges))
         if waits:
             graph.control[number] = tuple(waits)
     functions = {function.signature.name: function for function in graph_def.library.function}
     if functions:
         _inline_all(graph, functions)
+    _check_arities(graph)
+    return graph
+
+
+def _check_arities(graph: FlatGraph) -> None:
     for op, number in ARITIES.items():
         for node in graph.by_op.get(op, ()):
             if len(graph.data[node]) != number:
                 given = f"{len(graph.data[node])} inputs where {op} takes {number}"
-                raise Malformed(path, f"is damaged: node {graph.names[node]!r} has {given}")
-    return graph
+                raise Malformed(graph.path, f"is damaged: node {graph.names[node]!r} has {given}")
 
 
-def _resolve(graph: FlatGraph, name: str, reader: str) -> int:
+def _resolve(graph: FlatGraph, name: str, reader: int) -> int:
     node = graph.index.get(name)
     if node is None:
-        raise Malformed(graph.path, f"is damaged: node {reader!r} reads {name!r}, which does not exist")
+        raise _absent(graph, name, reader)
     return node
+
+
+def _absent(graph: FlatGraph, name: str, reader: int) -> Malformed:
+    return Malformed(graph.path, f"is damaged: node {graph.names[reader]!r} reads {name!r}, which does not exist")
 
 
 def _inline_all(graph: FlatGraph, functions: dict[str, Any]) -> None:

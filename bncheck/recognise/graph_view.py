@@ -42,7 +42,7 @@ class GraphView:
     optimizers: dict[int, int]
     outputs: dict[str, bytearray]
     """Serving output -> nodes that its run runs."""
-    position: dict[int, int]
+    position: list[int]
     collection: frozenset[int]
     """Nodes in UPDATE_OPS."""
     trainable: frozenset[str]
@@ -93,7 +93,7 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
         train_ops=train_ops,
         optimizers=optimizers,
         outputs=_reach(flat, outputs, optimizers),
-        position={node: number for number, node in enumerate(flat.order)},
+        position=flat.position,
         collection=_collected(flat, chosen),
         trainable=trainable,
         layers=found,

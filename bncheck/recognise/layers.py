@@ -42,7 +42,7 @@ class FoundLayer:
 
 def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: Writes) -> list[FoundLayer]:
     """Layers in forward order, each with its sites and the updates of its statistics."""
-    position = {node: number for number, node in enumerate(graph.order)}
+    position = graph.position
     roles: dict[int, tuple[FoundSite, Role]] = {}
     for site in sites:
         for e, role in fused_moments(graph, site).items():
