@@ -284,6 +284,9 @@ def main(first: int, last: int, names: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error")
+    warnings.simplefilter(
+        "ignore", DeprecationWarning
+    )  # as Python does; protobuf's text parser has one for a bad escape
     for name in names:
         for number in range(first, last):
             print(json.dumps([name, number, "begun"]), flush=True)  # noqa: T201 - to whoever started the process

@@ -27,10 +27,9 @@ def run(first: int, last: int, *names: str) -> Counter[str]:
     limit = 60 + (last - first) * len(names)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-        output, end = (
-            done.stdout,
-            f"ended with code {done.returncode}: {done.stderr[-2000:]}" if done.returncode else "",
-        )
+        output, end = done.stdout, ""
+        if done.returncode:
+            end = f"ended with code {done.returncode}: {done.stderr[-2000:]}"
     except subprocess.TimeoutExpired as expired:
         output, end = (expired.stdout or b"").decode(), f"did not end within {limit} s"
     lines = [json.loads(line) for line in output.splitlines() if line.endswith("]")]
