@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from bncheck.model import Mode
@@ -13,6 +13,8 @@ from bncheck.recognise.upstream import leading_one_reshape
 
 _SAME = frozenset({"Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "BroadcastTo", "StopGradient", "Enter"})
 """Ops between the parts of decomposed batch norm that change no number."""
+_COPIES = 100
+"""Copies that are followed in a row; what TensorFlow writes has a handful."""
 _ADD = frozenset({"Add", "AddV2"})
 _DIVIDE = frozenset({"RealDiv", "Div"})
 _MAX_EPSILON = 0.5
@@ -134,10 +136,18 @@ def _inverse_deviations(graph: FlatGraph) -> Iterator[tuple[int, int, float]]:
                 yield edge(node), *found
 
 
+def _behind_copies(graph: FlatGraph, e: int, known: Container[int] = ()) -> int:
+    """The edge behind ops that change no number, or the first one known; copies of a damaged graph may circle."""
+    for _ in range(_COPIES):
+        data = graph.data[node_of(e)]
+        if e in known or graph.ops[node_of(e)] not in _SAME or not data:
+            break
+        e = data[0]
+    return e
+
+
 def _plus_epsilon(graph: FlatGraph, e: int) -> tuple[int, float] | None:
-    node = node_of(e)
-    while graph.ops[node] in _SAME and graph.data[node]:
-        node = node_of(graph.data[node][0])
+    node = node_of(_behind_copies(graph, e))
     if graph.ops[node] not in _ADD | {"Maximum"} or len(graph.data[node]) != 2:
         return None
     left, right = graph.data[node]
@@ -343,10 +353,9 @@ def _sum_with(graph: FlatGraph, offset: int, products: list[tuple[int, int]]) ->
     by_edge = {edge(node): x for node, x in products}
     for node, e in _users(graph, offset):
         other = _other(graph, node, e)
-        while other is not None and other not in by_edge and graph.ops[node_of(other)] in _SAME:
-            other = graph.data[node_of(other)][0]
-        if graph.ops[node] in _ADD and other in by_edge:
-            return node, by_edge[other]
+        product = None if other is None else _behind_copies(graph, other, by_edge)
+        if graph.ops[node] in _ADD and product in by_edge:
+            return node, by_edge[product]
     return None
 
 
@@ -377,9 +386,7 @@ def _divided(graph: FlatGraph, contexts: Contexts, deviation: int) -> _Match | N
 
 def _deviation(graph: FlatGraph, contexts: Contexts, e: int) -> tuple[int, int, int | None] | None:
     """(x, mean, gamma) of `x - mean` or `gamma * (x - mean)`."""
-    node = node_of(e)
-    while graph.ops[node] in _SAME and graph.data[node]:
-        node = node_of(graph.data[node][0])
+    node = node_of(_behind_copies(graph, e))
     data = graph.data[node]
     if graph.ops[node] == "Sub" and len(data) == 2 and _statistic(graph, contexts, data[1]):
         return data[0], data[1], None
