@@ -8,6 +8,7 @@ died in. Every case is told by its kind and number alone, and the same each time
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -19,7 +20,8 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,83 +44,6 @@ MEMORY = 2 << 30
 """Address space of the process: half a GiB is what libraries map before anything is read."""
 LARGEST = 1 << 20
 """Files above this are left out: they would only be slow."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """One format: where its examples are, what is done with them, and what must come out."""
-
-    examples: Callable[[], list[Path]]
-    """What is given to `inspect`: a file, or the folder or prefix of several."""
-    inspect: Callable[[str], bncheck.Report]
-    damaged: tuple[str, ...]
-    """Endings of the names of files that are damaged; the others beside them stay whole."""
-    checksums: bool = False
-    """Whether whatever is read must be what was written."""
-    text: bool = False
-    """Whether the files are turned into protobuf's text form first."""
-    rewired: bool = False
-    """Whether nodes are changed instead of bytes: the file is sound, and its graph is not."""
-
-
-class TooSlowError(Exception):
-    """A case took more than SECONDS."""
-
-
-@cache
-def _files() -> list[Path]:
-    """All files of the fixtures and, where they are there, of the real models, that are not too large."""
-    return sorted(
-        path
-        for root in (FIXTURES, REAL)
-        for path in root.rglob("*")
-        if path.is_file() and path.stat().st_size <= LARGEST
-    )
-
-
-def found(*patterns: str) -> Callable[[], list[Path]]:
-    """Examples by their names."""
-    return lambda: [path for path in _files() if any(path.match(pattern) for pattern in patterns)]
-
-
-def prefixes(*, graph: bool) -> Callable[[], list[Path]]:
-    """Checkpoints with, or without, a MetaGraph of their name; those of SavedModels left out."""
-    return lambda: [
-        path.with_suffix("")
-        for path in found("*.index")()
-        if path.with_suffix(".meta").exists() == graph and path.parent.name != "variables"
-        if all(other.stat().st_size <= LARGEST for other in path.parent.glob(f"{path.stem}.*"))
-    ]
-
-
-def folders() -> list[Path]:
-    """SavedModels."""
-    return [path.parent for path in found("saved_model.pb")()]
-
-
-SHARD = ".data-00000-of-00001"
-KINDS: Mapping[str, Kind] = {
-    "bundle": Kind(
-        examples=prefixes(graph=False),
-        inspect=lambda path: bncheck.inspect_checkpoint(path, use_graph=False),
-        damaged=(".index", SHARD),
-        checksums=True,
-    ),
-    "bundle and graph": Kind(
-        examples=prefixes(graph=True), inspect=bncheck.inspect_checkpoint, damaged=(".index", SHARD, ".meta")
-    ),
-    "meta": Kind(examples=found("*.meta"), inspect=bncheck.inspect_graph, damaged=(".meta",)),
-    "meta, rewired": Kind(examples=found("*.meta"), inspect=bncheck.inspect_graph, damaged=(".meta",), rewired=True),
-    "pb": Kind(examples=found("frozen.pb"), inspect=bncheck.inspect_model, damaged=(".pb",)),
-    "pbtxt": Kind(examples=found("*.meta"), inspect=bncheck.inspect_graph, damaged=(".meta",), text=True),
-    "saved model": Kind(examples=folders, inspect=bncheck.inspect_model, damaged=(".pb", ".index", SHARD)),
-    "saved model, rewired": Kind(
-        examples=folders, inspect=bncheck.inspect_model, damaged=("saved_model.pb",), rewired=True
-    ),
-    "h5": Kind(examples=found("*.h5", "*.hdf5"), inspect=bncheck.inspect_model, damaged=(".h5", ".hdf5")),
-    "keras": Kind(examples=found("*.keras"), inspect=bncheck.inspect_model, damaged=(".keras",), checksums=True),
-    "tflite": Kind(examples=found("*.tflite"), inspect=bncheck.inspect_model, damaged=(".tflite",)),
-}
 
 
 def damage(content: bytes, random_: random.Random) -> bytes:
@@ -200,10 +125,130 @@ def _extreme(value: Any, random_: random.Random) -> None:
         value.s = random_.choice((b"", b"\xff\xfe", b"a" * 10_000))
 
 
+def reconfigure(content: bytes, random_: random.Random) -> bytes:
+    """Changes one to eight values of a Keras archive's JSON: the archive is sound, and its configuration is not."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    for _ in range(random_.choice((1, 1, 2, 8))):
+        places = list(_places(config))
+        holder, key = random_.choice(places)
+        other, elsewhere = random_.choice(places)
+        absurd = (None, -1, 0, 1e300, True, "", "x" * 300, [], {}, [[[]]], {"class_name": "Dense"}, float("nan"), 2**70)
+        if random_.random() < 0.3:
+            del holder[key]
+        else:
+            holder[key] = copy.deepcopy(random_.choice((*absurd, *absurd, other[elsewhere])))
+    members["config.json"] = json.dumps(config).encode()
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return written.getvalue()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(list or dictionary, index or key) of every value inside."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from _places(value[key])
+
+
 def _place(size: int, random_: random.Random) -> int:
     """Anywhere, more often near the ends, where formats keep what tells the rest."""
     near = min(size, 256)
     return random_.choice((random_.randrange(size), random_.randrange(near), size - 1 - random_.randrange(near)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One format: where its examples are, what is done with them, and what must come out."""
+
+    examples: Callable[[], list[Path]]
+    """What is given to `inspect`: a file, or the folder or prefix of several."""
+    inspect: Callable[[str], bncheck.Report]
+    damaged: tuple[str, ...]
+    """Endings of the names of files that are damaged; the others beside them stay whole."""
+    checksums: bool = False
+    """Whether whatever is read must be what was written."""
+    text: bool = False
+    """Whether the files are turned into protobuf's text form first."""
+    change: Callable[[bytes, random.Random], bytes] = damage
+    """What is done to a file."""
+
+
+class TooSlowError(Exception):
+    """A case took more than SECONDS."""
+
+
+@cache
+def _files() -> list[Path]:
+    """All files of the fixtures and, where they are there, of the real models, that are not too large."""
+    return sorted(
+        path
+        for root in (FIXTURES, REAL)
+        for path in root.rglob("*")
+        if path.is_file() and path.stat().st_size <= LARGEST
+    )
+
+
+def found(*patterns: str) -> Callable[[], list[Path]]:
+    """Examples by their names."""
+    return lambda: [path for path in _files() if any(path.match(pattern) for pattern in patterns)]
+
+
+def prefixes(*, graph: bool) -> Callable[[], list[Path]]:
+    """Checkpoints with, or without, a MetaGraph of their name; those of SavedModels left out."""
+    return lambda: [
+        path.with_suffix("")
+        for path in found("*.index")()
+        if path.with_suffix(".meta").exists() == graph and path.parent.name != "variables"
+        if all(other.stat().st_size <= LARGEST for other in path.parent.glob(f"{path.stem}.*"))
+    ]
+
+
+def folders() -> list[Path]:
+    """SavedModels."""
+    return [path.parent for path in found("saved_model.pb")()]
+
+
+SHARD = ".data-00000-of-00001"
+KINDS: Mapping[str, Kind] = {
+    "bundle": Kind(
+        examples=prefixes(graph=False),
+        inspect=lambda path: bncheck.inspect_checkpoint(path, use_graph=False),
+        damaged=(".index", SHARD),
+        checksums=True,
+    ),
+    "bundle and graph": Kind(
+        examples=prefixes(graph=True), inspect=bncheck.inspect_checkpoint, damaged=(".index", SHARD, ".meta")
+    ),
+    "meta": Kind(examples=found("*.meta"), inspect=bncheck.inspect_graph, damaged=(".meta",)),
+    "meta, rewired": Kind(
+        examples=found("*.meta"),
+        inspect=bncheck.inspect_graph,
+        damaged=(".meta",),
+        change=rewire,
+    ),
+    "pb": Kind(examples=found("frozen.pb"), inspect=bncheck.inspect_model, damaged=(".pb",)),
+    "pbtxt": Kind(examples=found("*.meta"), inspect=bncheck.inspect_graph, damaged=(".meta",), text=True),
+    "saved model": Kind(examples=folders, inspect=bncheck.inspect_model, damaged=(".pb", ".index", SHARD)),
+    "saved model, rewired": Kind(
+        examples=folders,
+        inspect=bncheck.inspect_model,
+        damaged=("saved_model.pb",),
+        change=rewire,
+    ),
+    "h5": Kind(examples=found("*.h5", "*.hdf5"), inspect=bncheck.inspect_model, damaged=(".h5", ".hdf5")),
+    "keras": Kind(examples=found("*.keras"), inspect=bncheck.inspect_model, damaged=(".keras",), checksums=True),
+    "keras, reconfigured": Kind(
+        examples=found("*.keras"),
+        inspect=bncheck.inspect_model,
+        damaged=(".keras",),
+        change=reconfigure,
+    ),
+    "tflite": Kind(examples=found("*.tflite"), inspect=bncheck.inspect_model, damaged=(".tflite",)),
+}
 
 
 def facts(report: bncheck.Report) -> dict[str, Any]:
@@ -240,7 +285,7 @@ def outcome(name: str, number: int) -> str:
         whole = facts(kind.inspect(str(target))) if kind.checksums else None
         file = random_.choice(files)
         before = file.read_bytes()
-        file.write_bytes((rewire if kind.rewired else damage)(before, random_))
+        file.write_bytes(kind.change(before, random_))
         began = time.perf_counter()
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:

@@ -18,7 +18,7 @@ import pytest
 
 SAMPLE = 8
 MANY = 500
-"""Of each of the kinds: 5,500 in all."""
+"""Of each of the kinds: 6,000 in all."""
 
 
 def run(first: int, last: int, *names: str) -> Counter[str]:
