@@ -244,9 +244,9 @@ def _copy(emission: _Emission, twin: str, node: int, name: str, pending: list[in
     proto = emission.graph_def.node.add(name=name, op=_DEREFERENCED.get(op, op))
     proto.input.extend(_name(emission, twin, e, pending) for e in flat.data[node])
     proto.input.extend(f"^{c}" for c in _kept_control(emission, twin, node, pending))
-    for key in flat.protos[node].attr:
+    for key in flat.proto(node).attr:
         if key not in _DROPPED_ATTRIBUTES:
-            proto.attr[key].CopyFrom(flat.protos[node].attr[key])
+            proto.attr[key].CopyFrom(flat.proto(node).attr[key])
     if op == "ReadVariableOp":
         proto.attr["T"].type = proto.attr["dtype"].type
         del proto.attr["dtype"]

@@ -6,11 +6,12 @@ arguments are replaced by the caller's edges, and `returns` leads from the call'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,10 @@ class FlatGraph:
     """Nodes by index. `data[i]` holds the data edges into node i, `control[i]` the nodes it waits for."""
 
     path: Path
-    protos: list[Any] = field(default_factory=list)
+    main: Sequence[Any] = ()
+    """NodeDefs of the main graph, in protobuf's own container: a million objects fewer than in a list."""
+    bodies: list[Any] = field(default_factory=list)
+    """NodeDefs of inlined bodies, from node `main_nodes` on."""
     names: list[str] = field(default_factory=list)
     ops: list[str] = field(default_factory=list)
     data: list[tuple[int, ...]] = field(default_factory=list)
@@ -100,9 +104,13 @@ class FlatGraph:
     expanded: set[str] = field(default_factory=set)
     """Functions that were inlined at least once."""
 
+    def proto(self, node: int) -> Any:
+        """NodeDef of a node; in a body, its name and inputs are the function's."""
+        return self.main[node] if node < self.main_nodes else self.bodies[node - self.main_nodes]
+
     def attr(self, node: int, name: str) -> Any | None:
         """AttrValue of a node, None where it is not set (then the op's default holds)."""
-        return self.protos[node].attr.get(name)
+        return self.proto(node).attr.get(name)
 
     def lookup(self, tensor: str) -> int | None:
         """Edge of a main-graph tensor or node name ("a/b:1", "a/b", "^a/b"); None where there is no such node."""
@@ -257,35 +265,24 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
     Raises Malformed where an input names a node that does not exist or is one too few or too many for the op, TooLarge
     where inlining does not end.
     """
-    graph = FlatGraph(path=path)
-    graph.protos = list(graph_def.node)
-    inputs = []
-    for node in graph.protos:
-        graph.names.append(node.name)
-        graph.ops.append(node.op)
-        inputs.append(node.input)
-    graph.main_nodes = len(graph.protos)
-    index = graph.index = dict(zip(graph.names, range(graph.main_nodes), strict=True))
-    if len(index) != graph.main_nodes:
+    graph = FlatGraph(path=path, main=graph_def.node)
+    early = []
+    for number, node in enumerate(graph.main):
+        name = node.name
+        graph.index[name] = number
+        graph.names.append(name)
+        graph.ops.append(intern(node.op))
+        graph.data.append(())
+        if _unresolved(graph, number, node.input) is not None:
+            early.append(number)
+    graph.main_nodes = len(graph.names)
+    if len(graph.index) != graph.main_nodes:
         raise Malformed(path, "is damaged: two nodes of one name")
-    for number, read in enumerate(inputs):
-        edges = []
-        waits = []
-        for name in read:
-            source = index.get(name)
-            if source is not None:
-                edges.append(source << PORT_BITS)
-            elif name[:1] == "^":
-                source = index.get(name[1:])
-                waits.append(_resolve(graph, name[1:], number) if source is None else source)
-            else:
-                base, _, port = name.rpartition(":")
-                if not port.isdigit():
-                    raise _absent(graph, name, number)
-                edges.append(_resolve(graph, base, number) << PORT_BITS | min(int(port), 0xFFFF))
-        graph.data.append(tuple(edges))
-        if waits:
-            graph.control[number] = tuple(waits)
+    for number in early:
+        absent = _unresolved(graph, number, graph.main[number].input)
+        if absent is not None:
+            reader = graph.names[number]
+            raise Malformed(path, f"is damaged: node {reader!r} reads {absent!r}, which does not exist")
     functions = {function.signature.name: function for function in graph_def.library.function}
     if functions:
         _inline_all(graph, functions)
@@ -301,15 +298,30 @@ def _check_arities(graph: FlatGraph) -> None:
                 raise Malformed(graph.path, f"is damaged: node {graph.names[node]!r} has {given}")
 
 
-def _resolve(graph: FlatGraph, name: str, reader: int) -> int:
-    node = graph.index.get(name)
-    if node is None:
-        raise _absent(graph, name, reader)
-    return node
-
-
-def _absent(graph: FlatGraph, name: str, reader: int) -> Malformed:
-    return Malformed(graph.path, f"is damaged: node {graph.names[reader]!r} reads {name!r}, which does not exist")
+def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str]) -> str | None:
+    """Notes what a node of the main graph reads and waits for, or gives the first that is not (yet) in the index."""
+    index = graph.index
+    edges = []
+    waits = []
+    for name in inputs:
+        source = index.get(name)
+        if source is not None:
+            edges.append(source << PORT_BITS)
+        elif name[:1] == "^":
+            source = index.get(name[1:])
+            if source is None:
+                return name[1:]
+            waits.append(source)
+        else:
+            base, _, port = name.rpartition(":")
+            source = index.get(base)
+            if source is None or not port.isdigit():
+                return base if port.isdigit() else name
+            edges.append(source << PORT_BITS | min(int(port), (1 << PORT_BITS) - 1))
+    graph.data[number] = tuple(edges)
+    if waits:
+        graph.control[number] = tuple(waits)
+    return None
 
 
 def _inline_all(graph: FlatGraph, functions: dict[str, Any]) -> None:
@@ -372,7 +384,7 @@ def _inline(graph: FlatGraph, call: int, branch: int, function: Any) -> None:
 
     for number, node in enumerate(function.node_def):
         here = start + number
-        graph.protos.append(node)
+        graph.bodies.append(node)
         graph.names.append(f"{prefix}/{node.name}")
         graph.ops.append(node.op)
         graph.frame_of[here] = frame
