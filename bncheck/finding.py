@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bncheck.measured import Comparison
+    from bncheck.measured import Comparison, FoldProof, QuantizedComparison
     from bncheck.model import Layer
 
 
@@ -175,6 +175,10 @@ class Report:
     """Operators of a TFLite file into which batch norm may have been folded; None for any other target."""
     comparison: Comparison | None = None
     """What comparing measured, where two modes were compared."""
+    quantized: QuantizedComparison | None = None
+    """What comparing measured, where float was compared with quantized."""
+    fold: FoldProof | None = None
+    """Which statistics a TFLite file holds, where it was held against its source."""
 
     def to_json(self) -> str:
         """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""

@@ -54,6 +54,8 @@ def judge(
         fail_on=settings.fail_on.value,
         folded=None if facts.lite is None else len(facts.lite.folded),
         comparison=facts.comparison,
+        quantized=facts.quantized,
+        fold=facts.fold,
     )
 
 
@@ -73,6 +75,8 @@ def _at_hand(facts: Facts) -> Needs:
         (Needs.LITE, facts.lite is not None),
         (Needs.REFERENCE, facts.reference is not None),
         (Needs.COMPARISON, facts.comparison is not None),
+        (Needs.QUANTIZED, facts.quantized is not None),
+        (Needs.FOLD, facts.fold is not None),
     )
     needs = Needs.NOTHING
     for need, met in evidence:
@@ -188,6 +192,8 @@ def _checked(facts: Facts, at_hand: Needs) -> tuple[str, ...]:
         ("folded weights", facts.lite is not None),
         ("reference", facts.reference is not None),
         ("train vs eval", facts.comparison is not None),
+        ("float vs quantized", facts.quantized is not None),
+        ("what was folded", facts.fold is not None),
     )
     return tuple(name for name, was in names if was)
 

@@ -1,4 +1,4 @@
-"""What comparing measured: two modes of one model on the same data. Frozen, no verdicts."""
+"""What comparing measured: two forms of one model on the same data. Frozen, no verdicts."""
 
 from __future__ import annotations
 
@@ -95,3 +95,143 @@ class Comparison:
     batch_dependence: float | None = None
     """NMSE between f(X)[0] and f(X[:1]) of the graph as it is served; None where it was not probed."""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OperatorLoss:
+    """One operator of a quantized TFLite file against the same operator in float, over all samples.
+
+    Reference r is the float file's output tensor, test t the quantized one, dequantized; e = t - r.
+    """
+
+    name: str
+    """The batch norm layer that was folded into it, else the operator's own name; unique."""
+    layer: str | None
+    """Name of that layer among `Facts.layers`; None where none is known."""
+    kind: str
+    """TFLite's name: "DEPTHWISE_CONV_2D"."""
+    tensor: str
+    """Output tensor in the quantized file."""
+    reference: str
+    """The same in the float file."""
+    local_nmse: float
+    """Own loss, the operator being given the float file's input (rounded to its input type): sum e^2 / sum r^2."""
+    cumulative_nmse: float
+    """What arrives at the output, all upstream losses included."""
+    cumulative_cosine: float
+    rounding_nmse: float
+    """Parts of `local_nmse` that add up to it: what is neither clipping nor bias, ..."""
+    clipping_nmse: float
+    """... elements that lie outside the range of the output's type, ..."""
+    bias_nmse: float
+    """... and the per-channel mean of the error."""
+    rmse_over_scale: float | None
+    """sqrt(mean e^2) / scale of the local error; rounding alone gives 0.289. None where the output is no integer."""
+    scale: float | None
+    """Of the output tensor; None where it is float."""
+    zero_point: int | None
+    channel_nmse: PerChannel
+    """Local, of each output channel against that channel's own signal."""
+    weight_nmse: float | None = None
+    """Of the dequantized kernel against the float one; None where the operator has no constant kernel."""
+    weight_per_channel: bool | None = None
+    """Whether the kernel has a scale for each channel; None where it is not quantized."""
+    worst_channels: tuple[int, ...] = ()
+    """Channels with the largest share of the local loss, worst first, at most 5."""
+    non_finite: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unmatched:
+    """A tensor of one file for which the other has no counterpart (BN409)."""
+
+    name: str
+    side: str
+    """"float" or "quantized": the file that has it."""
+    why: str
+    layer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """The model's first output with some statistics in some arithmetic, against batch statistics in float."""
+
+    statistics: str
+    """"batch", "stored" or "re-estimated"."""
+    arithmetic: str
+    """"float" or "quantized"."""
+    nmse: float | None
+    """None where it was not run; `why` tells."""
+    agreement: float | None = None
+    """Share of samples with the same top class as the reference; None where the output is no classes."""
+    accuracy: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attribution:
+    """Which step loses what: batch statistics -> stored statistics -> quantized."""
+
+    cells: tuple[Cell, ...]
+    """{batch, stored, re-estimated} x {float, quantized}; the first is the reference."""
+    measure: str
+    """What the three below count: "accuracy" (labels), "agreement" (classes) or "nmse" (features)."""
+    statistics: float
+    """Lost from batch to stored statistics, both float; points of the measure / 100, or NMSE."""
+    quantization: float
+    """Lost from stored float to stored quantized."""
+    statistics_share: float | None
+    """Share of the whole loss that the statistics have, 0 to 1; None where nothing is lost."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizedComparison:
+    """Float against quantized, both with the stored statistics."""
+
+    scheme: str
+    """"int8", "int8-per-tensor", "dynamic", "float16", "int16x8", or "given" for the user's own file."""
+    quantized: str
+    """Path of the given file; empty where bncheck converted."""
+    data: DataFacts
+    input: str
+    operators: tuple[OperatorLoss, ...]
+    """In execution order."""
+    outputs: tuple[OutputDifference, ...]
+    """Float (reference) against quantized."""
+    accuracy: Accuracy = field(default_factory=Accuracy)
+    """`eval` is float with the stored statistics."""
+    unmatched: tuple[Unmatched, ...] = ()
+    attribution: Attribution | None = None
+    """None where there is no train mode to start from: two TFLite files, a frozen graph without sites."""
+    float_bytes: int = 0
+    quantized_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldedLayer:
+    """One layer of the model and what a TFLite file has in its place (BN407)."""
+
+    layer: str
+    operator: str
+    """Name of the TFLite operator; empty where none was matched."""
+    folded: str
+    """Which statistics were baked in: "stored", "initial", "shadow", "reference", "other", or "unmatched"."""
+    error: float
+    """Largest difference between folded kernel and bias as computed and as in the file, over their largest value."""
+    tolerance: float
+    """What rounding of the file's types explains."""
+    scale_ratio: PerChannel | None = None
+    """(channels,): the file's channel scale over gamma / sqrt(variance + epsilon) of the stored statistics."""
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldProof:
+    """Which statistics and epsilon were folded into a TFLite file, layer by layer; static, no data are run."""
+
+    path: str
+    """The TFLite file."""
+    source: str
+    """The checkpoint or Keras file it is held against."""
+    layers: tuple[FoldedLayer, ...]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from bncheck.measured import Comparison
+    from bncheck.measured import Comparison, FoldProof, QuantizedComparison
 
 PerChannel: TypeAlias = NDArray[np.float64]
 """(channels,), float64, read-only."""
@@ -413,6 +413,10 @@ class Facts:
     """Layer name -> (mean, variance) of the checkpoint given with `--reference`."""
     comparison: Comparison | None = None
     """What running the model in two modes measured."""
+    quantized: QuantizedComparison | None = None
+    """What running it in float and quantized measured."""
+    fold: FoldProof | None = None
+    """What a TFLite file has folded in, held against the model's own statistics."""
     notes: tuple[str, ...] = ()
 
 

@@ -58,7 +58,7 @@ def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
 
 
 def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:
-    silent = Needs.LITE | Needs.REFERENCE
+    silent = Needs.LITE | Needs.REFERENCE | Needs.QUANTIZED | Needs.FOLD
     return tuple(code for code, needs in lacking if need in needs and not needs & silent)
 
 

@@ -32,6 +32,10 @@ class Needs(Flag):
     """A second checkpoint to compare with."""
     COMPARISON = auto()
     """Both modes, run on data."""
+    QUANTIZED = auto()
+    """Float and quantized, run on data."""
+    FOLD = auto()
+    """A TFLite file held against the model that it was converted from."""
 
 
 @dataclass(frozen=True, kw_only=True)
