@@ -16,7 +16,7 @@ from bncheck.errors import UsageError
 from bncheck.finding import NotChecked, Report, Verdict
 from bncheck.judge import judge
 from bncheck.measured import DataFacts
-from bncheck.model import Hints
+from bncheck.model import Facts, Hints
 from bncheck.recognise import recognise
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel
@@ -25,6 +25,9 @@ _DEFAULT = Settings()
 
 Progress = Callable[[int, "int | None"], None]
 """Hears of the samples done, and of how many there will be; None unknown."""
+
+Found = Callable[[Facts], None]
+"""Hears of the facts each time that something more was measured: what was found survives a later stage that fails."""
 
 
 def compare_train_vs_eval(
@@ -49,6 +52,7 @@ def compare_train_vs_eval(
     trust_model: bool = False,
     settings: Settings = _DEFAULT,
     progress: Progress = lambda _done, _total: None,
+    found: Found = lambda _facts: None,
 ) -> Report:
     """Runs a model with batch and with stored statistics on the same data; judges the files and the difference.
 
@@ -88,7 +92,9 @@ def compare_train_vs_eval(
         )
     seconds["compare"] = comparison.seconds
     start = time.perf_counter()
-    report = judge(replace(prepared.facts, comparison=comparison), settings=settings)
+    facts = replace(prepared.facts, comparison=comparison)
+    found(facts)
+    report = judge(facts, settings=settings)
     seconds["rules"] = time.perf_counter() - start
     return replace(report, timing=seconds)
 
