@@ -50,10 +50,14 @@ from bncheck.rules import (
     bn304_data_unlike_training,
     bn305_non_finite_activation,
     bn306_batch_dependent_eval,
+    bn401_quantized_output_junk,
+    bn402_layer_loses_precision,
     bn403_per_tensor_range_collapse,
     bn404_dead_channel_fold_scale,
     bn405_bias_saturated,
     bn406_not_folded,
+    bn408_broken_before_quantization,
+    bn409_tensors_unmatched,
 )
 from bncheck.rules._rule import Rule
 
@@ -105,8 +109,12 @@ RULES: tuple[Rule, ...] = (
     bn304_data_unlike_training.check,
     bn305_non_finite_activation.check,
     bn306_batch_dependent_eval.check,
+    bn401_quantized_output_junk.check,
+    bn402_layer_loses_precision.check,
     bn403_per_tensor_range_collapse.check,
     bn404_dead_channel_fold_scale.check,
     bn405_bias_saturated.check,
     bn406_not_folded.check,
+    bn408_broken_before_quantization.check,
+    bn409_tensors_unmatched.check,
 )

@@ -1,0 +1,205 @@
+"""BN402 layer-loses-precision."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.finding import Confidence, Evidence, Measurement, Severity
+from bncheck.measured import OperatorLoss, QuantizedComparison
+from bncheck.model import Facts
+from bncheck.rules import fixes
+from bncheck.rules._quantized import ALARM, IMPRECISE, PRECISE, cause, judged_quantized, losing
+from bncheck.rules._rule import Needs, rule
+from bncheck.rules._statistics import listing, many, percent
+from bncheck.testing_quantized import operator_loss, quantized, quantized_classes
+
+MEASURED = 5
+KEPT = 4
+"""Tensors that the fix names."""
+
+
+@rule(
+    "BN402",
+    "layer-loses-precision",
+    severity=Severity.ERROR,
+    needs=Needs.QUANTIZED,
+    explained_by=("BN407", "BN405", "BN404", "BN403", "BN406"),
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """An operator loses precision by itself when it is quantized, more than rounding explains.
+
+    What it detects
+    ---------------
+    Operators of the quantized file whose own error, their input being that of the float file, is far above rounding;
+    which ones, in which channels, and whether values are cut off, shifted as a whole, or rounded too coarsely.
+
+    Why it matters
+    --------------
+    Two or three layers usually make all of the loss; kept in float, or given one scale a channel, they cost little.
+    What arrives at a layer does not tell which: in one published MobileNetV2 the culprit was the second lowest there.
+
+    How it decides
+    --------------
+    By the local error of each operator, over all samples: its root mean square above 0.7 steps of the output's scale
+    (rounding alone makes 0.289) and above 0.01 of the signal's energy (20 dB), or above 0.1 of it (10 dB), whatever the
+    scale. It is clipping where most of it lies outside the output's range, bias where most of it is the mean of a
+    channel, else rounding: of the output, or of the kernel if that has one scale for all channels. ERROR where the
+    output is junk for it (BN401), else WARNING.
+
+    Not detected
+    ------------
+    Many small losses in one direction; operators that were not matched (BN409); anything on synthetic data.
+
+    Fix
+    ---
+    Clipping: calibrate on more data of the kind that is served. One scale for the whole kernel: quantize per channel,
+    the converter's default. Dead channels (BN404): switch them off before folding. Whatever it is, these few layers can
+    stay in float, by the names of their output tensors:
+
+        options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=["TENSOR", ...])
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter, debug_dataset=calibration, debug_options=options
+        )
+        open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())
+
+    References
+    ----------
+    arXiv 1806.08342, arXiv 1906.04721, tensorflow#43882, onnxruntime#11415, model-optimization#552.
+    Failure modes G09, G10, G12.
+    """
+    measured = model.quantized
+    if measured is None or measured.data.synthetic:
+        return
+    wrong = losing(measured)
+    if not wrong:
+        return
+    output = judged_quantized(model)
+    junk = output is not None and output.lost.junk
+    worst = sorted(wrong, key=_worst)
+    yield Evidence(
+        layers=tuple(dict.fromkeys(operator.layer or operator.name for operator in wrong)),
+        message=_message(worst, measured),
+        severity=None if junk else Severity.WARNING,
+        confidence=Confidence.HIGH if junk and output is not None and output.certain else Confidence.MEDIUM,
+        location=worst[0].tensor,
+        fix=_fix(worst),
+        measurements=tuple(item for operator in worst[:MEASURED] for item in _measurements(operator)),
+    )
+
+
+def _worst(operator: OperatorLoss) -> float:
+    return -operator.local_nmse if math.isfinite(operator.local_nmse) else -math.inf
+
+
+def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
+    first = worst[0]
+    most = f" loses most by itself, of {many(len(worst), 'operator')} that do" if len(worst) > 1 else " loses precision"
+    told = f"{first.name} ({first.kind}){most}: {_size(first)}.{_how(first)}"
+    kinds = Counter(cause(operator) for operator in worst if cause(operator))
+    if len(worst) > 1:
+        told += f" In order: {listing([f'{o.name} ({_part(o.local_nmse)})' for o in worst[1:]])}."
+    if len(kinds) > 1:
+        told += f" By cause: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}."
+    tensors = sum(operator.weight_per_channel is False for operator in worst)
+    if tensors and measured.scheme != "given":
+        told += f" {'All' if tensors == len(worst) else tensors} of these kernels share one scale."
+    return told
+
+
+def _size(operator: OperatorLoss) -> str:
+    if not math.isfinite(operator.local_nmse):
+        return "all of its output is lost to NaN or infinity" if operator.non_finite else "its output has no signal"
+    parts = [f"{_part(operator.local_nmse)} of its output's energy"]
+    if operator.rmse_over_scale is not None:
+        parts.append(f"an error of {operator.rmse_over_scale:.2g} steps of its scale where rounding makes 0.29")
+    return ", ".join(parts)
+
+
+def _part(nmse: float) -> str:
+    return percent(nmse) if math.isfinite(nmse) else "?"
+
+
+def _how(operator: OperatorLoss) -> str:
+    """What makes it up, and where."""
+    whole, kind = operator.local_nmse, cause(operator)
+    if not kind:
+        return ""
+    share = {"clipping": operator.clipping_nmse, "bias": operator.bias_nmse, "rounding": operator.rounding_nmse}[kind]
+    named = {"clipping": "clipping", "bias": "a shift of whole channels", "rounding": "rounding"}[kind]
+    kernel = ""
+    if kind == "rounding" and operator.weight_nmse is not None and operator.weight_nmse > PRECISE:
+        scales = "one scale" if operator.weight_per_channel is False else "a scale a channel"
+        kernel = f": its kernel, with {scales}, is off by {percent(operator.weight_nmse)} itself"
+    channels = _concentrated(operator)
+    return f" {percent(share / whole)} of that is {named}{kernel}.{channels}"
+
+
+def _concentrated(operator: OperatorLoss) -> str:
+    """The worst channels, where they are far worse than the rest."""
+    known = operator.channel_nmse[np.isfinite(operator.channel_nmse)]
+    if known.size < 2 or not operator.worst_channels:
+        return ""
+    typical = float(np.sort(known)[known.size // 2])
+    listed = [c for c in operator.worst_channels if c < operator.channel_nmse.size]
+    if not listed or not operator.channel_nmse[listed[0]] > 10 * typical:
+        return ""
+    return f" Most in channel{'s' if len(listed) > 1 else ''} {listing([str(c) for c in listed], 5)}."
+
+
+def _fix(worst: list[OperatorLoss]) -> str:
+    kinds = {cause(operator) for operator in worst}
+    parts: list[str] = []
+    if any(operator.weight_per_channel is False for operator in worst):
+        parts.append("Quantize with one scale a channel, which is what the converter does unless told otherwise.")
+    if "clipping" in kinds:
+        parts.append("Clipping: calibrate on more data of the kind that is served (--calibration-batches).")
+    if "bias" in kinds:
+        parts.append("Shifted channels: prune or switch off dead ones before folding (bncheck explain BN404).")
+    names = ", ".join(f'"{operator.tensor}"' for operator in worst[:KEPT])
+    more = f"    # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
+    parts.append(f"Keep {'them' if len(worst) > 1 else 'it'} in float (they cost a quantize and a dequantize each):")
+    code = (
+        f"options = tf.lite.experimental.QuantizationDebugOptions(\n    denylisted_nodes=[{names}]{more}\n)\n"
+        "debugger = tf.lite.experimental.QuantizationDebugger(\n"
+        "    converter=converter, debug_dataset=calibration, debug_options=options\n)\n"
+        'open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())'
+    )
+    return "\n".join((*parts, fixes.indented(code)))
+
+
+def _measurements(operator: OperatorLoss) -> Iterator[Measurement]:
+    if operator.rmse_over_scale is not None:
+        yield Measurement(name=f"rmse over scale, {operator.name}", value=operator.rmse_over_scale, limit=ALARM)
+    limit = PRECISE if operator.rmse_over_scale is not None else IMPRECISE
+    yield Measurement(name=f"local NMSE, {operator.name}", value=operator.local_nmse, limit=limit)
+
+
+def clean() -> tuple[Facts, ...]:
+    """Rounding; int16 steps below 8-bit weights; fine for want of signal to lose; noise made up."""
+    return (
+        quantized(operator_loss(), operator_loss("b", local=4e-3, rmse=0.45)),
+        quantized(operator_loss(local=1e-4, rmse=60.0)),
+        quantized(operator_loss(local=0.05, rmse=0.4)),
+        quantized(operator_loss(local=0.02, rmse=None)),
+        quantized(operator_loss(local=0.4, rmse=3.0), synthetic=True),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """One scale for a folded kernel; clipping, the output good all the same; a shift; dynamic range; NaN."""
+    junk = quantized_classes(0.2)
+    channels = np.array([0.9, 0.01, 0.01, 0.9])
+    collapsed = operator_loss(
+        "b", local=0.6, rmse=4.0, weight_per_channel=False, weight_nmse=0.3, channel_nmse=channels
+    )
+    return (
+        quantized(operator_loss("a"), collapsed, output=junk, accuracy=(0.966, 0.1), train=(0.949, 0.95)),
+        quantized(operator_loss("a", local=0.05, rmse=2.0, clipping=0.9, bias=0.05), operator_loss("b")),
+        quantized(operator_loss("a", local=0.05, rmse=2.0, bias=0.8), output=junk),
+        quantized(operator_loss("a", local=0.3, rmse=None)),
+        quantized(operator_loss("a", local=math.nan, non_finite=7)),
+    )
