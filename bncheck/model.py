@@ -365,6 +365,9 @@ class Leftover:
     """None: nothing is added."""
     feeds: str | None = None
     """Kind of the operator that reads it; "" for the graph's output; None: several, or unknown."""
+    multiplier_rounding: PerChannel | None = None
+    """How far `multiplier` may lie from what was quantized; 0 for floats, None unknown."""
+    addend_rounding: PerChannel | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

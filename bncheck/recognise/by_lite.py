@@ -73,10 +73,20 @@ def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
     return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=raw.notes + notes)
 
 
-def _folded(wiring: Wiring, prefix: str, known: Known) -> Iterator[FoldedOperator]:
-    """Linear operators with a constant kernel, in execution order, each under a name of its own."""
+@dataclass(frozen=True, eq=False)
+class LinearOperator:
+    """One linear operator with a constant kernel, under a name that no other of the file has."""
+
+    name: str
+    operator: RawLiteOperator
+    slots: Slots
+    kernel: RawLiteTensor
+    bias: RawLiteTensor | None
+
+
+def linear_operators(wiring: Wiring, prefix: str = "") -> Iterator[LinearOperator]:
+    """Operators of a subgraph that can absorb a batch norm, in execution order."""
     seen: set[str] = set()
-    channels = 0
     for operator in wiring.subgraph.operators:
         slots = LINEAR.get(operator.kind)
         kernel = None if slots is None else wiring.constant(operator, slots.kernel)
@@ -85,13 +95,20 @@ def _folded(wiring: Wiring, prefix: str, known: Known) -> Iterator[FoldedOperato
         name = prefix + _name(operator, kernel, wiring)
         name = f"{name} #{operator.index}" if name in seen else name
         seen.add(name)
+        yield LinearOperator(name, operator, slots, kernel, wiring.constant(operator, slots.bias))
+
+
+def _folded(wiring: Wiring, prefix: str, known: Known) -> Iterator[FoldedOperator]:
+    """Facts of the linear operators, in execution order."""
+    channels = 0
+    for found in linear_operators(wiring, prefix):
+        operator, slots, kernel, bias = found.operator, found.slots, found.kernel, found.bias
         channels += kernel.shape[slots.axis]
         readable = not operator.shuffled and channels <= MAX_CHANNELS
         scales, points = per_channel_scales(kernel)
-        bias = wiring.constant(operator, slots.bias)
         values = None if bias is None or bias.dtype not in _BIAS_BITS else integers(bias, known)
         yield FoldedOperator(
-            name=name,
+            name=found.name,
             kind=operator.kind,
             channels=kernel.shape[slots.axis],
             weight_scales=scales,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import Leftover
-from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, real, stored
+from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, half_step, real, stored
 from bncheck.sources.raw import RawLiteOperator, RawLiteTensor
 
 AFFINE = ("MUL", "DIV", "ADD", "SUB")
@@ -48,6 +48,37 @@ class Step:
     """The axis along which the constant varies; None: it is one number."""
     multiplier: NDArray[np.float64] | None
     addend: NDArray[np.float64] | None
+    rounding: NDArray[np.float64] | float = 0.0
+    """How far the constant's values may lie from those that were quantized."""
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Several steps as one, `multiplier * x + addend`, each (channels,), with what rounding may have done to them."""
+
+    multiplier: NDArray[np.float64]
+    addend: NDArray[np.float64]
+    multiplier_rounding: NDArray[np.float64]
+    addend_rounding: NDArray[np.float64]
+
+    @classmethod
+    def identity(cls, channels: int) -> Affine:
+        """No step yet."""
+        nothing = np.zeros(channels)
+        return cls(np.ones(channels), nothing, nothing, nothing)
+
+    def then(self, step: Step) -> Affine:
+        """With one more step behind it."""
+        if step.multiplier is not None:
+            factor, most = step.multiplier, np.abs(step.multiplier) + step.rounding
+            return Affine(
+                self.multiplier * factor,
+                self.addend * factor,
+                self.multiplier_rounding * most + np.abs(self.multiplier) * step.rounding,
+                self.addend_rounding * most + np.abs(self.addend) * step.rounding,
+            )
+        addend = self.addend if step.addend is None else self.addend + step.addend
+        return Affine(self.multiplier, addend, self.multiplier_rounding, self.addend_rounding + step.rounding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +88,16 @@ class Search:
     wiring: Wiring
     steps: Mapping[int, Step]
 
+    @classmethod
+    def of(cls, wiring: Wiring) -> Search:
+        """Reads the constants of all steps. Raises ReadError where one cannot be read."""
+        found = ((operator.index, _step(operator, wiring)) for operator in wiring.subgraph.operators)
+        return cls(wiring, {index: step for index, step in found if step is not None})
+
 
 def leftovers(wiring: Wiring, prefix: str = "") -> Iterator[Leftover]:
     """Batch norms left in a subgraph, in execution order. Raises ReadError where a constant's data cannot be read."""
-    steps = {operator.index: step for operator in wiring.subgraph.operators if (step := _step(operator, wiring))}
-    search = Search(wiring, steps)
+    search = Search.of(wiring)
     for chain in _chains(search):
         left = _affine(chain, search, prefix)
         if left is not None:
@@ -87,10 +123,13 @@ def _step(operator: RawLiteOperator, wiring: Wiring) -> Step | None:
         return None
     values = values.reshape(-1)
     along = None if axis == _ONE_NUMBER else axis
-    if operator.kind in ("MUL", "DIV"):
-        with np.errstate(divide="ignore"):
-            return Step(operator, data.index, along, values if operator.kind == "MUL" else 1.0 / values, None)
-    return Step(operator, data.index, along, None, values if operator.kind == "ADD" else -values)
+    half = half_step(constant)
+    if operator.kind == "MUL":
+        return Step(operator, data.index, along, values, None, half)
+    if operator.kind == "DIV":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return Step(operator, data.index, along, 1.0 / values, None, half / values**2)
+    return Step(operator, data.index, along, None, values if operator.kind == "ADD" else -values, half)
 
 
 def _carries_numbers(tensor: RawLiteTensor) -> bool:
@@ -126,7 +165,7 @@ def _chains(search: Search) -> Iterator[list[Step]]:
             continue
         chain = [first]
         used.add(index)
-        while (follower := _only_reader(chain[-1].operator, search.wiring)) is not None:
+        while (follower := only_reader(chain[-1].operator, search.wiring)) is not None:
             step = search.steps.get(follower.index)
             if step is None or step.operator.index in used or step.axis not in (None, first.axis):
                 break
@@ -139,7 +178,7 @@ def _chains(search: Search) -> Iterator[list[Step]]:
         yield chain
 
 
-def _only_reader(operator: RawLiteOperator, wiring: Wiring) -> RawLiteOperator | None:
+def only_reader(operator: RawLiteOperator, wiring: Wiring) -> RawLiteOperator | None:
     """The one operator that reads the output; None where there are several or it leaves the subgraph."""
     readers = wiring.readers.get(operator.outputs[0], ())
     return readers[0] if len(readers) == 1 and operator.outputs[0] not in wiring.subgraph.outputs else None
@@ -156,13 +195,10 @@ def _affine(chain: list[Step], search: Search, prefix: str) -> Leftover | None:
     # A lone product along the second axis is a window or a gain, not channels.
     if not added and axis != len(data.shape) - 1:
         return None
-    multiplier, addend = np.ones(data.shape[axis]), np.zeros(data.shape[axis])
+    whole = Affine.identity(data.shape[axis])
     for step in chain:
-        if step.multiplier is not None:
-            multiplier, addend = multiplier * step.multiplier, addend * step.multiplier
-        if step.addend is not None:
-            addend = addend + step.addend
-    for values in (multiplier, addend):
+        whole = whole.then(step)
+    for values in (whole.multiplier, whole.addend, whole.multiplier_rounding, whole.addend_rounding):
         values.setflags(write=False)
     last = chain[-1].operator
     return Leftover(
@@ -170,8 +206,10 @@ def _affine(chain: list[Step], search: Search, prefix: str) -> Leftover | None:
         operators=tuple(step.operator.kind for step in chain),
         channels=data.shape[axis],
         after=_before(chain[0].data, search),
-        multiplier=multiplier,
-        addend=addend if added else None,
+        multiplier=whole.multiplier,
+        addend=whole.addend if added else None,
+        multiplier_rounding=whole.multiplier_rounding,
+        addend_rounding=whole.addend_rounding,
         feeds=_after(last, search.wiring),
     )
 

@@ -95,6 +95,17 @@ def real(tensor: RawLiteTensor) -> NDArray[np.float64] | None:
     return product
 
 
+def half_step(tensor: RawLiteTensor) -> NDArray[np.float64] | float:
+    """How far rounding to an integer type moved a constant's values: one number, or one for each entry of its axis.
+
+    0 for floats. Of scales along an axis the shape is that axis' length alone.
+    """
+    if tensor.quantization is None or tensor.dtype not in INTEGERS:
+        return 0.0
+    halves = 0.5 * np.abs(tensor.quantization.scales.astype(np.float64))
+    return float(halves[0]) if halves.size == 1 else halves
+
+
 @dataclass(frozen=True, eq=False)
 class Known:
     """What was read once: tensors of one buffer, type and shape share their `read`, often over many subgraphs."""
