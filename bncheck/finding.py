@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bncheck.measured import Comparison, FoldProof, QuantizedComparison
-    from bncheck.model import Layer
+    from bncheck.model import Layer, LiteFacts
 
 
 class Severity(Enum):
@@ -173,6 +173,8 @@ class Report:
 
     folded: int | None = None
     """Operators of a TFLite file into which batch norm may have been folded; None for any other target."""
+    lite: LiteFacts | None = None
+    """Operators, leftovers and their scales, of a TFLite file."""
     comparison: Comparison | None = None
     """What comparing measured, where two modes were compared."""
     quantized: QuantizedComparison | None = None

@@ -53,6 +53,7 @@ def judge(
         headline=headline,
         fail_on=settings.fail_on.value,
         folded=None if facts.lite is None else len(facts.lite.folded),
+        lite=facts.lite,
         comparison=facts.comparison,
         quantized=facts.quantized,
         fold=facts.fold,
