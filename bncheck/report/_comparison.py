@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bncheck.finding import Report
-from bncheck.measured import Comparison, LayerDifference, OutputDifference, sqnr_db
+from bncheck.measured import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
 from bncheck.model import PerChannel
 
 DIVERGES, INHERITS, GOOD = "diverges", "inherits", "good"
@@ -53,17 +53,9 @@ def comparison_document(report: Report) -> dict[str, Any] | None:
         return None
     state = states(report)
     first = comparison.outputs[0] if comparison.outputs else None
-    data = comparison.data
     return {
         "mode": comparison.mode,
-        "data": {
-            "description": data.description,
-            "samples": data.samples,
-            "batch_size": data.batch_size,
-            "batches": data.batches,
-            "synthetic": data.synthetic,
-            "labelled": data.labelled,
-        },
+        "data": data_document(comparison.data),
         "input": comparison.input,
         "first_bad_layer": first_bad_layer(report),
         "accuracy": {
@@ -73,7 +65,7 @@ def comparison_document(report: Report) -> dict[str, Any] | None:
         },
         "agreement": next((o.agreement for o in comparison.outputs if o.classes), None),
         "sqnr_db": None if first is None else sqnr_db(first.nmse),
-        "outputs": [_output(output) for output in comparison.outputs],
+        "outputs": [output_document(output) for output in comparison.outputs],
         "layers": [_layer(layer, state[layer.layer]) for layer in comparison.layers],
         "batch_dependence": comparison.batch_dependence,
         "attribution": None,
@@ -81,7 +73,20 @@ def comparison_document(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _output(output: OutputDifference) -> dict[str, Any]:
+def data_document(data: DataFacts) -> dict[str, Any]:
+    """What was run on, as a dictionary."""
+    return {
+        "description": data.description,
+        "samples": data.samples,
+        "batch_size": data.batch_size,
+        "batches": data.batches,
+        "synthetic": data.synthetic,
+        "labelled": data.labelled,
+    }
+
+
+def output_document(output: OutputDifference) -> dict[str, Any]:
+    """One output, as a dictionary."""
     return {
         "name": output.name,
         "nmse": output.nmse,
@@ -127,19 +132,20 @@ def facts_told(comparison: Comparison) -> list[tuple[str, str]]:
     told = [("Data", f"{data.description}; {ran}, {comparison.seconds:.1f} s")]
     if comparison.accuracy.train is not None and comparison.accuracy.eval is not None:
         train, stored = comparison.accuracy.train, comparison.accuracy.eval
-        told.append(("Accuracy", f"train mode {_percent(train)}, eval mode {_percent(stored)}"))
-    told += [("Output", f"{output.name}: {_output_told(output)}") for output in comparison.outputs]
+        told.append(("Accuracy", f"train mode {percent(train)}, eval mode {percent(stored)}"))
+    told += [("Output", f"{output.name}: {output_told(output)}") for output in comparison.outputs]
     if comparison.batch_dependence is not None:
         text = f"one sample alone and in its batch differ by {comparison.batch_dependence:.2g} of the signal's energy"
         told.append(("Served", text))
     return told
 
 
-def _output_told(output: OutputDifference) -> str:
+def output_told(output: OutputDifference) -> str:
+    """How far two forms of an output are apart, in words."""
     parts = []
     if output.agreement is not None:
-        floor = "" if output.agreement_floor is None else f" (batch noise alone: {_percent(output.agreement_floor)})"
-        parts.append(f"the same top class for {_percent(output.agreement)}{floor}")
+        floor = "" if output.agreement_floor is None else f" (batch noise alone: {percent(output.agreement_floor)})"
+        parts.append(f"the same top class for {percent(output.agreement)}{floor}")
     if output.probability_drift is not None:
         parts.append(f"probabilities drift by {output.probability_drift:.3f}")
     floor = "" if output.floor is None else f" (batch noise alone: {decibel(output.floor)} dB)"
@@ -147,7 +153,8 @@ def _output_told(output: OutputDifference) -> str:
     return ", ".join(parts)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """To one decimal: "91.4 %"."""
     return f"{100 * share:.1f} %"
 
 
@@ -177,13 +184,15 @@ def table(report: Report, most: int | None) -> tuple[str, list[tuple[str, ...]]]
         chosen = [layer for layer in layers if layer.layer == first][:1]
         chosen += [layer for layer in worst if layer not in chosen][: most - len(chosen)]
         layers = [layer for layer in layers if layer in chosen]
-    shared, short = _shortened([layer.layer for layer in comparison.layers])
+    shared, short = shortened([layer.layer for layer in comparison.layers])
     return shared, [(short[layer.layer], *_row(layer, state[layer.layer])) for layer in layers]
 
 
-def _shortened(names: list[str]) -> tuple[str, Mapping[str, str]]:
+def shortened(names: list[str]) -> tuple[str, Mapping[str, str]]:
     """The names without the scopes that all begin and end with, and those scopes."""
     paths = [name.split("/") for name in dict.fromkeys(names)]
+    if not paths:
+        return "layer", {}
     longest = min(len(path) for path in paths) - 1 if len(paths) > 1 else 0
     first = paths[0]
     head = next((n for n in range(longest) if any(path[n] != first[n] for path in paths)), longest)

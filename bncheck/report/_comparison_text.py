@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bncheck.finding import Report
 from bncheck.report._comparison import DIVERGES, HEAD, facts_told, table
@@ -22,27 +22,40 @@ def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[L
     yield ()
     noise = " · synthetic noise: says nothing of real data" if comparison.data.synthetic else ""
     yield ("Train mode against eval mode", "label"), (noise, "inconclusive")
-    for label, text in facts_told(comparison):
+    yield from facts_lines(facts_told(comparison), width)
+    shared, rows = table(report, None if verbose else ROWS)
+    yield from table_lines((shared, *HEAD), rows, width, bad=DIVERGES)
+    left = len(comparison.layers) - len(rows)
+    if left:
+        yield ((f"  and {left} layers that lose less by themselves: --verbose", "dim"),)
+
+
+def facts_lines(facts: Sequence[tuple[str, str]], width: int) -> Iterator[Line]:
+    """A label and its text, which hangs beside it."""
+    for label, text in facts:
         for number, line in enumerate(wrap(visible(text), width - 2 - _LABEL)):
             yield ("  " + pad("" if number else label, _LABEL), "label"), (line, "")
-    shared, rows = table(report, None if verbose else ROWS)
-    head = (visible(shared), *HEAD)
-    left = len(comparison.layers) - len(rows)
-    widths = [max(cells(visible(row[n])) for row in (head, *rows)) for n in range(len(head))]
-    used = [n for n in range(len(head)) if widths[n]]
+
+
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, bad: str) -> Iterator[Line]:
+    """Rows under a head, columns without any content left out; a name that is too long gets lines of its own.
+
+    The first column is the name, the second a state, set to the left; rows whose state is `bad` stand out.
+    """
+    shown = (visible(head[0]), *head[1:])
+    used = [0, *(n for n in range(1, len(head)) if any(row[n] for row in rows))]
+    widths = [max((cells(visible(row[n])) for row in (shown, *rows)), default=0) for n in range(len(head))]
     room = width - 2 - sum(widths[n] + 2 for n in used[1:])
     widths[0] = max(12, min(widths[0], room))
-    yield (("  " + "  ".join(pad(head[n], widths[n], right=n > 1) for n in used).rstrip(), "label"),)
+    yield (("  " + "  ".join(pad(shown[n], widths[n], right=n > 1) for n in used).rstrip(), "label"),)
     for row in rows:
         name = visible(row[0])
         if cells(name) > widths[0]:
             yield from ((("  " + line, ""),) for line in wrap(name, width - 2))
             name = ""
-        style = "error" if row[1] == DIVERGES else ""
+        style = "error" if row[1] == bad else ""
         cellsed = [pad(name, widths[0]), *(pad(row[n], widths[n], right=n > 1) for n in used[1:])]
         yield (("  " + "  ".join(cellsed).rstrip(), style),)
-    if left:
-        yield ((f"  and {left} layers that lose less by themselves: --verbose", "dim"),)
 
 
 def comparison_markdown(report: Report) -> Iterator[str]:
@@ -57,7 +70,12 @@ def comparison_markdown(report: Report) -> Iterator[str]:
     yield from (f"- {label}: {markdown(text)}" for label, text in facts_told(comparison))
     yield ""
     shared, rows = table(report, ROWS)
-    yield "| " + " | ".join(("layer" if shared == "layer" else markdown_code(shared), *HEAD)) + " |"
-    yield "|---|---" + "|--:" * (len(HEAD) - 1) + "|"
+    yield from table_markdown(("layer" if shared == "layer" else markdown_code(shared), *HEAD), rows)
+
+
+def table_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows under a head, the first column being names."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|---|---" + "|--:" * (len(head) - 2) + "|"
     for row in rows:
         yield "| " + " | ".join((markdown_code(row[0]), *row[1:])) + " |"

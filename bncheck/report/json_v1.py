@@ -18,6 +18,7 @@ from bncheck.finding import Finding, Measurement, NotChecked, Report, TargetInfo
 from bncheck.model import Layer, Site, Switch, Update, Vector
 from bncheck.report._comparison import comparison_document
 from bncheck.report._layers import init_share, value_range
+from bncheck.report._quantized import fold_document, quantized_document
 from bncheck.report._story import counts
 
 SCHEMA = 1
@@ -47,7 +48,12 @@ def schema() -> dict[str, Any]:
 
 
 def report_document(report: Report) -> dict[str, Any]:
-    """One report as plain dictionaries and lists."""
+    """One report as plain dictionaries and lists.
+
+    `comparison` is the last that was run, float against quantized where there is one; `comparisons` are all.
+    """
+    found = (quantized_document(report), comparison_document(report))
+    comparisons = [document for document in found if document is not None]
     return {
         "schema": SCHEMA,
         "tool": _tool(),
@@ -61,7 +67,9 @@ def report_document(report: Report) -> dict[str, Any]:
         "suppressed": [{**finding_document(s.finding), "by": s.by} for s in report.suppressed],
         "checked": list(report.checked),
         "not_checked": [_not_checked(entry) for entry in report.not_checked],
-        "comparison": comparison_document(report),
+        "comparison": comparisons[0] if comparisons else None,
+        "comparisons": comparisons,
+        "fold": fold_document(report.fold),
         "timing": dict(report.timing),
     }
 

@@ -9,6 +9,7 @@ from typing import TextIO
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._comparison_text import comparison_markdown
 from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
+from bncheck.report._quantized_text import quantized_markdown
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 
 LAYERS_NAMED = 20
@@ -50,6 +51,9 @@ def _section(report: Report) -> Iterator[str]:
     for story in stories(report):
         yield ""
         yield from _story(story, report)
+    if report.quantized is not None:
+        yield ""
+        yield from quantized_markdown(report)
     if report.comparison is not None:
         yield ""
         yield from comparison_markdown(report)

@@ -11,12 +11,16 @@ from bncheck.report._comparison_text import comparison_lines
 from bncheck.report._escape import visible, visible_lines
 from bncheck.report._layers import init_share, layer_table
 from bncheck.report._layout import Line, cells, columns, cut, pad, wrap, write_lines
+from bncheck.report._quantized_text import quantized_lines
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
 FIX_LINES = 12
 """Lines of a fix that are shown without --verbose; `explain` shows the whole page."""
+
+MEASURED_QUANTIZED = ("BN401", "BN402", "BN408", "BN409")
+"""Findings of the fold's family that running the quantized file gave."""
 
 _LABEL = 9
 _VERDICT_STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
@@ -58,6 +62,7 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
         yield ()
         for story in minor:
             yield from _one_line(story, report, width)
+    yield from quantized_lines(report, width, verbose=verbose)
     yield from comparison_lines(report, width, verbose=verbose)
     if verbose:
         yield from _verbose_parts(report, width)
@@ -135,6 +140,8 @@ def _seen(cause: Finding, finding: Finding) -> str:
         "BN4": "Seen in the fold too",
     }
     same = cause.code[:3] == finding.code[:3]
+    if finding.code in MEASURED_QUANTIZED:
+        return "Measured, quantized"
     return "With it" if same else families.get(finding.code[:3], "Seen too")
 
 
@@ -234,7 +241,7 @@ def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool) -> 
         parts.append(f"bncheck explain {told[0].cause.code}")
     yield from (((line, "dim"),) for line in _wrap_parts([visible(part) for part in parts], width))
     if not quiet:
-        hows = [f"{n.what}: {n.how}" for n in report.not_checked if n.how and "later command" not in n.how]
+        hows = [f"{n.what}: {n.how}" for n in report.not_checked if n.how]
         for how in hows:
             yield from _hanging("To check", visible(how), width, indent=0)
 
