@@ -1,0 +1,172 @@
+"""Which step loses what: {batch, stored, re-estimated} statistics x {float, quantized}, at the model's first output.
+
+The reference is batch statistics in float, what the model does in training; every other cell is held against it on the
+same batches. Batch statistics cannot be folded, so no quantized model has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare import metrics, moments
+from bncheck.compare.moments import Moments
+from bncheck.measured import Attribution, Cell, Comparison, LayerDifference
+from bncheck.model import Layer, PerChannel
+
+BATCH, STORED, REESTIMATED = "batch", "stored", "re-estimated"
+FLOAT, QUANTIZED = "float", "quantized"
+UNDEPLOYABLE = "batch statistics cannot be folded into weights, so no quantized model has them"
+NEEDLESS = "the stored statistics lose nothing that new ones could win back"
+UNINFORMED = 2.0
+"""Times chance: accuracy with batch statistics below which labels say nothing."""
+
+Outputs: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
+"""Images (samples, ...) -> the model's first output for them (samples, ...), as real numbers."""
+Place: TypeAlias = tuple[str, str]
+"""(statistics, arithmetic)."""
+Batch: TypeAlias = "tuple[NDArray[Any], NDArray[Any] | None]"
+Statistics: TypeAlias = Mapping[str, tuple[PerChannel, PerChannel]]
+"""Layer name -> (mean, variance)."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Sums:
+    """What is added up over the batches, of one cell."""
+
+    r2: float = 0.0
+    e2: float = 0.0
+    agreeing: int = 0
+    right: int = 0
+
+
+def attribute(
+    reference: Outputs,
+    cells: Mapping[Place, Outputs],
+    batches: Iterable[Batch],
+    *,
+    reasons: Mapping[Place, str] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Attribution:
+    """Runs every batch through the reference and all `cells`; memory does not grow with their number.
+
+    `cells` must hold (stored, float) and (stored, quantized); `reasons` say why others are left out.
+    """
+    sums = {place: _Sums() for place in ((BATCH, FLOAT), *cells)}
+    rows = labelled = classes = done = 0
+    for images, labels in batches:
+        wanted = np.asarray(reference(images), np.float64)
+        if _is_classes(wanted):
+            rows += len(images)
+            classes = wanted.shape[-1]
+            labelled += 0 if labels is None else len(images)
+        for place, total in sums.items():
+            got = wanted if place == (BATCH, FLOAT) else np.asarray(cells[place](images), np.float64)
+            _add(total, wanted, got.reshape(wanted.shape), labels)
+        done += len(images)
+        progress(done)
+    told = dict(reasons or {})
+    told.setdefault((BATCH, QUANTIZED), UNDEPLOYABLE)
+    return combined(
+        tuple(
+            _cell(place, sums.get(place), rows, labelled, told.get(place, ""))
+            for place in ((s, a) for s in (BATCH, STORED, REESTIMATED) for a in (FLOAT, QUANTIZED))
+        ),
+        classes=classes,
+    )
+
+
+def _is_classes(output: NDArray[Any]) -> bool:
+    return output.ndim >= 2 and output.shape[-1] >= 2 and all(size == 1 for size in output.shape[1:-1])
+
+
+def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None) -> None:
+    total.r2 += float(np.sum(wanted**2))
+    total.e2 += float(np.sum((got - wanted) ** 2))
+    if not _is_classes(wanted):
+        return
+    chosen = metrics.top_classes(got.reshape(len(got), -1))
+    total.agreeing += int(np.sum((chosen == metrics.top_classes(wanted.reshape(len(wanted), -1))) & (chosen >= 0)))
+    if labels is not None:
+        total.right += int(np.sum((chosen == np.asarray(labels)) & (chosen >= 0)))
+
+
+def _cell(place: Place, sums: _Sums | None, rows: int, labelled: int, why: str) -> Cell:
+    statistics, arithmetic = place
+    if sums is None:
+        return Cell(statistics=statistics, arithmetic=arithmetic, nmse=None, why=why or "was not run")
+    return Cell(
+        statistics=statistics,
+        arithmetic=arithmetic,
+        nmse=metrics.nmse(sums.r2, sums.e2),
+        agreement=sums.agreeing / rows if rows else None,
+        accuracy=sums.right / labelled if labelled else None,
+    )
+
+
+def combined(cells: tuple[Cell, ...], *, classes: int) -> Attribution:
+    """What each step loses by the best measure that all three cells have: accuracy, else agreement, else NMSE.
+
+    Accuracy counts where batch statistics meet labels more often than twice chance would. The share of the statistics
+    is that of what is lost; a step that gains has none of it.
+    """
+    held = {(cell.statistics, cell.arithmetic): cell for cell in cells}
+    start, stored, low = held[BATCH, FLOAT], held[STORED, FLOAT], held[STORED, QUANTIZED]
+    measure = "nmse"
+    if start.agreement is not None:
+        tells = start.accuracy is not None and start.accuracy >= UNINFORMED / max(classes, 1)
+        measure = "accuracy" if tells else "agreement"
+    before, between, after = (_level(cell, measure) for cell in (start, stored, low))
+    statistics, quantization = before - between, between - after
+    lost = max(statistics, 0.0) + max(quantization, 0.0)
+    return Attribution(
+        cells=cells,
+        measure=measure,
+        statistics=statistics,
+        quantization=quantization,
+        statistics_share=max(statistics, 0.0) / lost if lost > 0 and math.isfinite(lost) else None,
+    )
+
+
+def _level(cell: Cell, measure: str) -> float:
+    """Higher is better; of an error its negative."""
+    value = {"accuracy": cell.accuracy, "agreement": cell.agreement}.get(measure)
+    if measure == "nmse":
+        value = None if cell.nmse is None else -cell.nmse
+    return math.nan if value is None else value
+
+
+def reestimated(comparison: Comparison, layers: Iterable[Layer]) -> Statistics | None:
+    """Statistics of the data that was compared on, as `repair --data` would store them; None where one is no number.
+
+    Layer by layer those of train mode over all batches (biased variance), which the comparison holds as shift and ratio
+    against the stored ones: `mean = stored + shift * s`, `variance = exp(ratio) * s^2 - eps`, `s^2 = variance_stored +
+    eps`. Sites of one layer are pooled by their elements.
+    """
+    stored = {layer.name: layer for layer in layers}
+    found: dict[str, Moments] = {}
+    for site in comparison.layers:
+        part = _moments(site, stored[site.layer])
+        if part is None:
+            return None
+        found[site.layer] = moments.merge(found[site.layer], part) if site.layer in found else part
+    return {name: (held.mean, held.variance) for name, held in found.items()}
+
+
+def _moments(site: LayerDifference, layer: Layer) -> Moments | None:
+    mean, variance = layer.mean.values, layer.variance.values
+    if mean is None or variance is None:
+        return None
+    epsilon = layer.epsilon or 0.0
+    with np.errstate(all="ignore"):
+        spread = variance + epsilon
+        batch_mean = mean + site.mean_shift * np.sqrt(spread)
+        batch_variance = np.maximum(np.exp(site.log_variance_ratio) * spread - epsilon, 0.0)
+    if not (np.all(np.isfinite(batch_mean)) and np.all(np.isfinite(batch_variance))):
+        return None
+    return moments.from_batch(site.samples, batch_mean, batch_variance)
