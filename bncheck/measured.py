@@ -224,6 +224,15 @@ class FoldedLayer:
     scale_ratio: PerChannel | None = None
     """(channels,): the file's channel scale over gamma / sqrt(variance + epsilon) of the stored statistics."""
     why: str = ""
+    """What more there is to say: why it is unmatched or other, or what the converter did besides."""
+    weights: str = "stored"
+    """Which kernel, gamma and beta they came with: "stored", "shadow" (averaged weights), "reference", or a mixture."""
+    epsilon: float | None = None
+    """The one that was folded; None where nothing was matched."""
+    epsilon_known: float | None = None
+    """The one of the model; None where its files do not tell it."""
+    never_moved: bool = False
+    """The stored statistics are still the initial ones: folding them was faithful to a model that was never right."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,3 +244,49 @@ class FoldProof:
     source: str
     """The checkpoint or Keras file it is held against."""
     layers: tuple[FoldedLayer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What one comparison of an earlier model came to; None where it was not known."""
+
+    data: str
+    """Description of the data, as in `DataFacts`."""
+    samples: int
+    accuracy: float | None = None
+    """In eval mode, or quantized."""
+    agreement: float | None = None
+    """Of its first output that is classes."""
+    nmse: float | None = None
+    """Of its first output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """An earlier model that this one must not be worse than (`gate --against`)."""
+
+    path: str
+    """Of the model or of its report."""
+    modes: Scores | None = None
+    """Train mode against eval mode; None where it was not measured, or on synthetic data."""
+    quantized: Scores | None = None
+    """Float against quantized; None likewise."""
+
+
+def scores(comparison: Comparison | QuantizedComparison | None) -> Scores | None:
+    """What a comparison came to; None where there is none, or its data are synthetic."""
+    if comparison is None or comparison.data.synthetic:
+        return None
+    accuracy = comparison.accuracy
+    return Scores(
+        data=comparison.data.description,
+        samples=comparison.data.samples,
+        accuracy=accuracy.quantized if isinstance(comparison, QuantizedComparison) else accuracy.eval,
+        agreement=next((output.agreement for output in comparison.outputs if output.classes), None),
+        nmse=comparison.outputs[0].nmse if comparison.outputs else None,
+    )
+
+
+def same_data(one: Scores, other: Scores) -> bool:
+    """Whether two models were measured on the same data, as far as their reports tell."""
+    return (one.data, one.samples) == (other.data, other.samples)

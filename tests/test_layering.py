@@ -11,14 +11,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bncheck"
 
 BASE = {"errors", "model", "finding", "config"}
-COMMANDS = {"cli_common", "cli_compare", "cli_demo", "cli_repair"}
+COMMANDS = {"cli_common", "cli_compare", "cli_demo", "cli_gate", "cli_repair"}
 BELOW = {
     "errors": set(),
     "model": {"measured"},
     "measured": {"model"},
     "finding": {"model", "measured"},
     "sources": {"errors"},
-    "recognise": {"errors", "model", "sources"},
+    "recognise": {"errors", "model", "measured", "sources"},
     "testing": {"model", "measured"},
     "testing_quantized": {"model", "measured", "testing"},
     "rules": {"model", "measured", "finding", "testing", "testing_quantized"},
@@ -27,6 +27,10 @@ BELOW = {
     "not_checked": {"model", "finding", "rules"},
     "judge": {"model", "finding", "config", "suppress", "not_checked", "rules"},
     "check": {"errors", "model", "finding", "config", "not_checked", "judge", "recognise", "sources"},
+    "gating": {
+        *("errors", "model", "measured", "finding", "config", "not_checked", "judge", "check", "recognise", "sources"),
+        "compare",
+    },
     "report": {"model", "measured", "finding", ""},
     "explain": {"errors", "finding", "report", "rules"},
     "doctor": {""},
@@ -34,10 +38,11 @@ BELOW = {
     "cli_common": {"errors", "config", "finding", "report", "output"},
     "cli": {"errors", "config", "finding", "output", "explain", "doctor", "report", *COMMANDS, ""},
     "cli_compare": {"cli_common", "config", "finding", "compare", ""},
+    "cli_gate": {"cli_common", "cli_compare", "config", "finding", ""},
     "cli_demo": {"errors", "output", "demo"},
     "cli_repair": {"cli_common", "errors", "config", "output", "repair"},
     "__main__": {"cli"},
-    "": {"check", "compare", "config", "finding"},
+    "": {"check", "compare", "config", "finding", "gating"},
 }
 """Part -> what it may import; "" is the package itself (its version and public names)."""
 

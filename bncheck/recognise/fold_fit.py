@@ -1,0 +1,226 @@
+"""Which scales explain a folded kernel, and whether given ones do.
+
+A folded kernel is the layer's own times one number a channel, so each weight of a channel bounds that number from both
+sides, by what rounding to the file's type may have done. Where the bounds of all weights have a number in common, the
+kernel is this layer's, whatever statistics were folded; that number is then held against each set of statistics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.recognise.fold_lite import TINY, Held
+
+Array = NDArray[np.float64]
+
+FLOAT32 = 1e-6
+"""What the half dozen float32 operations of a fold may lose, relative to the largest of the numbers they join."""
+
+USUAL_EPSILONS = (1e-3, 1e-5, 1e-4, 1.001e-5, 1e-6, 2e-5, 1e-2, 1e-7, 1e-8, 1e-12, 0.0)
+_LARGEST_EPSILON = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bounds:
+    """Per channel, between which numbers the factor lies that leads from a layer's kernel to the operator's."""
+
+    low: Array
+    high: Array
+    best: Array
+    """Least squares; 0 where nothing of a channel is left after rounding, NaN where the kernel is zero."""
+    broken: NDArray[np.bool_]
+    """Channels of the operator that hold NaN or infinity."""
+    fits: bool
+    """Whether every channel has such a number: the kernel is the operator's, whatever was folded into it."""
+    misfits: int
+    """Channels that have none."""
+    telling: int
+    """Weights that could have contradicted and did not: those beyond the first of each channel that rounding left."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Folded:
+    """What a fold gives, (channels,) each: the factor of the kernel, and the bias."""
+
+    scale: Array
+    bias: Array
+    terms: Array
+    """Sum of the magnitudes that `bias` is the difference of: beta, mean * scale, convolution bias * scale."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """How a computed fold compares with an operator, at the number that has least to spare."""
+
+    error: float
+    tolerance: float
+    kernel_off: int
+    """Channels whose kernel differs by more than its tolerance."""
+    bias_off: int
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing differs by more than rounding explains."""
+        return not self.kernel_off and not self.bias_off
+
+
+def bounds(held: Held, kernel: Array) -> Bounds:
+    """Of an operator and a layer's kernel in the same form, (channels, fan-in)."""
+    strict = _bounds(held, kernel, cut_off=None)
+    if strict.fits or held.saturated is None:
+        return strict
+    return _bounds(held, kernel, cut_off=held.saturated)
+
+
+def _bounds(held: Held, kernel: Array, cut_off: NDArray[np.bool_] | None) -> Bounds:
+    found = held.kernel
+    with np.errstate(all="ignore"):
+        broken = ~np.isfinite(found).all(axis=1) | ~np.isfinite(kernel).all(axis=1)
+        largest = np.abs(found).max(axis=1)
+        half = (held.kernel_half + FLOAT32 * largest + TINY)[:, None]
+        below, above = found - half, found + half
+        if cut_off is not None:  # the true weight lies at the end of the range or beyond it
+            above = np.where(cut_off & (found > 0), np.inf, above)
+            below = np.where(cut_off & (found < 0), -np.inf, below)
+        one, other = below / kernel, above / kernel
+        low = np.where(kernel > 0, one, np.where(kernel < 0, other, -np.inf)).max(axis=1)
+        high = np.where(kernel > 0, other, np.where(kernel < 0, one, np.inf)).min(axis=1)
+        stray = ((kernel == 0) & (np.abs(found) > half)).any(axis=1)
+        energy = (kernel * kernel).sum(axis=1)
+        best = (found * kernel).sum(axis=1) / energy
+    misfit = (~(low <= high) | stray) & ~broken
+    used = (kernel != 0) & ((low > 0) | (high < 0))[:, None]
+    return Bounds(
+        low=np.where(broken, -np.inf, low),
+        high=np.where(broken, np.inf, high),
+        best=best,
+        broken=np.asarray(broken),
+        fits=not misfit.any(),
+        misfits=int(misfit.sum()),
+        telling=int(np.maximum(used.sum(axis=1) - 1, 0).sum()),
+    )
+
+
+def explains(held: Held, known: Bounds, folded: Folded) -> bool:
+    """Whether scale and bias are the operator's within rounding; cheap, as no kernel is touched."""
+    return bool(np.all(scale_fits(known, folded.scale))) and bool(np.all(bias_fits(held, folded)))
+
+
+def scale_fits(known: Bounds, scale: Array) -> NDArray[np.bool_]:
+    """(channels,): whether a scale lies within the bounds; not a number fits where the operator's is none either."""
+    with np.errstate(invalid="ignore"):
+        inside = (known.low <= scale) & (scale <= known.high)
+    return np.where(known.broken, ~np.isfinite(scale), inside)
+
+
+def bias_fits(held: Held, folded: Folded) -> NDArray[np.bool_]:
+    """(channels,): whether a bias is the operator's within rounding."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.abs(held.bias - folded.bias) <= held.bias_half + FLOAT32 * folded.terms + TINY
+    return np.where(np.isfinite(held.bias), near, ~np.isfinite(folded.bias))
+
+
+def measure(held: Held, known: Bounds, kernel: Array, folded: Folded) -> Fit:
+    """The largest difference of folded kernel and bias over their largest value, with the tolerance there."""
+    with np.errstate(all="ignore"):
+        weights = kernel * folded.scale[:, None]
+        largest = np.abs(weights).max(axis=1)
+        off = np.abs(weights - held.kernel)
+        if held.saturated is not None:
+            off = np.where(held.saturated & (np.abs(weights) > np.abs(held.kernel)), 0.0, off)
+        parts = (
+            (off.max(axis=1), held.kernel_half + FLOAT32 * largest + TINY, largest),
+            (np.abs(held.bias - folded.bias), held.bias_half + FLOAT32 * folded.terms + TINY, folded.terms),
+        )
+    best = (0.0, 0.0, FLOAT32)
+    for differences, allowed, sizes in parts:
+        whole = float(np.max(sizes[np.isfinite(sizes)], initial=0.0))
+        usable = np.isfinite(differences) & np.isfinite(allowed)
+        if not usable.any() or whole == 0.0:
+            continue
+        ratio = np.where(usable, differences / allowed, 0.0)
+        worst = int(np.argmax(ratio))
+        if ratio[worst] >= best[0]:
+            best = float(ratio[worst]), float(differences[worst] / whole), float(allowed[worst] / whole)
+    return Fit(
+        error=best[1],
+        tolerance=best[2],
+        kernel_off=int((~scale_fits(known, folded.scale)).sum()),
+        bias_off=int((~bias_fits(held, folded)).sum()),
+    )
+
+
+def epsilon_of(known: Bounds, gamma: Array, variance: Array) -> float | None:
+    """The epsilon that makes gamma / sqrt(variance + epsilon) fit all bounds, a usual one if possible; None: none does.
+
+    Each channel bounds it: epsilon = (gamma / scale)**2 - variance.
+    """
+    with np.errstate(all="ignore"):
+        sizes = np.sort(np.abs(np.stack([known.low, known.high])), axis=0)
+        same_sign = (known.low * gamma > 0) & (known.high * gamma > 0)
+        opposite = (known.low * gamma < 0) & (known.high * gamma < 0)
+        nearest = np.where(same_sign, sizes[0], 0.0)
+        low = np.where(gamma == 0, -np.inf, (gamma / sizes[1]) ** 2 - variance)
+        high = np.where((gamma == 0) | (nearest == 0), np.inf, (gamma / nearest) ** 2 - variance)
+    usable = ~known.broken & np.isfinite(gamma) & np.isfinite(variance)
+    if (opposite & usable).any() or not usable.any():
+        return None
+    low, high = np.where(usable, low, -np.inf), np.where(usable, high, np.inf)
+    least, most = float(np.nanmax(low)), float(np.nanmin(high))
+    if not least <= most or most < 0 or least > _LARGEST_EPSILON:
+        return None
+    for usual in USUAL_EPSILONS:
+        if least <= usual <= most:
+            return usual
+    middle = (max(least, 0.0) + min(most, _LARGEST_EPSILON)) / 2
+    for digits in range(6):
+        rounded = float(f"{middle:.{digits}e}")
+        if least <= rounded <= most:
+            return rounded
+    return middle
+
+
+def common_factor(known: Bounds, scale: Array) -> float | None:
+    """The one number by which `scale` must be multiplied to fit all bounds; None where there is none, or nothing tells.
+
+    The converter takes a multiplication by one number into the linear operator behind or before it.
+    """
+    with np.errstate(all="ignore"):
+        ends = np.sort(np.stack([known.low / scale, known.high / scale]), axis=0)
+    usable = ~known.broken & np.isfinite(scale) & (scale != 0) & np.isfinite(ends).all(axis=0)
+    if int(usable.sum()) < 2:
+        return None
+    low, high = float(ends[0][usable].max()), float(ends[1][usable].min())
+    if not low <= high or low * high <= 0:
+        return None
+    factor = (low + high) / 2
+    return factor if bool(np.all(scale_fits(known, scale * factor) | ~usable)) else None
+
+
+def common_addend(held: Held, folded: Folded, direction: Array) -> float | None:
+    """The one number k with which `bias + k * direction` is the operator's bias; None where there is none."""
+    with np.errstate(all="ignore"):
+        allowed = held.bias_half + FLOAT32 * folded.terms + TINY
+        off = held.bias - folded.bias
+        ends = np.sort(np.stack([(off - allowed) / direction, (off + allowed) / direction]), axis=0)
+    usable = np.isfinite(ends).all(axis=0)
+    if int(usable.sum()) < 3:
+        return None
+    low, high = float(ends[0][usable].max()), float(ends[1][usable].min())
+    if not low <= high:
+        return None
+    middle = (low + high) / 2
+    return middle if bool(np.all(bias_fits(held, shifted(folded, middle * direction)))) else None
+
+
+def shifted(folded: Folded, by: Array) -> Folded:
+    """The same with something added to the bias."""
+    return Folded(scale=folded.scale, bias=folded.bias + by, terms=folded.terms + np.abs(by))
+
+
+def multiplied(folded: Folded, scale: float, bias: float) -> Folded:
+    """The same with scale and bias each times a number."""
+    return Folded(scale=folded.scale * scale, bias=folded.bias * bias, terms=folded.terms * abs(bias))
