@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bncheck.compare.run import compare_train_vs_eval
     from bncheck.config import FailOn, Ignore, Settings
     from bncheck.finding import Finding, Report, Severity, Verdict
+    from bncheck.gating.run import gate
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "compare_train_vs_eval",
+    "gate",
     "inspect_checkpoint",
     "inspect_graph",
     "inspect_model",
@@ -43,6 +45,7 @@ _HOME = {
     "Severity": "bncheck.finding",
     "Verdict": "bncheck.finding",
     "compare_train_vs_eval": "bncheck.compare.run",
+    "gate": "bncheck.gating.run",
     "inspect_checkpoint": "bncheck.check",
     "inspect_graph": "bncheck.check",
     "inspect_model": "bncheck.check",

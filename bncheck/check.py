@@ -41,7 +41,7 @@ def inspect_checkpoint(
     `train_ops` names the ops that train, `reference` a checkpoint to compare the statistics with. Raises ReadError
     where a file cannot be read (NoModel: nothing there), UsageError where `path` is no checkpoint.
     """
-    hints = _hints(decay, steps, train_ops)
+    hints = hints_of(decay, steps, train_ops)
     seconds: dict[str, float] = {}
     read = open_checkpoint if is_beside(Path(path)) else open_model
     with _timed(seconds, "read"):
@@ -56,7 +56,7 @@ def inspect_graph(
     path: str | Path, *, decay: float | None = None, train_ops: Sequence[str] = (), settings: Settings = _DEFAULT
 ) -> Report:
     """Judges a graph: `.meta`, `.pb`, `.pbtxt` or a SavedModel. Raises as `inspect_checkpoint`."""
-    hints = _hints(decay, None, train_ops)
+    hints = hints_of(decay, None, train_ops)
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
         raw = open_model(Path(path), graph=None, use_graph=True)
@@ -76,7 +76,7 @@ def inspect_model(
     settings: Settings = _DEFAULT,
 ) -> Report:
     """Judges a whole model: SavedModel, `.keras`, `.h5`, `.tflite`, frozen graph. Raises as `inspect_checkpoint`."""
-    hints = _hints(decay, steps, train_ops)
+    hints = hints_of(decay, steps, train_ops)
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
         raw = open_model(Path(path), graph=None, use_graph=True)
@@ -119,7 +119,8 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - start
 
 
-def _hints(decay: float | None, steps: int | None, train_ops: Sequence[str]) -> Hints:
+def hints_of(decay: float | None, steps: int | None, train_ops: Sequence[str]) -> Hints:
+    """What the user supplies; raises UsageError for what cannot be."""
     if decay is not None and not 0 <= decay <= 1:
         raise UsageError(f"decay is {decay}: TensorFlow's decay lies between 0 and 1, such as 0.999")
     if steps is not None and steps < 0:

@@ -41,6 +41,16 @@ class Ignore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Known:
+    """A finding of an earlier model, which a later one may have as well (`--against`)."""
+
+    code: str
+    severity: str
+    layers: frozenset[str]
+    location: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How findings become a verdict."""
 
@@ -52,6 +62,8 @@ class Settings:
     ignores: tuple[Ignore, ...] = ()
     baseline: frozenset[str] | None = None
     """Fingerprints of findings that were there before."""
+    known: tuple[Known, ...] = ()
+    """What the earlier model had: the same code, at most as severe, in layers that had it, does not count."""
     allow_empty: bool = False
     """Whether "nothing to judge" ends in exit code 0 instead of 3."""
     today: date | None = None

@@ -134,6 +134,49 @@ class Suppressed:
     """"baseline" or the ignore's reason."""
 
 
+class StageState(Enum):
+    """How a stage of a gate ended."""
+
+    DONE = "done"
+    LEFT_OUT = "left out"
+    """Not asked for, or there is no such thing for this kind of model."""
+    STOPPED = "stopped early"
+    """A fault that was found before decides the verdict and leaves nothing to run."""
+    IMPOSSIBLE = "could not run"
+    OVER_BUDGET = "over budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a gate."""
+
+    name: str
+    """"static", "train vs eval", "float vs quantized", "against the earlier model"."""
+    state: StageState
+    why: str = ""
+    """Why it was not done."""
+    how: str = ""
+    """What a user can do to have it done."""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a gate did."""
+
+    stages: tuple[Stage, ...]
+    """In the order in which they run."""
+    against: str | None = None
+    """The earlier model, or the report of one, that this one must not be worse than."""
+    max_time: float | None = None
+    """Seconds."""
+    max_memory: float | None = None
+    """Megabytes (10**6 bytes)."""
+    seconds: float = 0.0
+    peak_memory: float | None = None
+    """Megabytes that the process which ran the model had at most; None where none ran."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetInfo:
     """What was looked at."""
@@ -181,6 +224,8 @@ class Report:
     """What comparing measured, where float was compared with quantized."""
     fold: FoldProof | None = None
     """Which statistics a TFLite file holds, where it was held against its source."""
+    gate: Gate | None = None
+    """Stages and budgets, where the report is a gate's."""
 
     def to_json(self) -> str:
         """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""

@@ -78,6 +78,7 @@ def _at_hand(facts: Facts) -> Needs:
         (Needs.COMPARISON, facts.comparison is not None),
         (Needs.QUANTIZED, facts.quantized is not None),
         (Needs.FOLD, facts.fold is not None),
+        (Needs.BEFORE, facts.before is not None and (facts.comparison is not None or facts.quantized is not None)),
     )
     needs = Needs.NOTHING
     for need, met in evidence:

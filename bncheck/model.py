@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from bncheck.measured import Comparison, FoldProof, QuantizedComparison
+    from bncheck.measured import Before, Comparison, FoldProof, QuantizedComparison
 
 PerChannel: TypeAlias = NDArray[np.float64]
 """(channels,), float64, read-only."""
@@ -420,6 +420,8 @@ class Facts:
     """What running it in float and quantized measured."""
     fold: FoldProof | None = None
     """What a TFLite file has folded in, held against the model's own statistics."""
+    before: Before | None = None
+    """What an earlier model came to."""
     notes: tuple[str, ...] = ()
 
 

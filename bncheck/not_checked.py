@@ -31,12 +31,13 @@ def not_checked(
     wiring = tuple(sorted({*_codes(lacking, Needs.GRAPH), *_codes(lacking, Needs.SITES)}))
     entries: list[NotChecked] = []
     if facts.lite is not None:
-        entries += _of_lite(statistics + wiring)
+        entries += _of_lite(facts, statistics + wiring)
     else:
         entries += [_statistics(facts, statistics)] if statistics else []
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
         entries += [_wiring(facts, wiring, asked)] if wiring else []
         entries += _train_vs_eval(facts, _codes(lacking, Needs.COMPARISON))
+    entries += _quantized(facts)
     if left_out:
         count = len(left_out)
         what = f"{count} rule{'s' if count > 1 else ''}"
@@ -58,24 +59,30 @@ def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
 
 
 def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:
-    silent = Needs.LITE | Needs.REFERENCE | Needs.QUANTIZED | Needs.FOLD
+    silent = Needs.LITE | Needs.REFERENCE | Needs.QUANTIZED | Needs.FOLD | Needs.BEFORE
     return tuple(code for code, needs in lacking if need in needs and not needs & silent)
 
 
-def _of_lite(codes: tuple[str, ...]) -> list[NotChecked]:
-    return [
-        NotChecked(
-            what="statistics and wiring",
-            why="a TFLite file no longer holds them",
-            how="inspect the checkpoint or model that it was converted from",
-            codes=codes,
-        ),
-        NotChecked(
-            what="quantized vs float",
-            why="needs data",
-            how="a later command: bncheck compare float-vs-quantized PATH --data D",
-        ),
-    ]
+def _of_lite(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
+    lost = NotChecked(
+        what="statistics and wiring",
+        why="a TFLite file no longer holds them",
+        how="inspect the checkpoint or model that it was converted from",
+        codes=codes,
+    )
+    if facts.quantized is not None:
+        why = "a TFLite file has no train mode, so whether the model was broken before is not known"
+        how = "bncheck compare float-vs-quantized CHECKPOINT --quantized FILE.tflite --data images/"
+        return [lost, NotChecked(what="train vs eval", why=why, how=how)]
+    how = "bncheck compare float-vs-quantized SOURCE --quantized " + shlex.quote(facts.path) + " --data images/"
+    return [lost, NotChecked(what="quantized vs float", why="needs data", how=how)]
+
+
+def _quantized(facts: Facts) -> list[NotChecked]:
+    if facts.quantized is None or not facts.quantized.data.synthetic:
+        return []
+    how = "give real data: --data images/"
+    return [NotChecked(what="whether the quantized output is junk", why="the data are synthetic noise", how=how)]
 
 
 def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:

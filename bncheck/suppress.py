@@ -11,11 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
-from bncheck.config import Ignore, Settings
+from bncheck.config import Ignore, Known, Settings
 from bncheck.errors import ConfigError
 from bncheck.finding import Finding, Suppressed
 
 BASELINE = "baseline"
+BEFORE = "the earlier model has it too"
+_RANK = ("error", "warning", "info")
+_WORSE = {"BN102": ("BN101",), "BN103": ("BN101", "BN102"), "BN202": ("BN201",)}
+"""Code -> codes of the same fault to a higher degree: who had these is not worse now."""
 
 Fingerprint = Callable[[Finding], str]
 
@@ -48,7 +52,7 @@ def refuse_unknown_codes(settings: Settings, known: Sequence[str]) -> None:
 def sort_out(
     findings: Iterable[Finding], settings: Settings, *, ran: Sequence[str], fingerprint: Fingerprint
 ) -> Sorted:
-    """Takes out what the baseline knows, then what the ignores accept, layer by layer.
+    """Takes out what the baseline knows, then what the ignores and the earlier model accept, layer by layer.
 
     `ran` are the codes that were judged: an ignore of a rule that did not run is not called unused. `fingerprint`
     marks the parts of a finding of which only some layers are ignored.
@@ -68,7 +72,11 @@ def sort_out(
             used |= {number for number, _ in taken}
         if rest is not None and rest.fingerprint in baseline:
             suppressed.append(Suppressed(finding=rest, by=BASELINE))
-        elif rest is not None:
+            rest = None
+        if rest is not None:
+            rest, before = _without_known(rest, settings.known, fingerprint)
+            suppressed += [] if before is None else [Suppressed(finding=before, by=BEFORE)]
+        if rest is not None:
             kept.append(rest)
     unused = [i for n, i in enumerate(active) if n not in used and any(c.startswith(i.codes) for c in ran)]
     notes = (
@@ -97,6 +105,25 @@ def _ignore_layers(
     count = len(finding.layers) - len(left)
     message = f"{finding.message} ({count} of these {len(finding.layers)} layers ignored by configuration)"
     return replace(_part(finding, left, fingerprint), message=message), parts
+
+
+def _without_known(
+    finding: Finding, known: Sequence[Known], fingerprint: Fingerprint
+) -> tuple[Finding | None, Finding | None]:
+    """(what is new of the finding, what the earlier model had of it)."""
+    rank = _RANK.index(finding.severity.value)
+    codes = (finding.code, *_WORSE.get(finding.code, ()))
+    same = [k for k in known if k.code in codes and _RANK.index(k.severity) <= rank]
+    if not finding.layers:
+        had = any(not k.layers and k.location == finding.location for k in same)
+        return (None, finding) if had else (finding, None)
+    before = frozenset[str]().union(*(k.layers for k in same))
+    new = [layer for layer in finding.layers if layer not in before]
+    old = [layer for layer in finding.layers if layer in before]
+    if not old or not new:
+        return (None, finding) if old else (finding, None)
+    message = f"{finding.message} ({len(old)} of these {len(finding.layers)} layers were so in the earlier model)"
+    return replace(_part(finding, new, fingerprint), message=message), _part(finding, old, fingerprint)
 
 
 def _part(finding: Finding, layers: list[str], fingerprint: Fingerprint) -> Finding:

@@ -58,6 +58,7 @@ from bncheck.rules import (
     bn406_not_folded,
     bn408_broken_before_quantization,
     bn409_tensors_unmatched,
+    bn501_worse_than_before,
 )
 from bncheck.rules._rule import Rule
 
@@ -117,4 +118,5 @@ RULES: tuple[Rule, ...] = (
     bn406_not_folded.check,
     bn408_broken_before_quantization.check,
     bn409_tensors_unmatched.check,
+    bn501_worse_than_before.check,
 )

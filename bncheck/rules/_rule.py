@@ -36,6 +36,8 @@ class Needs(Flag):
     """Float and quantized, run on data."""
     FOLD = auto()
     """A TFLite file held against the model that it was converted from."""
+    BEFORE = auto()
+    """What an earlier model came to, and the same of this one."""
 
 
 @dataclass(frozen=True, kw_only=True)

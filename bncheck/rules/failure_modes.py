@@ -64,6 +64,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "BN407": "folded-other-statistics",
         "BN408": "broken-before-quantization",
         "BN409": "tensors-unmatched",
+        "BN501": "worse-than-before",
     }
 )
 """All codes ever given, with their slugs; stable, never reused. A code may be given before its rule is there."""

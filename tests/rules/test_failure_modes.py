@@ -43,17 +43,19 @@ def test_codes_or_reason(mode: FailureMode) -> None:
 
 
 def test_rules_are_in_use() -> None:
-    """Every rule but the coverage ones sees a mode of the catalog; BN104 sees a symptom that several share."""
+    """Every rule but those of coverage and gate sees a mode of the catalog; BN104 sees a symptom of several."""
     used = {code for mode in FAILURE_MODES for code in mode.codes}
-    judged = {rule.code for rule in RULES if not rule.code.startswith("BN0")}
+    judged = {rule.code for rule in RULES if not rule.code.startswith(("BN0", "BN5"))}
     assert judged - used == {"BN104"}
 
 
 @pytest.mark.skipif(not DESIGN.exists(), reason="the design is not beside this checkout")
 def test_codes_are_the_designs() -> None:
-    """Codes and slugs are those of the table in DESIGN."""
+    """Codes and slugs are those of the table in DESIGN; the gate's own family (BN5) came later."""
     table = "\n".join(line for line in DESIGN.read_text().splitlines() if line.startswith("| BN"))
-    assert {f"BN{code}": slug for code, slug in re.findall(r"(\d{3}) ([a-z][a-z-]+)", table)} == dict(CODES)
+    assert {f"BN{code}": slug for code, slug in re.findall(r"(\d{3}) ([a-z][a-z-]+)", table)} == {
+        code: slug for code, slug in CODES.items() if not code.startswith("BN5")
+    }
 
 
 @pytest.mark.skipif(not CATALOG.exists(), reason="the catalog is not beside this checkout")

@@ -110,7 +110,7 @@ def test_registry_is_complete_and_in_order() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_names(rule: Rule) -> None:
     """Code and slug are those of the design, and the file is named after them."""
-    assert re.fullmatch(r"BN[0-4]\d\d", rule.code)
+    assert re.fullmatch(r"BN[0-5]\d\d", rule.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.slug)
     assert CODES[rule.code] == rule.slug
     assert rule.check.__module__ == f"bncheck.rules.{rule.code.lower()}_{rule.slug.replace('-', '_')}"

@@ -1,0 +1,86 @@
+"""The process that runs the model for a gate: asked on standard input, it tells on standard output what it measured.
+
+Both sides are bncheck's own: what they exchange is pickled, one message after the other. The one that asks may end
+this process at any time; when it is gone itself, so is this process.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from bncheck.errors import BncheckError, ConfigError, ReadError, UsageError
+from bncheck.model import Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to run."""
+
+    quantized: bool
+    """Float against quantized too, else train mode against eval mode alone."""
+    options: Mapping[str, Any]
+    """Of `compare_train_vs_eval` or `compare_float_vs_quantized`, `path` included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Message: samples done, and how many there will be; None unknown."""
+
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """Message: the sentence that says why nothing more was measured."""
+
+    sentence: str
+    usage: bool
+    """Whether the call or a file is at fault, rather than what the model or this machine can do."""
+
+
+Message = Samples | Facts | Failed | None
+"""None: everything was measured."""
+
+
+def main() -> None:
+    """Serves one request: standard output is for messages, whatever prints there goes to standard error instead."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side ends this one, without a traceback
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    request: Request = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
+    threading.Thread(target=_end_with_the_other_side, daemon=True).start()
+    serve(request, lambda message: _tell(out, message))
+
+
+def serve(request: Request, tell: Callable[[Message], None]) -> None:
+    """Measures, and tells of each step; a failure is a message too."""
+    from bncheck.compare.run import compare_train_vs_eval  # noqa: PLC0415 - TensorFlow, only where a model is run
+
+    try:
+        compare_train_vs_eval(
+            **request.options, found=tell, progress=lambda done, total: tell(Samples(done=done, total=total))
+        )
+    except BncheckError as error:
+        tell(Failed(sentence=str(error), usage=isinstance(error, (UsageError, ConfigError, ReadError))))
+    except MemoryError:
+        tell(Failed(sentence="there is not enough memory to run the model", usage=False))
+    else:
+        tell(None)
+
+
+def _tell(out: BinaryIO, message: Message) -> None:
+    pickle.dump(message, out)
+    out.flush()
+
+
+def _end_with_the_other_side() -> None:
+    sys.stdin.buffer.read(1)
+    os._exit(1)
