@@ -76,7 +76,12 @@ def read_lite(path: Path | str) -> RawModel:
     Raises NotFound, Unreadable, Truncated, Malformed, TooLarge, Unsupported.
     """
     path = Path(path)
-    flat = Flat.over(path, _mapped(path))
+    return parse_lite(path, _mapped(path))
+
+
+def parse_lite(path: Path, content: memoryview) -> RawModel:
+    """As `read_lite`, of bytes at hand; errors name `path`."""
+    flat = Flat.over(path, content)
     if len(flat.data) < 8:
         raise Truncated(path, f"{len(flat.data)} bytes are too few for a TFLite file", offset=0)
     if bytes(flat.data[4:8]) != schema.IDENTIFIER:

@@ -1,0 +1,154 @@
+"""TFLite files changed so that they show what happens inside: all tensors as outputs, operators off the chain."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from bncheck.errors import BncheckError
+
+_SCHEMAS = ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated")
+_IDENTIFIER = b"TFL3"
+
+Reading = tuple[int, int]
+"""(operator, position among its inputs) in the main subgraph."""
+
+
+def load(content: bytes) -> Any:
+    """The file as a `ModelT` of TensorFlow's schema, to be changed; its structure must have been checked before."""
+    schema = _schema()
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+
+
+def dump(model: Any) -> bytes:
+    """The file that a `ModelT` describes."""
+    import flatbuffers  # noqa: PLC0415 - comes with TensorFlow and with LiteRT
+
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _schema() -> Any:
+    for name in _SCHEMAS:
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            return importlib.import_module(name)
+    raise BncheckError("neither ai-edge-litert nor tensorflow is installed: pip install 'bncheck[tf]'")
+
+
+def show(content: bytes, tensors: Iterable[int]) -> bytes:
+    """The file with `tensors` as further outputs: what is an output survives fusion and is not overwritten."""
+    model = load(content)
+    graph = model.subgraphs[0]
+    graph.outputs = _ordered([*_numbers(graph.outputs), *tensors])
+    _forget_signatures(model)
+    return dump(model)
+
+
+def unchain(content: bytes, key: Callable[[Reading], object | None]) -> tuple[bytes, dict[object, int]]:
+    """The file with operators that read from the outside, and from each other no longer.
+
+    Each reading for which `key` gives anything but None reads a fresh input of the tensor's type and shape, one for
+    each different key of a tensor. Gives the file and key -> number of its input tensor; numbers of old tensors stay.
+    """
+    model = load(content)
+    graph = model.subgraphs[0]
+    fresh: dict[object, int] = {}
+    for operator_number, operator in enumerate(graph.operators):
+        read = _numbers(operator.inputs)
+        for position, tensor in enumerate(read):
+            name = key((operator_number, position)) if tensor >= 0 else None
+            if name is None:
+                continue
+            if name not in fresh:
+                fresh[name] = len(graph.tensors)
+                graph.tensors.append(_twin_of(graph.tensors[tensor]))
+            read[position] = fresh[name]
+        operator.inputs = read
+    still_read = {tensor for operator in graph.operators for tensor in _numbers(operator.inputs)}
+    graph.inputs = [tensor for tensor in _numbers(graph.inputs) if tensor in still_read] + list(fresh.values())
+    _forget_signatures(model)
+    return dump(model), fresh
+
+
+def only_shows(content: bytes, tensors: Iterable[int]) -> bytes:
+    """The file with `tensors` as its outputs, and the operators that none of them needs taken out."""
+    model = load(content)
+    graph = model.subgraphs[0]
+    graph.outputs = _ordered(tensors)
+    needed = set(graph.outputs)
+    kept = []
+    for operator in reversed(graph.operators):
+        if needed.intersection(_numbers(operator.outputs)):
+            kept.append(operator)
+            needed.update(_numbers(operator.inputs))
+    graph.operators = kept[::-1]
+    graph.inputs = [tensor for tensor in _numbers(graph.inputs) if tensor in needed]
+    _forget_signatures(model)
+    return dump(model)
+
+
+def free_batch(content: bytes) -> bytes:
+    """A file of fixed batch 1 with the shapes of its RESHAPE operators left open along the first axis.
+
+    A converter writes them as constants such as [1, 1024]; with -1 in place of the 1 they hold for any batch.
+    """
+    model = load(content)
+    schema = _schema()
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        if _builtin(model.operatorCodes[operator.opcodeIndex]) != schema.BuiltinOperator.RESHAPE:
+            continue
+        read = _numbers(operator.inputs)
+        if operator.builtinOptions is not None and operator.builtinOptions.newShape is not None:
+            operator.builtinOptions.newShape = _opened(_numbers(operator.builtinOptions.newShape))
+        if len(read) < 2 or read[1] < 0:
+            continue
+        held = model.buffers[graph.tensors[read[1]].buffer].data
+        if held is None or len(held) == 0:
+            continue
+        sizes = np.asarray(held, np.uint8).view("<i4").tolist()
+        buffer = type(model.buffers[0])()
+        buffer.data = np.asarray(_opened(sizes), "<i4").view(np.uint8)
+        model.buffers.append(buffer)
+        shape = _twin_of(graph.tensors[read[1]])
+        shape.buffer = len(model.buffers) - 1
+        graph.tensors.append(shape)
+        read[1] = len(graph.tensors) - 1
+        operator.inputs = read
+    return dump(model)
+
+
+def _opened(sizes: list[int]) -> list[int]:
+    return [-1, *sizes[1:]] if sizes and sizes[0] == 1 and -1 not in sizes else sizes
+
+
+def _builtin(code: Any) -> int:
+    return max(int(code.deprecatedBuiltinCode), int(code.builtinCode))
+
+
+def _twin_of(tensor: Any) -> Any:
+    """A tensor of the same type, shape and quantization, without data."""
+    twin = type(tensor)()
+    for name, value in vars(tensor).items():
+        setattr(twin, name, value)
+    twin.buffer = 0
+    twin.isVariable = False
+    return twin
+
+
+def _numbers(vector: Any) -> list[int]:
+    return [] if vector is None else [int(number) for number in vector]
+
+
+def _ordered(numbers: Iterable[int]) -> list[int]:
+    return list(dict.fromkeys(int(number) for number in numbers))
+
+
+def _forget_signatures(model: Any) -> None:
+    """Signatures name inputs and outputs that are others now."""
+    model.signatureDefs = None
