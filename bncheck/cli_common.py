@@ -75,6 +75,69 @@ reference_option = click.option(
 no_graph_option = click.option("--no-graph", is_flag=True, help="Leave out the .meta beside a checkpoint.")
 
 
+def run_options(command: _Command) -> _Command:
+    """What running a model takes, but for the data; `given_options` collects what was given of them."""
+    options = (
+        click.option("--labels", metavar="L", help="File of integers, a name beside the images, or the word folders."),
+        click.option(
+            "--preprocess", metavar="RANGE", help="What bytes become: -1..1, 0..1, 0..255, imagenet-mean, ..."
+        ),
+        click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), help="Of decoded images [rgb]."),
+        click.option("--size", metavar="HxW", help="Size of the images, for models that take any."),
+        click.option("--batch-size", type=click.IntRange(min=1), help="As in training, if memory allows [32]."),
+        click.option("--batches", type=click.IntRange(min=1), help="As many at most [all]."),
+        click.option("--graph", type=click.Path(path_type=Path), metavar="META", help="The graph, if not PATH.meta."),
+        no_graph_option,
+        click.option(
+            "--model", metavar="NAME[:k=v,...]", help="Backbone of a checkpoint: mobilenet_v2:num_classes=10."
+        ),
+        click.option("--builder", metavar="MOD:FN", help="Your function(images, is_training) that builds the network."),
+        click.option("--inputs", metavar="T", help="Tensor at which the data enter, where the graph does not tell."),
+        click.option("--outputs", multiple=True, metavar="T", help="Tensor to compare at; repeatable."),
+        click.option(
+            "--trust-model",
+            is_flag=True,
+            default=None,
+            help="Run graphs with ops that touch files, the network or Python.",
+        ),
+        decay_option,
+        steps_option,
+        train_op_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_RUN = (
+    "labels preprocess channel_order size batch_size batches graph no_graph model builder inputs outputs trust_model "
+    "decay steps train_op"
+).split()
+
+
+def given_options(asked: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Takes those of `run_options` out of `asked`: what was given there or configured, as the Python API names it."""
+    if asked["graph"] is not None and asked["no_graph"]:
+        raise click.UsageError("--graph and --no-graph exclude each other")
+    found = {name: asked.pop(name) for name in _RUN}
+    given = {name: value for name, value in found.items() if value not in (None, ())}
+    given.setdefault("decay", config.decay)
+    given["train_ops"] = given.pop("train_op", config.train_op)
+    if given.pop("no_graph"):
+        given["use_graph"] = False
+    if "size" in given:
+        given["size"] = height_and_width(given["size"])
+    return given
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """(224, 224) of "224x224"; raises click.UsageError for anything else."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise click.UsageError(f"--size {text}: HEIGHTxWIDTH is wanted, such as 224x224")
+    return int(height), int(width)
+
+
 def write_reports(
     reports_of: Callable[[Config, Settings], list[Report]], common: dict[str, Any], *, many: bool = False
 ) -> int:
