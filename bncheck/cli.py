@@ -28,6 +28,7 @@ from bncheck.cli_common import (
 )
 from bncheck.cli_compare import compare
 from bncheck.cli_demo import demo
+from bncheck.cli_gate import gate
 from bncheck.cli_repair import repair
 from bncheck.errors import BncheckError
 
@@ -74,6 +75,7 @@ def cli() -> None:
 
 
 cli.add_command(compare)
+cli.add_command(gate)
 cli.add_command(repair)
 cli.add_command(demo)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum
 from importlib import import_module
@@ -88,6 +88,8 @@ class Config:
     decay: float | None = None
     train_op: tuple[str, ...] = ()
     reference: Path | None = None
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    """`[tool.bncheck.gate]`: options of `bncheck.gate`, by their Python names."""
 
 
 def find_config(start: Path) -> Path | None:
@@ -219,6 +221,52 @@ def _path(value: object, where: _Where) -> Path:
     return where.path.parent / _text(value, where)
 
 
+def _data(value: object, where: _Where) -> Path | str:
+    return "synthetic" if value == "synthetic" else _path(value, where)
+
+
+def _positive(value: object, where: _Where) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise where.error("a number greater than 0")
+    return float(value)
+
+
+def _count(value: object, where: _Where) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise where.error("a whole number from 1")
+    return value
+
+
+def _size(value: object, where: _Where) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise where.error("[height, width]")
+    height, width = (_count(number, where) for number in value)
+    return height, width
+
+
+def _one_of(*names: str) -> Callable[[object, _Where], str]:
+    def parse(value: object, where: _Where) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise where.error(f"one of {', '.join(names)}")
+        return value
+
+    return parse
+
+
+def _gate(value: object, where: _Where) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise where.error("a table")
+    found: dict[str, Any] = {}
+    for key, entry in value.items():
+        parse = _GATE.get(key)
+        if parse is None:
+            raise ConfigError(f"{where.path}: unknown key {key!r} in gate{_near(key, _GATE)}")
+        name = "early_stop" if key == "all-stages" else key.replace("-", "_")
+        parsed = parse(entry, _Where(where.path, f"gate.{key}"))
+        found[name] = not parsed if key == "all-stages" else parsed
+    return found
+
+
 def _ignores(value: object, where: _Where) -> tuple[Ignore, ...]:
     if not isinstance(value, list):
         raise where.error("written as [[tool.bncheck.ignores]] tables")
@@ -276,4 +324,24 @@ _KEYS: Mapping[str, Callable[[object, _Where], object]] = {
     "train-op": _texts,
     "reference": _path,
     "ignores": _ignores,
+    "gate": _gate,
+}
+
+_GATE: Mapping[str, Callable[[object, _Where], object]] = {
+    "data": _data,
+    "labels": _text,
+    "preprocess": _text,
+    "channel-order": _one_of("rgb", "bgr"),
+    "size": _size,
+    "batch-size": _count,
+    "batches": _count,
+    "model": _text,
+    "builder": _text,
+    "inputs": _text,
+    "outputs": _texts,
+    "trust-model": _flag,
+    "against": _path,
+    "max-time": _positive,
+    "max-memory": _positive,
+    "all-stages": _flag,
 }

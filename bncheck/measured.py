@@ -251,7 +251,7 @@ class Scores:
     """What one comparison of an earlier model came to; None where it was not known."""
 
     data: str
-    """Description of the data, as in `DataFacts`."""
+    """Description of the data, as in `DataFacts`, and of how it was quantized."""
     samples: int
     accuracy: float | None = None
     """In eval mode, or quantized."""
@@ -278,13 +278,19 @@ def scores(comparison: Comparison | QuantizedComparison | None) -> Scores | None
     if comparison is None or comparison.data.synthetic:
         return None
     accuracy = comparison.accuracy
+    scheme = comparison.scheme if isinstance(comparison, QuantizedComparison) else ""
     return Scores(
-        data=comparison.data.description,
+        data=what_ran(comparison.data.description, scheme),
         samples=comparison.data.samples,
-        accuracy=accuracy.quantized if isinstance(comparison, QuantizedComparison) else accuracy.eval,
+        accuracy=accuracy.quantized if scheme else accuracy.eval,
         agreement=next((output.agreement for output in comparison.outputs if output.classes), None),
         nmse=comparison.outputs[0].nmse if comparison.outputs else None,
     )
+
+
+def what_ran(data: str, scheme: str) -> str:
+    """On which data, and quantized in which scheme if at all."""
+    return f"{data}, {scheme}" if scheme else data
 
 
 def same_data(one: Scores, other: Scores) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from bncheck.config import LARGEST_FILE, Known
 from bncheck.errors import ConfigError, NotFound
 from bncheck.finding import Report
-from bncheck.measured import Before, Scores, scores
+from bncheck.measured import Before, Scores, scores, what_ran
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ def read_report(path: Path) -> Earlier:
         known = tuple(_known(finding) for finding in found)
         before = Before(
             path=str(path),
-            modes=_scores(document["comparison"], "eval"),
-            quantized=_scores(document.get("quantized"), "quantized"),
+            modes=_scores(document, "train-vs-eval", "eval"),
+            quantized=_scores(document, "float-vs-quantized", "quantized"),
         )
         return Earlier(path=str(path), known=known, before=before, checked=frozenset(document["checked"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -98,14 +98,15 @@ def _known(finding: Mapping[str, Any]) -> Known:
     )
 
 
-def _scores(document: Mapping[str, Any] | None, mode: str) -> Scores | None:
+def _scores(report: Mapping[str, Any], mode: str, accuracy: str) -> Scores | None:
+    document = next((d for d in report["comparisons"] if d["mode"] == mode), None)
     if document is None or document["data"]["synthetic"]:
         return None
     outputs = document["outputs"]
     return Scores(
-        data=str(document["data"]["description"]),
+        data=what_ran(str(document["data"]["description"]), str(document.get("scheme", ""))),
         samples=int(document["data"]["samples"]),
-        accuracy=_number(document["accuracy"][mode]),
+        accuracy=_number(document["accuracy"][accuracy]),
         agreement=next((_number(o["agreement"]) for o in outputs if o["classes"]), None),
         nmse=_number(outputs[0]["nmse"]) if outputs else None,
     )

@@ -17,6 +17,7 @@ import bncheck
 from bncheck.finding import Finding, Measurement, NotChecked, Report, TargetInfo
 from bncheck.model import Layer, Site, Switch, Update, Vector
 from bncheck.report._comparison import comparison_document
+from bncheck.report._gate import gate_document
 from bncheck.report._layers import init_share, value_range
 from bncheck.report._quantized import fold_document, quantized_document
 from bncheck.report._story import counts
@@ -70,6 +71,7 @@ def report_document(report: Report) -> dict[str, Any]:
         "comparison": comparisons[0] if comparisons else None,
         "comparisons": comparisons,
         "fold": fold_document(report.fold),
+        "gate": gate_document(report.gate),
         "timing": dict(report.timing),
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from bncheck.finding import Finding, Report, RuleInfo, Verdict, fails
+from bncheck.finding import Finding, Report, RuleInfo, StageState, Verdict, fails
 from bncheck.report._escape import visible, xml_text
 
 
@@ -28,7 +28,7 @@ def write_run(reports: Sequence[Report], stream: TextIO) -> None:
 
 def _suite(report: Report) -> Element:
     name = visible(report.target.path)
-    cases = [_rule_case(info, report, name) for info in report.rules]
+    cases = _stage_cases(report, name) + [_rule_case(info, report, name) for info in report.rules]
     cases += [_skipped(entry.what, f"{entry.why}. {entry.how}".rstrip(" ."), name) for entry in report.not_checked]
     if report.verdict is Verdict.INCONCLUSIVE:
         cases.append(_verdict_case(report, name))
@@ -44,6 +44,16 @@ def _suite(report: Report) -> Element:
     )
     suite.extend(cases)
     return suite
+
+
+def _stage_cases(report: Report, name: str) -> list[Element]:
+    """A case with its time for each stage of a gate that was done; the others are among what was not checked."""
+    stages = () if report.gate is None else report.gate.stages
+    return [
+        Element("testcase", classname=name, name=f"stage: {stage.name}", time=f"{stage.seconds or 0:.3f}")
+        for stage in stages
+        if stage.state is StageState.DONE
+    ]
 
 
 def _rule_case(info: RuleInfo, report: Report, name: str) -> Element:

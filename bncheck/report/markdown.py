@@ -9,6 +9,7 @@ from typing import TextIO
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._comparison_text import comparison_markdown
 from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
+from bncheck.report._gate import stages_told
 from bncheck.report._quantized_text import quantized_markdown
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 
@@ -48,6 +49,9 @@ def _section(report: Report) -> Iterator[str]:
     if report.headline:
         yield ""
         yield f"**{markdown(report.headline)}**"
+    if report.gate is not None:
+        yield ""
+        yield " · ".join(markdown(part) for part in stages_told(report.gate))
     for story in stories(report):
         yield ""
         yield from _story(story, report)

@@ -50,9 +50,14 @@ def _run(report: Report) -> dict[str, Any]:
         "artifacts": [{"location": {"uri": _uri(report.target.path)}, "roles": ["analysisTarget"]}],
         "invocations": [_invocation(report)],
         "results": [_result(finding, report, index.get(finding.code, -1), by) for finding, by in found],
-        "properties": {"verdict": report.verdict.value, "exitCode": report.exit_code},
+        "properties": {"verdict": report.verdict.value, "exitCode": report.exit_code, **_stages(report)},
     }
     return run
+
+
+def _stages(report: Report) -> dict[str, Any]:
+    """Of a gate, each with its state."""
+    return {} if report.gate is None else {"stages": {stage.name: stage.state.value for stage in report.gate.stages}}
 
 
 def _rule(info: RuleInfo) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TextIO
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._comparison_text import comparison_lines
 from bncheck.report._escape import visible, visible_lines
+from bncheck.report._gate import stages_told
 from bncheck.report._layers import init_share, layer_table
 from bncheck.report._layout import Line, cells, columns, cut, pad, wrap, write_lines
 from bncheck.report._quantized_text import quantized_lines
@@ -50,6 +51,7 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
             yield from _one_line(story, report, width)
         yield from _tail(report, width, told, quiet=True)
         return
+    yield from _stages(report, width)
     for note in report.target.notes:
         yield from _hanging("Note", visible(note), width, indent=2)
     for story in told:
@@ -86,6 +88,12 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
         yield ((" " * (len(verdict) + 2) + line, "label"),)
     if report.headline:
         yield from _indented(visible(report.headline), width, 2)
+
+
+def _stages(report: Report, width: int) -> Iterator[Line]:
+    if report.gate is not None:
+        parts = _wrap_parts([visible(part) for part in stages_told(report.gate)], width - 2 - _LABEL)
+        yield from (((f"  {pad('' if n else 'Stages', _LABEL)}", "label"), (line, "")) for n, line in enumerate(parts))
 
 
 def _story(story: Story, report: Report, width: int, *, verbose: bool) -> Iterator[Line]:

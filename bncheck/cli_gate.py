@@ -1,0 +1,66 @@
+"""`bncheck gate`: all that can be judged of a model, one exit code; arguments and configuration become one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import bncheck
+from bncheck.cli_common import common_options, given_options, run_options, write_reports
+from bncheck.cli_compare import progress_shown
+
+if TYPE_CHECKING:
+    from bncheck.config import Config, Settings
+    from bncheck.finding import Report
+    from bncheck.gating.stages import Progress
+
+
+@click.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--data", metavar="D", help="Run the model on it: folder of images, .npy, .npz, TFRecord, or the word synthetic."
+)
+@click.option("--against", metavar="OLD", help="Earlier model, or its JSON report: fail on what became worse.")
+@click.option("--max-time", type=float, metavar="S", help="Seconds after which running the model is ended.")
+@click.option("--max-memory", type=float, metavar="MB", help="Megabytes at which running the model is ended.")
+@click.option(
+    "--all-stages", is_flag=True, default=None, help="Run the model also where a fault leaves no sense in it."
+)
+@run_options
+@common_options
+def gate(paths: tuple[str, ...], **asked: Any) -> int:
+    """Judge models by their files, then by running them: one verdict each, one exit code.
+
+    PATH is whatever `inspect` and `compare` take. The model is run only with --data, here or in [tool.bncheck.gate].
+    """
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        own = {name: asked.pop(name) for name in ("data", "against", "max_time", "max_memory")}
+        given = {name: value for name, value in own.items() if value is not None}
+        if asked.pop("all_stages"):
+            given["early_stop"] = False
+        options = {**config.gate, **given_options(asked, config), **given}
+        if len(paths) > 1 and "against" in options:
+            raise click.UsageError("--against holds one model against an earlier one: give one PATH")
+        with _progress() as progress:
+            return [bncheck.gate(path, settings=settings, progress=progress, **options) for path in paths]
+
+    return write_reports(reports, asked, many=len(paths) > 1)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar for the stage that runs, from its first samples to the next one's."""
+    with ExitStack() as shown:
+        bars: dict[str, Any] = {}
+
+        def hear(stage: str, done: int, total: int | None) -> None:
+            if stage not in bars:
+                shown.close()
+                bars[stage] = shown.enter_context(progress_shown(stage))
+            bars[stage](done, total)
+
+        yield hear
