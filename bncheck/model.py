@@ -121,6 +121,8 @@ class Linear:
     """Variable or key of the kernel."""
     channel_max: PerChannel | None = None
     """max |w| per output channel; None where it was not read, `reason` says why."""
+    channel_rms: PerChannel | None = None
+    """Root mean square of w per output channel; None likewise."""
     reason: str = ""
 
 

@@ -39,7 +39,7 @@ BELOW = {
     "cli_common": {"errors", "config", "finding", "report", "output"},
     "cli": {"errors", "config", "finding", "output", "explain", "doctor", "report", *COMMANDS, ""},
     "cli_compare": {"cli_common", "config", "finding", "compare", ""},
-    "cli_gate": {"cli_common", "cli_compare", "config", "finding", "gating", ""},
+    "cli_gate": {"cli_common", "cli_compare", "errors", "config", "finding", "check", "gating", ""},
     "cli_demo": {"errors", "output", "demo"},
     "cli_repair": {"cli_common", "errors", "config", "output", "repair"},
     "__main__": {"cli"},

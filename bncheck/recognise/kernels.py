@@ -1,4 +1,4 @@
-"""The kernel that batch norm is folded into: the largest weight of each output channel."""
+"""The kernel that batch norm is folded into: largest and typical weight of each output channel."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def output_channels(shape: tuple[int, ...], op: str) -> int | None:
     return shape[-2] if op in _TRANSPOSED else shape[-1]
 
 
-def kernel_channel_max(tensor: RawTensor, op: str) -> PerChannel:
-    """Max |w| of each output channel; NaN where a channel holds one, 0 for a channel without weights.
+def kernel_ranges(tensor: RawTensor, op: str) -> tuple[PerChannel, PerChannel]:
+    """(max |w|, root mean square of w) of each output channel; NaN where a channel holds one, 0 for one of no weights.
 
     Raises ReadError where the file is damaged, ValueError where the shape is no kernel of that op.
     """
@@ -43,10 +43,14 @@ def kernel_channel_max(tensor: RawTensor, op: str) -> PerChannel:
     if op in _TRANSPOSED:
         weights = np.moveaxis(weights, -2, -1)
     rows = weights.reshape(weights.size // channels if channels else 0, channels)
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        largest: PerChannel = np.maximum(rows.max(axis=0, initial=0), -rows.min(axis=0, initial=0)).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; squares beyond float32
+        largest = np.maximum(rows.max(axis=0, initial=0), -rows.min(axis=0, initial=0)).astype(np.float64)
+        wide = rows if rows.dtype.itemsize >= 4 else rows.astype(np.float32)
+        energy = np.einsum("ij,ij->j", wide, wide).astype(np.float64)
+    spread = np.sqrt(energy / max(len(rows), 1))
     largest.setflags(write=False)
-    return largest
+    spread.setflags(write=False)
+    return largest, spread
 
 
 def linear_before(name: str, op: str, tensor: RawTensor, *, limit: int = MAX_KERNEL) -> Linear:
@@ -55,8 +59,10 @@ def linear_before(name: str, op: str, tensor: RawTensor, *, limit: int = MAX_KER
     Raises ReadError where the file is damaged.
     """
     reason = _not_read(tensor, op, limit)
-    maxima = None if reason else kernel_channel_max(tensor, op)
-    return Linear(name=name, op=op, kernel=tensor.name, channel_max=maxima, reason=reason)
+    if reason:
+        return Linear(name=name, op=op, kernel=tensor.name, reason=reason)
+    largest, spread = kernel_ranges(tensor, op)
+    return Linear(name=name, op=op, kernel=tensor.name, channel_max=largest, channel_rms=spread)
 
 
 def kernel_bytes(tensor: RawTensor) -> int:

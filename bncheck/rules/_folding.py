@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.folded import fold_scale
 from bncheck.model import Layer, PerChannel
-from bncheck.rules._statistics import dead_channels, fold_scale, median
+from bncheck.rules._statistics import dead_channels, median
 
 BITS = 8
 """Width of the weights that TFLite's integer schemes use."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.model import Facts, Layer, Origin, PerChannel, Presence, Vector
+from bncheck.model import Facts, Layer, Origin, PerChannel, Vector
 
 DEAD_VARIANCE = 1e-5
 """Below the smallest epsilon in use: what is left of such a channel is mostly epsilon."""
@@ -114,19 +114,3 @@ def dead_channels(layer: Layer) -> NDArray[np.bool_]:
     if variance is None or layer.variance.moved is False:
         return np.zeros(0 if variance is None else variance.shape, bool)
     return dead(variance, layer.epsilon)
-
-
-def fold_scale(layer: Layer) -> PerChannel | None:
-    """|gamma| / sqrt(variance + epsilon) per channel; None where a part is unread, missing or not finite.
-
-    Infinite where a float64 does not hold the quotient.
-    """
-    variance = values_of(layer.variance)
-    if variance is None or layer.epsilon is None or layer.gamma.presence in (Presence.UNREAD, Presence.MISSING):
-        return None
-    gamma = np.ones_like(variance) if layer.gamma.values is None else layer.gamma.values
-    if gamma.shape != variance.shape or not np.all(variance + layer.epsilon > 0) or not np.all(np.isfinite(gamma)):
-        return None
-    with np.errstate(over="ignore"):
-        scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
-    return scale

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bncheck.folded import fold_scale
 from bncheck.model import Debias, Linear, Role, RunFacts
 from bncheck.rules._folding import folded_ranges, levels
 from bncheck.rules._init_share import counted_share, init_shares, share_bound, shrink
@@ -14,7 +15,6 @@ from bncheck.rules._statistics import (
     OBJECT_GRAPH,
     dead,
     dead_channels,
-    fold_scale,
     keras_made,
     listing,
     many,
