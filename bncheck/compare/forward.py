@@ -134,8 +134,8 @@ def forward(
 
 def flat_index(view: GraphView, name: str) -> int:
     """Node of a flat name; inlined nodes are not in the main index."""
-    node = view.flat.index.get(name)
-    return view.flat.names.index(name) if node is None else node
+    first = view.flat.index.get(name)
+    return view.flat.names.index(name) if first is None else node_of(first)
 
 
 def _placeholder(emission: _Emission) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from bncheck.model import (
@@ -89,7 +91,8 @@ def _layer(graph: GraphView, found: FoundLayer, hints: Hints) -> Layer:
     flat, stored = graph.flat, graph.stored
     paired = pair(flat, graph.contexts, found.sites)
     switch = next((p.switch for p in paired if p.switch is not None), None)
-    updates = tuple(_update(graph, write, role, site, switch) for write, role, site in found.updates)
+    before = {site.node: _right_before(flat, site) for _, _, site in found.updates if site is not None}
+    updates = tuple(_update(graph, write, role, site, switch, before=before) for write, role, site in found.updates)
     sites = tuple(_site(graph, p) for p in paired)
     mean, variance = (
         stored.vector(role, node, graph.writes.initial.get(-1 if node is None else node))
@@ -234,8 +237,15 @@ def _linear_axis(flat: FlatGraph, before: Upstream) -> int | None:
 
 
 def _update(
-    graph: GraphView, write: Write, role: Role, site: FoundSite | None, switch: tuple[int, bool] | None
+    graph: GraphView,
+    write: Write,
+    role: Role,
+    site: FoundSite | None,
+    switch: tuple[int, bool] | None,
+    *,
+    before: Mapping[int, AbstractSet[int]],
 ) -> Update:
+    """`before`: a site's node -> nodes that its own arithmetic waits for."""
     flat, contexts = graph.flat, graph.contexts
     context = contexts.of(write.node)
     assume = dict(context.conditions)
@@ -268,16 +278,16 @@ def _update(
         in_loop=bool(context.loops),
         collected_in_branch=write.node in graph.collection and bool(context.conditions or context.loops),
         debiased=write.debias_of is not None,
-        runs_with_site=None if site is None else _runs_with(flat, write.node, site),
+        runs_with_site=None if site is None else _runs_with(flat, write.node, site.node, before[site.node]),
     )
 
 
-def _runs_with(flat: FlatGraph, update: int, site: FoundSite) -> bool:
+def _runs_with(flat: FlatGraph, update: int, site: int, before: AbstractSet[int]) -> bool:
     """Whether computing a site's output runs the update: its statistics or something right behind both wait for it."""
-    if update in _right_before(flat, site):
+    if update in before:
         return True
     # Backwards from the site: an update may have every gradient waiting for it.
-    frontier = seen = _right_behind(flat, site.node)
+    frontier = seen = _right_behind(flat, site)
     for _ in range(4):
         before = {node for current in frontier for node in flat.predecessors(current)}
         if update in before:

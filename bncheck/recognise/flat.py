@@ -93,7 +93,7 @@ class FlatGraph:
     control: dict[int, tuple[int, ...]] = field(default_factory=dict)
     main_nodes: int = 0
     index: dict[str, int] = field(default_factory=dict)
-    """Name -> node, of the main graph."""
+    """Name -> edge of a node's first output, of the main graph."""
     frames: list[Frame] = field(default_factory=list)
     frame_of: dict[int, int] = field(default_factory=dict)
     """Node -> its frame, for nodes of inlined bodies."""
@@ -103,6 +103,9 @@ class FlatGraph:
     """Call node -> nodes of its bodies that run for their side effects."""
     expanded: set[str] = field(default_factory=set)
     """Functions that were inlined at least once."""
+    variable_names: dict[int, str] = field(default_factory=dict)
+    shapes: dict[int, tuple[int, ...] | None] = field(default_factory=dict)
+    """What `trace.variable_name` and `trace.declared_shape` were asked already."""
 
     def proto(self, node: int) -> Any:
         """NodeDef of a node; in a body, its name and inputs are the function's."""
@@ -115,8 +118,8 @@ class FlatGraph:
     def lookup(self, tensor: str) -> int | None:
         """Edge of a main-graph tensor or node name ("a/b:1", "a/b", "^a/b"); None where there is no such node."""
         name, _, port = tensor.lstrip("^").partition(":")
-        node = self.index.get(name)
-        return None if node is None else edge(node, int(port) if port.isdigit() else 0)
+        first = self.index.get(name)
+        return None if first is None else first | (int(port) if port.isdigit() else 0)
 
     @cached_property
     def by_op(self) -> dict[str, list[int]]:
@@ -139,11 +142,11 @@ class FlatGraph:
         return np.concatenate([edges >> PORT_BITS, waits, bodies]), np.concatenate([target, waiting, calls])
 
     @cached_property
-    def _consumers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _consumers(self) -> tuple[memoryview, memoryview]:
         source, target = self._edges
         order = np.argsort(source, kind="stable")
         starts = np.searchsorted(source[order], np.arange(len(self.data) + 1))
-        return target[order], starts
+        return target[order].data, starts.data  # a memoryview gives its numbers faster than an array
 
     def consumers(self, node: int) -> list[int]:
         """Nodes that read any output of `node` or wait for it, each once a use."""
@@ -267,13 +270,18 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
     """
     graph = FlatGraph(path=path, main=graph_def.node)
     early = []
+    index, names, ops = graph.index, graph.names, graph.ops
+    data: list[Any] = graph.data
+    first_output = index.get
     for number, node in enumerate(graph.main):
         name = node.name
-        graph.index[name] = number
-        graph.names.append(name)
-        graph.ops.append(intern(node.op))
-        graph.data.append(())
-        if _unresolved(graph, number, node.input) is not None:
+        index[name] = number << PORT_BITS
+        names.append(name)
+        ops.append(intern(node.op))
+        inputs = node.input[:]  # as a list, which is read faster than protobuf's container
+        edges = tuple(map(first_output, inputs))
+        data.append(edges)
+        if None in edges and _unresolved(graph, number, inputs) is not None:
             early.append(number)
     graph.main_nodes = len(graph.names)
     if len(graph.index) != graph.main_nodes:
@@ -306,18 +314,18 @@ def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str]) -> str | N
     for name in inputs:
         source = index.get(name)
         if source is not None:
-            edges.append(source << PORT_BITS)
+            edges.append(source)
         elif name[:1] == "^":
             source = index.get(name[1:])
             if source is None:
                 return name[1:]
-            waits.append(source)
+            waits.append(source >> PORT_BITS)
         else:
             base, _, port = name.rpartition(":")
             source = index.get(base)
             if source is None or not port.isdigit():
                 return base if port.isdigit() else name
-            edges.append(source << PORT_BITS | min(int(port), (1 << PORT_BITS) - 1))
+            edges.append(source | min(int(port), (1 << PORT_BITS) - 1))
     graph.data[number] = tuple(edges)
     if waits:
         graph.control[number] = tuple(waits)

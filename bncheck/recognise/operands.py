@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
 from bncheck.recognise.trace import (
@@ -28,9 +28,8 @@ _ARITHMETIC = frozenset(
 _LIMIT = 120
 
 
-@dataclass(frozen=True, kw_only=True)
-class Operand:
-    """Where a per-channel vector comes from."""
+class Operand(NamedTuple):
+    """Where a per-channel vector comes from; there are many, and a tuple is made in a fifth of the time."""
 
     stored: tuple[int, ...] = ()
     """Variable nodes, or constant vectors of a frozen graph."""
@@ -46,7 +45,7 @@ class Operand:
     """Reduced axes of the moments."""
     scalars: tuple[int, ...] = ()
     """Scalar placeholders that enter (a scalar variable is something else, such as the count under a sum)."""
-    reshaped: tuple[int, ...] = field(default=())
+    reshaped: tuple[int, ...] = ()
     """Shape a stored vector is reshaped to ("1, C, 1, 1" tells channels first), where it is."""
 
     @property
@@ -62,14 +61,16 @@ def classify(graph: FlatGraph, contexts: Contexts, e: int) -> Operand:
     """The operand behind an edge."""
     found = _Classifier(graph, contexts).operand(e, 0)
     if found.chooses and found.switch is None and len(found.scalars) == 1:
-        return replace(found, switch=_weighed(graph, contexts, e, found))
+        return found._replace(switch=_weighed(graph, contexts, e, found))
     return found
 
 
 def _weighed(graph: FlatGraph, contexts: Contexts, e: int, found: Operand) -> tuple[int, bool] | None:
     """The scalar t of `t * moment + (1 - t) * stored`, and the value of it that selects the moments."""
     leaves = dict.fromkeys(found.moments, 0.0) | {edge(node): 1.0 for node in found.stored}
-    stored_part = [evaluate(graph, e, leaves, contexts, {found.scalars[0]: on}) for on in (False, True)]
+    stored_part = [
+        value for on in (False, True) for value in evaluate(graph, e, [leaves], contexts, {found.scalars[0]: on})
+    ]
     if sorted(part for part in stored_part if part is not None) != [0.0, 1.0]:
         return None
     return found.scalars[0], stored_part[1] == 0.0
@@ -109,7 +110,7 @@ class _Classifier:
         if op == "Reshape" and found.stored and len(data) > 1:
             shape = constant(graph, data[1])
             if shape is not None and shape.size > 1:
-                return replace(found, reshaped=tuple(int(size) for size in shape.reshape(-1)))
+                return found._replace(reshaped=tuple(int(size) for size in shape.reshape(-1)))
         return found
 
     def _scalar(self, node: int) -> Operand:
@@ -157,9 +158,9 @@ class _Classifier:
         if len(branches) == 2 and found.switch is None:
             source, negated = predicates[0]
             if branches[0].moments and not branches[0].stored and branches[1].stored:
-                return replace(found, switch=(source, not negated))
+                return found._replace(switch=(source, not negated))
             if branches[1].moments and not branches[1].stored and branches[0].stored:
-                return replace(found, switch=(source, negated))
+                return found._replace(switch=(source, negated))
         return found
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,9 @@ PASS = frozenset(_COPIES.split()) | REF_WRITES
 _MERGES = frozenset({"Merge", "RefMerge"})
 _SWITCHES = frozenset({"Switch", "RefSwitch"})
 _SELECTS = frozenset({"Select", "SelectV2"})
+_ENTERS = frozenset({"Enter", "RefEnter"})
+_EXITS = frozenset({"Exit", "RefExit"})
+_FRAMES = _ENTERS | _EXITS
 _STEPS = PASS | _MERGES | _SELECTS | {"IdentityN", "ConcatV2"}
 _LIMIT = 400
 """Edges one question may visit; per-channel operands need a few dozen."""
@@ -88,25 +90,36 @@ def sources(graph: FlatGraph, e: int) -> list[int]:
 
 def variable_name(graph: FlatGraph, node: int) -> str:
     """Name of a variable node; resource handles are known by their shared name."""
-    if graph.ops[node] == "VarHandleOp":
-        shared = graph.attr(node, "shared_name")
-        if shared is not None and shared.s:
-            return str(shared.s.decode("utf-8", "replace"))
-    return graph.names[node]
+    known = graph.variable_names.get(node)
+    if known is None:
+        known = graph.variable_names[node] = _shared_name(graph, node) or graph.names[node]
+    return known
+
+
+def _shared_name(graph: FlatGraph, node: int) -> str:
+    shared = graph.attr(node, "shared_name") if graph.ops[node] == "VarHandleOp" else None
+    return "" if shared is None else str(shared.s.decode("utf-8", "replace"))
 
 
 def declared_shape(graph: FlatGraph, node: int) -> tuple[int, ...] | None:
     """Shape attribute of a variable, placeholder or constant (-1 unknown); None where the rank is unknown."""
+    if node not in graph.shapes:
+        found = _shape(graph, node)
+        graph.shapes[node] = None if found is None else tuple([dim.size for dim in found.dim])
+    return graph.shapes[node]
+
+
+def _shape(graph: FlatGraph, node: int) -> Any | None:
     if graph.ops[node] == "Const":
         value = graph.attr(node, "value")
-        return None if value is None else tuple(dim.size for dim in value.tensor.tensor_shape.dim)
+        return None if value is None else value.tensor.tensor_shape
     shape = graph.attr(node, "shape")
-    if shape is None or shape.shape.unknown_rank:
-        outputs = graph.attr(node, "_output_shapes")
-        if outputs is None or not outputs.list.shape or outputs.list.shape[0].unknown_rank:
-            return None
-        return tuple(dim.size for dim in outputs.list.shape[0].dim)
-    return tuple(dim.size for dim in shape.shape.dim)
+    if shape is not None and not shape.shape.unknown_rank:
+        return shape.shape
+    outputs = graph.attr(node, "_output_shapes")
+    if outputs is None or not outputs.list.shape or outputs.list.shape[0].unknown_rank:
+        return None
+    return outputs.list.shape[0]
 
 
 _NUMPY: dict[str, tuple[np.dtype[Any], str]] = {
@@ -176,9 +189,11 @@ def constant(graph: FlatGraph, e: int) -> NDArray[Any] | None:
 def scalar(graph: FlatGraph, e: int) -> float | None:
     """The one number behind an edge: a scalar constant, or one whose elements are all equal."""
     found = sources(graph, e)
-    if len(found) != 1 or graph.ops[node_of(found[0])] != "Const":
-        return None
-    attribute = graph.attr(node_of(found[0]), "value")
+    return _scalar_at(graph, node_of(found[0])) if len(found) == 1 else None
+
+
+def _scalar_at(graph: FlatGraph, node: int) -> float | None:
+    attribute = graph.attr(node, "value") if graph.ops[node] == "Const" else None
     if attribute is None:
         return None
     tensor = attribute.tensor
@@ -195,9 +210,10 @@ def scalar(graph: FlatGraph, e: int) -> float | None:
 def uniform_initial(graph: FlatGraph, e: int) -> float | None:
     """The one value that an initialiser gives every element: a uniform constant or a Fill; None if not uniform."""
     found = sources(graph, e)
-    if len(found) == 1 and graph.ops[node_of(found[0])] == "Fill":
-        return scalar(graph, graph.data[node_of(found[0])][1])
-    return scalar(graph, e)
+    if len(found) != 1:
+        return None
+    node = node_of(found[0])
+    return scalar(graph, graph.data[node][1]) if graph.ops[node] == "Fill" else _scalar_at(graph, node)
 
 
 def predicate(graph: FlatGraph, e: int) -> tuple[int, bool]:
@@ -242,8 +258,7 @@ def _truth(graph: FlatGraph, e: int) -> bool | None:
     return bool(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """When a node runs: the conditions that must hold, as (predicate node, value), and the loops it is in."""
 
     conditions: frozenset[tuple[int, bool]] = frozenset()
@@ -252,8 +267,10 @@ class Context:
     def __or__(self, other: Context) -> Context:
         if other is _ALWAYS or self is other:
             return self
-        if self is _ALWAYS:
+        if self is _ALWAYS or (self.conditions <= other.conditions and self.loops <= other.loops):
             return other
+        if other.conditions <= self.conditions and other.loops <= self.loops:
+            return self
         return Context(self.conditions | other.conditions, self.loops | other.loops)
 
     def value_of(self, node: int) -> bool | None:
@@ -278,35 +295,41 @@ class Contexts:
         if not self._v1 and not self._graph.frames:
             return _ALWAYS
         known = self._known
+        if node in known:
+            return known[node]
         stack = [node]
         while stack:
             current = stack[-1]
             if current in known:
                 stack.pop()
                 continue
-            waiting = [p for p in self._inputs(current) if p not in known]
-            if waiting and current not in self._open:
-                self._open.add(current)
-                stack.extend(waiting)
-            else:
-                known[current] = self._join(current)
-                self._open.discard(current)
-                stack.pop()
+            if current not in self._open:
+                waiting = self._unknown(current)
+                if waiting:
+                    self._open.add(current)
+                    stack += waiting
+                    continue
+            known[current] = self._join(current)
+            self._open.discard(current)
+            stack.pop()
         return known[node]
 
-    def _inputs(self, node: int) -> list[int]:
-        graph = self._graph
-        found = [e >> PORT_BITS for e in graph.data[node] if graph.ops[e >> PORT_BITS] != "NextIteration"]
+    def _unknown(self, node: int) -> list[int]:
+        """What runs before a node and has no known context yet; back edges of loops do not count."""
+        graph, known = self._graph, self._known
+        found = [e >> PORT_BITS for e in graph.data[node] if e >> PORT_BITS not in known]
         if node in graph.control:
-            found += graph.control[node]
-        if node in graph.frame_of:
+            found += [waited for waited in graph.control[node] if waited not in known]
+        if node in graph.frame_of and graph.frames[graph.frame_of[node]].call not in known:
             found.append(graph.frames[graph.frame_of[node]].call)
-        return found
+        return [source for source in found if graph.ops[source] != "NextIteration"] if found else found
 
     def _join(self, node: int) -> Context:
+        if self._is_plain(node):
+            return _ALWAYS
         graph = self._graph
         op = graph.ops[node]
-        arriving = []
+        arriving: list[Context] = []
         for e in graph.data[node]:
             known = self._known.get(e >> PORT_BITS)
             source = graph.ops[e >> PORT_BITS]
@@ -323,12 +346,23 @@ class Contexts:
                 joined = joined | context
         for waited in graph.control.get(node, ()):
             joined = joined | self._known.get(waited, _ALWAYS)
-        if op in ("Enter", "RefEnter"):
+        if op in _ENTERS:
             joined = joined | Context(loops=frozenset({self._frame_name(node)}))
-        elif op in ("Exit", "RefExit"):
+        elif op in _EXITS:
             joined = Context(joined.conditions, joined.loops - self._loops_left(node))
         frame = graph.frame_of.get(node)
         return joined if frame is None else joined | self._frame_context(frame)
+
+    def _is_plain(self, node: int) -> bool:
+        """Whether nothing bears on a node: what it reads always runs, and it neither waits nor frames a loop."""
+        graph, known = self._graph, self._known
+        if node in graph.control or node in graph.frame_of or graph.ops[node] in _FRAMES:
+            return False
+        for e in graph.data[node]:
+            source = e >> PORT_BITS
+            if known.get(source) is not _ALWAYS or graph.ops[source] in _SWITCHES:
+                return False
+        return True
 
     def _along(self, e: int) -> Context:
         graph = self._graph
@@ -352,7 +386,7 @@ class Contexts:
             if not graph.data[node]:
                 break
             node = node_of(graph.data[node][0])
-            if graph.ops[node] in ("Enter", "RefEnter"):
+            if graph.ops[node] in _ENTERS:
                 return frozenset({self._frame_name(node)})
         return frozenset()
 
@@ -390,13 +424,13 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
 def evaluate(
     graph: FlatGraph,
     e: int,
-    leaves: dict[int, float],
+    leaves: Sequence[dict[int, float]],
     contexts: Contexts,
     assume: dict[int, bool],
     *,
     in_the_end: bool = True,
-) -> float | None:
-    """The number that `e` has when the edges in `leaves` have theirs and the conditions in `assume` hold.
+) -> list[float | None]:
+    """The numbers that `e` has, one for each of `leaves` (all of the same edges), as the conditions in `assume` hold.
 
     Used on updates, which are affine in the variable and the batch moment: with the variable at 1 and the moments at 0
     the new value is the decay, whatever way it is written. An assumed condition that enters as a number (a phase of 0
@@ -404,14 +438,14 @@ def evaluate(
     A minimum with one unknown operand is, `in_the_end`, the known one: `min(decay, (1 + n) / (10 + n))` is `decay` for
     long runs.
     """
-    return _Evaluation(graph, leaves, contexts, assume, in_the_end=in_the_end).value(e, 0)
+    return list(_Evaluation(graph, leaves, contexts, assume, in_the_end=in_the_end).values(e, 0))
 
 
 class _Evaluation:
     def __init__(
         self,
         graph: FlatGraph,
-        leaves: dict[int, float],
+        leaves: Sequence[dict[int, float]],
         contexts: Contexts,
         assume: dict[int, bool],
         *,
@@ -419,43 +453,48 @@ class _Evaluation:
     ) -> None:
         self.graph, self.leaves, self.contexts, self.assume = graph, leaves, contexts, assume
         self.in_the_end = in_the_end
-        self.known: dict[int, float | None] = {}
+        self.unknown: Sequence[float | None] = (None,) * len(leaves)
+        self.known: dict[int, Sequence[float | None]] = {}
 
-    def value(self, e: int, depth: int) -> float | None:
+    def values(self, e: int, depth: int) -> Sequence[float | None]:
         if e in self.known:
             return self.known[e]
         if depth > 60 or len(self.known) > _LIMIT:
-            return None
-        self.known[e] = None
-        result = self._value(e, depth + 1)
+            return self.unknown
+        self.known[e] = self.unknown
+        result = self._values(e, depth + 1)
         self.known[e] = result
         return result
 
-    def _value(self, e: int, depth: int) -> float | None:
+    def _values(self, e: int, depth: int) -> Sequence[float | None]:
         graph, node = self.graph, node_of(e)
         op, data = graph.ops[node], graph.data[node]
-        if e in self.leaves:
-            return self.leaves[e]
+        if e in self.leaves[0]:
+            return [leaves[e] for leaves in self.leaves]
         if op == "Const":
-            return scalar(graph, e)
+            return (scalar(graph, e),) * len(self.leaves)
         if node in self.assume and (op in PLACEHOLDERS or op in VARIABLES):
-            return float(self.assume[node])
+            return (float(self.assume[node]),) * len(self.leaves)
         if op in _ARITHMETIC and data:
-            operands = [self.value(x, depth) for x in data]
-            known = [x for x in operands if x is not None]
-            if op == "Minimum" and len(known) == 1 and self.in_the_end:
-                return known[0]
-            if op == "Mul" and 0.0 in known:
-                return 0.0
-            if len(known) < len(operands):
-                return None
-            try:
-                return float(_ARITHMETIC[op](*known))
-            except (ArithmeticError, ValueError):
-                return None
-        back = self._chosen(e)
-        values = {self.value(x, depth) for x in back}
-        return values.pop() if len(values) == 1 else None
+            operands = [self.values(x, depth) for x in data]
+            return [self._computed(op, one) for one in zip(*operands, strict=True)]
+        back = [self.values(x, depth) for x in self._chosen(e)]
+        if len(back) == 1:
+            return back[0]
+        return [one[0] if len(set(one)) == 1 else None for one in zip(*back, strict=True)] or self.unknown
+
+    def _computed(self, op: str, operands: Sequence[float | None]) -> float | None:
+        known = [x for x in operands if x is not None]
+        if op == "Minimum" and len(known) == 1 and self.in_the_end:
+            return known[0]
+        if op == "Mul" and 0.0 in known:
+            return 0.0
+        if len(known) < len(operands):
+            return None
+        try:
+            return float(_ARITHMETIC[op](*known))
+        except (ArithmeticError, ValueError):
+            return None
 
     def _chosen(self, e: int) -> tuple[int, ...]:
         """The inputs that pass on under the assumed conditions."""

@@ -170,25 +170,18 @@ def decay_of(
     Of a decay that rises to a limit (`num_updates`, a schedule) that limit, or None if not `in_the_end`.
     A fused op with `exponential_avg_factor` f gives moments that hold (1 - f) of the stored value already.
     """
-    values = [_new_value(graph, contexts, write, assume, old, in_the_end=in_the_end) for old in (0.0, 1.0)]
-    if values[1] is None:
+    leaves = [_leaves(graph, write, old) for old in (0.0, 1.0)]
+    at_zero, at_one = evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end)
+    if at_one is None:
         return None
     sign = _SIGN.get(graph.ops[write.node])
-    slope = values[1] - (values[0] or 0.0)
+    slope = at_one - (at_zero or 0.0)
     decay = slope if sign is None else 1.0 + sign * slope
     return round(decay, 6)
 
 
-def _new_value(
-    graph: FlatGraph,
-    contexts: Contexts,
-    write: Write,
-    assume: dict[int, bool],
-    old: float,
-    *,
-    in_the_end: bool,
-) -> float | None:
-    """What is assigned, added or subtracted where the variable holds `old` and the batch moments are 0."""
+def _leaves(graph: FlatGraph, write: Write, old: float) -> dict[int, float]:
+    """Edge -> its number, where the variable holds `old` and the batch moments are 0."""
     leaves = {edge(write.variable): old}
     for e in write.operand.moments:
         leaves[e] = 0.0
@@ -199,4 +192,4 @@ def _new_value(
                 leaves[e] = old
             elif factor is not None and factor.f not in (0.0, 1.0):
                 leaves[e] = (1.0 - factor.f) * old
-    return evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end)
+    return leaves

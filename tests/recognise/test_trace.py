@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bncheck.errors import Malformed, TooLarge
-from bncheck.recognise.flat import FlatGraph, edge, flatten
+from bncheck.recognise.flat import FlatGraph, flatten, node_of
 from bncheck.recognise.trace import (
     Contexts,
     constant,
@@ -88,14 +88,14 @@ def test_predicate_counts_negations() -> None:
         ("i", "Identity", ["n"]),
         ("nn", "LogicalNot", ["i"]),
     )
-    assert predicate(flat, at(flat, "i")) == (flat.index["p"], True)
-    assert predicate(flat, at(flat, "nn")) == (flat.index["p"], False)
+    assert predicate(flat, at(flat, "i")) == (node_of(flat.index["p"]), True)
+    assert predicate(flat, at(flat, "nn")) == (node_of(flat.index["p"]), False)
 
 
 def test_switch_default_is_read_from_the_graph() -> None:
     """The default of a placeholder_with_default decides what happens when nobody feeds it."""
     flat = graph(("p", "PlaceholderWithDefault", ["off"]), off=np.array(False))  # noqa: FBT003  a value of the graph
-    switch = describe_switch(flat, flat.index["p"], train_when=True)
+    switch = describe_switch(flat, node_of(flat.index["p"]), train_when=True)
     assert (switch.kind, switch.default, switch.train_when) == ("placeholder-with-default", False, True)
 
 
@@ -112,11 +112,11 @@ def test_contexts_open_at_switch_and_close_at_merge() -> None:
         ("waits", "NoOp", ["^on"]),
     )
     contexts = Contexts(flat)
-    p = flat.index["p"]
-    assert contexts.of(flat.index["on"]).conditions == {(p, True)}
-    assert contexts.of(flat.index["off"]).conditions == {(p, False)}
-    assert contexts.of(flat.index["waits"]).conditions == {(p, True)}
-    assert contexts.of(flat.index["after"]).conditions == frozenset()
+    p = node_of(flat.index["p"])
+    assert contexts.of(node_of(flat.index["on"])).conditions == {(p, True)}
+    assert contexts.of(node_of(flat.index["off"])).conditions == {(p, False)}
+    assert contexts.of(node_of(flat.index["waits"])).conditions == {(p, True)}
+    assert contexts.of(node_of(flat.index["after"])).conditions == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_evaluate_reads_the_decay_however_it_is_written(nodes: Any, values: Any,
     given = (("v", "VariableV2", []), ("step", "Placeholder", []), ("b", "Mean", ["step", "step"]))
     flat = graph(*given, *nodes, **values)
     leaves = {at(flat, "v"): 1.0, at(flat, "b"): 0.0}
-    assert evaluate(flat, at(flat, "out"), leaves, Contexts(flat), {}) == pytest.approx(decay)
+    assert evaluate(flat, at(flat, "out"), [leaves], Contexts(flat), {}) == pytest.approx([decay])
 
 
 def test_evaluate_gives_up_on_what_it_does_not_know() -> None:
     """A decay that comes from a placeholder is unknown, not zero."""
     flat = graph(("v", "VariableV2", []), ("p", "Placeholder", []), ("out", "Mul", ["v", "p"]))
-    assert evaluate(flat, at(flat, "out"), {at(flat, "v"): 1.0}, Contexts(flat), {}) is None
+    assert evaluate(flat, at(flat, "out"), [{at(flat, "v"): 1.0}], Contexts(flat), {}) == [None]
 
 
 def test_evaluate_takes_the_branch_that_is_assumed() -> None:
@@ -168,8 +168,8 @@ def test_evaluate_takes_the_branch_that_is_assumed() -> None:
         low=0.5,
         high=1.0,
     )
-    p = flat.index["p"]
-    values = [evaluate(flat, at(flat, "m"), {}, Contexts(flat), {p: side}) for side in (False, True)]
+    p = node_of(flat.index["p"])
+    values = [evaluate(flat, at(flat, "m"), [{}], Contexts(flat), {p: side})[0] for side in (False, True)]
     assert values == [0.5, 1.0]
 
 
@@ -227,7 +227,7 @@ def test_functions_are_inlined_with_their_arguments() -> None:
     function.node_def.add(name="read", op="ReadVariableOp", input=["handle"])
     function.ret["out"] = "read:value:0"
     flat = flatten(Path("graph.pb"), graph_def)
-    assert [flat.names[e >> 16] for e in sources(flat, edge(flat.index["call"]))] == ["v"]
+    assert [flat.names[e >> 16] for e in sources(flat, flat.index["call"])] == ["v"]
     assert flat.names[-1] == "call/read"
 
 
