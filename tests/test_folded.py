@@ -89,9 +89,7 @@ def test_nothing_without_kernel_or_numbers() -> None:
         layer(kernel * np.nan),
         layer(kernel, gamma=0.0),
         layer(kernel, variance=float("inf")),
-        batch_norm(
-            "bn", linear=Linear(name="c", op="Conv2D", kernel="k", channel_max=np.ones(3), channel_rms=np.ones(3))
-        ),
+        batch_norm("bn", linear=other),
     )
     assert [forecast(case) for case in cases] == [None] * len(cases)
     assert isinstance(forecast(layer(kernel)), Forecast)
