@@ -1,12 +1,13 @@
-"""`.npy` and `.npz`: images, and labels where there are any, mapped into memory where the file allows it."""
+"""`.npy` and `.npz`: images, and labels where there are any, read row by row where the file allows it."""
 
 from __future__ import annotations
 
 import struct
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,46 @@ from bncheck.compare.samples import (
 from bncheck.errors import ReadError, UsageError
 
 IMAGES, LABELS = "images", "labels"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnDisk:
+    """An array that lies in a file as it is in memory, row after row.
+
+    Read, not mapped: pages of a mapped file count as the process's own, and grow to the size of the file.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """Axes, the samples' among them."""
+        return len(self.shape)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        numbers = np.arange(len(self))[rows]
+        found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        if not found.size:
+            return found
+        content = found.reshape(-1).view(np.uint8).data
+        stride = len(content) // len(numbers)
+        with self.path.open("rb") as stream:
+            # in the file's order, which a disk can follow
+            for place in np.argsort(numbers, kind="stable"):
+                stream.seek(self.offset + int(numbers[place]) * stride)
+                if stream.readinto(content[place * stride : (place + 1) * stride]) != stride:
+                    raise ReadError(self.path, "ends before its last sample", offset=stream.tell())
+        return found
+
+
+Rows: TypeAlias = "NDArray[Any] | OnDisk"
+"""(samples, ...)."""
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
@@ -50,11 +91,12 @@ def array_shape(path: Path) -> tuple[int, ...]:
     return _read(path, None)[0].shape[1:]
 
 
-def _read(path: Path, named: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _read(path: Path, named: str | None) -> tuple[Rows, NDArray[Any] | None]:
     labels: NDArray[Any] | None = None
+    images: Rows
     try:
         if path.suffix.lower() == ".npy":
-            images = np.load(path, mmap_mode="r", allow_pickle=False)
+            images = _on_disk(path, 0)
         else:
             images, labels = _archive(path, named)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -64,14 +106,12 @@ def _read(path: Path, named: str | None) -> tuple[NDArray[Any], NDArray[Any] | N
     return images, labels
 
 
-def _batches(path: Path, images: NDArray[Any], labels: NDArray[Any] | None, wanted: Wanted) -> Iterator[Batch]:
-    for indices in index_batches(len(images), wanted.batch_size):
-        # in the file's order, which a disk can follow; the order within a batch does not matter
-        chosen = np.sort(indices)
-        yield fitted(np.asarray(images[chosen]), wanted, path), None if labels is None else labels[chosen]
+def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: Wanted) -> Iterator[Batch]:
+    for chosen in index_batches(len(images), wanted.batch_size):
+        yield fitted(images[chosen], wanted, path), None if labels is None else labels[chosen]
 
 
-def _archive(path: Path, labels: str | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]:
     # opened here: where the archive is damaged, numpy leaves its own handle open
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
         names = list(held.files)
@@ -82,7 +122,7 @@ def _archive(path: Path, labels: str | None) -> tuple[NDArray[Any], NDArray[Any]
         else:
             raise ReadError(path, f"holds no array {IMAGES!r} but {', '.join(names[:8]) or 'none'}")
         key = labels if labels in names else LABELS if labels is None and LABELS in names else None
-        return _mapped(path, chosen) if _stored(path, chosen) else held[chosen], None if key is None else held[key]
+        return _within(path, chosen) if _stored(path, chosen) else held[chosen], None if key is None else held[key]
 
 
 def _stored(path: Path, name: str) -> bool:
@@ -90,18 +130,29 @@ def _stored(path: Path, name: str) -> bool:
         return archive.getinfo(f"{name}.npy").compress_type == zipfile.ZIP_STORED
 
 
-def _mapped(path: Path, name: str) -> NDArray[Any]:
-    """An array that `np.savez` stored uncompressed, mapped where it lies."""
+def _within(path: Path, name: str) -> Rows:
+    """An array that `np.savez` stored uncompressed, where it lies."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
         start = archive.getinfo(f"{name}.npy").header_offset
         stream.seek(start)
         name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-        stream.seek(start + _LOCAL_HEADER.size + name_length + extra_length)
+        return _on_disk(path, start + _LOCAL_HEADER.size + name_length + extra_length)
+
+
+def _on_disk(path: Path, start: int) -> Rows:
+    """The `.npy` that begins at `start`. Raises ValueError where it is none, or cannot be read without pickle."""
+    with path.open("rb") as stream:
+        stream.seek(start)
         shape, fortran, dtype = _header(stream)
+        offset = stream.tell()
         if dtype.hasobject:
             raise ValueError("it holds Python objects")
-        order = "F" if fortran else "C"
-        return np.memmap(path, dtype, "r", stream.tell(), shape, order)  # type: ignore[call-overload,no-any-return]  # order is a literal
+        if offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64)) > path.stat().st_size:
+            raise ValueError("it ends before its last sample")
+        if (fortran and len(shape) > 1) or not shape:
+            stream.seek(start)
+            return np.load(stream, allow_pickle=False)  # type: ignore[no-any-return]
+    return OnDisk(path=path, offset=offset, shape=shape, dtype=dtype)
 
 
 def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -110,7 +161,7 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return read(stream)
 
 
-def _numeric(array: NDArray[Any]) -> bool:
+def _numeric(array: Rows) -> bool:
     return np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bncheck.compare.data_folder import finished
 from bncheck.compare.decode import Decoder
+from bncheck.compare.loaded import load_tensorflow
 from bncheck.compare.samples import SEED, Batch, Samples, Wanted, fitted, image_size, named_shape
-from bncheck.compare.twins import load_tensorflow
 from bncheck.errors import BadChecksum, Malformed, NotFound, ReadError, Truncated, UsageError
 from bncheck.sources.crc32c import crc32c, unmask
 
@@ -22,7 +22,7 @@ LABEL_KEYS = ("image/class/label", "label", "labels", "y", "target")
 _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _LARGEST = 1 << 30
-_HELD = 1024
+_HELD, _HELD_BYTES = 1024, 1 << 24
 """Records held to shuffle among: enough to mix a sorted file a little, little enough to hold."""
 
 
@@ -103,16 +103,20 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def _mixed(paths: Sequence[Path]) -> Iterator[bytes]:
-    """All records, each taken at random from the next `_HELD`."""
+    """All records, each taken at random from those of the next `_HELD` that fit in `_HELD_BYTES`."""
     random = np.random.default_rng(SEED)
     held: list[bytes] = []
+    room = _HELD_BYTES
     for path in paths:
         for record in records(path):
-            if len(held) < _HELD:
+            if len(held) < _HELD and room >= len(record):
                 held.append(record)
+                room -= len(record)
                 continue
-            place = int(random.integers(_HELD))
-            held[place], record = record, held[place]  # noqa: PLW2901 - the one taken out goes on
+            place = int(random.integers(len(held) + 1))
+            if place < len(held):
+                room += len(held[place]) - len(record)
+                held[place], record = record, held[place]  # noqa: PLW2901 - the one taken out goes on
             yield record
     yield from (held[place] for place in random.permutation(len(held)))
 

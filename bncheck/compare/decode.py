@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.twins import load_tensorflow
+from bncheck.compare.loaded import load_tensorflow
 from bncheck.errors import ReadError
 
 

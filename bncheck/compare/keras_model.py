@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.compare.twins import load_tensorflow
+from bncheck.compare.loaded import load_tensorflow
 from bncheck.errors import BncheckError
 from bncheck.model import Layer
 from bncheck.sources import protos

@@ -153,7 +153,7 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
         totals.moments[number] = batch if before is None else merge(before, batch)
         totals.samples[number] = max(totals.samples[number], count)
         totals.non_finite[number] += int(np.sum(~np.isfinite(mean)) + np.sum(~np.isfinite(variance)))
-    totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
+    totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1) + ~np.isfinite(run.eval_energy)
     totals.sums += run.sums
     for total, r, t in zip(totals.outputs, run.train_outputs, run.eval_outputs, strict=True):
         _add_output(total, r, t)

@@ -212,9 +212,33 @@ def test_sample_shape(tmp_path: Path, npz: Path) -> None:
     assert sample_shape("synthetic") is None
 
 
-def test_memory_is_mapped(npz: Path) -> None:
-    """Opening an uncompressed file and taking one batch does not read the rest."""
-    from bncheck.compare.data_arrays import _read
+def test_rows_are_read_where_they_lie(tmp_path: Path) -> None:
+    """Uncompressed files are read sample by sample, in any order, whatever the archive, layout and type."""
+    from bncheck.compare.data_arrays import OnDisk, _read
 
-    images, _ = _read(npz, None)
-    assert isinstance(images, np.memmap)
+    random = np.random.default_rng(0)
+    for number, dtype in enumerate(("<f4", ">f4", "u1", "<f8", "?", "<f2")):
+        values = (random.normal(size=(7, 3, 2)) * 50).astype(dtype)
+        np.save(tmp_path / f"{number}.npy", values)
+        np.savez(tmp_path / f"{number}.npz", labels=np.arange(7), images=values)
+        np.savez_compressed(tmp_path / f"{number}c.npz", labels=np.arange(7), images=values)
+        np.save(tmp_path / f"{number}f.npy", np.asfortranarray(values))
+        for name, lies in ((f"{number}.npy", True), (f"{number}.npz", True), (f"{number}c.npz", False)):
+            images, _ = _read(tmp_path / name, None)
+            assert isinstance(images, OnDisk) is lies
+        for name in (f"{number}.npy", f"{number}.npz", f"{number}c.npz", f"{number}f.npy"):
+            images, _ = _read(tmp_path / name, None)
+            np.testing.assert_array_equal(images[np.array([5, 0, 6])], values[[5, 0, 6]])
+            np.testing.assert_array_equal(images[:1], values[:1])
+
+
+def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
+    """A file cut short is refused when it is opened, and one cut while it is read is named with the offset."""
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((8, 100), np.float32))
+    data = open_data(path, shape=(None, 100), dtype=np.float32, batch_size=4)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ReadError, match="ends before its last sample"):
+        list(data)
+    with pytest.raises(ReadError, match="ends before its last sample"):
+        open_data(path, shape=(None, 100), dtype=np.float32)

@@ -1,0 +1,108 @@
+"""A GraphDef in a session of its own: one input, any fetches, TensorFlow's refusals in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.backbones import quiet
+from bncheck.compare.forward import TwinSite
+from bncheck.errors import BncheckError
+
+
+def load_tensorflow() -> Any:
+    """The module, without its greetings; raises BncheckError with what to install."""
+    try:
+        return quiet.load_tensorflow()
+    except ModuleNotFoundError as error:
+        raise BncheckError(
+            f"{error.name} is not installed: comparing runs the model; pip install 'bncheck[tf]'"
+        ) from error
+
+
+class Loaded:
+    """A graph (a message of `sources/protos.py`) that TensorFlow has taken. Raises BncheckError where it does not."""
+
+    def __init__(self, tf: Any, graph_def: Any, input_name: str) -> None:
+        self.graph: Any = tf.Graph()
+        with self.graph.as_default():
+            try:
+                tf.graph_util.import_graph_def(tf.compat.v1.GraphDef.FromString(graph_def.SerializeToString()), name="")
+            except ValueError as error:
+                raise BncheckError(
+                    f"TensorFlow {tf.__version__} cannot run this graph: {_first_line(error)}"
+                ) from error
+        self._input = self.graph.get_tensor_by_name(input_name)
+        self._refusal: type[Exception] = tf.errors.OpError
+        self._session = tf.compat.v1.Session(graph=self.graph)
+
+    @property
+    def input_dtype(self) -> Any:
+        """Data type of the input, as numpy's."""
+        return self._input.dtype.as_numpy_dtype
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of the input as the graph declares it; None where the rank is unknown."""
+        return None if self._input.shape.rank is None else tuple(self._input.shape.as_list())
+
+    def tensor(self, name: str) -> Any:
+        """A tensor by its name, `op` standing for `op:0`."""
+        return self.graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
+
+    def run(self, fetches: Any, batch: NDArray[Any]) -> Any:
+        """One batch; raises BncheckError where the graph refuses it."""
+        try:
+            return self._session.run(fetches, {self._input: batch})
+        except (ValueError, self._refusal) as error:
+            raise BncheckError(
+                f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}"
+            ) from error
+
+    def close(self) -> None:
+        """Gives the session's memory back."""
+        self._session.close()
+
+
+def moment_fetches(tf: Any, loaded: Loaded, sites: Sequence[TwinSite]) -> dict[str, Any]:
+    """What `moments` takes: the moments of all sites in one vector each, for every fetch costs time of its own."""
+    with loaded.graph.as_default():
+        if not sites:
+            none = tf.zeros([0])
+            return {"sizes": none, "channels": none, "means": none, "variances": none}
+        means, variances = (
+            [tf.reshape(tf.cast(loaded.tensor(name), tf.float32), [-1]) for name in names]
+            for names in ([s.batch_mean for s in sites], [s.batch_variance for s in sites])
+        )
+        return {
+            "sizes": tf.stack([tf.size(loaded.tensor(site.train_input), out_type=tf.int64) for site in sites]),
+            "channels": tf.stack([tf.size(mean) for mean in means]),
+            "means": tf.concat(means, 0),
+            "variances": tf.concat(variances, 0),
+        }
+
+
+def moments(
+    got: Any, sites: Sequence[TwinSite]
+) -> tuple[tuple[int, ...], tuple[NDArray[np.float64], ...], tuple[NDArray[np.float64], ...]]:
+    """(elements per channel, means, biased variances) of each site's input."""
+    ends = np.cumsum(got["channels"].astype(np.int64))[:-1]
+    means, stored = (np.split(np.asarray(got[key], np.float64), ends) for key in ("means", "variances"))
+    samples = [int(size) // max(mean.size, 1) for size, mean in zip(got["sizes"], means, strict=False)]
+    variances = [
+        variance * ((n - 1) / n if site.corrected and n > 1 else 1.0)
+        for variance, n, site in zip(stored, samples, sites, strict=False)
+    ]
+    return tuple(samples), tuple(means[: len(samples)]), tuple(variances)
+
+
+_PREAMBLE = ("Graph execution error", "Detected at node", "Node:")
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong; TensorFlow says first where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith(_PREAMBLE)), type(error).__name__)[:300]
