@@ -12,7 +12,7 @@ from pathlib import Path
 from bncheck.config import Settings
 from bncheck.errors import NoModel, ReadError, UsageError
 from bncheck.finding import Report, TargetInfo, Verdict
-from bncheck.judge import judge
+from bncheck.judge import exit_code, judge
 from bncheck.model import Hints, PerChannel
 from bncheck.not_checked import Asked
 from bncheck.recognise import recognise
@@ -107,7 +107,7 @@ def inspect_run(
                     target, use_graph=use_graph, decay=decay, train_ops=train_ops, settings=settings
                 )
         except ReadError as error:
-            report = _unreadable(target, error, settings)
+            report = unreadable(target, error, settings)
         reports.append(report)
     return tuple(reports)
 
@@ -174,11 +174,13 @@ def _by_numbers(path: Path) -> tuple[list[int], str]:
     return [int(number[:18]) for number in _NUMBER.findall(path.name)], path.name
 
 
-def _unreadable(path: Path, error: ReadError, settings: Settings) -> Report:
+def unreadable(path: Path, error: ReadError, settings: Settings) -> Report:
+    """The report of one of several targets that cannot be read; one that holds no model is merely inconclusive."""
+    nothing = isinstance(error, NoModel)
     return Report(
-        target=TargetInfo(path=str(path), format="unreadable"),
+        target=TargetInfo(path=str(path), format="no model" if nothing else "unreadable"),
         verdict=Verdict.INCONCLUSIVE,
-        exit_code=2,
+        exit_code=exit_code(Verdict.INCONCLUSIVE, settings) if nothing else 2,
         layers=(),
         findings=(),
         suppressed=(),

@@ -139,9 +139,16 @@ def height_and_width(text: str) -> tuple[int, int]:
 
 
 def write_reports(
-    reports_of: Callable[[Config, Settings], list[Report]], common: dict[str, Any], *, many: bool = False
+    reports_of: Callable[[Config, Settings], list[Report]],
+    common: dict[str, Any],
+    *,
+    many: bool = False,
+    run: bool = True,
 ) -> int:
-    """Reads the configuration, inspects, writes all outputs; the exit code does not depend on the formats."""
+    """Reads the configuration, inspects, writes all outputs; the exit code does not depend on the formats.
+
+    `many` reports may be there, of one training `run`, or of models that have nothing to do with each other.
+    """
     from bncheck.output import check_format, emit, outputs  # noqa: PLC0415 - start-up
 
     config = _config(common["config"])
@@ -159,24 +166,29 @@ def write_reports(
         say(str(error))
         return PASS if settings.allow_empty else NOTHING
     for place in places:
-        emit(place.path, _writer(place, reports, many=many, verbose=bool(verbose), quiet=bool(quiet)))
+        emit(place.path, _writer(place, reports, many=many, run=run, verbose=bool(verbose), quiet=bool(quiet)))
     codes = {report.exit_code for report in reports}
     return next((code for code in (FAIL, ERROR, NOTHING) if code in codes), PASS)
 
 
 def _writer(
-    place: Output, reports: list[Report], *, many: bool, verbose: bool, quiet: bool
+    place: Output, reports: list[Report], *, many: bool, run: bool, verbose: bool, quiet: bool
 ) -> Callable[[TextIO], None]:
     from bncheck.report import reporter  # noqa: PLC0415 - start-up
 
     def write(stream: TextIO) -> None:
         if place.format == "text":
             from bncheck.report import text  # noqa: PLC0415 - only where it is wanted
+            from bncheck.report._escape import encodable, visible  # noqa: PLC0415 - as above
 
-            if many:
+            if many and run:
                 text.write_run(reports, stream, verbose=verbose, quiet=quiet)
-            else:
-                text.write(reports[0], stream, verbose=verbose, quiet=quiet)
+                return
+            for number, report in enumerate(reports):
+                if many:
+                    head = f"{visible(report.target.path)}:\n"
+                    stream.write(encodable(f"\n{head}" if number else head, stream.encoding))
+                text.write(report, stream, verbose=verbose, quiet=quiet)
         elif many:
             reporter(place.format).write_run(reports, stream)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,9 +47,22 @@ def gate(paths: tuple[str, ...], **asked: Any) -> int:
         if len(paths) > 1 and "against" in options:
             raise click.UsageError("--against holds one model against an earlier one: give one PATH")
         with _progress() as progress:
-            return [bncheck.gate(path, settings=settings, progress=progress, **options) for path in paths]
+            if len(paths) == 1:
+                return [bncheck.gate(paths[0], settings=settings, progress=progress, **options)]
+            return [_one_of_several(path, settings, {**options, "progress": progress}) for path in paths]
 
-    return write_reports(reports, asked, many=len(paths) > 1)
+    return write_reports(reports, asked, many=len(paths) > 1, run=False)
+
+
+def _one_of_several(path: str, settings: Settings, options: dict[str, Any]) -> Report:
+    """One that cannot be read must not hide what is wrong with the others."""
+    from bncheck.check import unreadable  # noqa: PLC0415 - start-up
+    from bncheck.errors import ReadError  # noqa: PLC0415 - start-up
+
+    try:
+        return bncheck.gate(path, settings=settings, **options)
+    except ReadError as error:
+        return unreadable(Path(path), error, settings)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from datetime import date
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from report_example import example
 
+import bncheck
 from bncheck.config import Config, FailOn, Ignore, find_config, load_config, read_baseline, split_codes
 from bncheck.errors import ConfigError
 
@@ -25,6 +27,24 @@ verbose = true
 decay = 0.99
 train-op = ["train"]
 reference = "start.ckpt"
+
+[gate]
+data = "test.npz"
+labels = "y"
+preprocess = "0..1"
+channel-order = "bgr"
+size = [96, 128]
+batch-size = 16
+batches = 4
+model = "mobilenet_v2"
+builder = "pkg.mod:fn"
+inputs = "images"
+outputs = "logits"
+trust-model = true
+against = "released.json"
+max-time = 600
+max-memory = 2000.5
+all-stages = true
 
 [[ignores]]
 layer = "head/*"
@@ -62,11 +82,36 @@ def test_all_keys(tmp_path: Path) -> None:
         decay=0.99,
         train_op=("train",),
         reference=tmp_path / "start.ckpt",
+        gate={
+            "data": tmp_path / "test.npz",
+            "labels": "y",
+            "preprocess": "0..1",
+            "channel_order": "bgr",
+            "size": (96, 128),
+            "batch_size": 16,
+            "batches": 4,
+            "model": "mobilenet_v2",
+            "builder": "pkg.mod:fn",
+            "inputs": "images",
+            "outputs": ("logits",),
+            "trust_model": True,
+            "against": tmp_path / "released.json",
+            "max_time": 600.0,
+            "max_memory": 2000.5,
+            "early_stop": False,
+        },
         ignores=(
             Ignore(layer="head/*", codes=("BN107",), reason="pruned", expires=date(2027, 1, 31)),
             Ignore(layer="*", codes=("BN218",), reason="wanted", expires=date(2027, 2, 1)),
         ),
     )
+
+
+def test_gate_options_are_the_functions(tmp_path: Path) -> None:
+    """Every key of `[tool.bncheck.gate]` is an argument of `bncheck.gate`; synthetic data is no path."""
+    arguments = inspect.signature(bncheck.gate).parameters
+    assert set(_load(tmp_path, ALL_KEYS).gate) <= set(arguments)
+    assert _load(tmp_path, "[gate]\ndata = 'synthetic'").gate == {"data": "synthetic"}
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "bncheck.toml", "other.toml"])
@@ -98,6 +143,13 @@ def test_table_of_a_project(name: str, tmp_path: Path) -> None:
         ("[[ignores]]\nlayers = '*'", "unknown key 'layers' in ignores[0] (did you mean 'layer'?)"),
         ("[[ignores]]\nlayer='*'\ncodes='BN1'\nreason='x'\nexpires='soon'", "ignores[0].expires must be a day"),
         ("[[ignores]]\nlayer='*'\ncodes='BN1'\nreason='x'\nexpires=2026-01-01T00:00:00", "must be a day"),
+        ("gate = 5", "gate must be a table"),
+        ("[gate]\nmaxtime = 5", "unknown key 'maxtime' in gate (did you mean 'max-time'?)"),
+        ("[gate]\nmax-time = 0", "gate.max-time must be a number greater than 0"),
+        ("[gate]\nmax-memory = true", "gate.max-memory must be a number greater than 0"),
+        ("[gate]\nbatches = 1.5", "gate.batches must be a whole number from 1"),
+        ("[gate]\nsize = 224", "gate.size must be [height, width]"),
+        ("[gate]\nchannel-order = 'grb'", "gate.channel-order must be one of rgb, bgr"),
         ("= 1", "not TOML"),
         ("tool = 1\n", "unknown key 'tool'"),
     ],
