@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from bncheck.errors import BncheckError
 
 _SCHEMAS = ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated")
 _IDENTIFIER = b"TFL3"
+
+_Key = TypeVar("_Key")
 
 Reading = tuple[int, int]
 """(operator, position among its inputs) in the main subgraph."""
@@ -49,19 +51,22 @@ def show(content: bytes, tensors: Iterable[int]) -> bytes:
     return dump(model)
 
 
-def unchain(content: bytes, key: Callable[[Reading], object | None]) -> tuple[bytes, dict[object, int]]:
-    """The file with operators that read from the outside, and from each other no longer.
+def unchain(
+    content: bytes, key: Callable[[Reading], _Key | None], tensors: Iterable[int]
+) -> tuple[bytes, dict[_Key, int]]:
+    """The file with operators that read from the outside and from each other no longer, and `tensors` as its outputs.
 
     Each reading for which `key` gives anything but None reads a fresh input of the tensor's type and shape, one for
-    each different key of a tensor. Gives the file and key -> number of its input tensor; numbers of old tensors stay.
+    each different key. Operators that no output needs are taken out. Gives the file, and key -> number of its input
+    tensor; the numbers of old tensors stay.
     """
     model = load(content)
     graph = model.subgraphs[0]
-    fresh: dict[object, int] = {}
-    for operator_number, operator in enumerate(graph.operators):
+    fresh: dict[_Key, int] = {}
+    for number, operator in enumerate(graph.operators):
         read = _numbers(operator.inputs)
         for position, tensor in enumerate(read):
-            name = key((operator_number, position)) if tensor >= 0 else None
+            name = key((number, position)) if tensor >= 0 else None
             if name is None:
                 continue
             if name not in fresh:
@@ -69,16 +74,6 @@ def unchain(content: bytes, key: Callable[[Reading], object | None]) -> tuple[by
                 graph.tensors.append(_twin_of(graph.tensors[tensor]))
             read[position] = fresh[name]
         operator.inputs = read
-    still_read = {tensor for operator in graph.operators for tensor in _numbers(operator.inputs)}
-    graph.inputs = [tensor for tensor in _numbers(graph.inputs) if tensor in still_read] + list(fresh.values())
-    _forget_signatures(model)
-    return dump(model), fresh
-
-
-def only_shows(content: bytes, tensors: Iterable[int]) -> bytes:
-    """The file with `tensors` as its outputs, and the operators that none of them needs taken out."""
-    model = load(content)
-    graph = model.subgraphs[0]
     graph.outputs = _ordered(tensors)
     needed = set(graph.outputs)
     kept = []
@@ -87,9 +82,10 @@ def only_shows(content: bytes, tensors: Iterable[int]) -> bytes:
             kept.append(operator)
             needed.update(_numbers(operator.inputs))
     graph.operators = kept[::-1]
-    graph.inputs = [tensor for tensor in _numbers(graph.inputs) if tensor in needed]
+    fresh = {name: number for name, number in fresh.items() if number in needed}
+    graph.inputs = [number for number in _numbers(graph.inputs) if number in needed] + list(fresh.values())
     _forget_signatures(model)
-    return dump(model)
+    return dump(model), fresh
 
 
 def free_batch(content: bytes) -> bytes:

@@ -36,7 +36,7 @@ class Pair:
     """An operator of the quantized file and the one of the float file that computes the same."""
 
     quantized: int
-    float: int | None
+    reference: int | None
     """None for a QUANTIZE, which has no counterpart: it gives what it is given."""
     likeness: float | None = None
     """Cosine of the two kernels; None where there is none to compare."""
@@ -47,7 +47,7 @@ class Matching:
     """Two files, tensor by tensor."""
 
     quantized: Net
-    float: Net
+    reference: Net
     tensors: Mapping[int, int]
     """Tensor of the quantized file -> the one of the float file that it stands for."""
     pairs: tuple[Pair, ...]
@@ -62,13 +62,13 @@ class _Search:
     """The matching as it grows."""
 
     quantized: Net
-    float: Net
+    reference: Net
     tensors: dict[int, int] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
     used: set[int] = field(default_factory=set)
     """Operators of the float file that are taken."""
-    before_activation: dict[int, int] = field(default_factory=dict)
-    """Tensor of the quantized file before its activation -> the float file's tensor after it."""
+    before_activation: dict[int, RawLiteOperator] = field(default_factory=dict)
+    """Tensor of the quantized file before its activation -> the float operator that it is fused into."""
     why: dict[int, str] = field(default_factory=dict)
     """Tensor of the quantized file without counterpart -> reason."""
     fused: dict[int, str] = field(default_factory=dict)
@@ -82,11 +82,11 @@ class _Search:
 def match(quantized: LiteFile, reference: LiteFile) -> Matching:
     """Matches two files of one model. Raises BncheckError where they are of different models."""
     _same_input(quantized, reference)
-    search = _Search(quantized=net(quantized.graph), float=net(reference.graph))
+    search = _Search(quantized=net(quantized.graph), reference=net(reference.graph))
     for operator in reference.graph.operators:
         if operator.kind not in CARRIERS:
-            for number in search.float.data_inputs(operator):
-                search.readers[search.float.behind(number, CARRIERS)].append(operator)
+            for number in search.reference.data_inputs(operator):
+                search.readers[search.reference.behind(number, CARRIERS)].append(operator)
     search.tensors[quantized.graph.inputs[0]] = reference.graph.inputs[0]
     for operator in quantized.graph.operators:
         _match_operator(search, operator)
@@ -94,7 +94,7 @@ def match(quantized: LiteFile, reference: LiteFile) -> Matching:
     _same_model(search, quantized, reference)
     return Matching(
         quantized=search.quantized,
-        float=search.float,
+        reference=search.reference,
         tensors=search.tensors,
         pairs=tuple(search.pairs),
         outputs=outputs,
@@ -126,15 +126,16 @@ def _match_operator(search: _Search, operator: RawLiteOperator) -> None:
     if operator.kind == "QUANTIZE":
         if images[0] is not None:
             search.tensors[outputs[0]] = images[0]
-            search.pairs.append(Pair(quantized=operator.index, float=None))
+            search.pairs.append(Pair(quantized=operator.index, reference=None))
         else:
             search.why[outputs[0]] = f"it reads {ours.tensor(behind[0]).name}, which has no counterpart"
         return
     if operator.kind in FUSABLE and behind[0] in search.before_activation:
-        search.tensors[outputs[0]] = search.before_activation[behind[0]]
-        search.pairs.append(Pair(quantized=operator.index, float=None))
+        fused = search.before_activation[behind[0]]
+        search.tensors[outputs[0]] = fused.outputs[0]
+        search.pairs.append(Pair(quantized=operator.index, reference=fused.index))
         return
-    known = [search.float.behind(image, CARRIERS) for image in images if image is not None]
+    known = [search.reference.behind(image, CARRIERS) for image in images if image is not None]
     found = _counterpart(search, operator, known if len(known) == len(data) else None)
     if found is None:
         lost = next((number for number, image in zip(behind, images, strict=True) if image is None), None)
@@ -147,7 +148,7 @@ def _match_operator(search: _Search, operator: RawLiteOperator) -> None:
         return
     partner, likeness = found
     search.used.add(partner.index)
-    search.pairs.append(Pair(quantized=operator.index, float=partner.index, likeness=likeness))
+    search.pairs.append(Pair(quantized=operator.index, reference=partner.index, likeness=likeness))
     _infer_inputs(search, behind, images, partner)
     _match_results(search, operator, partner)
 
@@ -175,7 +176,8 @@ def _wired(search: _Search, operator: RawLiteOperator, images: list[int]) -> lis
         for candidate in dict.fromkeys(search.readers[images[0]])
         if candidate.index not in search.used
         and _family(candidate) == _family(operator)
-        and order(search.float.behind(n, CARRIERS) for n in search.float.data_inputs(candidate)) == order(images)
+        and order(search.reference.behind(n, CARRIERS) for n in search.reference.data_inputs(candidate))
+        == order(images)
         and _same_size(search, operator.outputs, candidate.outputs)
     ]
 
@@ -184,7 +186,7 @@ def _by_kernel(search: _Search, operator: RawLiteOperator) -> tuple[RawLiteOpera
     if operator.kind not in KERNEL_AT:
         return None
     best: tuple[RawLiteOperator, float] | None = None
-    for candidate in search.float.graph.operators:
+    for candidate in search.reference.graph.operators:
         if candidate.index in search.used or _family(candidate) != _family(operator):
             continue
         likeness = _likeness(search, operator, candidate)
@@ -217,25 +219,25 @@ def _likeness(search: _Search, operator: RawLiteOperator, candidate: RawLiteOper
 def _kernel(search: _Search, operator: RawLiteOperator, *, quantized: bool) -> Kernel | None:
     key = (quantized, operator.index)
     if key not in search.kernels:
-        search.kernels[key] = (search.quantized if quantized else search.float).kernel(operator)
+        search.kernels[key] = (search.quantized if quantized else search.reference).kernel(operator)
     return search.kernels[key]
 
 
 def _infer_inputs(search: _Search, behind: list[int], images: list[int | None], partner: RawLiteOperator) -> None:
     """What two operators with one kernel read is the same, even where it was computed in other ways."""
-    theirs = search.float.data_inputs(partner)
+    theirs = search.reference.data_inputs(partner)
     if len(theirs) != len(behind):
         return
     taken = set(search.tensors.values())
     for number, image, other in zip(behind, images, theirs, strict=True):
-        source = search.float.behind(other, CARRIERS)
+        source = search.reference.behind(other, CARRIERS)
         if image is None and source not in taken and _same_elements(search, number, source):
             search.tensors[number] = source
             search.why.pop(number, None)
 
 
 def _match_results(search: _Search, operator: RawLiteOperator, partner: RawLiteOperator) -> None:
-    ours, theirs = search.quantized, search.float
+    ours, theirs = search.quantized, search.reference
     out, other = operator.outputs[0], partner.outputs[0]
     if operator.activation != partner.activation and len(operator.outputs) == 1:
         if partner.activation == "NONE":
@@ -249,7 +251,7 @@ def _match_results(search: _Search, operator: RawLiteOperator, partner: RawLiteO
         elif operator.activation == "NONE":
             follower = _only_reader(ours, out)
             if follower is not None and follower.kind == partner.activation:
-                search.before_activation[out] = other
+                search.before_activation[out] = partner
                 search.why[out] = f"the float file has it after its {partner.activation} only"
                 return
     search.tensors[out] = other
@@ -266,14 +268,14 @@ def _only_reader(wiring: Net, number: int) -> RawLiteOperator | None:
 
 def _match_outputs(search: _Search) -> tuple[tuple[int, int], ...]:
     """The outputs that go together: by their wiring, the rest by their order where they are of one size."""
-    ours, theirs = search.quantized.graph.outputs, search.float.graph.outputs
+    ours, theirs = search.quantized.graph.outputs, search.reference.graph.outputs
     left = list(ours)
     found: dict[int, int] = {}
     for other in theirs:
-        source = search.float.behind(other, CARRIERS)
+        source = search.reference.behind(other, CARRIERS)
         for number in left:
             image = search.tensors.get(search.quantized.behind(number))
-            if image is not None and search.float.behind(image, CARRIERS) == source:
+            if image is not None and search.reference.behind(image, CARRIERS) == source:
                 found[other] = number
                 left.remove(number)
                 break
@@ -282,7 +284,7 @@ def _match_outputs(search: _Search) -> tuple[tuple[int, int], ...]:
             if other not in found and number in left and _same_elements(search, number, other):
                 found[other] = number
                 left.remove(number)
-                search.tensors.setdefault(search.quantized.behind(number), search.float.behind(other, CARRIERS))
+                search.tensors.setdefault(search.quantized.behind(number), search.reference.behind(other, CARRIERS))
                 search.why.pop(search.quantized.behind(number), None)
     return tuple((found[other], other) for other in theirs if other in found)
 
@@ -290,7 +292,7 @@ def _match_outputs(search: _Search) -> tuple[tuple[int, int], ...]:
 def _same_model(search: _Search, quantized: LiteFile, reference: LiteFile) -> None:
     """Raises BncheckError where too few operators go together, or their kernels are not alike."""
     linear = [o for o in quantized.graph.operators if search.quantized.kernel_tensor(o) is not None]
-    theirs = sum(search.float.kernel_tensor(o) is not None for o in reference.graph.operators)
+    theirs = sum(search.reference.kernel_tensor(o) is not None for o in reference.graph.operators)
     matched = {pair.quantized: pair for pair in search.pairs}
     pairs = [matched[operator.index] for operator in linear if operator.index in matched]
     if not search.pairs or 2 * len(pairs) < max(len(linear), theirs):
@@ -310,14 +312,14 @@ def _unmatched(search: _Search) -> Iterable[Unmatched]:
     for number, why in sorted(search.why.items()):
         if number not in search.tensors:
             yield Unmatched(name=search.quantized.tensor(number).name, side="quantized", why=why)
-    images = {search.float.behind(image, CARRIERS) for image in search.tensors.values()}
-    for operator in search.float.graph.operators:
-        if operator.kind in CARRIERS or not search.float.data_inputs(operator):
+    images = {search.reference.behind(image, CARRIERS) for image in search.tensors.values()}
+    for operator in search.reference.graph.operators:
+        if operator.kind in CARRIERS or not search.reference.data_inputs(operator):
             continue
-        for number in search.float.data_outputs(operator):
+        for number in search.reference.data_outputs(operator):
             if number not in images:
                 why = search.fused.get(number, f"no {operator.kind} of the quantized file computes it")
-                yield Unmatched(name=search.float.tensor(number).name, side="float", why=why)
+                yield Unmatched(name=search.reference.tensor(number).name, side="float", why=why)
 
 
 def _family(operator: RawLiteOperator) -> str:
@@ -325,7 +327,7 @@ def _family(operator: RawLiteOperator) -> str:
 
 
 def _same_name(search: _Search, operator: RawLiteOperator, candidate: RawLiteOperator) -> bool:
-    ours, theirs = search.quantized.tensor(operator.outputs[0]), search.float.tensor(candidate.outputs[0])
+    ours, theirs = search.quantized.tensor(operator.outputs[0]), search.reference.tensor(candidate.outputs[0])
     return ours.name == theirs.name
 
 
@@ -334,5 +336,5 @@ def _same_size(search: _Search, ours: tuple[int, ...], theirs: tuple[int, ...]) 
 
 
 def _same_elements(search: _Search, number: int, other: int) -> bool:
-    ours, theirs = search.quantized.elements(number), search.float.elements(other)
+    ours, theirs = search.quantized.elements(number), search.reference.elements(other)
     return ours is None or theirs is None or ours == theirs

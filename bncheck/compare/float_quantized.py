@@ -1,0 +1,222 @@
+"""Float against quantized on the same data: two TFLite files in LiteRT, operator by operator."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare import metrics
+from bncheck.compare.lite_layers import Folded, folded_layers
+from bncheck.compare.lite_local import Part
+from bncheck.compare.lite_match import Matching, match
+from bncheck.compare.lite_pair import OutputSums, Pair
+from bncheck.compare.lite_run import LiteFile, Runner, affine, batching, input_values, portions, read_file, real_values
+from bncheck.compare.lite_sums import TensorSums
+from bncheck.errors import BncheckError
+from bncheck.measured import Accuracy, DataFacts, OperatorLoss, OutputDifference, QuantizedComparison, Unmatched
+from bncheck.model import Layer, PerChannel
+
+Batch = tuple[NDArray[Any], NDArray[Any] | None]
+"""Images (samples, ...) and, where there are any, labels (samples,)."""
+
+_WORST = 5
+
+
+def measure_quantized(
+    float_bytes: bytes,
+    quantized_bytes: bytes,
+    *,
+    layers: Sequence[Layer],
+    batches: Iterable[Batch],
+    describe: Callable[[int, int, int], DataFacts],
+    scheme: str = "given",
+    float_path: str = "float.tflite",
+    quantized_path: str = "",
+    input_name: str = "",
+    output_names: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> QuantizedComparison:
+    """Runs every batch through both files. Memory does not grow with their number.
+
+    `layers` are those folded into the float file, with the statistics that it was made with; empty where none are
+    known. `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `output_names` are
+    the model's own, in the float file's order. Raises ReadError for a damaged file, BncheckError for a quantized file
+    of another model, for one that LiteRT refuses, and where there is no data.
+    """
+    start = time.perf_counter()
+    reference = read_file(float_bytes, float_path)
+    quantized = read_file(quantized_bytes, quantized_path or "quantized.tflite")
+    matching = match(quantized, reference)
+    folded = folded_layers(matching.reference, layers)
+    pair: Pair | None = None
+    count, largest = 0, 0
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for images, labels in batches:
+            if pair is None:
+                pair = Pair(reference, quantized, matching, images, pool)
+            pair.run(images, labels)
+            count, largest = count + 1, max(largest, len(images))
+            progress(pair.samples)
+    if pair is None or not pair.samples:
+        raise BncheckError("there is no data to compare on")
+    names = _names(pair.local.parts, matching, folded)
+    return QuantizedComparison(
+        scheme=scheme,
+        quantized=quantized_path,
+        data=describe(pair.samples, largest, count),
+        input=input_name or reference.input.name,
+        operators=tuple(
+            _loss(part, sums, matching, folded, name)
+            for part, sums, name in zip(pair.local.parts, pair.sums, names, strict=True)
+            if sums is not None
+        ),
+        outputs=tuple(
+            _output(sums, name) for sums, name in zip(pair.outputs, _output_names(matching, output_names), strict=True)
+        ),
+        accuracy=_accuracy(pair.outputs),
+        unmatched=(*matching.unmatched, *_unlike(pair, matching), *_without_operator(folded)),
+        float_bytes=len(float_bytes),
+        quantized_bytes=len(quantized_bytes),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def run_outputs(
+    content: bytes, batches: Iterable[NDArray[Any]], *, path: str = "converted.tflite"
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The outputs of a file, in real numbers, for each batch of images; errors as `measure_quantized`."""
+    file = read_file(content, path)
+    runner: Runner | None = None
+    size: int | None = None
+    for images in batches:
+        if runner is None:
+            how = batching(file, images)
+            runner, size = Runner(how.content, file.path), how.size
+        parts = []
+        for samples in portions(images, size or len(images)):
+            runner.run({file.graph.inputs[0]: input_values(file, images[samples])})
+            parts.append([_copied(file, runner, number) for number in file.graph.outputs])
+        yield tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+
+def _copied(file: LiteFile, runner: Runner, number: int) -> NDArray[Any]:
+    return np.array(real_values(file.graph.tensors[number], runner.tensor(number)))
+
+
+def _names(parts: Sequence[Part], matching: Matching, folded: Folded) -> list[str]:
+    """The layer where one is folded in, else the output tensor's own name; a name that comes again is numbered."""
+    last = {layer: operator for operator, layer in sorted(folded.operators.items())}
+    names, seen = [], Counter[str]()
+    for part in parts:
+        layer = None if part.counterpart is None else folded.operators.get(part.counterpart)
+        # Of the MUL and the ADD of a layer that was not folded, the ADD gives what the layer gives.
+        own = layer if layer is not None and last[layer] == part.counterpart else None
+        name = own or matching.quantized.tensor(part.output).name or f"tensor {part.output}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
+
+
+def _loss(part: Part, sums: TensorSums, matching: Matching, folded: Folded, name: str) -> OperatorLoss:
+    ours, theirs = matching.quantized, matching.reference
+    operator = ours.graph.operators[part.operator]
+    tensor = ours.tensor(part.output)
+    how = affine(tensor)
+    signal, error = float(np.sum(sums.signal)), float(np.sum(sums.error))
+    rounding, clipping, bias = sums.parts
+    r2, t2, e2 = (float(value) for value in sums.chain)
+    weight_nmse, per_channel = _weights(part, matching)
+    return OperatorLoss(
+        name=name,
+        layer=None if part.counterpart is None else folded.operators.get(part.counterpart),
+        kind=operator.kind,
+        tensor=tensor.name,
+        reference=theirs.tensor(part.reference).name,
+        local_nmse=metrics.nmse(signal, error),
+        cumulative_nmse=metrics.nmse(r2, e2),
+        cumulative_cosine=metrics.cosine(r2, t2, e2),
+        rounding_nmse=metrics.nmse(signal, rounding),
+        clipping_nmse=metrics.nmse(signal, clipping),
+        bias_nmse=metrics.nmse(signal, bias),
+        rmse_over_scale=None if how is None else math.sqrt(error / sums.count) / how.scale,
+        scale=None if how is None else how.scale,
+        zero_point=None if how is None else how.zero_point,
+        channel_nmse=_each(sums.signal, sums.error),
+        weight_nmse=weight_nmse,
+        weight_per_channel=per_channel,
+        worst_channels=tuple(
+            int(c)
+            for c in np.argsort(-np.nan_to_num(sums.error, nan=np.inf), kind="stable")[:_WORST]
+            if sums.error[c] != 0
+        ),
+        non_finite=sums.non_finite,
+    )
+
+
+def _each(signal: PerChannel, error: PerChannel) -> PerChannel:
+    """`metrics.nmse` of each channel."""
+    with np.errstate(all="ignore"):
+        return np.where(error == 0, 0.0, np.where(signal == 0, math.nan, error / signal))
+
+
+def _weights(part: Part, matching: Matching) -> tuple[float | None, bool | None]:
+    """(NMSE of the dequantized kernel against the float one, whether it has a scale for each channel)."""
+    ours, theirs = matching.quantized, matching.reference
+    operator = ours.graph.operators[part.operator]
+    stored = ours.kernel_tensor(operator)
+    integer = stored is not None and stored.quantization is not None and stored.dtype.startswith(("int", "uint"))
+    per_channel = stored.quantization.scales.size > 1 if integer and stored and stored.quantization else None
+    test = ours.kernel(operator)
+    reference = None if part.counterpart is None else theirs.kernel(theirs.graph.operators[part.counterpart])
+    if test is None or reference is None or test.shape != reference.shape:
+        return None, per_channel
+    return metrics.nmse(float(np.sum(reference**2)), float(np.sum((test - reference) ** 2))), per_channel
+
+
+def _output_names(matching: Matching, given: Sequence[str]) -> list[str]:
+    order = matching.reference.graph.outputs
+    if len(given) == len(order):
+        return [given[order.index(number)] for _, number in matching.outputs]
+    return [matching.reference.tensor(number).name for _, number in matching.outputs]
+
+
+def _output(sums: OutputSums, name: str) -> OutputDifference:
+    return OutputDifference(
+        name=name,
+        nmse=metrics.nmse(sums.r2, sums.e2),
+        cosine=metrics.cosine(sums.r2, sums.t2, sums.e2),
+        classes=sums.classes or None,
+        agreement=sums.agreeing / sums.rows if sums.rows else None,
+        probability_drift=sums.drift / sums.rows if sums.rows else None,
+    )
+
+
+def _accuracy(outputs: Sequence[OutputSums]) -> Accuracy:
+    if not outputs or not outputs[0].labelled:
+        return Accuracy()
+    first = outputs[0]
+    return Accuracy(eval=first.right_float / first.labelled, quantized=first.right_quantized / first.labelled)
+
+
+def _unlike(pair: Pair, matching: Matching) -> Iterator[Unmatched]:
+    """Tensors that turned out to be of different sizes."""
+    for part, sums in zip(pair.local.parts, pair.sums, strict=True):
+        if sums is None:
+            yield Unmatched(
+                name=matching.quantized.tensor(part.output).name,
+                side="quantized",
+                why=f"it has another size than {matching.reference.tensor(part.reference).name} of the float file",
+            )
+
+
+def _without_operator(folded: Folded) -> Iterator[Unmatched]:
+    for layer, why in folded.missing.items():
+        yield Unmatched(name=layer, side="float", why=why, layer=layer)

@@ -1,0 +1,157 @@
+"""Two matched TFLite files running on the same samples, chained and unchained, and what is added up of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare import metrics
+from bncheck.compare.lite_edit import show
+from bncheck.compare.lite_local import Feed, Local, Part, unchained
+from bncheck.compare.lite_match import Matching
+from bncheck.compare.lite_run import (
+    Batching,
+    LiteFile,
+    Runner,
+    affine,
+    batching,
+    input_values,
+    portions,
+    real_values,
+)
+from bncheck.compare.lite_sums import TensorSums, add
+
+_ELEMENTS = 1 << 22
+"""Activations of the float file that one invocation may have: bounds memory, and keeps what is compared near."""
+
+
+@dataclass(kw_only=True, eq=False)
+class OutputSums:
+    """Sums of one output over the samples; r float, t quantized."""
+
+    r2: float = 0.0
+    t2: float = 0.0
+    e2: float = 0.0
+    classes: int = 0
+    """0 where it is no scores of classes."""
+    rows: int = 0
+    agreeing: int = 0
+    drift: float = 0.0
+    labelled: int = 0
+    right_float: int = 0
+    right_quantized: int = 0
+
+
+class Pair:
+    """Four interpreters: both files chained, and both with each operator by itself."""
+
+    def __init__(
+        self, reference: LiteFile, quantized: LiteFile, matching: Matching, images: NDArray[Any], pool: Executor
+    ) -> None:
+        self.matching = matching
+        self.samples = 0
+        self.outputs = [OutputSums() for _ in matching.outputs]
+        self._files = (reference, quantized)
+        ways = [batching(file, images) for file in self._files]
+        self.local: Local = unchained(ways[1].content, ways[0].content, matching)
+        self.sums: list[TensorSums | None] = [None] * len(self.local.parts)
+        self._size = _portion(matching, self.local.parts, ways)
+        parts, feeds = self.local.parts, (*self.local.quantized_feeds, *self.local.reference_feeds)
+        wanted = [*(part.reference for part in parts), *(feed.source for feed in feeds)]
+        self._float = Runner(show(ways[0].content, _computed(reference, wanted)), reference.path)
+        wanted = [*(part.output for part in parts), *(feed.like for feed in self.local.quantized_feeds)]
+        self._chain = Runner(show(ways[1].content, _computed(quantized, wanted)), quantized.path)
+        self._alone = Runner(self.local.quantized, quantized.path)
+        self._float_alone = None if self.local.reference is None else Runner(self.local.reference, reference.path)
+        self._pool = pool
+
+    def run(self, images: NDArray[Any], labels: NDArray[Any] | None) -> None:
+        """Adds one batch. Raises BncheckError where LiteRT refuses it."""
+        for samples in portions(images, self._size):
+            self._run(images[samples])
+            self._add_outputs(None if labels is None else np.asarray(labels)[samples])
+            self.samples += samples.stop - samples.start
+
+    def _run(self, images: NDArray[Any]) -> None:
+        reference, quantized = self._files
+        self._float.run({reference.graph.inputs[0]: input_values(reference, images)})
+        self._chain.run({quantized.graph.inputs[0]: input_values(quantized, images)})
+        self._alone.run(dict(self._pool.map(self._quantized_feed, self.local.quantized_feeds)))
+        if self._float_alone is not None:
+            self._float_alone.run(dict(self._pool.map(self._float_feed, self.local.reference_feeds)))
+        self.sums = list(self._pool.map(self._add_part, self.local.parts, self.sums))
+
+    def _reference(self, number: int) -> NDArray[Any]:
+        return real_values(self.matching.reference.tensor(number), self._float.tensor(number))
+
+    def _quantized_feed(self, feed: Feed) -> tuple[int, NDArray[Any]]:
+        values = self._reference(feed.source)
+        stored = values if feed.rounded is None else feed.rounded.stored(values)
+        return feed.number, stored.reshape(self._chain.tensor(feed.like).shape)
+
+    def _float_feed(self, feed: Feed) -> tuple[int, NDArray[Any]]:
+        values = self._reference(feed.source)
+        if feed.rounded is not None:
+            values = feed.rounded.real(feed.rounded.stored(values))
+        own = affine(self.matching.reference.tensor(feed.like))
+        return feed.number, values if own is None else own.stored(values)
+
+    def _add_part(self, part: Part, before: TensorSums | None) -> TensorSums | None:
+        """The sums with this portion added; None where the two tensors are of different sizes."""
+        reference, chained = self._reference(part.reference), self._chain.tensor(part.output)
+        if reference.size != chained.size or not chained.size:
+            return None
+        if part.rerun and self._float_alone is not None:
+            clean = real_values(
+                self.matching.reference.tensor(part.reference), self._float_alone.tensor(part.reference)
+            )
+        else:
+            clean = reference if part.given is None else part.given.real(part.given.stored(reference))
+        sums = before or TensorSums(channels=chained.shape[-1] if chained.ndim > 1 else 1)
+        how = affine(self.matching.quantized.tensor(part.output))
+        add(sums, (reference, chained), (clean, self._alone.tensor(part.output)), how)
+        return sums
+
+    def _add_outputs(self, labels: NDArray[Any] | None) -> None:
+        for total, (number, other) in zip(self.outputs, self.matching.outputs, strict=True):
+            test = real_values(self.matching.quantized.tensor(number), self._chain.tensor(number))
+            _add_output(total, self._reference(other), test.reshape(self._reference(other).shape), labels)
+
+
+def _add_output(total: OutputSums, reference: NDArray[Any], test: NDArray[Any], labels: NDArray[Any] | None) -> None:
+    r, t = np.asarray(reference, np.float64), np.asarray(test, np.float64)
+    with np.errstate(all="ignore"):
+        total.r2 += float(np.sum(r**2))
+        total.t2 += float(np.sum(t**2))
+        total.e2 += float(np.sum((t - r) ** 2))
+    if r.ndim < 2 or r.shape[-1] < 2 or any(size != 1 for size in r.shape[1:-1]):
+        return
+    r, t = (values.reshape(len(values), -1) for values in (r, t))
+    total.classes = r.shape[-1]
+    total.rows += len(r)
+    chosen, other = metrics.top_classes(r), metrics.top_classes(t)
+    total.agreeing += int(np.sum((chosen == other) & (chosen >= 0)))
+    total.drift += metrics.softmax_drift(r, t) * len(r)
+    if labels is not None:
+        total.labelled += len(labels)
+        total.right_float += int(np.sum((chosen == labels) & (chosen >= 0)))
+        total.right_quantized += int(np.sum((other == labels) & (other >= 0)))
+
+
+def _computed(file: LiteFile, numbers: Iterable[int]) -> list[int]:
+    """Without the file's inputs, which are there anyway."""
+    return [number for number in numbers if number not in file.graph.inputs]
+
+
+def _portion(matching: Matching, parts: Sequence[Part], ways: Sequence[Batching]) -> int:
+    """Samples of one invocation."""
+    fixed = [way.size for way in ways if way.size is not None]
+    if fixed:
+        return min(fixed)
+    elements = sum(matching.quantized.elements(part.output) or 0 for part in parts)
+    return max(1, _ELEMENTS // max(elements, 1))
