@@ -7,13 +7,14 @@ from functools import cached_property
 from typing import Any
 
 from bncheck.model import Hints, Saver
+from bncheck.recognise.contexts import Contexts
 from bncheck.recognise.feeds import Feeds
 from bncheck.recognise.flat import FlatGraph, flatten, node_of
 from bncheck.recognise.layers import FoundLayer, group
 from bncheck.recognise.root_functions import variables_of_objects, with_root_functions
 from bncheck.recognise.sites import find_sites
 from bncheck.recognise.stored import Stored
-from bncheck.recognise.trace import VARIABLES, Contexts, variable_name
+from bncheck.recognise.trace import VARIABLES, variable_name
 from bncheck.recognise.train import (
     FoundTrainOp,
     find_savers,

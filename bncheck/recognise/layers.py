@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bncheck.model import Mode, Role
+from bncheck.recognise.contexts import Contexts
 from bncheck.recognise.flat import FlatGraph, node_of
 from bncheck.recognise.operands import classify
 from bncheck.recognise.sites import FoundSite
-from bncheck.recognise.trace import VARIABLES, Contexts, sources, variable_name
+from bncheck.recognise.trace import VARIABLES, sources, variable_name
 from bncheck.recognise.updates import Write, Writes, fused_moments, role_of
 
 

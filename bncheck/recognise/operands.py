@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bncheck.recognise.contexts import Contexts
+from bncheck.recognise.evaluate import evaluate
 from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
 from bncheck.recognise.trace import (
     PLACEHOLDERS,
     VARIABLES,
-    Contexts,
     constant,
     declared_shape,
-    evaluate,
     predicate,
     steps_back,
 )

@@ -6,9 +6,10 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from bncheck.model import Mode
+from bncheck.recognise.contexts import Contexts
 from bncheck.recognise.flat import FlatGraph, edge, node_of
 from bncheck.recognise.operands import FUSED, Operand, classify
-from bncheck.recognise.trace import Contexts, declared_shape, scalar
+from bncheck.recognise.trace import declared_shape, scalar
 from bncheck.recognise.upstream import leading_one_reshape
 
 _SAME = frozenset({"Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "BroadcastTo", "StopGradient", "Enter"})

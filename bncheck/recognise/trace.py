@@ -1,16 +1,15 @@
-"""Questions about one edge of a flat graph: where its value comes from, what constant it is, when it runs."""
+"""Questions about one edge of a flat graph: where its value comes from, what constant or condition it is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import Switch
-from bncheck.recognise.flat import CONDITIONALS, PORT_BITS, FlatGraph, edge, node_of, port_of
+from bncheck.recognise.flat import FlatGraph, edge, node_of, port_of
 from bncheck.sources import protos
 
 VARIABLES = frozenset({"VariableV2", "Variable", "VarHandleOp"})
@@ -28,13 +27,10 @@ _COPIES = """
 PASS = frozenset(_COPIES.split()) | REF_WRITES
 """Ops whose output is, for recognition, their first input: the same numbers in the same order."""
 
-_MERGES = frozenset({"Merge", "RefMerge"})
-_SWITCHES = frozenset({"Switch", "RefSwitch"})
-_SELECTS = frozenset({"Select", "SelectV2"})
-_ENTERS = frozenset({"Enter", "RefEnter"})
-_EXITS = frozenset({"Exit", "RefExit"})
-_FRAMES = _ENTERS | _EXITS
-_STEPS = PASS | _MERGES | _SELECTS | {"IdentityN", "ConcatV2"}
+MERGES = frozenset({"Merge", "RefMerge"})
+SWITCHES = frozenset({"Switch", "RefSwitch"})
+SELECTS = frozenset({"Select", "SelectV2"})
+_STEPS = PASS | MERGES | SELECTS | {"IdentityN", "ConcatV2"}
 _LIMIT = 400
 """Edges one question may visit; per-channel operands need a few dozen."""
 
@@ -50,9 +46,9 @@ def steps_back(graph: FlatGraph, e: int) -> tuple[int, ...] | None:
         return data[:1] or None
     if op == "IdentityN":
         return data[port_of(e) : port_of(e) + 1] or None
-    if op in _MERGES:
+    if op in MERGES:
         return data or None
-    if op in _SELECTS and len(data) == 3:
+    if op in SELECTS and len(data) == 3:
         return data[1:]
     if op == "ConcatV2":
         return data[:-1] or None
@@ -256,269 +252,3 @@ def describe_switch(graph: FlatGraph, node: int, train_when: bool | None) -> Swi
 def _truth(graph: FlatGraph, e: int) -> bool | None:
     value = constant(graph, e)
     return bool(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
-
-
-class Context(NamedTuple):
-    """When a node runs: the conditions that must hold, as (predicate node, value), and the loops it is in."""
-
-    conditions: frozenset[tuple[int, bool]] = frozenset()
-    loops: frozenset[str] = frozenset()
-
-    def __or__(self, other: Context) -> Context:
-        if other is _ALWAYS or self is other:
-            return self
-        if self is _ALWAYS or (self.conditions <= other.conditions and self.loops <= other.loops):
-            return other
-        if other.conditions <= self.conditions and other.loops <= self.loops:
-            return self
-        return Context(self.conditions | other.conditions, self.loops | other.loops)
-
-    def value_of(self, node: int) -> bool | None:
-        """The value that the condition at `node` must have; None where it does not matter."""
-        return next((side for where, side in self.conditions if where == node), None)
-
-
-_ALWAYS = Context()
-
-
-class Contexts:
-    """Contexts of nodes, computed once each: Switch opens a condition, Merge closes it, Enter and Exit frame loops."""
-
-    def __init__(self, graph: FlatGraph) -> None:
-        self._graph = graph
-        self._known: dict[int, Context] = {}
-        self._open: set[int] = set()
-        self._v1 = any(op in graph.by_op for op in ("Switch", "RefSwitch", "Enter", "RefEnter"))
-
-    def of(self, node: int) -> Context:
-        """The context of one node."""
-        if not self._v1 and not self._graph.frames:
-            return _ALWAYS
-        known = self._known
-        if node in known:
-            return known[node]
-        stack = [node]
-        while stack:
-            current = stack[-1]
-            if current in known:
-                stack.pop()
-                continue
-            if current not in self._open:
-                waiting = self._unknown(current)
-                if waiting:
-                    self._open.add(current)
-                    stack += waiting
-                    continue
-            known[current] = self._join(current)
-            self._open.discard(current)
-            stack.pop()
-        return known[node]
-
-    def _unknown(self, node: int) -> list[int]:
-        """What runs before a node and has no known context yet; back edges of loops do not count."""
-        graph, known = self._graph, self._known
-        found = [e >> PORT_BITS for e in graph.data[node] if e >> PORT_BITS not in known]
-        if node in graph.control:
-            found += [waited for waited in graph.control[node] if waited not in known]
-        if node in graph.frame_of and graph.frames[graph.frame_of[node]].call not in known:
-            found.append(graph.frames[graph.frame_of[node]].call)
-        return [source for source in found if graph.ops[source] != "NextIteration"] if found else found
-
-    def _join(self, node: int) -> Context:
-        if self._is_plain(node):
-            return _ALWAYS
-        graph = self._graph
-        op = graph.ops[node]
-        arriving: list[Context] = []
-        for e in graph.data[node]:
-            known = self._known.get(e >> PORT_BITS)
-            source = graph.ops[e >> PORT_BITS]
-            if known is not None and source != "NextIteration":
-                arriving.append(self._along(e) if source in _SWITCHES else known)
-        if op in _MERGES and len(arriving) > 1:
-            joined = Context(
-                frozenset.intersection(*(c.conditions for c in arriving)),
-                frozenset.intersection(*(c.loops for c in arriving)),
-            )
-        else:
-            joined = _ALWAYS
-            for context in arriving:
-                joined = joined | context
-        for waited in graph.control.get(node, ()):
-            joined = joined | self._known.get(waited, _ALWAYS)
-        if op in _ENTERS:
-            joined = joined | Context(loops=frozenset({self._frame_name(node)}))
-        elif op in _EXITS:
-            joined = Context(joined.conditions, joined.loops - self._loops_left(node))
-        frame = graph.frame_of.get(node)
-        return joined if frame is None else joined | self._frame_context(frame)
-
-    def _is_plain(self, node: int) -> bool:
-        """Whether nothing bears on a node: what it reads always runs, and it neither waits nor frames a loop."""
-        graph, known = self._graph, self._known
-        if node in graph.control or node in graph.frame_of or graph.ops[node] in _FRAMES:
-            return False
-        for e in graph.data[node]:
-            source = e >> PORT_BITS
-            if known.get(source) is not _ALWAYS or graph.ops[source] in _SWITCHES:
-                return False
-        return True
-
-    def _along(self, e: int) -> Context:
-        graph = self._graph
-        node = node_of(e)
-        context = self._known[node]
-        if len(graph.data[node]) < 2:
-            return context
-        source, negated = predicate(graph, graph.data[node][1])
-        if graph.ops[source] == "LoopCond":
-            return context
-        side = bool(port_of(e)) != negated
-        return context | Context(conditions=frozenset({(source, side)}))
-
-    def _frame_name(self, node: int) -> str:
-        name = self._graph.attr(node, "frame_name")
-        return "" if name is None else str(name.s.decode("utf-8", "replace"))
-
-    def _loops_left(self, node: int) -> frozenset[str]:
-        graph = self._graph
-        for _ in range(4):
-            if not graph.data[node]:
-                break
-            node = node_of(graph.data[node][0])
-            if graph.ops[node] in _ENTERS:
-                return frozenset({self._frame_name(node)})
-        return frozenset()
-
-    def _frame_context(self, number: int) -> Context:
-        graph = self._graph
-        frame = graph.frames[number]
-        context = self._known.get(frame.call, _ALWAYS)
-        if frame.loop:
-            return context | Context(loops=frozenset({graph.names[frame.call]}))
-        if frame.branch is None or graph.ops[frame.call] not in CONDITIONALS or not graph.data[frame.call]:
-            return context
-        source, negated = predicate(graph, graph.data[frame.call][0])
-        return context | Context(conditions=frozenset({(source, (frame.branch == 0) != negated)}))
-
-
-_ARITHMETIC: dict[str, Callable[..., float]] = {
-    "Add": lambda a, b: a + b,
-    "AddV2": lambda a, b: a + b,
-    "Sub": lambda a, b: a - b,
-    "Mul": lambda a, b: a * b,
-    "RealDiv": lambda a, b: a / b,
-    "Div": lambda a, b: a / b,
-    "Pow": lambda a, b: a**b,
-    "Maximum": max,
-    "Minimum": min,
-    "Neg": lambda a: -a,
-    "Square": lambda a: a * a,
-    "Sqrt": math.sqrt,
-    "Rsqrt": lambda a: 1 / math.sqrt(a),
-    "Reciprocal": lambda a: 1 / a,
-    "Exp": math.exp,
-}
-
-
-def evaluate(
-    graph: FlatGraph,
-    e: int,
-    leaves: Sequence[dict[int, float]],
-    contexts: Contexts,
-    assume: dict[int, bool],
-    *,
-    in_the_end: bool = True,
-) -> list[float | None]:
-    """The numbers that `e` has, one for each of `leaves` (all of the same edges), as the conditions in `assume` hold.
-
-    Used on updates, which are affine in the variable and the batch moment: with the variable at 1 and the moments at 0
-    the new value is the decay, whatever way it is written. An assumed condition that enters as a number (a phase of 0
-    or 1) is that number. None where anything else enters, or conditions stay open.
-    A minimum with one unknown operand is, `in_the_end`, the known one: `min(decay, (1 + n) / (10 + n))` is `decay` for
-    long runs.
-    """
-    return list(_Evaluation(graph, leaves, contexts, assume, in_the_end=in_the_end).values(e, 0))
-
-
-class _Evaluation:
-    def __init__(
-        self,
-        graph: FlatGraph,
-        leaves: Sequence[dict[int, float]],
-        contexts: Contexts,
-        assume: dict[int, bool],
-        *,
-        in_the_end: bool,
-    ) -> None:
-        self.graph, self.leaves, self.contexts, self.assume = graph, leaves, contexts, assume
-        self.in_the_end = in_the_end
-        self.unknown: Sequence[float | None] = (None,) * len(leaves)
-        self.known: dict[int, Sequence[float | None]] = {}
-
-    def values(self, e: int, depth: int) -> Sequence[float | None]:
-        if e in self.known:
-            return self.known[e]
-        if depth > 60 or len(self.known) > _LIMIT:
-            return self.unknown
-        self.known[e] = self.unknown
-        result = self._values(e, depth + 1)
-        self.known[e] = result
-        return result
-
-    def _values(self, e: int, depth: int) -> Sequence[float | None]:
-        graph, node = self.graph, node_of(e)
-        op, data = graph.ops[node], graph.data[node]
-        if e in self.leaves[0]:
-            return [leaves[e] for leaves in self.leaves]
-        if op == "Const":
-            return (scalar(graph, e),) * len(self.leaves)
-        if node in self.assume and (op in PLACEHOLDERS or op in VARIABLES):
-            return (float(self.assume[node]),) * len(self.leaves)
-        if op in _ARITHMETIC and data:
-            operands = [self.values(x, depth) for x in data]
-            return [self._computed(op, one) for one in zip(*operands, strict=True)]
-        back = [self.values(x, depth) for x in self._chosen(e)]
-        if len(back) == 1:
-            return back[0]
-        return [one[0] if len(set(one)) == 1 else None for one in zip(*back, strict=True)] or self.unknown
-
-    def _computed(self, op: str, operands: Sequence[float | None]) -> float | None:
-        known = [x for x in operands if x is not None]
-        if op == "Minimum" and len(known) == 1 and self.in_the_end:
-            return known[0]
-        if op == "Mul" and 0.0 in known:
-            return 0.0
-        if len(known) < len(operands):
-            return None
-        try:
-            return float(_ARITHMETIC[op](*known))
-        except (ArithmeticError, ValueError):
-            return None
-
-    def _chosen(self, e: int) -> tuple[int, ...]:
-        """The inputs that pass on under the assumed conditions."""
-        graph, node = self.graph, node_of(e)
-        op, data = graph.ops[node], graph.data[node]
-        if op in _SELECTS and len(data) == 3:
-            source, negated = predicate(graph, data[0])
-            if source in self.assume:
-                return (data[1],) if self.assume[source] != negated else (data[2],)
-        if op in CONDITIONALS and node in graph.returns and data:
-            source, negated = predicate(graph, data[0])
-            if source in self.assume:
-                branch = 0 if self.assume[source] != negated else 1
-                edges = graph.returns[node][branch : branch + 1]
-                return tuple(edges[0][port_of(e) : port_of(e) + 1]) if edges else ()
-        back = steps_back(graph, e) or ()
-        if op in _MERGES:
-            return tuple(x for x in back if self._possible(x))
-        return back
-
-    def _possible(self, e: int) -> bool:
-        graph = self.graph
-        conditions = set(self.contexts.of(node_of(e)).conditions)
-        if graph.ops[node_of(e)] in ("Switch", "RefSwitch") and len(graph.data[node_of(e)]) > 1:
-            source, negated = predicate(graph, graph.data[node_of(e)][1])
-            conditions.add((source, bool(port_of(e)) != negated))
-        return all(self.assume.get(where, side) == side for where, side in conditions)

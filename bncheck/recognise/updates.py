@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bncheck.model import Role
+from bncheck.recognise.contexts import Contexts
+from bncheck.recognise.evaluate import evaluate
 from bncheck.recognise.flat import FlatGraph, edge, node_of
 from bncheck.recognise.operands import FUSED, Operand, classify
 from bncheck.recognise.sites import FoundSite
-from bncheck.recognise.trace import VARIABLES, Contexts, evaluate, sources, uniform_initial
+from bncheck.recognise.trace import VARIABLES, sources, uniform_initial
 
 WRITES = frozenset("Assign AssignAdd AssignSub AssignVariableOp AssignAddVariableOp AssignSubVariableOp".split())
 _SIGN = {"AssignSub": -1.0, "AssignSubVariableOp": -1.0, "AssignAdd": 1.0, "AssignAddVariableOp": 1.0}

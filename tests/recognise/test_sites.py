@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bncheck.recognise.contexts import Contexts
 from bncheck.recognise.flat import flatten
 from bncheck.recognise.sites import find_sites
-from bncheck.recognise.trace import Contexts
 from bncheck.sources import protos
 
 

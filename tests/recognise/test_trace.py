@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from bncheck.errors import Malformed, TooLarge
+from bncheck.recognise.contexts import Contexts
+from bncheck.recognise.evaluate import evaluate
 from bncheck.recognise.flat import FlatGraph, flatten, node_of
 from bncheck.recognise.trace import (
-    Contexts,
     constant,
     describe_switch,
-    evaluate,
     predicate,
     sources,
     tensor_value,
