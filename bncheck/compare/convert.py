@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +12,7 @@ from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
 from bncheck.compare.forward import EVAL, Forward
+from bncheck.compare.silence import silence
 from bncheck.compare.train_eval import Prepared
 from bncheck.errors import BncheckError, UsageError
 from bncheck.model import PerChannel
@@ -157,7 +154,7 @@ def convert(tf: Any, graph: EvalGraph, scheme: str = FLOAT_SCHEME, calibration: 
     batches = list(calibration) if scheme in CALIBRATED else []
     if scheme in CALIBRATED and not batches:
         raise UsageError(f"{scheme} takes its ranges from data: there is no batch to calibrate on")
-    with _silence() as said, quiet.without_warnings():
+    with silence() as said, quiet.without_warnings():
         try:
             converter = _converter(tf, graph)
             _configure(tf, converter, scheme, batches)
@@ -225,27 +222,3 @@ def _sentence(error: Exception, said: str, scheme: str) -> str:
         op = next(name for name in single.groups() if name)
         return f"TensorFlow cannot convert this model to {what}: {op} stands in the way ({reason})"
     return f"TensorFlow cannot convert this model to {what}: {reason}"
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[Callable[[], str]]:
-    """Holds what the converter's libraries write past Python; gives a function that tells it, at most its end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, contextlib.ExitStack() as restore:
-        for descriptor in (1, 2):
-            try:
-                kept = os.dup(descriptor)
-            except OSError:  # closed: there is nothing to keep quiet
-                continue
-            restore.callback(os.close, kept)
-            restore.callback(os.dup2, kept, descriptor)
-            os.dup2(held.fileno(), descriptor)
-
-        def said() -> str:
-            held.seek(0)
-            return held.read()[-20_000:].decode(errors="replace")
-
-        yield said
-        sys.stdout.flush()
-        sys.stderr.flush()

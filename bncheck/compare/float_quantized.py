@@ -119,10 +119,19 @@ def _names(parts: Sequence[Part], matching: Matching, folded: Folded) -> list[st
         layer = None if part.counterpart is None else folded.operators.get(part.counterpart)
         # Of the MUL and the ADD of a layer that was not folded, the ADD gives what the layer gives.
         own = layer if layer is not None and last[layer] == part.counterpart else None
-        name = own or matching.quantized.tensor(part.output).name or f"tensor {part.output}"
+        name = own or _own_name(part, matching)
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return names
+
+
+def _own_name(part: Part, matching: Matching) -> str:
+    """Of the names that the converter joined with semicolons the first, which is the last operation's."""
+    quantize = part.counterpart is None
+    name = matching.reference.tensor(part.reference).name if quantize else matching.quantized.tensor(part.output).name
+    joined = [piece for piece in name.split(";") if piece and "ReadVariableOp" not in piece]
+    first = next((piece for piece in joined if not piece.startswith("weights/")), name or f"tensor {part.output}")
+    return f"{first} (quantized)" if quantize else first
 
 
 def _loss(part: Part, sums: TensorSums, matching: Matching, folded: Folded, name: str) -> OperatorLoss:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
 from bncheck.compare.lite_edit import free_batch
+from bncheck.compare.silence import silence
 from bncheck.errors import BncheckError, Unsupported
 from bncheck.sources.raw import RawLiteSubgraph, RawLiteTensor
 from bncheck.sources.tflite import parse_lite
@@ -114,7 +115,6 @@ class Runner:
         self._content = content
         self._interpreter = _open(content, path, delegates=True)
         self._shapes: dict[int, tuple[int, ...]] = {}
-        self._inputs = [int(detail["index"]) for detail in self._interpreter.get_input_details()]
         self._delegates = True
 
     def run(self, feeds: Mapping[int, NDArray[Any]]) -> None:
@@ -136,11 +136,12 @@ class Runner:
     def _run(self, feeds: Mapping[int, NDArray[Any]]) -> None:
         shapes = {number: values.shape for number, values in feeds.items()}
         if shapes != self._shapes:
-            for number, shape in shapes.items():
-                if self._shapes.get(number) != shape:
-                    self._interpreter.resize_tensor_input(number, shape, strict=False)
-            self._interpreter.allocate_tensors()
-            self._shapes = dict(shapes)
+            with silence():
+                for number, shape in shapes.items():
+                    if self._shapes.get(number) != shape:
+                        self._interpreter.resize_tensor_input(number, shape, strict=False)
+                self._interpreter.allocate_tensors()
+            self._shapes = shapes
         for number, values in feeds.items():
             self._interpreter.set_tensor(number, values)
         self._interpreter.reset_all_variables()
@@ -161,7 +162,7 @@ def _open(content: bytes, path: str, *, delegates: bool) -> Any:
     kinds = module.OpResolverType
     kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        with quiet.without_warnings():
+        with quiet.without_warnings(), silence():
             return module.Interpreter(
                 model_content=content, num_threads=os.cpu_count() or 1, experimental_op_resolver_type=kind
             )
