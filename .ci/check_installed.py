@@ -21,7 +21,8 @@ EXPECTED = {"forgotten": (1, {"BN101", "BN201"}), "wired": (0, set())}
 def check_contents(wheel: Path) -> None:
     """The package with its data, and nothing else."""
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"bncheck/py.typed", "bncheck/report/json_v1.schema.json"} <= set(names), names
+    assets = {f"bncheck/report/assets/page.{kind}" for kind in ("css", "js", "html.j2")}
+    assert {"bncheck/py.typed", "bncheck/report/json_v1.schema.json", *assets} <= set(names), names
     foreign = [name for name in names if not name.startswith(("bncheck/", "bncheck-"))]
     assert not foreign, foreign
     core = [line for line in requires("bncheck") or [] if "extra ==" not in line]

@@ -232,3 +232,9 @@ class Report:
         from bncheck.report.json_v1 import dumps  # noqa: PLC0415 - a report knows no reporter until asked for one
 
         return dumps(self)
+
+    def _repr_html_(self) -> str:
+        """The HTML report in a frame, for notebooks; the text report where the extra `html` is not installed."""
+        from bncheck.report.html import notebook  # noqa: PLC0415 - as above
+
+        return notebook(self)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TextIO
 
 from bncheck.errors import UsageError
-from bncheck.report import FORMATS
+from bncheck.report import FORMATS, lacking
 
-_WORD = re.compile(r"[a-z]+")
+_WORD = re.compile(r"[a-z]+(-[a-z]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,14 @@ def outputs(wanted: Sequence[str], default: str, folder: Path | None = None) -> 
     """What to write where; `default` is the format of FILEs that name none, relative FILEs lie in `folder`.
 
     Standard output gets the default format as well, unless `-` or a FILE without format has claimed it.
-    Raises UsageError for a format that is not offered, and where two outputs claim one place.
+    Raises UsageError for a format that is not offered or not installed, and where two outputs claim one place.
     """
     found = [_output(text, default, folder) for text in wanted]
     claimed = any(o.path is None for o in found) or not all(map(_names_format, wanted))
     everything = found if claimed else [Output(format=default, path=None), *found]
+    absent = next(filter(None, (lacking(o.format) for o in everything)), "")
+    if absent:
+        raise UsageError(absent)
     places = [o.path for o in everything]
     twice = next((place for place in places if places.count(place) > 1), "")
     if twice != "":

@@ -109,7 +109,7 @@ EXIT_CODES = [
     ("truncated", _truncated, [], 2),
     ("graph command on a checkpoint", lambda: ["graph", _bundle("good")], [], 2),
     ("unknown option", _healthy, ["--colour"], 2),
-    ("unknown format", _healthy, ["--format", "html"], 2),
+    ("unknown format", _healthy, ["--format", "htm"], 2),
     ("unknown code", _healthy, ["--select", "BN9"], 2),
     ("decay out of range", _healthy, ["--decay", "1.5"], 2),
     ("decay not a number", _healthy, ["--decay", "nan"], 2),

@@ -62,9 +62,16 @@ def test_static_commands_load_no_tensorflow() -> None:
 def test_inspection_loads_no_tensorflow(tmp_path: Path) -> None:
     """A checkpoint is judged and reported in every format without TensorFlow, h5py, rich or masked arrays."""
     inspect = f"inspect checkpoint {_checkpoint(tmp_path)} --format"
-    loaded = _commands(*(f"{inspect} {name}" for name in FORMATS))
+    loaded = _commands(*(f"{inspect} {name}" for name in FORMATS if name != "html"))
     assert {"bncheck.sources.checkpoint", "bncheck.report.sarif", "bncheck.report.text"} <= loaded
-    assert loaded.isdisjoint({*NEVER, "h5py", "rich", "flatbuffers", "numpy.ma"})
+    assert loaded.isdisjoint({*NEVER, "h5py", "rich", "flatbuffers", "numpy.ma", "altair", "jinja2"})
+
+
+def test_charts_load_no_tensorflow(tmp_path: Path) -> None:
+    """The HTML report loads its plotting library, and still no TensorFlow."""
+    loaded = _commands(f"inspect checkpoint {_checkpoint(tmp_path)} --format html")
+    assert "altair" in loaded
+    assert loaded.isdisjoint({*NEVER, "h5py", "rich", "pandas"} - {"jsonschema"})
 
 
 def test_the_test_can_fail() -> None:

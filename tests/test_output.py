@@ -23,6 +23,7 @@ from bncheck.output import Output, check_format, emit, outputs
         (["json=-"], [("json", None)]),
         (["json=-", "r.txt"], [("json", None), ("text", "r.txt")]),
         (["./a=b"], [("text", "a=b")]),
+        (["model-explorer=n.json"], [("text", None), ("model-explorer", "n.json")]),
     ],
 )
 def test_places(wanted: list[str], places: list[tuple[str, str | None]]) -> None:
@@ -41,7 +42,7 @@ def test_files_of_a_configuration_lie_beside_it(tmp_path: Path) -> None:
     [
         (["sarfi=x"], "no format 'sarfi': did you mean sarif?"),
         (["zzz=x"], "no format 'zzz': there are text, json"),
-        (["html=x"], "no format 'html'"),
+        (["htm=x"], "no format 'htm': did you mean html?"),
         (["json="], "no file is named"),
         (["json=a", "sarif=a"], "two reports would be written to a"),
         (["json=-", "sarif=-"], "two reports would be written to standard output"),

@@ -18,10 +18,26 @@ _MODULES = {
     "junit": "bncheck.report.junit",
     "github": "bncheck.report.github",
     "markdown": "bncheck.report.markdown",
+    "html": "bncheck.report.html",
+    "model-explorer": "bncheck.report.model_explorer",
 }
 
 FORMATS = tuple(_MODULES)
 """What `--format` takes."""
+
+
+_NEEDS = {"html": ("altair", "vl_convert", "jinja2")}
+"""Modules that a format needs and the core does not."""
+
+
+def lacking(name: str) -> str:
+    """What to say of a format whose modules are not installed; empty where nothing is lacking."""
+    from importlib.util import find_spec  # noqa: PLC0415 - only these formats pay for it
+
+    absent = [module for module in _NEEDS.get(name, ()) if find_spec(module) is None]
+    if not absent:
+        return ""
+    return f"--format {name} needs {', '.join(absent)}: install with: pip install 'bncheck[{name}]'"
 
 
 class Reporter(Protocol):
