@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bncheck.check import inspect_checkpoint, inspect_graph, inspect_model, inspect_run
-    from bncheck.compare.run import compare_train_vs_eval
+    from bncheck.compare.run import compare_float_vs_quantized, compare_train_vs_eval
     from bncheck.config import FailOn, Ignore, Settings
     from bncheck.finding import Finding, Report, Severity, Verdict
     from bncheck.gating.run import gate
@@ -28,6 +28,7 @@ __all__ = [
     "Severity",
     "Verdict",
     "__version__",
+    "compare_float_vs_quantized",
     "compare_train_vs_eval",
     "gate",
     "inspect_checkpoint",
@@ -44,6 +45,7 @@ _HOME = {
     "Settings": "bncheck.config",
     "Severity": "bncheck.finding",
     "Verdict": "bncheck.finding",
+    "compare_float_vs_quantized": "bncheck.compare.run",
     "compare_train_vs_eval": "bncheck.compare.run",
     "gate": "bncheck.gating.run",
     "inspect_checkpoint": "bncheck.check",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,6 +45,44 @@ def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
         options = given_options(asked, config)
         with progress_shown("train vs eval") as progress:
             return [bncheck.compare_train_vs_eval(path, data=data, settings=settings, progress=progress, **options)]
+
+    return write_reports(reports, asked)
+
+
+@compare.command("float-vs-quantized")
+@click.argument("path")
+@click.option("--data", metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic.")
+@click.option(
+    "--quantized",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with this TFLite file; without it the model is converted.",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(["int8", "int8-per-tensor", "dynamic", "float16", "int16x8"]),
+    help="How to convert [int8: full integer, a scale for each channel].",
+)
+@click.option(
+    "--calibration-batches",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Batches of the data that the ranges of activations are taken from [16].",
+)
+@run_options
+@common_options
+def float_vs_quantized(path: str, **asked: Any) -> int:
+    """Compare batch statistics with stored ones, and float with quantized: which step loses what.
+
+    PATH is a checkpoint (with the MetaGraph of the same prefix), SavedModel, Keras file, frozen graph, or a float
+    TFLite file. With --quantized and without --data, what was folded into the file is proved from the files alone.
+    """
+    own = {name: asked.pop(name) for name in ("data", "quantized", "scheme", "calibration_batches")}
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        options = given_options(asked, config)
+        with progress_shown("float vs quantized") as progress:
+            return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **own, **options)]
 
     return write_reports(reports, asked)
 

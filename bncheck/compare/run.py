@@ -1,4 +1,4 @@
-"""`compare train-vs-eval`: a path and data become measurements, measurements and facts become a report."""
+"""`compare`: a path and data become measurements, measurements and facts become a report."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bncheck.compare.data import Data, open_data, sample_shape
 from bncheck.compare.forward import StatisticsLacking
+from bncheck.compare.quantized_run import Measured, Run, Wanted, measure_three_ways, measure_two_files, wanted
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
@@ -18,10 +20,15 @@ from bncheck.judge import judge
 from bncheck.measured import DataFacts
 from bncheck.model import Facts, Hints
 from bncheck.recognise import recognise
+from bncheck.recognise.fold import prove
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel
 
 _DEFAULT = Settings()
+
+QUANTIZED_TOO = "float vs quantized"
+_PASSES = 3
+"""Times that a three-way comparison goes through the data: both modes, both arithmetics, who loses what."""
 
 Progress = Callable[[int, "int | None"], None]
 """Hears of the samples done, and of how many there will be; None unknown."""
@@ -99,13 +106,145 @@ def compare_train_vs_eval(
     return replace(report, timing=seconds)
 
 
-def _without_statistics(raw: RawModel, hints: Hints, settings: Settings, error: StatisticsLacking) -> Report:
+def compare_float_vs_quantized(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    quantized: str | Path | None = None,
+    scheme: str | None = None,
+    calibration_batches: int | None = None,
+    graph: str | Path | None = None,
+    use_graph: bool = True,
+    model: str | None = None,
+    builder: str | None = None,
+    inputs: str | None = None,
+    outputs: Sequence[str] = (),
+    batch_size: int = 32,
+    batches: int | None = None,
+    preprocess: str | None = None,
+    labels: str | None = None,
+    channel_order: str = "rgb",
+    size: tuple[int, int] | None = None,
+    decay: float | None = None,
+    steps: int | None = None,
+    train_ops: Sequence[str] = (),
+    trust_model: bool = False,
+    settings: Settings = _DEFAULT,
+    progress: Progress = lambda _done, _total: None,
+    found: Found = lambda _facts: None,
+) -> Report:
+    """Runs a model with batch statistics, with stored ones, and quantized; says which step loses what, and why.
+
+    `quantized` is a TFLite file that was converted from the model; without it the model is converted by `scheme`
+    ("int8", the default, "int8-per-tensor", "dynamic", "float16", "int16x8"), calibrated on the first
+    `calibration_batches` batches of the data. Given a file, what was folded into it is proved from the files too;
+    without `data` that alone is done. `path` may also be a float TFLite file: then there is no train mode, and
+    nothing tells whether the model was broken before. The rest is as for `compare_train_vs_eval`.
+
+    Raises ReadError where a file cannot be read, UsageError for what does not fit together, BncheckError where the
+    model cannot be run or converted, or the quantized file is of another model.
+    """
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+    hints = Hints(decay=decay, steps=steps, train_ops=tuple(train_ops))
+    asked = wanted(quantized, scheme, calibration_batches)
+    if data is None and asked.quantized is None:
+        raise UsageError("nothing to compare: give --data, or the quantized file with --quantized")
+    shape = None if data is None else sample_shape(data, size)
+    raw = _opened(Path(path), graph, model, builder, shape, use_graph=use_graph)
+    lite = None if asked.quantized is None else open_model(asked.quantized, graph=None, use_graph=False)
+    if lite is not None and lite.lite is None:
+        raise UsageError(f"{asked.quantized}: {lite.format}, not a TFLite file: --quantized takes one")
+    seconds["read"] = time.perf_counter() - start
+
+    def opened(input_shape: tuple[int | None, ...] | None, dtype: Any) -> Data:
+        assert data is not None
+        return open_data(
+            data,
+            shape=input_shape,
+            dtype=dtype,
+            batch_size=batch_size,
+            batches=batches,
+            preprocess=preprocess,
+            labels=labels,
+            channel_order=channel_order,
+            size=size,
+        )
+
+    if data is None:
+        assert lite is not None
+        return _by_fold_alone(raw, lite, hints, settings, seconds)
+    if raw.lite is not None:
+        measured = _two_files(raw, asked, opened, progress)
+        seconds[QUANTIZED_TOO] = time.perf_counter() - start - seconds["read"]
+        facts = replace(recognise(raw, hints), quantized=measured.comparison, lite=measured.lite)
+        found(facts)
+        return _judged(facts, settings, seconds)
+    try:
+        prepared = prepare(raw, hints, named_input=inputs, outputs=outputs, trusted=trust_model)
+    except StatisticsLacking as error:
+        return _without_statistics(raw, hints, settings, error, QUANTIZED_TOO)
+    seconds["recognise"] = time.perf_counter() - start - seconds["read"]
+    fold = None if lite is None else prove(raw, lite, facts=prepared.facts)
+    facts = replace(prepared.facts, fold=fold)
+    with open_twins(prepared.forward) as twins:
+        samples = opened(twins.input_shape, twins.input_dtype)
+        total = None if samples.samples is None else _PASSES * samples.samples
+        describe = _describe(samples)
+        comparison = measure(twins, prepared, samples, describe, progress=lambda done: progress(done, total))
+        seconds["train vs eval"] = comparison.seconds
+        facts = replace(facts, comparison=comparison)
+        found(facts)
+        start = time.perf_counter()
+        measured = measure_three_ways(
+            Run(twins=twins, prepared=prepared, modes=comparison, data=samples, describe=describe, asked=asked),
+            progress=lambda done: progress(comparison.data.samples + done, total),
+        )
+        seconds[QUANTIZED_TOO] = time.perf_counter() - start
+    facts = replace(facts, quantized=measured.comparison, lite=measured.lite)
+    found(facts)
+    return _judged(facts, settings, seconds)
+
+
+def _judged(facts: Facts, settings: Settings, seconds: dict[str, float]) -> Report:
+    start = time.perf_counter()
+    report = judge(facts, settings=settings)
+    seconds["rules"] = time.perf_counter() - start
+    return replace(report, timing=seconds)
+
+
+def _by_fold_alone(
+    raw: RawModel, lite: RawModel, hints: Hints, settings: Settings, seconds: dict[str, float]
+) -> Report:
+    """Without data: what was folded into the file, from the files alone."""
+    if raw.lite is not None:
+        raise UsageError(f"{raw.path} and {lite.path} are TFLite files: comparing two of them takes --data")
+    facts = recognise(raw, hints)
+    report = _judged(replace(facts, fold=prove(raw, lite, facts=facts)), settings, seconds)
+    return replace(report, not_checked=(*report.not_checked, NotChecked(what=QUANTIZED_TOO, why="needs data")))
+
+
+def _two_files(
+    raw: RawModel, asked: Wanted, opened: Callable[[tuple[int | None, ...] | None, Any], Data], progress: Progress
+) -> Measured:
+    if asked.quantized is None:
+        raise UsageError(
+            f"{raw.path} is a TFLite file, which is not converted again: give the quantized one with --quantized, or "
+            "the model that it was converted from"
+        )
+    return measure_two_files(raw.path, asked.quantized, opened, progress=progress)
+
+
+def _without_statistics(
+    raw: RawModel, hints: Hints, settings: Settings, error: StatisticsLacking, *others_left_out: str
+) -> Report:
     """The verdict of the files, where they fail for want of the statistics; else the error stands."""
     report = judge(recognise(raw, hints), settings=settings)
     if report.verdict is not Verdict.FAIL:
         raise error
     others = tuple(item for item in report.not_checked if item.what != "train vs eval")
-    return replace(report, not_checked=(*others, NotChecked(what="train vs eval", why=str(error))))
+    missing = tuple(NotChecked(what=what, why=str(error)) for what in ("train vs eval", *others_left_out))
+    return replace(report, not_checked=(*others, *missing))
 
 
 def _describe(data: Data) -> Callable[[int, int, int], DataFacts]:

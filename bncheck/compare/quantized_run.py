@@ -1,0 +1,256 @@
+"""The quantized half of a three-way comparison: convert or read, measure, and divide what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare.attribution import (
+    FLOAT,
+    NEEDLESS,
+    QUANTIZED,
+    REESTIMATED,
+    STORED,
+    Outputs,
+    Place,
+    Statistics,
+    attribute,
+    reestimated,
+)
+from bncheck.compare.convert import SCHEMES, float_model, quantized_model
+from bncheck.compare.data import Data
+from bncheck.compare.float_quantized import measure_quantized, run_outputs
+from bncheck.compare.lite_match import match
+from bncheck.compare.lite_run import read_file
+from bncheck.compare.loaded import load_tensorflow
+from bncheck.compare.train_eval import Prepared
+from bncheck.compare.twins import BatchRun, Twins
+from bncheck.errors import UsageError
+from bncheck.measured import Attribution, Comparison, DataFacts, QuantizedComparison
+from bncheck.model import Facts, Hints, LiteFacts
+from bncheck.recognise import recognise
+from bncheck.rules._compared import judged_output
+from bncheck.sources.tflite import parse_lite
+
+CALIBRATION_BATCHES = 16
+"""Batches from which the converter takes the ranges of activations, unless told otherwise."""
+GIVEN = "given"
+"""Scheme of a file that somebody else converted."""
+
+Describe = Callable[[int, int, int], DataFacts]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Wanted:
+    """What float is to be compared with."""
+
+    scheme: str = "int8"
+    quantized: Path | None = None
+    """A file; None: convert by `scheme`."""
+    calibration_batches: int = CALIBRATION_BATCHES
+
+
+def wanted(quantized: str | Path | None, scheme: str | None, calibration_batches: int | None) -> Wanted:
+    """Raises UsageError for what does not go together."""
+    if quantized is not None and (scheme is not None or calibration_batches is not None):
+        raise UsageError(f"{quantized} is converted already: --scheme and --calibration-batches have no use for it")
+    if scheme is not None and scheme not in SCHEMES:
+        raise UsageError(f"no quantization scheme is called {scheme!r}: {', '.join(SCHEMES)}")
+    if calibration_batches is not None and calibration_batches < 1:
+        raise UsageError(f"{calibration_batches} batches to calibrate on: one or more are needed")
+    return Wanted(
+        scheme=scheme or "int8",
+        quantized=None if quantized is None else Path(quantized),
+        calibration_batches=calibration_batches or CALIBRATION_BATCHES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """What came of it."""
+
+    comparison: QuantizedComparison
+    lite: LiteFacts | None
+    """What the quantized file holds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A model whose modes were compared, and what it is compared further with."""
+
+    twins: Twins
+    prepared: Prepared
+    modes: Comparison
+    """Of both modes."""
+    data: Data
+    describe: Describe
+    asked: Wanted
+
+
+def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Measured:
+    """Float against quantized with the stored statistics, and what the step before, in `modes`, has of the loss.
+
+    `progress` hears of the samples done in two passes. Raises ReadError for a damaged file, BncheckError where the
+    model cannot be converted or run.
+    """
+    converting = _Converting(tf=load_tensorflow(), run=run, shape=_shape(run.data))
+    exact, rounded = converting.exact(), converting.rounded()
+    given = run.asked.quantized
+    path = "" if given is None else str(given)
+    measured = measure_quantized(
+        exact,
+        rounded,
+        layers=run.prepared.layers,
+        batches=run.data,
+        describe=run.describe,
+        scheme=run.asked.scheme if given is None else GIVEN,
+        quantized_path=path,
+        input_name=run.prepared.input,
+        output_names=run.prepared.outputs,
+        progress=progress,
+    )
+    measured = replace(measured, accuracy=replace(measured.accuracy, train=run.modes.accuracy.train))
+    if measured.outputs:
+        cells, reasons = _cells(converting, exact, rounded)
+        done = measured.data.samples
+        found = _attribution(run, cells, reasons, progress=lambda more: progress(done + more))
+        measured = replace(measured, attribution=found)
+    return Measured(comparison=measured, lite=lite_facts(rounded, path))
+
+
+def _shape(data: Data) -> tuple[int | None, ...]:
+    for images, _ in data:
+        return (None, *images.shape[1:])
+    raise UsageError(f"{data.description}: holds no samples")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Converting:
+    """The model as TFLite files, with its own or with other statistics."""
+
+    tf: Any
+    run: Run
+    shape: tuple[int | None, ...]
+
+    def exact(self, statistics: Statistics | None = None) -> bytes:
+        """In float."""
+        return float_model(self.tf, self.run.prepared, statistics=statistics, shape=self.shape)
+
+    def rounded(self, statistics: Statistics | None = None) -> bytes:
+        """Quantized: the file that was given, where the statistics are its own."""
+        asked = self.run.asked
+        if asked.quantized is not None and statistics is None:
+            return asked.quantized.read_bytes()
+        calibration = _first(self.run.data, asked.calibration_batches)
+        return quantized_model(
+            self.tf, self.run.prepared, asked.scheme, calibration, statistics=statistics, shape=self.shape
+        )
+
+
+def _first(data: Data, count: int) -> Iterator[NDArray[Any]]:
+    return (images for images, _ in islice(data, count))
+
+
+def _cells(converting: _Converting, exact: bytes, rounded: bytes) -> tuple[dict[Place, Outputs], dict[Place, str]]:
+    """What to run besides both modes in float; and why a part of it is left out."""
+    cells: dict[Place, Outputs] = {(STORED, QUANTIZED): _outputs(rounded, exact)}
+    new, why = _statistics(converting.run)
+    if new is None:
+        return cells, {(REESTIMATED, FLOAT): why, (REESTIMATED, QUANTIZED): why}
+    cells[REESTIMATED, FLOAT] = _outputs(converting.exact(new), exact)
+    cells[REESTIMATED, QUANTIZED] = _outputs(converting.rounded(new), exact)
+    return cells, {}
+
+
+def _statistics(run: Run) -> tuple[Statistics | None, str]:
+    """New statistics where the stored ones are at fault, for another conversion is expensive; else why not."""
+    output = judged_output(run.modes)
+    if output is None:
+        return None, "whether the stored statistics are at fault cannot be judged on these data"
+    if not output.junk:
+        return None, NEEDLESS
+    new = reestimated(run.modes, run.prepared.layers)
+    return new, "" if new is not None else "stored statistics or moments of the data are no numbers: bncheck repair"
+
+
+def _outputs(content: bytes, reference: bytes) -> Outputs:
+    """A file as a function of a batch: the output that is the first of the float file `reference`."""
+    place = _place(content, reference)
+    waiting: list[NDArray[Any]] = []
+
+    def fed() -> Iterator[NDArray[Any]]:
+        while waiting:
+            yield waiting.pop()
+
+    stream: Iterator[tuple[NDArray[Any], ...]] | None = None
+
+    def run(images: NDArray[Any]) -> NDArray[Any]:
+        nonlocal stream
+        waiting.append(images)
+        stream = run_outputs(content, fed()) if stream is None else stream
+        return next(stream)[place]
+
+    return run
+
+
+def _place(content: bytes, reference: bytes) -> int:
+    file, other = read_file(content), read_file(reference)
+    outputs = file.graph.outputs
+    if len(outputs) == 1:
+        return 0
+    pairs = {theirs: ours for ours, theirs in match(file, other).outputs}
+    return list(outputs).index(pairs.get(other.graph.outputs[0], outputs[0]))
+
+
+def _attribution(
+    run: Run, cells: dict[Place, Outputs], reasons: dict[Place, str], *, progress: Progress
+) -> Attribution:
+    last: list[BatchRun] = []
+
+    def trained(images: NDArray[Any]) -> NDArray[Any]:
+        last[:] = [run.twins.run(images)]
+        return np.asarray(last[0].train_outputs[0])
+
+    def stored(_: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(last[0].eval_outputs[0])
+
+    return attribute(trained, {(STORED, FLOAT): stored, **cells}, run.data, reasons=reasons, progress=progress)
+
+
+def measure_two_files(
+    reference: Path,
+    quantized: Path,
+    data_of: Callable[[tuple[int | None, ...] | None, Any], Data],
+    *,
+    progress: Callable[[int, int | None], None],
+) -> Measured:
+    """A float TFLite file against a quantized one: no train mode, so nothing tells whether it was broken before."""
+    content, rounded = reference.read_bytes(), quantized.read_bytes()
+    entry = read_file(content, reference).input
+    shape = entry.shape_signature or entry.shape
+    data = data_of((None, *(None if size < 0 else size for size in shape[1:])), np.dtype(entry.dtype))
+    measured = measure_quantized(
+        content,
+        rounded,
+        layers=(),
+        batches=data,
+        describe=lambda samples, _, batches: data.facts(samples=samples, batches=batches),
+        float_path=str(reference),
+        quantized_path=str(quantized),
+        progress=lambda done: progress(done, data.samples),
+    )
+    return Measured(comparison=measured, lite=lite_facts(rounded, str(quantized)))
+
+
+def lite_facts(content: bytes, path: str) -> LiteFacts | None:
+    """What the quantized file holds of batch norm: for the rules on TFLite files."""
+    raw = parse_lite(Path(path or "quantized.tflite"), memoryview(content))
+    facts: Facts = recognise(raw, Hints())
+    return facts.lite
