@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,16 +14,13 @@ from bncheck.recognise.fold_fit import (
     Bounds,
     Fit,
     Folded,
-    bias_fits,
     bounds,
-    common_addend,
     common_factor,
     epsilon_of,
     explains,
     measure,
-    multiplied,
     scale_fits,
-    shifted,
+    solved,
 )
 from bncheck.recognise.fold_lite import Held, Place
 from bncheck.recognise.fold_source import Kernel, Statistics, Unit, Weights
@@ -73,7 +70,8 @@ def fold(candidate: Candidate) -> Folded:
     with np.errstate(all="ignore"):
         scale = weights.gamma / np.sqrt(statistics.variance + epsilon)
         bias = weights.beta + (weights.bias - statistics.mean) * scale
-        terms = np.abs(weights.beta) + (np.abs(weights.bias) + np.abs(statistics.mean)) * np.abs(scale)
+        magnitude = np.abs(weights.bias) if weights.bias_terms is None else weights.bias_terms
+        terms = np.abs(weights.beta) + (magnitude + np.abs(statistics.mean)) * np.abs(scale)
     return Folded(scale=scale, bias=bias, terms=terms)
 
 
@@ -92,6 +90,35 @@ def matches(unit: Unit, place: Place, helds: tuple[Held, ...]) -> Iterator[Match
                     yield Match(unit=unit, place=place, held=held, weights=weights, kernel=form, bounds=known)
 
 
+def alone(unit: Unit, place: Place, helds: tuple[Held, ...]) -> Iterator[Match]:
+    """A layer as a chain of affine operators by itself, with the bias of a convolution before it and without."""
+    bare = tuple(replace(w, bias=np.zeros(unit.channels)) for w in unit.weights)
+    kernel = np.ones((unit.channels, 1))
+    for weights in (bare, unit.weights) if any(w.bias.any() for w in unit.weights) else (bare,):
+        for held in helds:
+            known = bounds(held, kernel)
+            yield Match(
+                unit=replace(unit, weights=weights),
+                place=place,
+                held=held,
+                weights=weights[0],
+                kernel=kernel,
+                bounds=known,
+            )
+
+
+def fold_ratio(match: Match) -> Array | None:
+    """(channels,): the operator's factor over that of the stored statistics; None where it is another layer's."""
+    stored = next((s for s in match.unit.statistics if s.folded == "stored"), None)
+    if stored is None or stored.mean.size != match.bounds.best.size or match.weights not in match.unit.weights:
+        return None
+    epsilon = next(iter(match.unit.epsilons), USUAL_EPSILONS[0])
+    with np.errstate(all="ignore"):
+        ratio: Array = match.bounds.best / fold(Candidate(match.weights, stored, epsilon)).scale
+    ratio.setflags(write=False)
+    return ratio
+
+
 def _forms(kernel: Kernel, place: Place) -> Iterator[Array]:
     if kernel.tensor.unavailable is not None:
         return
@@ -105,7 +132,7 @@ def explain(match: Match) -> Explanation | None:
     for rank, candidate in enumerate(_candidates(match)):
         folded = fold(candidate)
         if explains(match.held, match.bounds, folded):
-            return _explanation(match, candidate, folded, rank)
+            return explained_by(match, candidate, folded, rank)
     return _with_converter(match)
 
 
@@ -123,7 +150,8 @@ def _candidates(match: Match) -> Iterator[Candidate]:
                 yield Candidate(weights, statistics, asked)
 
 
-def _explanation(match: Match, candidate: Candidate, folded: Folded, rank: int, why: str = "") -> Explanation:
+def explained_by(match: Match, candidate: Candidate, folded: Folded, rank: int, why: str = "") -> Explanation:
+    """The explanation by a candidate whose fold, with whatever came on top, is `folded`."""
     told, kernels = candidate.weights.told, match.weights.told
     return Explanation(
         match=match,
@@ -136,7 +164,7 @@ def _explanation(match: Match, candidate: Candidate, folded: Folded, rank: int, 
     )
 
 
-_TAKEN_IN = 100
+TAKEN_IN = 100
 """Rank of explanations with arithmetic of the converter's."""
 
 
@@ -151,23 +179,36 @@ def _with_converter(match: Match) -> Explanation | None:
         folded = fold(candidate)
         fits = bool(np.all(scale_fits(match.bounds, folded.scale)))
         factor = 1.0 if fits else common_factor(match.bounds, folded.scale)
-        for bias_factor in () if factor is None else dict.fromkeys((1.0, factor)):
-            told = _bias_with(match, multiplied(folded, factor or 1.0, bias_factor), factor or 1.0)
-            if told is not None:
-                return _explanation(match, candidate, told[0], _TAKEN_IN, told[1])
+        if factor is None:
+            continue
+        for found, words in _taken_in(match, folded, factor):
+            if explains(match.held, match.bounds, found):
+                return explained_by(match, candidate, found, TAKEN_IN, words)
     return None
 
 
-def _bias_with(match: Match, folded: Folded, factor: float) -> tuple[Folded, str] | None:
-    """(fold, words) with which the bias fits; None where it does not."""
-    held = match.held
+def _taken_in(match: Match, folded: Folded, factor: float) -> Iterator[tuple[Folded, str]]:
+    """(fold, words) of each form of arithmetic by one number, the simplest first; none is yet held against the file."""
+    held, one = match.held, np.ones(folded.bias.size)
     times = "" if factor == 1.0 else f"times {factor:.6g}"
-    if times and bool(np.all(bias_fits(held, folded))):
-        return folded, f"{times}, a multiplication that the converter took in"
-    for direction in (held.kernel.sum(axis=1), np.ones(held.bias.size)):
-        addend = common_addend(held, folded, direction)
-        if addend is not None:
-            joined = f"{times} and " if times else ""
-            words = f"{joined}shifted by one number, arithmetic that the converter took in"
-            return shifted(folded, addend * direction), words
-    return None
+    words = "arithmetic by one number that the converter took in"
+    before = replace(folded, scale=folded.scale * factor)
+    if times:
+        yield before, f"{times}: {words}"
+    sums = before.scale * match.kernel.sum(axis=1)
+    behind = (((sums,), folded.bias), ((one,), folded.bias), ((folded.bias,), 0 * one), ((folded.bias, one), 0 * one))
+    for parts, rest in behind:
+        numbers = solved(held, folded.terms, parts, rest)
+        if numbers is None:
+            continue
+        scales = parts[0] is folded.bias
+        by = float(numbers[0]) if scales else 1.0
+        added = sum((n * part for n, part in zip(numbers, parts, strict=True) if part is not folded.bias), 0 * one)
+        yield (
+            Folded(
+                scale=folded.scale * by if scales else before.scale,
+                bias=folded.bias * by + added,
+                terms=folded.terms * abs(by) + np.abs(added),
+            ),
+            f"{f'times {by:.6g}' if scales else times or 'shifted'}: {words}",
+        )

@@ -7,6 +7,7 @@ kernel is this layer's, whatever statistics were folded; that number is then hel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,27 +201,26 @@ def common_factor(known: Bounds, scale: Array) -> float | None:
     return factor if bool(np.all(scale_fits(known, scale * factor) | ~usable)) else None
 
 
-def common_addend(held: Held, folded: Folded, direction: Array) -> float | None:
-    """The one number k with which `bias + k * direction` is the operator's bias; None where there is none."""
+def solved(held: Held, terms: Array, parts: Sequence[Array], rest: Array) -> Array | None:
+    """The few numbers with which `rest` + their product with `parts` is the operator's bias; None where none are.
+
+    Weighted least squares over the channels, of which there must be at least two more than numbers; whether the
+    outcome is the operator's bias within rounding is for the caller to see.
+    """
     with np.errstate(all="ignore"):
-        allowed = held.bias_half + FLOAT32 * folded.terms + TINY
-        off = held.bias - folded.bias
-        ends = np.sort(np.stack([(off - allowed) / direction, (off + allowed) / direction]), axis=0)
-    usable = np.isfinite(ends).all(axis=0)
-    if int(usable.sum()) < 3:
+        allowed = held.bias_half + FLOAT32 * terms + TINY
+        matrix, wanted = np.stack(parts, axis=1) / allowed[:, None], (held.bias - rest) / allowed
+    usable = np.isfinite(matrix).all(axis=1) & np.isfinite(wanted)
+    telling = usable & (np.stack(parts, axis=1) != 0).any(axis=1)
+    if int(telling.sum()) < len(parts) + 2:
         return None
-    low, high = float(ends[0][usable].max()), float(ends[1][usable].min())
-    if not low <= high:
+    lengths = np.sqrt((matrix[usable] ** 2).sum(axis=0))
+    if not np.all(lengths > 0):
         return None
-    middle = (low + high) / 2
-    return middle if bool(np.all(bias_fits(held, shifted(folded, middle * direction)))) else None
+    found, _, rank, _ = np.linalg.lstsq(matrix[usable] / lengths, wanted[usable], rcond=None)
+    return np.asarray(found / lengths) if rank == len(parts) else None
 
 
 def shifted(folded: Folded, by: Array) -> Folded:
     """The same with something added to the bias."""
     return Folded(scale=folded.scale, bias=folded.bias + by, terms=folded.terms + np.abs(by))
-
-
-def multiplied(folded: Folded, scale: float, bias: float) -> Folded:
-    """The same with scale and bias each times a number."""
-    return Folded(scale=folded.scale * scale, bias=folded.bias * bias, terms=folded.terms * abs(bias))

@@ -5,16 +5,17 @@ Kernels of all kinds are brought to one form, (channels, fan-in), in which Tenso
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.recognise.by_lite import LinearOperator, linear_operators
 from bncheck.recognise.kernels import MAX_KERNEL
-from bncheck.recognise.lite_leftovers import Affine, Search, only_reader
-from bncheck.recognise.lite_values import Wiring, half_step, real, stored
+from bncheck.recognise.lite_leftovers import Affine, Search, Step, chain_name, chains, only_reader
+from bncheck.recognise.lite_values import Wiring, real, rounding, stored
 from bncheck.sources.raw import RawLite, RawLiteTensor
 
 TINY = 1e-35
@@ -23,8 +24,7 @@ TINY = 1e-35
 _SLACK = 1.01
 """On half a step: the quotient that is rounded has itself been rounded in float32."""
 _EXTREMES = {"int8": (-127, 127), "uint8": (0, 255), "int4": (-7, 7), "int16": (-32767, 32767), "int2": (-1, 1)}
-_HALF_PRECISION = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 0.0)}
-"""Of each type, the largest relative error of rounding, and the absolute one below its smallest normal number."""
+_LONGEST_CHAIN = 8
 _MOST_STEPS = 4
 """Affine operators looked at behind a linear one."""
 
@@ -48,51 +48,88 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Place:
-    """One linear operator that may hold a layer; its numbers are read on demand."""
+    """One linear operator, or one chain of affine ones, that may hold a layer; its numbers are read on demand."""
 
     name: str
     kind: str
-    index: int
-    """Position among the file's linear operators."""
+    order: tuple[int, int]
+    """Subgraph and operator number."""
     channels: int
     fan_in: int
-    linear: LinearOperator
-    search: Search
-    unreadable: str
-    """Why its kernel cannot be read; empty where it can."""
-
-    def read(self) -> tuple[Held, ...]:
-        """Its numbers as they are, then with one, two, ... affine operators behind it. Raises ReadError."""
-        if self.unreadable:
-            return ()
-        bare = _bare(self)
-        return () if bare is None else (bare, *_with_tails(self, bare))
+    """1 for a chain of affine operators."""
+    read: Callable[[], tuple[Held, ...]]
+    """Its numbers as they are, then with one, two, ... affine operators behind it. Raises ReadError."""
+    unreadable: str = ""
+    """Why `read` gives nothing."""
 
 
-def places(lite: RawLite) -> tuple[Place, ...]:
-    """All linear operators with a constant kernel, in execution order. Raises ReadError where a constant is damaged."""
-    found: list[Place] = []
+def places(lite: RawLite) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+    """(linear operators with a constant kernel, chains of affine operators), each in execution order.
+
+    Raises ReadError where a constant is damaged.
+    """
+    linear: list[Place] = []
+    affine: list[Place] = []
     for number, subgraph in enumerate(lite.subgraphs):
         wiring = Wiring.of(subgraph)
         search = Search.of(wiring)
-        for linear in linear_operators(wiring, f"subgraph {number}: " if number else ""):
-            channels = linear.kernel.shape[linear.slots.axis]
-            size = int(np.prod(linear.kernel.shape, dtype=np.int64))
+        prefix = f"subgraph {number}: " if number else ""
+        for operator in linear_operators(wiring, prefix):
+            channels = operator.kernel.shape[operator.slots.axis]
+            size = int(np.prod(operator.kernel.shape, dtype=np.int64))
             if channels <= 0 or size <= 0:
                 continue
-            found.append(
+            linear.append(
                 Place(
-                    name=linear.name,
-                    kind=linear.operator.kind,
-                    index=len(found),
+                    name=operator.name,
+                    kind=operator.operator.kind,
+                    order=(number, operator.operator.index),
                     channels=channels,
                     fan_in=size // channels,
-                    linear=linear,
-                    search=search,
-                    unreadable=_unreadable(linear, size),
+                    read=partial(_linear, operator, search),
+                    unreadable=_unreadable(operator, size),
                 )
             )
+        affine.extend(_chain(steps, search, number, prefix) for steps in chains(search))
+    return tuple(linear), tuple(affine)
+
+
+def _chain(steps: Sequence[Step], search: Search, number: int, prefix: str) -> Place:
+    data = search.wiring.tensor(steps[0].data)
+    channels = 0 if data is None or steps[0].axis is None else data.shape[steps[0].axis]
+    return Place(
+        name=prefix + chain_name(steps, search.wiring),
+        kind=" + ".join(step.operator.kind for step in steps),
+        order=(number, steps[0].operator.index),
+        channels=channels,
+        fan_in=1,
+        read=partial(_affine, steps, channels),
+    )
+
+
+def _affine(steps: Sequence[Step], channels: int) -> tuple[Held, ...]:
+    """A chain, and every part of it that multiplies, as an operator of one weight a channel; the longest first.
+
+    What comes before a batch norm's own steps may be a bias, what comes behind another layer's arithmetic.
+    """
+    nothing = np.zeros(channels)
+    bare = Held(kernel=np.ones((channels, 1)), kernel_half=nothing, saturated=None, bias=nothing, bias_half=nothing)
+    found: list[Held] = []
+    steps = steps[:_LONGEST_CHAIN]
+    for length in range(len(steps), 0, -1):
+        for start in range(len(steps) - length + 1):
+            part = steps[start : start + length]
+            if any(step.multiplier is not None and step.axis is not None for step in part):
+                whole = Affine.identity(channels)
+                for step in part:
+                    whole = whole.then(step)
+                found.append(_scaled(bare, whole, tuple(step.operator.kind for step in part)))
     return tuple(found)
+
+
+def _linear(operator: LinearOperator, search: Search) -> tuple[Held, ...]:
+    bare = _bare(operator)
+    return () if bare is None else (bare, *_with_tails(operator, search, bare))
 
 
 def _unreadable(linear: LinearOperator, size: int) -> str:
@@ -106,18 +143,17 @@ def _unreadable(linear: LinearOperator, size: int) -> str:
     return ""
 
 
-def _bare(place: Place) -> Held | None:
-    linear = place.linear
-    kernel = real(linear.kernel)
+def _bare(linear: LinearOperator) -> Held | None:
+    kernel = None if _unreadable(linear, 0) else real(linear.kernel)
     if kernel is None:
         return None
     flat = _by_channel(kernel, linear.slots.axis)
-    bias, bias_half = _bias(linear, place.channels)
+    bias, bias_half = _bias(linear, flat.shape[0])
     if bias is None:
         return None
     return Held(
         kernel=flat,
-        kernel_half=_kernel_half(linear.kernel, linear.slots.axis, flat),
+        kernel_half=_kernel_half(linear.kernel, linear.slots.axis, kernel),
         saturated=_saturated(linear.kernel, linear.slots.axis),
         bias=bias,
         bias_half=bias_half,
@@ -129,21 +165,8 @@ def _by_channel(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return moved.reshape(moved.shape[0], -1)
 
 
-def _kernel_half(tensor: RawLiteTensor, axis: int, flat: NDArray[np.float64]) -> NDArray[np.float64]:
-    if tensor.dtype in _HALF_PRECISION:
-        return _rounding(tensor.dtype, np.abs(flat).max(axis=1))
-    halves = half_step(tensor)
-    if isinstance(halves, float):
-        return np.full(flat.shape[0], halves * _SLACK)
-    along = [1] * len(tensor.shape)
-    along[tensor.quantization.axis if tensor.quantization is not None else 0] = halves.size
-    spread = np.broadcast_to(halves.reshape(along), tensor.shape)
-    return np.asarray(_SLACK * _by_channel(np.asarray(spread), axis).max(axis=1))
-
-
-def _rounding(dtype: str, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    relative, absolute = _HALF_PRECISION[dtype]
-    return relative * sizes * _SLACK + absolute
+def _kernel_half(tensor: RawLiteTensor, axis: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(_SLACK * _by_channel(rounding(tensor, np.abs(values)), axis).max(axis=1))
 
 
 def _saturated(tensor: RawLiteTensor, axis: int) -> NDArray[np.bool_] | None:
@@ -168,9 +191,7 @@ def _bias(linear: LinearOperator, channels: int) -> tuple[NDArray[np.float64] | 
     if tensor is None or values is None or values.size != channels:
         return None, nothing
     values = values.reshape(-1)
-    if tensor.dtype in _HALF_PRECISION:
-        return values, _rounding(tensor.dtype, np.abs(values))
-    half = np.broadcast_to(np.asarray(half_step(tensor)), (channels,)) * _SLACK
+    half = rounding(tensor, np.abs(values).reshape(tensor.shape)).reshape(-1) * _SLACK
     if tensor.dtype != "int32":
         return values, half
     steps = stored(tensor)
@@ -178,10 +199,10 @@ def _bias(linear: LinearOperator, channels: int) -> tuple[NDArray[np.float64] | 
     return values, np.where(cut_off, np.inf, half)
 
 
-def _with_tails(place: Place, bare: Held) -> Iterator[Held]:
+def _with_tails(linear: LinearOperator, search: Search, bare: Held) -> Iterator[Held]:
     """The same with each further MUL, DIV, ADD or SUB by constants that alone reads what came before."""
-    operator, search = place.linear.operator, place.search
-    whole = Affine.identity(place.channels)
+    operator, channels = linear.operator, bare.bias.size
+    whole = Affine.identity(channels)
     kinds: list[str] = []
     for _ in range(_MOST_STEPS):
         follower = only_reader(operator, search.wiring) if operator.activation == "NONE" else None
@@ -192,7 +213,7 @@ def _with_tails(place: Place, bare: Held) -> Iterator[Held]:
         if step.axis is not None and (data is None or step.axis != len(data.shape) - 1):
             return
         sizes = [np.size(values) for values in (step.multiplier, step.addend) if values is not None]
-        if any(size not in (1, place.channels) for size in sizes):
+        if any(size not in (1, channels) for size in sizes):
             return
         whole, operator = whole.then(step), step.operator
         kinds.append(operator.kind)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from bncheck.sources.raw import RawModel, RawTensor
 Array = NDArray[np.float64]
 Find = Callable[[str], "RawTensor | None"]
 """Name of a variable, constant or key -> what is stored of it."""
+Tensors = Callable[[], Iterator[RawTensor]]
+"""All stored floats that can be read, but an optimizer's."""
 
 _FLOATS = frozenset({"bfloat16", "float16", "float32", "float64"})
 _DEPTHWISE = frozenset({"DepthwiseConv2dNative", "DepthwiseConv2D", "DepthwiseConv1D", "DepthwiseConvolution2D"})
@@ -30,7 +33,8 @@ _TRANSPOSED = frozenset(
 )
 _MATRICES = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _BIAS_LEAVES = ("bias", "biases", "b")
-_KERNEL_LEAF = re.compile(r"[^/]+$")
+_LEAF = re.compile(r"[^/]+$")
+_NUMBERED = re.compile(r"(.*/(?:vars/|param_))(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +64,8 @@ class Weights:
     bias: Array
     gamma: Array
     beta: Array
+    bias_terms: Array | None = None
+    """Sum of the magnitudes that `bias` is the difference of; None: it is one number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,87 +105,93 @@ class Source:
     facts: Facts
     units: tuple[Unit, ...]
     find: Find
+    tensors: Tensors
     ordered: bool
     """Whether layers come in forward order."""
-    vectors: Mapping[str, Array] = field(default_factory=dict)
-    """Every other stored vector, by name: what a further scale or shift behind a layer may be."""
+
+    def kernels(self) -> Iterator[Kernel]:
+        """Kernels of a model that does not tell which layer has which: matrices of floats that no optimizer keeps."""
+        for tensor in self.tensors():
+            if len(tensor.shape) >= 2 and 0 not in tensor.shape and kernel_bytes(tensor) <= MAX_KERNEL:
+                yield Kernel(tensor=tensor, op="")
+
+    def vectors(self, channels: int) -> Iterator[tuple[str, Array]]:
+        """(name, values) of every stored vector of floats of that length. Raises ReadError."""
+        for tensor in self.tensors():
+            if tensor.shape == (channels,):
+                yield tensor.name, per_channel(tensor)
 
 
 def source_of(raw: RawModel, facts: Facts | None = None, reference: RawModel | None = None) -> Source:
     """Reads everything but the kernels. Raises ReadError where a file is damaged."""
-    facts, find = _facts_and_tensors(raw, facts)
-    other = None if reference is None else _facts_and_tensors(reference, None)
-    known = {} if other is None else {layer.name: layer for layer in other[0].layers}
+    opened = _opened(raw, facts)
+    other = None if reference is None else _opened(reference, None)
+    known = {} if other is None else {layer.name: layer for layer in other.facts.layers}
     units = []
-    for number, layer in enumerate(facts.layers):
+    for number, layer in enumerate(opened.facts.layers):
         twin = known.get(layer.name)
-        units.append(_unit(number, layer, find, twin, None if other is None else other[1]))
+        units.append(_unit(number, layer, opened.find, twin, None if other is None else other.find))
     return Source(
-        facts=facts,
+        facts=opened.facts,
         units=tuple(units),
-        find=find,
-        ordered=any(layer.sites for layer in facts.layers),
+        find=opened.find,
+        tensors=opened.tensors,
+        ordered=any(layer.sites for layer in opened.facts.layers),
     )
 
 
-def stored_kernels(raw: RawModel) -> Iterator[Kernel]:
-    """Kernels of a file that does not tell which layer has which: matrices of floats that no optimizer keeps."""
-    for key in raw.tensors:
-        tensor = raw.tensors[key]
-        if tensor.dtype not in _FLOATS or len(tensor.shape) < 2 or tensor.unavailable is not None:
-            continue
-        if 0 in tensor.shape or kernel_bytes(tensor) > MAX_KERNEL or is_slot(key, raw.tensors):
-            continue
-        yield Kernel(tensor=tensor, op="")
-
-
-def stored_vectors(raw: RawModel, channels: int) -> Iterator[tuple[str, Array]]:
-    """(name, values) of every stored vector of floats of that length. Raises ReadError."""
-    for key in raw.tensors:
-        tensor = raw.tensors[key]
-        readable = tensor.dtype in _FLOATS and tensor.unavailable is None
-        if readable and tensor.shape == (channels,) and not is_slot(key, raw.tensors):
-            yield key, per_channel(tensor)
-
-
 def bias_beside(kernel: RawTensor, find: Find, channels: int) -> Array | None:
-    """The bias that is stored beside a kernel, by the names in use. Raises ReadError."""
+    """The bias beside a kernel, by the names in use or, in Keras 3, the number behind it. Raises ReadError."""
     name, suffix = kernel.name, ""
     for ending in (ATTRIBUTE, ":0"):
         if name.endswith(ending):
             name, suffix = name.removesuffix(ending), ending
-    for leaf in _BIAS_LEAVES:
-        found = _vector_of(find(_KERNEL_LEAF.sub(leaf, name) + suffix), channels)
-        if found is not None:
-            return found
-    return None
+    numbered = _NUMBERED.fullmatch(name)
+    if numbered is not None:
+        return _vector_of(find(f"{numbered[1]}{int(numbered[2]) + 1}"), channels)
+    found = (_vector_of(find(_LEAF.sub(leaf, name) + suffix), channels) for leaf in _BIAS_LEAVES)
+    return next((bias for bias in found if bias is not None), None)
 
 
-def _facts_and_tensors(raw: RawModel, facts: Facts | None) -> tuple[Facts, Find]:
-    """Facts of a model, recognised where they are not at hand, and a way from names to stored tensors."""
+class _Opened(NamedTuple):
+    facts: Facts
+    find: Find
+    tensors: Tensors
+
+
+def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
+    """Facts of a model, recognised where they are not at hand, and ways to its stored tensors."""
+
+    def stored() -> Iterator[RawTensor]:
+        for key in raw.tensors:
+            tensor = raw.tensors[key]
+            if tensor.dtype in _FLOATS and tensor.unavailable is None and not is_slot(key, raw.tensors):
+                yield tensor
+
     if not raw.graphs:
         own = {tensor.name: tensor for layer in raw.keras.layers for tensor in layer.weights} if raw.keras else {}
-
-        def by_key(name: str) -> RawTensor | None:
-            return own.get(name) or raw.tensors.get(name)
-
-        return facts or recognise(raw, Hints()), by_key
+        return _Opened(facts or recognise(raw, Hints()), lambda name: own.get(name) or raw.tensors.get(name), stored)
     from bncheck.recognise.by_graph import facts_of_view  # noqa: PLC0415 - only for graphs
     from bncheck.recognise.graph_view import view_graph  # noqa: PLC0415 - as above
     from bncheck.recognise.trace import VARIABLES, variable_name  # noqa: PLC0415 - as above
 
     view = view_graph(raw, Hints())
-    variables = {
-        variable_name(view.flat, node): node for op in sorted(VARIABLES) for node in view.flat.by_op.get(op, ())
-    }
+    flat = view.flat
+    variables = {variable_name(flat, node): node for op in sorted(VARIABLES) for node in flat.by_op.get(op, ())}
 
     def by_node(name: str) -> RawTensor | None:
-        edge = view.flat.lookup(name)
+        edge = flat.lookup(name)
         node = variables.get(name, None if edge is None else node_of(edge))
         found = None if node is None else view.stored.tensor(node)
         return found or raw.tensors.get(name)
 
-    return facts or facts_of_view(raw, view, Hints()), by_node
+    def constants() -> Iterator[RawTensor]:
+        for node in flat.by_op.get("Const", ()):
+            tensor = view.stored.tensor(node)
+            if tensor is not None and tensor.dtype in _FLOATS and tensor.unavailable is None:
+                yield tensor
+
+    return _Opened(facts or facts_of_view(raw, view, Hints()), by_node, stored if raw.tensors else constants)
 
 
 def _unit(number: int, layer: Layer, find: Find, twin: Layer | None, find_twin: Find | None) -> Unit:
@@ -189,25 +201,22 @@ def _unit(number: int, layer: Layer, find: Find, twin: Layer | None, find_twin: 
     bare = Unit(layer=layer, number=number, channels=channels, linear=linear)
     problem = _problem(layer)
     if problem:
-        return Unit(**{**vars(bare), "problem": problem})
+        return replace(bare, problem=problem)
     sets = list(_weights(layer, site, linear, find, channels))
     moved = [*_statistics(layer, channels)]
     if twin is not None and find_twin is not None and not _problem(twin) and twin.channels == channels:
         twin_site = _site(twin)
         twin_linear = twin.linear or linear
         found = next(iter(_weights(twin, twin_site, twin_linear, find_twin, channels)))
-        sets.append(Weights(**{**vars(found), "told": "reference"}))
+        sets.append(replace(found, told="reference"))
         moved += [Statistics(folded="reference", mean=s.mean, variance=s.variance) for s in [*_stored(twin)]]
     epsilons = [layer.epsilon, *(one.epsilon for one in layer.sites)]
-    return Unit(
-        layer=layer,
-        number=number,
-        channels=channels,
+    return replace(
+        bare,
         weights=tuple(sets),
         statistics=tuple(moved),
         epsilons=tuple(dict.fromkeys(e for e in epsilons if e is not None)),
         never_moved=layer.mean.moved is False and layer.variance.moved is False,
-        linear=linear,
     )
 
 

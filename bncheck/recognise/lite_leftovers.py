@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import Leftover
-from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, half_step, real, stored
+from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, real, rounding, stored
 from bncheck.sources.raw import RawLiteOperator, RawLiteTensor
 
 AFFINE = ("MUL", "DIV", "ADD", "SUB")
@@ -98,7 +98,7 @@ class Search:
 def leftovers(wiring: Wiring, prefix: str = "") -> Iterator[Leftover]:
     """Batch norms left in a subgraph, in execution order. Raises ReadError where a constant's data cannot be read."""
     search = Search.of(wiring)
-    for chain in _chains(search):
+    for chain in chains(search):
         left = _affine(chain, search, prefix)
         if left is not None:
             yield left
@@ -121,9 +121,9 @@ def _step(operator: RawLiteOperator, wiring: Wiring) -> Step | None:
     values = None if axis == _NO_AXIS else real(constant)
     if values is None:
         return None
+    half = rounding(constant, np.abs(values)).reshape(-1)
     values = values.reshape(-1)
     along = None if axis == _ONE_NUMBER else axis
-    half = half_step(constant)
     if operator.kind == "MUL":
         return Step(operator, data.index, along, values, None, half)
     if operator.kind == "DIV":
@@ -157,7 +157,7 @@ def _varying_axis(constant: Sequence[int], data: Sequence[int]) -> int:
     return axis if fits else _NO_AXIS
 
 
-def _chains(search: Search) -> Iterator[list[Step]]:
+def chains(search: Search) -> Iterator[list[Step]]:
     """Runs of affine steps in which each feeds only the next, cut to those between two per-channel ones."""
     used: set[int] = set()
     for index, first in search.steps.items():
@@ -202,7 +202,7 @@ def _affine(chain: list[Step], search: Search, prefix: str) -> Leftover | None:
         values.setflags(write=False)
     last = chain[-1].operator
     return Leftover(
-        name=prefix + _name(chain, search.wiring),
+        name=prefix + chain_name(chain, search.wiring),
         operators=tuple(step.operator.kind for step in chain),
         channels=data.shape[axis],
         after=_before(chain[0].data, search),
@@ -214,7 +214,7 @@ def _affine(chain: list[Step], search: Search, prefix: str) -> Leftover | None:
     )
 
 
-def _name(chain: list[Step], wiring: Wiring) -> str:
+def chain_name(chain: Sequence[Step], wiring: Wiring) -> str:
     """The part of the outputs' fused names that tells a batch norm, else the last output's name."""
     outputs = [wiring.subgraph.tensors[step.operator.outputs[0]].name for step in reversed(chain)]
     parts = [part for name in outputs for part in name.split(";")]

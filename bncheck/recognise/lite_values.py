@@ -95,15 +95,25 @@ def real(tensor: RawLiteTensor) -> NDArray[np.float64] | None:
     return product
 
 
-def half_step(tensor: RawLiteTensor) -> NDArray[np.float64] | float:
-    """How far rounding to an integer type moved a constant's values: one number, or one for each entry of its axis.
+_HALF_PRECISION = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 0.0)}
+"""Of each type, the largest relative error of rounding to it, and the absolute one below its smallest normal number."""
 
-    0 for floats. Of scales along an axis the shape is that axis' length alone.
+
+def rounding(tensor: RawLiteTensor, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far rounding to the stored type may have moved numbers of these magnitudes, in the tensor's shape.
+
+    `sizes` is whatever broadcasts to that shape; float32 and wider count as not rounded.
     """
+    if tensor.dtype in _HALF_PRECISION:
+        relative, absolute = _HALF_PRECISION[tensor.dtype]
+        return relative * sizes + absolute
     if tensor.quantization is None or tensor.dtype not in INTEGERS:
-        return 0.0
+        return np.zeros(tensor.shape)
     halves = 0.5 * np.abs(tensor.quantization.scales.astype(np.float64))
-    return float(halves[0]) if halves.size == 1 else halves
+    along = [1] * len(tensor.shape)
+    if halves.size > 1:
+        along[tensor.quantization.axis] = halves.size
+    return np.broadcast_to(halves.reshape(along), tensor.shape)
 
 
 @dataclass(frozen=True, eq=False)
