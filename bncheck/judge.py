@@ -9,9 +9,11 @@ from pathlib import Path
 
 from bncheck.config import Settings
 from bncheck.finding import UNDECIDED, Evidence, Finding, Report, RuleInfo, Severity, TargetInfo, Verdict, fails
+from bncheck.measured import QuantizedComparison
 from bncheck.model import Facts, Layer, Mode, Origin, Purpose
 from bncheck.not_checked import Asked, not_checked
 from bncheck.rules import RULES
+from bncheck.rules._quantized import FEWEST_SAMPLES
 from bncheck.rules._rule import Needs, Rule
 from bncheck.suppress import refuse_unknown_codes, selected, sort_out
 
@@ -52,7 +54,7 @@ def judge(
         rules=tuple(infos),
         headline=headline,
         fail_on=settings.fail_on.value,
-        folded=None if facts.lite is None else len(facts.lite.folded),
+        folded=None if facts.lite is None or facts.layers else len(facts.lite.folded),
         lite=facts.lite,
         comparison=facts.comparison,
         quantized=facts.quantized,
@@ -167,8 +169,9 @@ def _verdict(
 
 def _too_little(facts: Facts) -> str:
     """Why there is nothing to judge; empty where there is."""
-    if facts.lite is not None:
-        return "" if facts.lite.folded or facts.lite.leftovers or facts.layers else "no batch norm was found"
+    if facts.lite is not None and not facts.layers:
+        held = facts.lite.folded or facts.lite.leftovers
+        return _too_few(facts.quantized) if held else "no batch norm was found"
     if not facts.layers:
         return "no batch norm was found"
     if not any(map(_judged, facts.layers)):
@@ -178,6 +181,13 @@ def _too_little(facts: Facts) -> str:
     if not values and graph is not None and graph.purpose is Purpose.TRAINING and not graph.train_ops:
         return "neither a train op nor the values of a checkpoint are at hand, so nothing tells whether updates run"
     return ""
+
+
+def _too_few(measured: QuantizedComparison | None) -> str:
+    """Why two TFLite files, for which there is no train mode, were run on too little; empty where they were not."""
+    if measured is None or measured.data.synthetic or measured.data.samples >= FEWEST_SAMPLES:
+        return ""
+    return f"{measured.data.samples} samples are too few to compare on: {FEWEST_SAMPLES} or more are needed"
 
 
 def _judged(layer: Layer) -> bool:

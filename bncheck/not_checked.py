@@ -30,7 +30,7 @@ def not_checked(
     statistics = _codes(lacking, Needs.VALUES)
     wiring = tuple(sorted({*_codes(lacking, Needs.GRAPH), *_codes(lacking, Needs.SITES)}))
     entries: list[NotChecked] = []
-    if facts.lite is not None:
+    if facts.lite is not None and not facts.layers:
         entries += _of_lite(facts, statistics + wiring)
     else:
         entries += [_statistics(facts, statistics)] if statistics else []

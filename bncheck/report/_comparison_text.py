@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bncheck.finding import Report
-from bncheck.report._comparison import DIVERGES, HEAD, facts_told, table
+from bncheck.report._comparison import DIVERGES, HEAD, facts_told, first_bad_layer, table
 from bncheck.report._escape import markdown, markdown_code, visible
 from bncheck.report._layout import Line, cells, pad, wrap
 
@@ -15,7 +15,10 @@ _LABEL = 9
 
 
 def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
-    """Data, accuracy, outputs, and the worst layers in forward order; all of them with `verbose`."""
+    """Data, accuracy, outputs, and the worst layers in forward order; all of them with `verbose`.
+
+    Of a model that was quantized too, the layers only where this step is the one that loses.
+    """
     comparison = report.comparison
     if comparison is None:
         return
@@ -23,6 +26,8 @@ def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[L
     noise = " · synthetic noise: says nothing of real data" if comparison.data.synthetic else ""
     yield ("Train mode against eval mode", "label"), (noise, "inconclusive")
     yield from facts_lines(facts_told(comparison), width)
+    if report.quantized is not None and not verbose and first_bad_layer(report) is None:
+        return
     shared, rows = table(report, None if verbose else ROWS)
     yield from table_lines((shared, *HEAD), rows, width, bad=DIVERGES)
     left = len(comparison.layers) - len(rows)
@@ -47,6 +52,9 @@ def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, 
     widths = [max((cells(visible(row[n])) for row in (shown, *rows)), default=0) for n in range(len(head))]
     room = width - 2 - sum(widths[n] + 2 for n in used[1:])
     widths[0] = max(12, min(widths[0], room))
+    if cells(shown[0]) > widths[0]:
+        yield from ((("  " + line, "label"),) for line in wrap(shown[0], width - 2))
+        shown = ("", *shown[1:])
     yield (("  " + "  ".join(pad(shown[n], widths[n], right=n > 1) for n in used).rstrip(), "label"),)
     for row in rows:
         name = visible(row[0])

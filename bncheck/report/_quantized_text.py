@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.finding import Report
+from bncheck.report._comparison import first_bad_layer
 from bncheck.report._comparison_text import ROWS, facts_lines, table_lines, table_markdown
 from bncheck.report._escape import markdown, markdown_code, visible
 from bncheck.report._layout import Line, pad
-from bncheck.report._quantized import HEAD, LOSES, facts_told, square, table, title
+from bncheck.report._quantized import HEAD, LOSES, facts_told, losing, square, table, title
 
 _LEGEND = (
     "local: its own loss; arrives: all before it included; stats: what stored statistics alone do, in float; "
@@ -17,7 +18,10 @@ _LEGEND = (
 
 
 def quantized_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
-    """Data, accuracy, who loses what, and the worst operators in execution order; all of them with `verbose`."""
+    """Data, accuracy, who loses what, and the worst operators in execution order; all of them with `verbose`.
+
+    Of a model that was broken before, and none of whose operators loses precision, the operators are no news.
+    """
     measured = report.quantized
     if measured is None:
         return
@@ -32,7 +36,8 @@ def quantized_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Li
             cells = (pad(row[0], widths[0]), *(pad(row[n], widths[n], right=True) for n in (1, 2)))
             yield (("  " + "  ".join(cells), "" if number else "label"),)
     shared, rows_of_table = table(report, None if verbose else ROWS)
-    if not rows_of_table:
+    broken_before = first_bad_layer(report) is not None and not losing(report)
+    if not rows_of_table or (broken_before and not verbose):
         return
     yield from table_lines((shared, *HEAD), rows_of_table, width, bad=LOSES)
     left = len(measured.operators) - len(rows_of_table)

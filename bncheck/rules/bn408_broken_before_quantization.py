@@ -111,12 +111,12 @@ def _repaired(measured: QuantizedComparison) -> str:
     if found is None or found.measure == "nmse":
         return ""
     cells = {(cell.statistics, cell.arithmetic): _level(found, cell) for cell in found.cells}
-    start, after = cells.get(("batch", "float")), cells.get(("re-estimated", "quantized"))
-    if start is None or after is None:
+    after = cells.get(("re-estimated", "quantized"))
+    if after is None:
         return ""
-    return f" With statistics re-estimated from these data the quantized model has {percent(after)} {found.measure}" + (
-        f", of {percent(start)}." if found.measure == "accuracy" else "."
-    )
+    told = f" With statistics re-estimated from these data, the quantized model {{}} {percent(after)} of the {{}}."
+    words = ("meets", "labels") if found.measure == "accuracy" else ("agrees with train mode on", "samples")
+    return told.format(*words)
 
 
 def _level(found: Attribution, cell: Cell) -> float | None:
