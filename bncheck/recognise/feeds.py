@@ -22,6 +22,10 @@ class Feeds:
         self._names = [graph.names[node] for node in feeds]
         self._masks = _masks(graph, {node: 1 << number for number, node in enumerate(feeds)})
 
+    def reach(self, node: int) -> bool:
+        """Whether any data reach `node`."""
+        return bool(self._masks) and self._masks[node] != 0
+
     def of(self, node: int) -> tuple[str, ...]:
         """Names of the feeds whose data reach `node`, sorted."""
         mask = self._masks[node] if self._masks else 0

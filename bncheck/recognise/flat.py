@@ -6,6 +6,7 @@ arguments are replaced by the caller's edges, and `returns` leads from the call'
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,10 +125,10 @@ class FlatGraph:
     @cached_property
     def by_op(self) -> dict[str, list[int]]:
         """Op -> its nodes, in file order."""
-        found: dict[str, list[int]] = {}
+        found: defaultdict[str, list[int]] = defaultdict(list)
         for node, op in enumerate(self.ops):
-            found.setdefault(op, []).append(node)
-        return found
+            found[op].append(node)
+        return dict(found)
 
     @cached_property
     def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -299,11 +300,13 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
 
 
 def _check_arities(graph: FlatGraph) -> None:
+    counts = np.fromiter(map(len, graph.data), np.int64, len(graph.data))
     for op, number in ARITIES.items():
-        for node in graph.by_op.get(op, ()):
-            if len(graph.data[node]) != number:
-                given = f"{len(graph.data[node])} inputs where {op} takes {number}"
-                raise Malformed(graph.path, f"is damaged: node {graph.names[node]!r} has {given}")
+        nodes = np.array(graph.by_op.get(op, ()), np.int64)
+        wrong = nodes[counts[nodes] != number]
+        if wrong.size:
+            given = f"{counts[wrong[0]]} inputs where {op} takes {number}"
+            raise Malformed(graph.path, f"is damaged: node {graph.names[wrong[0]]!r} has {given}")
 
 
 def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str]) -> str | None:

@@ -133,19 +133,20 @@ def with_accumulation(
     ConditionalAccumulator (SyncReplicasOptimizer). A step then consists of both kinds of run. Gradients also read the
     `averages` of batch moments, which are no such variables.
     """
-    return [_joined(graph, feeds, op, optimizers, averages) for op in train_ops]
-
-
-def _joined(
-    graph: FlatGraph, feeds: Feeds, op: FoundTrainOp, optimizers: dict[int, int], averages: frozenset[int]
-) -> FoundTrainOp:
-    stores = {s for node in op.optimized for s in _gradient_stores(graph, node, optimizers[node])} - averages
-    gathering = [
-        node
+    filled = {
+        node: store
         for kind in sorted(WRITES | _GATHER)
-        for node in (graph.by_op.get(kind, ()) if stores else ())
-        if graph.data[node] and _store(graph, graph.data[node][0]) in stores and feeds.of(node)
-    ]
+        for node in graph.by_op.get(kind, ())
+        if feeds.reach(node) and graph.data[node]
+        if (store := _store(graph, graph.data[node][0])) is not None and store not in averages
+    }
+    return [_joined(graph, op, optimizers, filled) for op in train_ops] if filled else train_ops
+
+
+def _joined(graph: FlatGraph, op: FoundTrainOp, optimizers: dict[int, int], filled: dict[int, int]) -> FoundTrainOp:
+    """`filled`: op that writes what depends on data -> the variable or accumulator that it fills."""
+    stores = {s for node in op.optimized for s in _gradient_stores(graph, node, optimizers[node])}
+    gathering = [node for node, store in filled.items() if store in stores]
     if not gathering:
         return op
     runs = graph.ancestors(_ends(graph, gathering))
