@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, RunFacts
+from bncheck.rules._compared import diverging, judged_output
 from bncheck.rules._init_share import InitShare, counted_share, init_shares, share_bound, shrink
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, listing, many, names, never_moved, percent, quantile, values_of
@@ -59,7 +61,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     Where none comes near it the counter is doubted too, and confidence falls; where only batch variances above 50
     could have led from the initial value to the stored ones in so few updates, it is a note. Without decay or
     count the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and
-    `--steps`.
+    `--steps`. Where eval mode was run against train mode on real data, and neither these layers nor the output show
+    any of it, the counters are wrong (updates that ran without a step): a note.
 
     Not detected
     ------------
@@ -89,9 +92,32 @@ def check(model: Facts) -> Iterator[Evidence]:
     factor = shrink(seen.effect for seen in known if seen.effect is not None)
     bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
     if bad:
-        yield _evidence(model, bad, len(judged), factor)
+        found = _evidence(model, bad, len(judged), factor)
+        yield _refuted(found) if _refutes(model, found.layers) else found
     elif bound is not None and all(counted_share(layer, model.run) is None for layer in judged):
         yield from _unknown(judged, bound)
+
+
+def _refutes(model: Facts, layers: tuple[str, ...]) -> bool:
+    """Whether both modes, run on real data, agree in the layers and at the output."""
+    comparison = model.comparison
+    output = None if comparison is None else judged_output(comparison)
+    if comparison is None or output is None or output.junk:
+        return False
+    compared = {layer.layer for layer in comparison.layers}
+    return compared.issuperset(layers) and not {layer.layer for layer in diverging(comparison)}.intersection(layers)
+
+
+def _refuted(found: Evidence) -> Evidence:
+    """By the counters only: what was measured says otherwise."""
+    return replace(
+        found,
+        message=f"By its counters, {found.message[0].lower()}{found.message[1:]} On the data given eval mode does as "
+        "well as train mode, so more updates went in than were counted.",
+        severity=Severity.INFO,
+        confidence=Confidence.LOW,
+        fix="Nothing, if the data are those of training.",
+    )
 
 
 def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | None:

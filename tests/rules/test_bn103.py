@@ -10,7 +10,7 @@ import pytest
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, RunFacts
 from bncheck.rules.bn103_init_share_too_high import check, shorter_decay
-from bncheck.testing import batch_norm, facts, unread, untouched, wired
+from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, unread, untouched, wired
 
 
 def found(model: Facts) -> list[Evidence]:
@@ -186,3 +186,26 @@ def test_averages_that_start_at_zero(count: int, severity: Severity | None) -> N
     evidence = found(facts(layer, run=run(count)))
     assert [item.severity for item in evidence] == ([] if severity is None else [severity])
     assert all("it is 0, so bn divides by too little" in item.message for item in evidence)
+
+
+@pytest.mark.parametrize(
+    ("local", "agreement", "synthetic", "severity"),
+    [
+        (0.001, 0.99, False, Severity.INFO),
+        (0.5, 0.99, False, Severity.ERROR),
+        (0.001, 0.2, False, Severity.ERROR),
+        (0.001, 0.99, True, Severity.ERROR),
+    ],
+)
+def test_measurements_go_before_counters(
+    *, local: float, agreement: float, synthetic: bool, severity: Severity
+) -> None:
+    """Updates that ran without a step are not counted: where both modes agree on real data, the share is a note."""
+    model = compared(
+        difference("bn", local=local),
+        output=classes_compared(agreement),
+        synthetic=synthetic,
+        layers=[batch_norm("bn", variance=diluted([0.02] * 4, 0.99, 300), decay=0.99)],
+    )
+    (evidence,) = found(replace(model, run=run(300)))
+    assert evidence.severity is severity
