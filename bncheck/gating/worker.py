@@ -62,9 +62,9 @@ def main() -> None:
 
 def serve(request: Request, tell: Callable[[Message], None]) -> None:
     """Measures, and tells of each step; a failure is a message too."""
-    from bncheck.compare.run import compare_train_vs_eval  # noqa: PLC0415 - TensorFlow, only where a model is run
-
     try:
+        from bncheck.compare.run import compare_train_vs_eval  # noqa: PLC0415 - only where a model is run
+
         compare_train_vs_eval(
             **request.options, found=tell, progress=lambda done, total: tell(Samples(done=done, total=total))
         )
@@ -72,6 +72,10 @@ def serve(request: Request, tell: Callable[[Message], None]) -> None:
         tell(Failed(sentence=str(error), usage=isinstance(error, (UsageError, ConfigError, ReadError))))
     except MemoryError:
         tell(Failed(sentence="there is not enough memory to run the model", usage=False))
+    except Exception as error:  # whatever else escapes is a bug in bncheck: it must not take the files' verdict along
+        if os.environ.get("BNCHECK_DEBUG"):
+            raise
+        tell(Failed(sentence=f"internal error, a bug in bncheck: {type(error).__name__}: {error}", usage=False))
     else:
         tell(None)
 
@@ -82,5 +86,5 @@ def _tell(out: BinaryIO, message: Message) -> None:
 
 
 def _end_with_the_other_side() -> None:
-    sys.stdin.buffer.read(1)
+    os.read(0, 1)  # not through the stream, whose lock would keep the interpreter from ending
     os._exit(1)

@@ -189,7 +189,7 @@ def test_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
         f"isolated._BOOT = {worker!r}\n"
         "isolated.run(Request(quantized=False, options={}), isolated.Budget(started=time.monotonic()))"
     )
-    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])
+    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])  # noqa: S606
     try:
         _until(lambda: note.exists() and bool(note.read_text()))
     finally:
