@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PASS, FAIL, ERROR, NOTHING, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: pass, findings, usage or unreadable input, nothing to judge, interrupted."""
 
+SCHEMES = ("int8", "int8-per-tensor", "dynamic", "float16", "int16x8")
+"""Ways to quantize that `--scheme` takes."""
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -70,9 +73,37 @@ decay_option = click.option("--decay", type=float, help="Decay of the moving ave
 steps_option = click.option("--steps", type=int, help="Number of updates of the statistics, where no file tells it.")
 train_op_option = click.option("--train-op", multiple=True, metavar="NAME", help="Op that trains; repeatable.")
 reference_option = click.option(
-    "--reference", type=click.Path(path_type=Path), help="A checkpoint whose statistics these must not be equal to."
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="A checkpoint whose statistics these must not be equal to; for a TFLite file, what it was converted from.",
 )
 no_graph_option = click.option("--no-graph", is_flag=True, help="Leave out the .meta beside a checkpoint.")
+
+
+def quantized_options(command: _Command) -> _Command:
+    """What a model is compared with in float against quantized."""
+    options = (
+        click.option(
+            "--quantized",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Compare with this TFLite file; without it the model is converted.",
+        ),
+        click.option(
+            "--scheme",
+            type=click.Choice(SCHEMES),
+            help="How to convert [int8: full integer, a scale for each channel].",
+        ),
+        click.option(
+            "--calibration-batches",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Batches of the data that the ranges of activations are taken from [16].",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def run_options(command: _Command) -> _Command:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ import bncheck
 from bncheck.cli_common import (
     common_options,
     given_options,
+    quantized_options,
     run_options,
     write_reports,
 )
@@ -52,23 +52,7 @@ def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
 @compare.command("float-vs-quantized")
 @click.argument("path")
 @click.option("--data", metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic.")
-@click.option(
-    "--quantized",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Compare with this TFLite file; without it the model is converted.",
-)
-@click.option(
-    "--scheme",
-    type=click.Choice(["int8", "int8-per-tensor", "dynamic", "float16", "int16x8"]),
-    help="How to convert [int8: full integer, a scale for each channel].",
-)
-@click.option(
-    "--calibration-batches",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Batches of the data that the ranges of activations are taken from [16].",
-)
+@quantized_options
 @run_options
 @common_options
 def float_vs_quantized(path: str, **asked: Any) -> int:

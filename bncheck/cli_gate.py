@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bncheck
-from bncheck.cli_common import common_options, given_options, run_options, write_reports
+from bncheck.cli_common import common_options, given_options, quantized_options, run_options, write_reports
 from bncheck.cli_compare import progress_shown
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @click.option(
     "--data", metavar="D", help="Run the model on it: folder of images, .npy, .npz, TFRecord, or the word synthetic."
 )
+@click.option("--no-quantize", is_flag=True, default=None, help="Do not compare float with quantized.")
+@quantized_options
 @click.option("--against", metavar="OLD", help="Earlier model, or its JSON report: fail on what became worse.")
 @click.option("--max-time", type=float, metavar="S", help="Seconds after which running the model is ended.")
 @click.option("--max-memory", type=float, metavar="MB", help="Megabytes at which running the model is ended.")
@@ -39,19 +41,24 @@ def gate(paths: tuple[str, ...], **asked: Any) -> int:
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        own = {name: asked.pop(name) for name in ("data", "against", "max_time", "max_memory")}
+        own = {name: asked.pop(name) for name in _OWN}
         given = {name: value for name, value in own.items() if value is not None}
-        if asked.pop("all_stages"):
-            given["early_stop"] = False
+        given |= {name: False for flag, name in _SWITCHED_OFF.items() if asked.pop(flag)}
         options = {**config.gate, **given_options(asked, config), **given}
-        if len(paths) > 1 and "against" in options:
-            raise click.UsageError("--against holds one model against an earlier one: give one PATH")
+        for one in ("against", "quantized"):
+            if len(paths) > 1 and one in options:
+                raise click.UsageError(f"--{one} belongs to one model: give one PATH")
         with _progress() as progress:
             if len(paths) == 1:
                 return [bncheck.gate(paths[0], settings=settings, progress=progress, **options)]
             return [_one_of_several(path, settings, {**options, "progress": progress}) for path in paths]
 
     return write_reports(reports, asked, many=len(paths) > 1, run=False)
+
+
+_OWN = ("data", "quantized", "scheme", "calibration_batches", "against", "max_time", "max_memory")
+_SWITCHED_OFF = {"all_stages": "early_stop", "no_quantize": "quantize"}
+"""Flag -> argument of `bncheck.gate` that it makes false."""
 
 
 def _one_of_several(path: str, settings: Settings, options: dict[str, Any]) -> Report:

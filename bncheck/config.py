@@ -261,9 +261,11 @@ def _gate(value: object, where: _Where) -> Mapping[str, Any]:
         parse = _GATE.get(key)
         if parse is None:
             raise ConfigError(f"{where.path}: unknown key {key!r} in gate{_near(key, _GATE)}")
-        name = "early_stop" if key == "all-stages" else key.replace("-", "_")
         parsed = parse(entry, _Where(where.path, f"gate.{key}"))
-        found[name] = not parsed if key == "all-stages" else parsed
+        if key in _SWITCHED_OFF:
+            found[_SWITCHED_OFF[key]] = not parsed
+        else:
+            found[key.replace("-", "_")] = parsed
     return found
 
 
@@ -327,8 +329,14 @@ _KEYS: Mapping[str, Callable[[object, _Where], object]] = {
     "gate": _gate,
 }
 
+_SWITCHED_OFF = {"all-stages": "early_stop", "no-quantize": "quantize"}
+"""Key -> argument of `bncheck.gate` that it makes false."""
 _GATE: Mapping[str, Callable[[object, _Where], object]] = {
     "data": _data,
+    "quantized": _path,
+    "scheme": _one_of("int8", "int8-per-tensor", "dynamic", "float16", "int16x8"),
+    "calibration-batches": _count,
+    "no-quantize": _flag,
     "labels": _text,
     "preprocess": _text,
     "channel-order": _one_of("rgb", "bgr"),

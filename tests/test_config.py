@@ -30,6 +30,10 @@ reference = "start.ckpt"
 
 [gate]
 data = "test.npz"
+quantized = "model.tflite"
+scheme = "dynamic"
+calibration-batches = 8
+no-quantize = true
 labels = "y"
 preprocess = "0..1"
 channel-order = "bgr"
@@ -84,6 +88,10 @@ def test_all_keys(tmp_path: Path) -> None:
         reference=tmp_path / "start.ckpt",
         gate={
             "data": tmp_path / "test.npz",
+            "quantized": tmp_path / "model.tflite",
+            "scheme": "dynamic",
+            "calibration_batches": 8,
+            "quantize": False,
             "labels": "y",
             "preprocess": "0..1",
             "channel_order": "bgr",

@@ -24,7 +24,7 @@ _NEVER_RUNS = {
 stop the gate: only running tells how much they cost, and that quantization is not to blame."""
 _NEGATIVE = "BN106"
 
-_UNDECIDED = (StageState.IMPOSSIBLE, StageState.OVER_BUDGET)
+UNDECIDED = (StageState.IMPOSSIBLE, StageState.OVER_BUDGET)
 """What was asked for and not judged: no pass."""
 
 
@@ -56,10 +56,12 @@ def _gives_nan(layer: Layer) -> bool:
 def with_stages(report: Report, stages: Sequence[Stage], settings: Settings) -> Report:
     """The report with its stages: those that could not run are not checked, and no pass is left with them."""
     missing = [stage for stage in stages if stage.state is not StageState.DONE]
-    about = {MODES, QUANTIZED, "quantized vs float"}
+    about = {MODES, QUANTIZED, "quantized vs float"} - {
+        stage.name for stage in stages if stage.state is StageState.DONE
+    }
     others = [entry for entry in report.not_checked if entry.what not in about]
     entries = [NotChecked(what=stage.name, why=stage.why, how=stage.how) for stage in missing]
-    undecided = next((stage for stage in stages if stage.state in _UNDECIDED), None)
+    undecided = next((stage for stage in stages if stage.state in UNDECIDED), None)
     judged = replace(report, not_checked=(*others, *entries))
     if undecided is None or report.verdict is not Verdict.PASS:
         return judged
@@ -69,11 +71,6 @@ def with_stages(report: Report, stages: Sequence[Stage], settings: Settings) -> 
         exit_code=exit_code(Verdict.INCONCLUSIVE, settings),
         headline=f"{undecided.name} was not judged: {undecided.why}",
     )
-
-
-def left_out(names: Sequence[str], state: StageState, why: str, how: str = "") -> tuple[Stage, ...]:
-    """The same reason for several stages."""
-    return tuple(Stage(name=name, state=state, why=why, how=how) for name in names)
 
 
 Progress = Callable[[str, int, "int | None"], None]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from bncheck.errors import BncheckError, ConfigError, ReadError, UsageError
+from bncheck.finding import Report
 from bncheck.model import Facts
 
 
@@ -62,12 +63,20 @@ def main() -> None:
 
 def serve(request: Request, tell: Callable[[Message], None]) -> None:
     """Measures, and tells of each step; a failure is a message too."""
-    try:
-        from bncheck.compare.run import compare_train_vs_eval  # noqa: PLC0415 - only where a model is run
+    measured: list[Facts] = []
 
-        compare_train_vs_eval(
-            **request.options, found=tell, progress=lambda done, total: tell(Samples(done=done, total=total))
-        )
+    def found(facts: Facts) -> None:
+        measured.append(facts)
+        tell(facts)
+
+    def progress(done: int, total: int | None) -> None:
+        tell(Samples(done=done, total=total))
+
+    try:
+        from bncheck.compare import run  # noqa: PLC0415 - only where a model is run
+
+        compare = run.compare_float_vs_quantized if request.quantized else run.compare_train_vs_eval
+        report = compare(**request.options, found=found, progress=progress)
     except BncheckError as error:
         tell(Failed(sentence=str(error), usage=isinstance(error, (UsageError, ConfigError, ReadError))))
     except MemoryError:
@@ -77,7 +86,12 @@ def serve(request: Request, tell: Callable[[Message], None]) -> None:
             raise
         tell(Failed(sentence=f"internal error, a bug in bncheck: {type(error).__name__}: {error}", usage=False))
     else:
-        tell(None)
+        tell(None if measured else Failed(sentence=_why_nothing(report), usage=False))
+
+
+def _why_nothing(report: Report) -> str:
+    """Of a report that the files alone decided."""
+    return next((entry.why for entry in report.not_checked if entry.what == "train vs eval"), "it cannot be run")
 
 
 def _tell(out: BinaryIO, message: Message) -> None:

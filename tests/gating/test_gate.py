@@ -20,7 +20,7 @@ from bncheck import cli
 from bncheck.config import Settings
 from bncheck.errors import NotFound, ReadError, UsageError
 from bncheck.finding import Gate, Report, Stage, StageState, Verdict
-from bncheck.gating.stages import AGAINST, MODES, STATIC, fatal
+from bncheck.gating.stages import AGAINST, MODES, QUANTIZED, STATIC, fatal
 from bncheck.judge import judge
 from bncheck.report import FORMATS, json_v1, junit, reporter
 from bncheck.testing import batch_norm, facts, untouched, unwired, with_graph
@@ -77,7 +77,7 @@ def test_files_alone() -> None:
     """Without data the files decide; what was not run is said, with what would run it."""
     report = bncheck.gate(variant("wired"))
     assert (report.verdict, report.exit_code) == (Verdict.PASS, 0)
-    assert _states(report) == {STATIC: "done", MODES: "left out"}
+    assert _states(report) == {STATIC: "done", MODES: "left out", QUANTIZED: "left out"}
     (entry,) = [entry for entry in report.not_checked if entry.what == MODES]
     assert entry.why == "no data was given"
     assert entry.how == f"bncheck gate {variant('wired')} --data images/"
@@ -105,7 +105,7 @@ def test_early_stop(folder: str, code: str) -> None:
     """Where there is nothing left to run, nothing is run, and the reason stands in the report; exit code 1."""
     report = bncheck.gate(TINY / folder / "broken", data="synthetic")
     assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
-    assert _states(report) == {STATIC: "done", MODES: "stopped early"}
+    assert _states(report) == {STATIC: "done", MODES: "stopped early", QUANTIZED: "stopped early"}
     assert report.gate is not None
     assert code in report.gate.stages[1].why
     assert "--all-stages" in report.gate.stages[1].how
@@ -209,6 +209,11 @@ EXIT_CODES: list[tuple[str, Any, int]] = [
     ("earlier model of several", lambda: [_bundle("good"), _bundle("too"), "--against", _report_of("good")], 2),
     ("no time", lambda: [_bundle("good"), "--max-time", "-1"], 2),
     ("time that is no number", lambda: [_bundle("good"), "--max-time", "soon"], 2),
+    ("quantized file of several", lambda: [_bundle("good"), _bundle("too"), "--quantized", "x.tflite"], 2),
+    ("no such quantized file", lambda: [_bundle("good"), "--quantized", "x.tflite"], 2),
+    ("quantized file that is none", lambda: [_bundle("good"), "--quantized", "good"], 2),
+    ("quantized and not", lambda: [_bundle("good"), "--scheme", "int8", "--no-quantize"], 2),
+    ("no such scheme", lambda: [_bundle("good"), "--scheme", "int4"], 2),
     ("no path", list, 2),
     ("no batch norm", lambda: [str(TINY / "none")], 2),
     ("empty folder", lambda: [_empty()], 3),
