@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.folded import fold_scale
-from bncheck.model import Layer, PerChannel
+from bncheck.folded import fold_scale, forecast
+from bncheck.model import Facts, Layer, PerChannel
 from bncheck.rules._statistics import dead_channels, median
 
 BITS = 8
@@ -55,6 +56,30 @@ def folded_ranges(layer: Layer) -> FoldedRanges | None:
     if not np.all(np.isfinite(ranges)):
         return None
     return FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=fits)
+
+
+def concerned(model: Facts) -> list[FoldedRanges]:
+    """Folded ranges of the layers that one scale a kernel would hurt.
+
+    All layers, as long as nothing was quantized; then those whose kernel really has one scale.
+    """
+    known = [ranges for layer in model.layers if (ranges := folded_ranges(layer)) is not None]
+    if model.quantized is None:
+        return known
+    shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}
+    return [ranges for ranges in known if ranges.layer.name in shared]
+
+
+def forecast_told(layer: Layer) -> str:
+    """What 8-bit weights will do to the layer's output, as a sentence; empty where that is not known."""
+    found = forecast(layer)
+    if found is None:
+        return ""
+    shared, own = (-10 * math.log10(nmse) if nmse > 0 else math.inf for nmse in (found.per_tensor, found.per_channel))
+    return (
+        f" Rounding its weights alone is forecast to leave its output {shared:.0f} dB with one scale, {own:.0f} dB "
+        "with a scale a channel."
+    )
 
 
 def levels(spread: float, bits: int = BITS) -> float:

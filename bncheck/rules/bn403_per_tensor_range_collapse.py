@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, FoldedOperator, Linear, LiteFacts
-from bncheck.rules._folding import BITS, FoldedRanges, folded_ranges, levels, spread
+from bncheck.rules._folding import BITS, FoldedRanges, concerned, forecast_told, levels, spread
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
 from bncheck.testing import batch_norm, facts
@@ -36,7 +36,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     For a checkpoint or model it is a forecast from kernel and batch norm, over living channels; dead ones are BN404's.
     Layers whose kernel was not read are left out. In a TFLite file it is fact: the integer kernel has one scale, and
-    its channels spread that far.
+    its channels spread that far. Once a model was quantized and measured, only layers whose kernel has one scale count.
+    The error of the output that is told with it comes of the largest and typical weight of each channel and of the
+    power that batch norm gives it (`bncheck.folded.forecast`).
 
     Not detected
     ------------
@@ -55,11 +57,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     arXiv 1806.08342, arXiv 1906.04721, arXiv 2104.11849, tensorflow#43882, brevitas#388. Failure mode G07; P14.
     """
-    known = [ranges for layer in model.layers if (ranges := folded_ranges(layer)) is not None and ranges.with_kernel]
+    known = [ranges for ranges in concerned(model) if ranges.with_kernel]
     wide = [ranges for ranges in known if ranges.alive_spread > LIMIT]
     if wide:
-        yield _forecast(wide, len(known))
-    stored = [] if model.lite is None else [op for op in model.lite.folded if _spread(op) > LIMIT]
+        yield _forecast(wide, len(known), certain=model.quantized is not None)
+    stored = [] if model.lite is None or model.layers else [op for op in model.lite.folded if _spread(op) > LIMIT]
     if stored:
         worst = max(stored, key=_spread)
         yield Evidence(
@@ -74,7 +76,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         )
 
 
-def _forecast(wide: list[FoldedRanges], judged: int) -> Evidence:
+def _forecast(wide: list[FoldedRanges], judged: int, *, certain: bool) -> Evidence:
     worst = max(wide, key=lambda ranges: ranges.alive_spread)
     layers = names(ranges.layer for ranges in wide)
     return Evidence(
@@ -83,9 +85,10 @@ def _forecast(wide: list[FoldedRanges], judged: int) -> Evidence:
             f"Folded with one scale for a kernel, the median channel of {worst.layer.name} keeps "
             f"{levels(worst.alive_spread):.1f} of {2 ** (BITS - 1)} levels: its channels spread "
             f"{worst.alive_spread:.0f}-fold. So it is in {len(layers)} of {many(judged, 'layer')}: {listing(layers)}. "
-            "It matters only if weights are quantized per tensor."
+            f"{forecast_told(worst.layer).strip()}"
+            f"{'' if certain else ' It matters only if weights are quantized per tensor.'}"
         ),
-        confidence=Confidence.MEDIUM,
+        confidence=Confidence.HIGH if certain else Confidence.MEDIUM,
         location=worst.layer.linear.kernel if worst.layer.linear else "",
         measurements=_measured(worst.alive_spread, len(wide)),
     )

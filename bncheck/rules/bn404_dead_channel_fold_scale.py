@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Linear
-from bncheck.rules._folding import BITS, folded_ranges, levels
+from bncheck.rules._folding import BITS, concerned, levels
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
 from bncheck.testing import batch_norm, facts
@@ -45,7 +45,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     From kernel, gamma, variance and epsilon; without the kernel from the fold scale alone, with low confidence, for the
     kernels of channels that died of weight decay are small too. A warning, since it takes per-tensor weights to hurt;
-    an error beyond a ratio of 256, where the living round to nothing, and only if the kernel was read.
+    an error beyond a ratio of 256, where the living round to nothing, and only if the kernel was read. Once a model was
+    quantized and measured, only layers whose kernel has one scale count.
 
     Not detected
     ------------
@@ -65,8 +66,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     arXiv 1906.04721 (figure 2), intel/neural-compressor#825, tensorflow#33735, onnxruntime#11415.
     Failure modes C18, G07, G08, G09; P14.
     """
-    known = [ranges for layer in model.layers if (ranges := folded_ranges(layer)) is not None]
-    bad = [ranges for ranges in known if ranges.dead_ratio > max(LIMIT, ranges.alive_spread)]
+    bad = [ranges for ranges in concerned(model) if ranges.dead_ratio > max(LIMIT, ranges.alive_spread)]
     if not bad:
         return
     worst = max(bad, key=lambda ranges: (ranges.with_kernel, ranges.dead_ratio))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bncheck.finding import Evidence, Severity
+from bncheck.finding import Confidence, Evidence, Severity
 from bncheck.model import Facts, Layer, Linear
 from bncheck.rules.bn403_per_tensor_range_collapse import check as spread
 from bncheck.rules.bn404_dead_channel_fold_scale import check as dead
 from bncheck.testing import batch_norm, facts, folded, lite
+from bncheck.testing_quantized import operator_loss, quantized
 
 
 def layer(channel_max: list[float], **facts_of_it: object) -> Layer:
@@ -54,7 +55,7 @@ def test_spread_in_a_tflite_file() -> None:
     wide = np.array([0.01, 0.01, 0.01, 1.0])
     (found,) = run_spread(lite(folded("conv", channel_max=wide, weight_scales=0.01)))
     assert "100-fold in conv" in found.message
-    assert run_spread(lite(folded(channel_max=wide, weight_scales=(1e-4, 1e-4, 1e-4, 1e-2)))) == []
+    assert run_spread(lite(folded(channel_max=wide, weight_scales=[1e-4, 1e-4, 1e-4, 1e-2]))) == []
     assert run_spread(lite(folded(channel_max=wide, weight_scales=None))) == []
 
 
@@ -103,3 +104,29 @@ def test_error_only_with_the_kernel() -> None:
     """Fold scales alone never make an error: the kernel of a dead channel may be dead too."""
     model = facts(batch_norm("bn", variance=[1e-8, 1.0, 1.0, 1.0], epsilon=1e-5))
     assert [evidence.severity for evidence in run_dead(model)] == [Severity.WARNING]
+
+
+@pytest.mark.parametrize(("per_channel", "speaks"), [(True, False), (None, False), (False, True)])
+def test_measured_scales_decide(per_channel: bool | None, speaks: bool) -> None:  # noqa: FBT001 - the table's columns
+    """Of a model that was quantized, only kernels that really have one scale are spoken of, and then for certain."""
+    wide = layer([1, 1, 1, 100])
+    lost = layer([1, 1, 1, 1], variance=[1e-8, 1.0, 1.0, 1.0])
+    measured = quantized(operator_loss("bn", weight_per_channel=per_channel)).quantized
+    found = [*run_spread(facts(wide, quantized=measured)), *run_dead(facts(lost, quantized=measured))]
+    assert len(found) == (2 if speaks else 0)
+    assert all(evidence.confidence is not Confidence.MEDIUM for evidence in found)
+    assert all("only if" not in evidence.message for evidence in found)
+
+
+def test_the_forecast_is_told() -> None:
+    """Where the kernel was read: what one scale and what one a channel leave of the output."""
+    kernel = np.random.default_rng(0).normal(size=(9, 16)) * np.array([100.0] + [1.0] * 15)
+    read = Linear(
+        name="c",
+        op="DepthwiseConv2dNative",
+        kernel="c/w",
+        channel_max=np.abs(kernel).max(axis=0),
+        channel_rms=np.sqrt(np.mean(kernel**2, axis=0)),
+    )
+    (found,) = run_spread(facts(batch_norm("bn", channels=16, linear=read)))
+    assert "dB with one scale, 4" in found.message
