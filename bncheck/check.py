@@ -13,6 +13,7 @@ from bncheck.config import Settings
 from bncheck.errors import NoModel, ReadError, UsageError
 from bncheck.finding import Report, TargetInfo, Verdict
 from bncheck.judge import exit_code, judge
+from bncheck.measured import FoldProof
 from bncheck.model import Hints, PerChannel
 from bncheck.not_checked import Asked
 from bncheck.recognise import recognise
@@ -75,7 +76,10 @@ def inspect_model(
     reference: str | Path | None = None,
     settings: Settings = _DEFAULT,
 ) -> Report:
-    """Judges a whole model: SavedModel, `.keras`, `.h5`, `.tflite`, frozen graph. Raises as `inspect_checkpoint`."""
+    """Judges a whole model: SavedModel, `.keras`, `.h5`, `.tflite`, frozen graph. Raises as `inspect_checkpoint`.
+
+    For a TFLite file `reference` is what it was converted from: whose statistics it has folded in is then proved.
+    """
     hints = hints_of(decay, steps, train_ops)
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
@@ -139,11 +143,21 @@ def _report(
 ) -> Report:
     with _timed(seconds, "recognise"):
         facts = recognise(raw, hints)
-        if reference is not None:
+        if reference is not None and raw.lite is not None:
+            facts = replace(facts, fold=_fold_proof(raw, Path(reference)))
+        elif reference is not None:
             facts = replace(facts, reference=_read_reference(Path(reference)))
     with _timed(seconds, "rules"):
         report = judge(facts, settings=settings, asked=asked)
     return replace(report, timing=seconds)
+
+
+def _fold_proof(lite: RawModel, path: Path) -> FoldProof:
+    """The TFLite file against what it was converted from."""
+    from bncheck.recognise.fold import prove  # noqa: PLC0415 - nothing else needs it
+
+    read = open_checkpoint if is_beside(path) else open_model
+    return prove(read(path, graph=None, use_graph=True), lite)
 
 
 def _read_reference(path: Path) -> Mapping[str, tuple[PerChannel, PerChannel]]:

@@ -163,7 +163,11 @@ def model(
     reference: Path | None,
     **common: Any,
 ) -> int:
-    """Judge a model: SavedModel, .keras, .h5, .tflite, frozen .pb."""
+    """Judge a model: SavedModel, .keras, .h5, .tflite, frozen .pb.
+
+    For a .tflite, --reference is what it was converted from: which statistics it has folded in is then proved layer by
+    layer.
+    """
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         return [
@@ -172,7 +176,8 @@ def model(
                 decay=config.decay if decay is None else decay,
                 steps=steps,
                 train_ops=train_op or config.train_op,
-                reference=reference or config.reference,
+                # what a project's checkpoints are compared with is not what its TFLite files were converted from
+                reference=reference or (None if path.endswith(".tflite") else config.reference),
                 settings=settings,
             )
         ]

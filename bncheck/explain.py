@@ -18,6 +18,7 @@ _NEEDS = {
     Needs.SITES: "sites",
     Needs.LITE: "TFLite file",
     Needs.REFERENCE: "--reference",
+    Needs.FOLD: "TFLite file, its source",
     Needs.BEFORE: "--against",
 }
 

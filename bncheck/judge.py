@@ -169,6 +169,9 @@ def _verdict(
 
 def _too_little(facts: Facts) -> str:
     """Why there is nothing to judge; empty where there is."""
+    unproved = _unproved(facts)
+    if unproved:
+        return unproved
     if facts.lite is not None and not facts.layers:
         held = facts.lite.folded or facts.lite.leftovers
         return _too_few(facts.quantized) if held else "no batch norm was found"
@@ -181,6 +184,19 @@ def _too_little(facts: Facts) -> str:
     if not values and graph is not None and graph.purpose is Purpose.TRAINING and not graph.train_ops:
         return "neither a train op nor the values of a checkpoint are at hand, so nothing tells whether updates run"
     return ""
+
+
+def _unproved(facts: Facts) -> str:
+    """Why the proof of what was folded is none, where it is all that was asked for; empty where it is one."""
+    if facts.fold is None or facts.quantized is not None:
+        return ""
+    layers = facts.fold.layers
+    missing = sum(layer.folded == "unmatched" for layer in layers)
+    if not layers:
+        return f"no batch norm was found in {facts.fold.source}, so nothing can be proved of {facts.fold.path}"
+    if missing == len(layers):
+        return f"nothing of {facts.fold.source} was found in {facts.fold.path}: it was converted from another model"
+    return f"{missing} of {len(layers)} layers were not found in {facts.fold.path}" if missing else ""
 
 
 def _too_few(measured: QuantizedComparison | None) -> str:

@@ -15,6 +15,11 @@ def sqnr_db(nmse: float) -> float:
     return -10 * math.log10(nmse) if nmse > 0 else math.nan
 
 
+def informed_accuracy(classes: int) -> float:
+    """Accuracy (0 to 1) from which labels have to do with predictions: twice chance, or 15 points above where less."""
+    return min(2 / classes, 1 / classes + 0.15)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerDifference:
     """One layer, train mode (reference) against eval mode (test). Formulas: compare/metrics.py."""
@@ -226,13 +231,13 @@ class FoldedLayer:
     why: str = ""
     """What more there is to say: why it is unmatched or other, or what the converter did besides."""
     weights: str = "stored"
-    """Which kernel, gamma and beta they came with: "stored", "shadow" (averaged weights), "reference", or a mixture."""
+    """Whose kernel it is: "stored", "shadow" (averaged weights), "reference", or "other" where it is none of these."""
     epsilon: float | None = None
     """The one that was folded; None where nothing was matched."""
     epsilon_known: float | None = None
     """The one of the model; None where its files do not tell it."""
     never_moved: bool = False
-    """The stored statistics are still the initial ones: folding them was faithful to a model that was never right."""
+    """The stored statistics are the initial ones though gamma or beta moved: a faithful fold of a broken model."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

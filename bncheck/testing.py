@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
+from bncheck.measured import (
+    Accuracy,
+    Comparison,
+    DataFacts,
+    FoldedLayer,
+    FoldProof,
+    LayerDifference,
+    OutputDifference,
+)
 from bncheck.model import (
     Facts,
     FoldedOperator,
@@ -363,3 +371,21 @@ def compared(
     )
     held = [batch_norm(one.layer) for one in differences] if layers is None else layers
     return facts(*held, comparison=measured)
+
+
+def folded_layer(name: str = "bn", folded: str = "stored", **facts_of_it: Any) -> FoldedLayer:
+    """A layer that a float TFLite file holds as it is stored; further keywords are fields of `FoldedLayer`."""
+    known: dict[str, Any] = {
+        "operator": f"{name}/Conv2D",
+        "error": 1e-7 if folded == "stored" else 0.4,
+        "tolerance": 1e-6,
+        "epsilon": 1e-3,
+        "epsilon_known": 1e-3,
+    }
+    return FoldedLayer(layer=name, folded=folded, **(known | facts_of_it))
+
+
+def proved(*layers: FoldedLayer, **facts_of_it: Any) -> Facts:
+    """A TFLite file held against the model that it was converted from; further keywords are fields of `Facts`."""
+    proof = FoldProof(path="model.tflite", source="model.h5", layers=layers)
+    return lite(folded(), fold=proof, **facts_of_it)

@@ -27,7 +27,7 @@ BELOW = {
     "suppress": {"errors", "finding", "config"},
     "not_checked": {"model", "finding", "rules"},
     "judge": {"model", "measured", "finding", "config", "suppress", "not_checked", "rules"},
-    "check": {"errors", "model", "finding", "config", "not_checked", "judge", "recognise", "sources"},
+    "check": {"errors", "model", "measured", "finding", "config", "not_checked", "judge", "recognise", "sources"},
     "gating": {
         *("errors", "model", "measured", "finding", "config", "not_checked", "judge", "check", "recognise", "sources"),
         "compare",

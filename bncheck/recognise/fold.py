@@ -35,6 +35,8 @@ def prove(
     """
     if lite.lite is None:
         raise UsageError(f"{lite.path}: {lite.format}, not a TFLite file")
+    if source.lite is not None:
+        raise UsageError(f"{source.path} is a TFLite file: give the model that {lite.path} was converted from")
     model = source_of(source, facts, reference)
     linear, affine = places(lite.lite)
     state = _State(source=model, linear=linear, affine=affine)
@@ -269,7 +271,7 @@ def _other_kernel(unit: Unit, place: Place) -> FoldedLayer:
             else "another run or model"
         )
         why = f"the kernel itself is another (correlation {near:.3f}): {kind}"
-    return replace(_unmatched(unit, why), folded="other", operator=place.name, error=np.inf)
+    return replace(_unmatched(unit, why), folded="other", operator=place.name, error=np.inf, weights="other")
 
 
 NEAR = 0.5

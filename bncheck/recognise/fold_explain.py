@@ -152,13 +152,18 @@ def _candidates(match: Match) -> Iterator[Candidate]:
 
 def explained_by(match: Match, candidate: Candidate, folded: Folded, rank: int, why: str = "") -> Explanation:
     """The explanation by a candidate whose fold, with whatever came on top, is `folded`."""
-    told, kernels = candidate.weights.told, match.weights.told
+    told, kernels, kind = candidate.weights.told, match.weights.told, candidate.statistics.folded
+    if told != kernels:
+        mixed = f"the {kernels} kernel with the {told} gamma and beta and the {kind} statistics"
+        kind, why = "other", "; ".join(filter(None, (mixed, why)))
+    elif told == "reference" and kind == "stored":
+        kind, why = "other", "; ".join(filter(None, ("the reference's weights with the stored statistics", why)))
     return Explanation(
         match=match,
-        folded=candidate.statistics.folded,
+        folded=kind,
         fit=measure(match.held, match.bounds, match.kernel, folded),
         rank=rank,
-        weights=told if told == kernels else f"{kernels} kernel, {told} gamma and beta",
+        weights=kernels,
         epsilon=candidate.epsilon,
         why=why,
     )

@@ -92,7 +92,7 @@ class Unit:
     epsilons: tuple[float, ...] = ()
     """As the model says; empty where it does not."""
     never_moved: bool = False
-    """The stored statistics are the initial ones."""
+    """The stored statistics are the initial ones, though gamma or beta moved."""
     linear: Linear | None = None
     problem: str = ""
     """Why the layer cannot be computed; empty where it can."""
@@ -216,7 +216,7 @@ def _unit(number: int, layer: Layer, find: Find, twin: Layer | None, find_twin: 
         weights=tuple(sets),
         statistics=tuple(moved),
         epsilons=tuple(dict.fromkeys(e for e in epsilons if e is not None)),
-        never_moved=layer.mean.moved is False and layer.variance.moved is False,
+        never_moved=all(v.moved is False for v in layer.statistics) and layer.affine_moved is not False,
     )
 
 

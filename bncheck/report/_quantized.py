@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bncheck.finding import Report
-from bncheck.measured import Attribution, Cell, FoldProof, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db
+from bncheck.measured import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db
 from bncheck.report._comparison import data_document, decibel, output_document, output_told, percent, shortened
 
 LOSES, UNMATCHED = "loses", "unmatched"
@@ -237,27 +237,6 @@ def _attribution(found: Attribution) -> dict[str, Any]:
                 "why": cell.why,
             }
             for cell in found.cells
-        ],
-    }
-
-
-def fold_document(proof: FoldProof | None) -> dict[str, Any] | None:
-    """The fold proof as plain dictionaries and lists; None where there is none."""
-    if proof is None:
-        return None
-    return {
-        "path": proof.path,
-        "source": proof.source,
-        "layers": [
-            {
-                "name": layer.layer,
-                "operator": layer.operator,
-                "folded": layer.folded,
-                "error": layer.error,
-                "tolerance": layer.tolerance,
-                "why": layer.why,
-            }
-            for layer in proof.layers
         ],
     }
 

@@ -17,9 +17,10 @@ import bncheck
 from bncheck.finding import Finding, Measurement, NotChecked, Report, TargetInfo
 from bncheck.model import Layer, Site, Switch, Update, Vector
 from bncheck.report._comparison import comparison_document
+from bncheck.report._fold import fold_document
 from bncheck.report._gate import gate_document
 from bncheck.report._layers import init_share, value_range
-from bncheck.report._quantized import fold_document, quantized_document
+from bncheck.report._quantized import quantized_document
 from bncheck.report._story import counts
 
 SCHEMA = 1

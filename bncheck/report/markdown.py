@@ -9,6 +9,7 @@ from typing import TextIO
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._comparison_text import comparison_markdown
 from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
+from bncheck.report._fold import fold_markdown
 from bncheck.report._gate import stages_told
 from bncheck.report._quantized_text import quantized_markdown
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
@@ -61,6 +62,9 @@ def _section(report: Report) -> Iterator[str]:
     if report.comparison is not None:
         yield ""
         yield from comparison_markdown(report)
+    if report.fold is not None:
+        yield ""
+        yield from fold_markdown(report)
     if report.suppressed:
         yield ""
         yield f"<details><summary>{len(report.suppressed)} suppressed</summary>"

@@ -9,6 +9,7 @@ from typing import TextIO
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._comparison_text import comparison_lines
 from bncheck.report._escape import visible, visible_lines
+from bncheck.report._fold import fold_lines
 from bncheck.report._gate import stages_told
 from bncheck.report._layers import init_share, layer_table
 from bncheck.report._layout import Line, cells, columns, cut, pad, wrap, write_lines
@@ -66,6 +67,7 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
             yield from _one_line(story, report, width)
     yield from quantized_lines(report, width, verbose=verbose)
     yield from comparison_lines(report, width, verbose=verbose)
+    yield from fold_lines(report, width, verbose=verbose)
     if verbose:
         yield from _verbose_parts(report, width)
     yield ()
