@@ -64,6 +64,12 @@ def channels_of(report: Report, views: Sequence[LayerView]) -> list[Channels]:
             for operator in report.quantized.operators
             if operator.layer not in known and operator.name not in known
         ]
+    if report.lite is not None and not report.layers:
+        found += [
+            Channels(name=operator.name, values={"fold": operator.channel_max})
+            for operator in report.lite.folded
+            if operator.channel_max is not None
+        ]
     return [entry for entry in found if entry.values and entry.count]
 
 

@@ -67,10 +67,10 @@ def percent(share: float) -> str:
         return "not finite"
     size = abs(100 * share)
     if size >= 1e5:
-        return f"{100 * share:.1e} %"
+        return f"{100 * share:.1e}\u00a0%"
     if size >= 10:
-        return f"{100 * share:,.{0 if size >= 1000 else 1}f}".removesuffix(".0") + " %"
-    return f"{100 * share:.3g} %"
+        return f"{100 * share:,.{0 if size >= 1000 else 1}f}".removesuffix(".0") + "\u00a0%"
+    return f"{100 * share:.3g}\u00a0%"
 
 
 def error_chart(points: Sequence[ErrorPoint], *, first_bad: str = "", floor: str = FLOOR, x: str = X_TITLE) -> Spec:
@@ -91,7 +91,9 @@ def error_chart(points: Sequence[ErrorPoint], *, first_bad: str = "", floor: str
         if value is not None and not math.isnan(value)
     ]
     marked = [
-        {"o": p.number, "n": p.name, "y": _inside(p.local, low, high), "t": percent(p.local)} for p in points if p.bad
+        {"o": p.number, "n": p.name, "y": _inside(p.local, low, high), "t": percent(p.local)}
+        for p in points
+        if p.bad and not math.isnan(p.local)
     ]
     odd = [
         {"o": p.number, "n": p.name, "y": high, "t": "NaN or infinite"}
@@ -100,7 +102,7 @@ def error_chart(points: Sequence[ErrorPoint], *, first_bad: str = "", floor: str
     ]
     used = series if any(p.floor is not None for p in points) else series[:2]
     base = alt.Chart(_data(rows)).encode(
-        x=_number_axis(len(points), x),
+        x=_number_axis(_last(points), x),
         y=_log_axis("error, share of the signal's energy", low, high, percents=True),
         color=alt.Color("s:N")
         .scale(domain=used, range=["var(--c-local)", "var(--c-arrives)", "var(--c-floor)"][: len(used)])
@@ -112,26 +114,29 @@ def error_chart(points: Sequence[ErrorPoint], *, first_bad: str = "", floor: str
     layers: list[alt.Chart] = [
         base.mark_line(strokeWidth=1.75, clip=True).encode(strokeDash=dashes),
         base.transform_filter(alt.datum.s != floor)
-        .mark_point(filled=True, size=_dot_size(len(points), 42), opacity=1)
+        .mark_point(filled=True, size=_dot_size(_last(points), 42), opacity=1)
         .encode(shape=shapes),
     ]
     if marked:
         rings = alt.Chart(_data(marked)).mark_point(
-            size=_dot_size(len(points), 120), filled=False, stroke="var(--c-bad)", strokeWidth=2
+            size=_dot_size(_last(points), 120), filled=False, stroke="var(--c-bad)", strokeWidth=2
         )
         told = [*_named(), alt.Tooltip("t:N", title="goes wrong by itself")]
-        layers.append(rings.encode(x=_number_axis(len(points), x), y=alt.Y("y:Q"), tooltip=told))
+        layers.append(rings.encode(x=_number_axis(_last(points), x), y=alt.Y("y:Q"), tooltip=told))
     if odd:
         crosses = alt.Chart(_data(odd)).mark_point(shape="cross", angle=45, size=110, filled=True, fill="var(--c-bad)")
         told = [*_named(), alt.Tooltip("t:N", title="error")]
-        layers.append(crosses.encode(x=_number_axis(len(points), x), y=alt.Y("y:Q"), tooltip=told))
+        layers.append(crosses.encode(x=_number_axis(_last(points), x), y=alt.Y("y:Q"), tooltip=told))
     place = next((p for p in points if p.name == first_bad), None)
-    return _spec(alt.layer(*([_flag(place.number, len(points), x)] if place else []), *layers), _HEIGHT)
+    return _spec(alt.layer(*([_flag(place.number, _last(points), x)] if place else []), *layers), _HEIGHT)
 
 
 def parts_chart(rows: Iterable[tuple[int, str, str, float]], parts: Sequence[str], count: int, x: str) -> Spec:
     """What each layer's error is made of: bars of (number, name, part, share) that add up to the whole."""
-    data = [{"o": o, "n": name, "s": part, "y": _short(y), "t": percent(y)} for o, name, part, y in rows]
+    places = {part: place for place, part in enumerate(parts)}
+    data = [
+        {"o": o, "n": name, "s": part, "i": places[part], "y": _short(y), "t": percent(y)} for o, name, part, y in rows
+    ]
     chart = (
         alt.Chart(_data(data))
         .mark_bar(width=_bar_width(count))
@@ -139,16 +144,24 @@ def parts_chart(rows: Iterable[tuple[int, str, str, float]], parts: Sequence[str
             x=_number_axis(count, x),
             y=alt.Y("y:Q").stack("zero").scale(domain=[0, 1]).axis(title="of the local error", format="%", tickCount=4),
             color=alt.Color("s:N")
-            .scale(domain=list(parts), range=["var(--c-floor)", "var(--c-arrives)", "var(--c-bad)"])
+            .scale(domain=list(parts), range=["var(--c-floor)", "var(--c-arrives)", "var(--c-local)"])
             .legend(None),
-            order=alt.Order("s:N"),
+            order=alt.Order("i:Q"),
             tooltip=[*_named(), alt.Tooltip("s:N", title="part"), alt.Tooltip("t:N", title="of the local error")],
         )
     )
     return _spec(chart, 130)
 
 
-def range_chart(points: Sequence[RangePoint], *, title: str, scale: str, neutral: float | None, share: bool) -> Spec:
+def range_chart(
+    points: Sequence[RangePoint],
+    *,
+    title: str,
+    scale: str,
+    neutral: float | None = None,
+    share: bool = False,
+    x: str = X_TITLE,
+) -> Spec:
     """Per layer the middle 90 % of its channels as a bar, their median as a tick, the farthest channel as a dot.
 
     `scale` is "log", "symlog" or "linear"; `neutral` is the value that means no difference.
@@ -173,7 +186,7 @@ def range_chart(points: Sequence[RangePoint], *, title: str, scale: str, neutral
     axis = _value_axis(title, scale, finite, neutral=neutral, share=share)
     colour = alt.Color("bad:N").scale(domain=[False, True], range=["var(--c-local)", "var(--c-bad)"]).legend(None)
     base = alt.Chart(_data(rows)).encode(
-        x=_number_axis(len(points), X_TITLE),
+        x=_number_axis(_last(points), x),
         color=colour,
         tooltip=[
             *_named(),
@@ -182,7 +195,7 @@ def range_chart(points: Sequence[RangePoint], *, title: str, scale: str, neutral
             alt.Tooltip("f:N", title="farthest channel"),
         ],
     )
-    width = _bar_width(len(points))
+    width = _bar_width(_last(points))
     layers: list[alt.Chart] = []
     if neutral is not None:
         layers.append(
@@ -192,8 +205,8 @@ def range_chart(points: Sequence[RangePoint], *, title: str, scale: str, neutral
         )
     layers += [
         base.mark_bar(width=width, opacity=0.35, cornerRadius=2).encode(y=axis.copy(), y2="b:Q"),
-        base.mark_point(filled=True, size=_dot_size(len(points), 22), opacity=0.9).encode(y=alt.Y("w:Q")),
-        base.mark_tick(thickness=2.5, size=_bar_width(len(points), 2), orient="horizontal").encode(y=alt.Y("m:Q")),
+        base.mark_point(filled=True, size=_dot_size(_last(points), 22), opacity=0.9).encode(y=alt.Y("w:Q")),
+        base.mark_tick(thickness=2.5, size=_bar_width(_last(points), 2), orient="horizontal").encode(y=alt.Y("m:Q")),
     ]
     return _spec(alt.layer(*layers), _HEIGHT)
 
@@ -291,6 +304,10 @@ def _named() -> list[alt.Tooltip]:
     return [alt.Tooltip("o:Q", title="number", format="d"), alt.Tooltip("n:N", title="layer")]
 
 
+def _last(points: Sequence[ErrorPoint] | Sequence[RangePoint]) -> int:
+    return max((point.number for point in points), default=1)
+
+
 def _number_axis(count: int, title: str) -> alt.X:
     scale = alt.Scale(domain=[0.4, max(count, 1) + 0.6], nice=False, padding=0)
     return alt.X("o:Q", scale=scale, axis=alt.Axis(title=title, tickMinStep=1, format="d", grid=False))
@@ -325,8 +342,8 @@ def _decades(values: Iterable[float], reach: tuple[float, float] | None = (1e-4,
     known = [min(max(v, _SMALLEST), _LARGEST) for v in values if math.isfinite(v) and v > 0] + list(reach or ())
     under, over = math.log10(min(known)), math.log10(max(known))
     low, high = math.floor(under), math.ceil(over)
-    least = 3 * 10.0**low if under - low > 0.6 else 10.0**low
-    most = 3 * 10.0 ** (high - 1) if high - over > 0.6 else 10.0**high
+    least = 3 * 10.0**low if under - low > 0.49 else 10.0**low
+    most = 3 * 10.0 ** (high - 1) if high - over > 0.53 else 10.0**high
     return least, most if most > least else 10 * least
 
 

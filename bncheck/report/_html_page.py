@@ -45,6 +45,7 @@ class Tile:
     note: str = ""
     tone: str = ""
     """"bad", "good" or nothing."""
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,7 @@ def _folder(reports: Sequence[Report]) -> str:
 def _target_facts(report: Report) -> Iterator[str]:
     target = report.target
     yield target.format
-    if report.folded is not None:
+    if report.folded is not None and not report.layers:
         yield _many(report.folded, "operator") + " to fold into"
     elif report.exit_code != 2:
         yield _many(len(report.layers), "batch norm layer")
@@ -188,32 +189,29 @@ def _tiles(report: Report, views: Sequence[LayerView]) -> Iterator[Tile]:
         of = f"{len(wrong)} of {len(report.comparison.layers)}"
         yield Tile(label="Layers that go wrong", value=of, note=note, tone="bad" if wrong else "good")
     moved = [view.layer.moved for view in views if view.layer is not None and view.layer.moved is not None]
-    if moved:
-        count = sum(moved)
-        note = "left their initial value"
-        yield Tile(label="Statistics that moved", value=f"{count} of {len(moved)}", note=note)
+    if moved and not (report.comparison is not None and all(moved)):
+        yield Tile(
+            label="Statistics that moved", value=f"{sum(moved)} of {len(moved)}", note="left their initial value"
+        )
     shares = [view.share for view in views if view.share is not None]
     if shares:
         decays = {view.layer.decay for view in views if view.layer is not None and view.layer.decay is not None}
         note = f"decay {', '.join(f'{d:g}' for d in sorted(decays)[:3])}" if decays else "initial value never left"
         yield Tile(label="Weight of the initial value", value=percent(max(shares)), note=note)
-    measured = report.quantized
-    if measured is not None and measured.float_bytes and measured.quantized_bytes:
-        ratio = measured.float_bytes / measured.quantized_bytes
-        yield Tile(label="Size", value=f"{ratio:.1f}x smaller", note=f"scheme {measured.scheme}")
 
 
 def _accuracy_tiles(report: Report) -> Iterator[Tile]:
     comparison, measured = report.comparison, report.quantized
     accuracy = comparison.accuracy if comparison is not None else measured.accuracy if measured is not None else None
     if accuracy is not None:
-        steps = [("batch", accuracy.train), ("stored", accuracy.eval)]
+        steps = [("batch statistics", accuracy.train), ("stored statistics", accuracy.eval)]
         if measured is not None:
             steps.append(("quantized", measured.accuracy.quantized))
         known = [(name, value) for name, value in steps if value is not None]
         if known:
             value = " \u2192 ".join(percent(v) for _, v in known)
-            yield Tile(label="Accuracy", value=value, note=" \u2192 ".join(name for name, _ in known))
+            note = " \u2192 ".join(name for name, _ in known)
+            yield Tile(label="Accuracy", value=value, note=note, wide=len(known) > 1)
     if comparison is not None and comparison.outputs:
         output = next((o for o in comparison.outputs if o.agreement is not None), comparison.outputs[0])
         if output.agreement is not None:
@@ -274,8 +272,7 @@ def _measured(value: object) -> str:
 
 def _gate(report: Report) -> list[tuple[str, str, str]]:
     """(stage, how it ended, why) of a gate."""
-    gate = getattr(report, "gate", None)
-    stages = () if gate is None else gate.stages
+    stages = () if report.gate is None else report.gate.stages
     return [(stage.name, stage.state.value, "; ".join(t for t in (stage.why, stage.how) if t)) for stage in stages]
 
 

@@ -110,16 +110,14 @@ def error_told(points: Sequence[ErrorPoint], floor: str) -> str:
     """The largest local error and the largest that arrives, by name."""
     finite = [p for p in points if math.isfinite(p.local)]
     arriving = [p for p in points if math.isfinite(p.arrives)]
-    parts = []
+    odd = sum(1 for p in points if not (math.isfinite(p.local) and math.isfinite(p.arrives)))
+    parts = [f"{odd} of {len(points)} have values that are NaN or infinite"] if odd else []
     if finite:
         worst = max(finite, key=lambda p: p.local)
-        parts.append(f"The largest local error is {percent(worst.local)} of the signal, in {worst.name}")
-        if worst.floor:
-            parts[-1] += f" ({figure(worst.local / worst.floor)} times {floor})"
+        times = f" ({figure(worst.local / worst.floor)} times {floor})" if worst.floor and worst.local else ""
+        parts.append(f"the largest local error is {percent(worst.local)} of the signal, in {worst.name}{times}")
     if arriving:
         most = max(arriving, key=lambda p: p.arrives)
         parts.append(f"at most {percent(most.arrives)} arrives, at {most.name}")
-    odd = len(points) - len([p for p in finite if math.isfinite(p.arrives)])
-    if odd:
-        parts.append(f"{odd} of {len(points)} have values that are NaN or infinite")
-    return "; ".join(parts) + "." if parts else ""
+    told = "; ".join(parts)
+    return f"{told[:1].upper()}{told[1:]}." if told else ""

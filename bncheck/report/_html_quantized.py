@@ -105,7 +105,7 @@ def _quantized_charts(report: Report, operators: Sequence[OperatorLoss]) -> Iter
                 head=("#", "operator", "part", "of the local error"),
                 rows=tuple((str(o), name, part, percent(share)) for o, name, part, share in shares),
             ),
-            legend=(("box floor", "rounding"), ("box arrives", "clipping"), ("box bad", "bias shift")),
+            legend=(("box floor", "rounding"), ("box arrives", "clipping"), ("box local", "bias shift")),
         )
 
 
@@ -122,7 +122,7 @@ def _shares_told(shares: Sequence[tuple[int, str, str, float]]) -> str:
     for part in _PARTS[1:]:
         most = max((entry for entry in shares if entry[2] == part), key=lambda entry: entry[3])
         told.append(f"{part} makes up at most {percent(most[3])}" + (f" (in {most[1]})" if most[3] > 0 else ""))
-    return f"{' and '.join(told).capitalize()}; the rest is rounding."
+    return f"Of an operator's error {', '.join(told)}; the rest is rounding."
 
 
 def attribution_section(report: Report) -> Section | None:
@@ -211,9 +211,10 @@ def _lost(label: str, before: float, after: float, found: Attribution) -> Step:
     better = after <= before if found.measure == "nmse" else after >= before
     change = after - before
     text = f"{change:+.3g}" if found.measure == "nmse" else f"{100 * change:+.1f} points"
-    return Step(
-        label=label, start=before, end=after, kind="gain" if better else "loss", text=text.replace("-", "\u2212")
-    )
+    if not float(f"{change:.4f}"):
+        return Step(label=label, start=before, end=after, kind="loss", text="no change")
+    kind = "gain" if better else "loss"
+    return Step(label=label, start=before, end=after, kind=kind, text=text.replace("-", "\u2212"))
 
 
 def _measured(found: Attribution, statistics: str, arithmetic: str) -> float | None:

@@ -93,9 +93,7 @@ def _train_eval_charts(report: Report, views: Sequence[LayerView]) -> Iterator[C
             key="shift",
             title="Batch mean against stored mean, channel by channel",
             told=_shift_told(shifts),
-            spec=charts.range_chart(
-                shifts, title="mean shift, standard deviations", scale="symlog", neutral=0.0, share=False
-            ),
+            spec=charts.range_chart(shifts, title="mean shift, standard deviations", scale="symlog", neutral=0.0),
             table=range_table(shifts, share=False),
             legend=range_legend(shifts, "no shift"),
         )
@@ -106,7 +104,7 @@ def _train_eval_charts(report: Report, views: Sequence[LayerView]) -> Iterator[C
             key="ratio",
             title="Batch variance over stored variance, channel by channel",
             told=_ratio_told(logarithms),
-            spec=charts.range_chart(ratios, title="variance, batch / stored", scale="log", neutral=1.0, share=False),
+            spec=charts.range_chart(ratios, title="variance, batch / stored", scale="log", neutral=1.0),
             table=range_table(ratios, share=False),
             legend=range_legend(ratios, "equal"),
         )
@@ -116,8 +114,8 @@ def _shift_told(points: Sequence[RangePoint]) -> str:
     median = max(points, key=lambda p: abs(p.middle))
     farthest = max(points, key=lambda p: abs(p.worst))
     return (
-        f"The median channel is off by at most {figure(median.middle)} standard deviations, in {median.name}; "
-        f"the farthest of all channels by {figure(farthest.worst)}, in {farthest.name}."
+        f"The median channel is off by at most {figure(abs(median.middle))} standard deviations, in {median.name}; "
+        f"the farthest of all channels by {figure(abs(farthest.worst))}, in {farthest.name}."
     )
 
 
@@ -155,9 +153,7 @@ def _init(report: Report, views: Sequence[LayerView]) -> Section | None:
                 key="init",
                 title="Part of each stored variance that is still its initial value",
                 told=f"{told} {part}",
-                spec=charts.range_chart(
-                    points, title="of the stored variance", scale="linear", neutral=None, share=True
-                ),
+                spec=charts.range_chart(points, title="of the stored variance", scale="linear", share=True),
                 table=range_table(points, share=True),
                 legend=range_legend(points),
             ),
@@ -185,11 +181,11 @@ def _share_told(shares: Sequence[float], updates: int | None) -> str:
 
 def _folded(report: Report, views: Sequence[LayerView]) -> Section | None:
     known = [(view.number, view.name, view.ranges) for view in views if view.ranges is not None]
-    what = "the kernel that batch norm is folded into"
+    what, order = "the kernel that batch norm is folded into", charts.X_TITLE
     if not known and report.lite is not None:
         folded = [operator for operator in report.lite.folded if operator.channel_max is not None]
         known = [(n, o.name, o.channel_max) for n, o in enumerate(folded, 1) if o.channel_max is not None]
-        what = "each operator's kernel, as the file has it"
+        what, order = "each operator's kernel, as the file has it", "operator, in execution order"
     bad = named_by(report, "BN403", "BN404")
     spreads = [(number, name, spread(values)) for number, name, values in known]
     points = [range_point(number, name, s, bad=name in bad) for number, name, s in spreads if s is not None]
@@ -211,7 +207,7 @@ def _folded(report: Report, views: Sequence[LayerView]) -> Section | None:
                 key="fold",
                 title="Range of each channel's folded weights",
                 told=f"The widest channel has {told}.",
-                spec=charts.range_chart(points, title="largest folded weight", scale="log", neutral=None, share=False),
+                spec=charts.range_chart(points, title="largest folded weight", scale="log", x=order),
                 table=range_table(points, share=False),
                 legend=range_legend(points),
             ),

@@ -97,7 +97,9 @@ def _library() -> str:
 
     wanted = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
     known = vl_convert.get_vegalite_versions()
-    text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=wanted if wanted in known else known[-1])
+    text: str = vl_convert.javascript_bundle(
+        "window.vegaEmbed = vegaEmbed;", vl_version=wanted if wanted in known else known[-1]
+    )
     return _inline(text)
 
 
