@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
+from bncheck.compare.calibrate import can_calibrate, ranges, with_ranges
 from bncheck.compare.forward import EVAL, Forward
+from bncheck.compare.lite_run import LiteFile, read_file
 from bncheck.compare.silence import silence
 from bncheck.compare.train_eval import Prepared
 from bncheck.errors import BncheckError, UsageError
@@ -138,12 +140,21 @@ def quantized_model(
     *,
     statistics: Statistics | None = None,
     shape: tuple[int | None, ...] | None = None,
+    float_bytes: bytes | None = None,
 ) -> bytes:
-    """The same, quantized by one of `SCHEMES`."""
-    return convert(tf, eval_graph(prepared.forward, statistics=statistics, shape=shape), scheme, calibration)
+    """The same, quantized by one of `SCHEMES`; `float_bytes` are what `float_model` gave for the same arguments."""
+    graph = eval_graph(prepared.forward, statistics=statistics, shape=shape)
+    return convert(tf, graph, scheme, calibration, float_bytes=float_bytes)
 
 
-def convert(tf: Any, graph: EvalGraph, scheme: str = FLOAT_SCHEME, calibration: Calibration = ()) -> bytes:
+def convert(
+    tf: Any,
+    graph: EvalGraph,
+    scheme: str = FLOAT_SCHEME,
+    calibration: Calibration = (),
+    *,
+    float_bytes: bytes | None = None,
+) -> bytes:
     """A TFLite file with float input and output: "float", or one of `SCHEMES`.
 
     Raises BncheckError, with the operation that stands in the way, where TensorFlow refuses, and UsageError for a
@@ -151,14 +162,36 @@ def convert(tf: Any, graph: EvalGraph, scheme: str = FLOAT_SCHEME, calibration: 
     """
     if scheme != FLOAT_SCHEME and scheme not in SCHEMES:
         raise UsageError(f"no quantization scheme is called {scheme!r}: {', '.join(SCHEMES)}")
+    if scheme in ("int8", "int8-per-tensor"):
+        file = read_file(float_bytes or convert(tf, graph))
+        if can_calibrate(file):
+            return _quantize(tf, file, scheme, calibration)
     batches = list(calibration) if scheme in CALIBRATED else []
     if scheme in CALIBRATED and not batches:
-        raise UsageError(f"{scheme} takes its ranges from data: there is no batch to calibrate on")
+        raise UsageError(_NO_DATA.format(scheme))
     with silence() as said, quiet.without_warnings():
         try:
             converter = _converter(tf, graph)
             _configure(tf, converter, scheme, batches)
             return bytes(converter.convert())
+        except (tf.errors.OpError, RuntimeError, ValueError, *_refusals()) as error:
+            raise BncheckError(_sentence(error, said(), scheme)) from error
+
+
+_NO_DATA = "{} takes its ranges from data: there is no batch to calibrate on"
+
+
+def _quantize(tf: Any, file: LiteFile, scheme: str, calibration: Calibration) -> bytes:
+    """What the converter does for these schemes once it has a float file, with the ranges from XNNPACK's kernels."""
+    found = ranges(file, calibration)
+    if not found:
+        raise UsageError(_NO_DATA.format(scheme))
+    calibrated = with_ranges(file.content, found)
+    with silence() as said, quiet.without_warnings():
+        from tensorflow.lite.python.convert import mlir_quantize  # noqa: PLC0415 - heavy
+
+        try:
+            return bytes(mlir_quantize(calibrated, disable_per_channel=scheme == "int8-per-tensor"))
         except (tf.errors.OpError, RuntimeError, ValueError, *_refusals()) as error:
             raise BncheckError(_sentence(error, said(), scheme)) from error
 

@@ -35,6 +35,11 @@ def dump(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+def quantization_parameters() -> Any:
+    """Empty ones, to be filled in."""
+    return _schema().QuantizationParametersT()
+
+
 def _schema() -> Any:
     for name in _SCHEMAS:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:

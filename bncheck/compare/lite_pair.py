@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from bncheck.compare import metrics
 from bncheck.compare.lite_edit import show
-from bncheck.compare.lite_local import Feed, Local, Part, unchained
+from bncheck.compare.lite_local import Local, Part, unchained
 from bncheck.compare.lite_match import Matching
 from bncheck.compare.lite_run import (
+    Affine,
     Batching,
     LiteFile,
     Runner,
@@ -24,10 +25,33 @@ from bncheck.compare.lite_run import (
     portions,
     real_values,
 )
-from bncheck.compare.lite_sums import TensorSums, add
+from bncheck.compare.lite_sums import TensorSums, add, round_into
 
 _ELEMENTS = 1 << 22
 """Activations of the float file that one invocation may have: bounds memory, and keeps what is compared near."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Feeds:
+    """All fresh inputs that take one tensor of the float file with one rounding."""
+
+    source: int
+    rounded: Affine | None
+    quantized: tuple[int, ...]
+    """Tensor numbers in the quantized file unchained."""
+    reference: tuple[int, ...]
+    """Those in the float file unchained."""
+
+
+def _together(local: Local) -> tuple[_Feeds, ...]:
+    groups: dict[tuple[int, Affine | None], tuple[list[int], list[int]]] = {}
+    for side, feeds in enumerate((local.quantized_feeds, local.reference_feeds)):
+        for feed in feeds:
+            groups.setdefault((feed.source, feed.rounded), ([], []))[side].append(feed.number)
+    return tuple(
+        _Feeds(source=source, rounded=rounded, quantized=tuple(ours), reference=tuple(theirs))
+        for (source, rounded), (ours, theirs) in groups.items()
+    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -69,6 +93,7 @@ class Pair:
         self._alone = Runner(self.local.quantized, quantized.path)
         self._float_alone = None if self.local.reference is None else Runner(self.local.reference, reference.path)
         self._pool = pool
+        self._fed = _together(self.local)
 
     def run(self, images: NDArray[Any], labels: NDArray[Any] | None) -> None:
         """Adds one batch. Raises BncheckError where LiteRT refuses it."""
@@ -81,25 +106,42 @@ class Pair:
         reference, quantized = self._files
         self._float.run({reference.graph.inputs[0]: input_values(reference, images)})
         self._chain.run({quantized.graph.inputs[0]: input_values(quantized, images)})
-        self._alone.run(dict(self._pool.map(self._quantized_feed, self.local.quantized_feeds)))
+        feeds = self.local.quantized_feeds
+        self._alone.shape({feed.number: self._chain.tensor(feed.like).shape for feed in feeds})
         if self._float_alone is not None:
-            self._float_alone.run(dict(self._pool.map(self._float_feed, self.local.reference_feeds)))
+            feeds = self.local.reference_feeds
+            self._float_alone.shape({feed.number: self._float.tensor(feed.like).shape for feed in feeds})
+        list(self._pool.map(self._feed, self._fed))
+        self._alone.invoke()
+        if self._float_alone is not None:
+            self._float_alone.invoke()
         self.sums = list(self._pool.map(self._add_part, self.local.parts, self.sums))
 
     def _reference(self, number: int) -> NDArray[Any]:
         return real_values(self.matching.reference.tensor(number), self._float.tensor(number))
 
-    def _quantized_feed(self, feed: Feed) -> tuple[int, NDArray[Any]]:
-        values = self._reference(feed.source)
-        stored = values if feed.rounded is None else feed.rounded.stored(values)
-        return feed.number, stored.reshape(self._chain.tensor(feed.like).shape)
-
-    def _float_feed(self, feed: Feed) -> tuple[int, NDArray[Any]]:
-        values = self._reference(feed.source)
-        if feed.rounded is not None:
-            values = feed.rounded.real(feed.rounded.stored(values))
-        own = affine(self.matching.reference.tensor(feed.like))
-        return feed.number, values if own is None else own.stored(values)
+    def _feed(self, feeds: _Feeds) -> None:
+        """Writes one tensor of the float file to the inputs that read it with one rounding."""
+        values = self._reference(feeds.source)
+        stored = [self._alone.tensor(number) for number in feeds.quantized]
+        real: list[NDArray[Any]] = []
+        if self._float_alone is not None:
+            real = [self._float_alone.tensor(number) for number in feeds.reference]
+        own = affine(self.matching.reference.tensor(feeds.source))
+        if feeds.rounded is None:
+            for room in stored:
+                np.copyto(room, values.reshape(room.shape), casting="unsafe")
+            rounded = values
+        elif own is not None:
+            rounded = np.empty(values.shape, np.float32)
+            round_into(feeds.rounded, values, stored[0] if stored else None, rounded)
+        else:
+            round_into(feeds.rounded, values, stored[0] if stored else None, real[0] if real else None)
+            for room in stored[1:]:
+                np.copyto(room, stored[0].reshape(room.shape))
+            return
+        for room in real:
+            np.copyto(room, (rounded if own is None else own.stored(rounded)).reshape(room.shape), casting="unsafe")
 
     def _add_part(self, part: Part, before: TensorSums | None) -> TensorSums | None:
         """The sums with this portion added; None where the two tensors are of different sizes."""

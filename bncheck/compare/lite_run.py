@@ -113,46 +113,69 @@ class Runner:
     def __init__(self, content: bytes, path: str) -> None:
         self._path = path
         self._content = content
-        self._interpreter = _open(content, path, delegates=True)
-        self._shapes: dict[int, tuple[int, ...]] = {}
         self._delegates = True
+        self._shapes: dict[int, tuple[int, ...]] = {}
+        self._interpreter = _open(content, path, delegates=True)
 
     def run(self, feeds: Mapping[int, NDArray[Any]]) -> None:
         """One invocation with tensor number -> values; raises BncheckError where LiteRT refuses."""
-        try:
-            self._run(feeds)
-        except (RuntimeError, ValueError) as error:
-            if not self._delegates:
-                raise self._refused(error, feeds) from error
-            # A delegate may refuse what the kernels that come with the interpreter run.
-            self._delegates = False
-            self._shapes = {}
-            self._interpreter = _open(self._content, self._path, delegates=False)
-            try:
-                self._run(feeds)
-            except (RuntimeError, ValueError) as again:
-                raise self._refused(again, feeds) from again
-
-    def _run(self, feeds: Mapping[int, NDArray[Any]]) -> None:
-        shapes = {number: values.shape for number, values in feeds.items()}
-        if shapes != self._shapes:
-            with silence():
-                for number, shape in shapes.items():
-                    if self._shapes.get(number) != shape:
-                        self._interpreter.resize_tensor_input(number, shape, strict=False)
-                self._interpreter.allocate_tensors()
-            self._shapes = shapes
+        self.shape({number: values.shape for number, values in feeds.items()})
         for number, values in feeds.items():
             self._interpreter.set_tensor(number, values)
-        self._interpreter.reset_all_variables()
-        self._interpreter.invoke()
+        self.invoke()
+
+    def shape(self, shapes: Mapping[int, tuple[int, ...]]) -> None:
+        """Makes the inputs, by tensor number, of these shapes, so that they can be written to."""
+        if shapes == self._shapes:
+            return
+        try:
+            self._resize(shapes)
+        except (RuntimeError, ValueError) as error:
+            self._without_delegates(error)
+            self._shapes = {}
+            try:
+                self._resize(shapes)
+            except (RuntimeError, ValueError) as again:
+                raise self._refused(again) from again
+
+    def invoke(self) -> None:
+        """Runs on what the inputs hold."""
+        try:
+            self._interpreter.reset_all_variables()
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            held = {number: np.array(self.tensor(number)) for number in self._shapes}
+            self._without_delegates(error)
+            self._shapes = {}
+            try:
+                self._resize({number: values.shape for number, values in held.items()})
+                for number, values in held.items():
+                    self._interpreter.set_tensor(number, values)
+                self._interpreter.invoke()
+            except (RuntimeError, ValueError) as again:
+                raise self._refused(again) from again
+
+    def _resize(self, shapes: Mapping[int, tuple[int, ...]]) -> None:
+        with silence():
+            for number, shape in shapes.items():
+                if self._shapes.get(number) != shape:
+                    self._interpreter.resize_tensor_input(number, shape, strict=False)
+            self._interpreter.allocate_tensors()
+        self._shapes = dict(shapes)
+
+    def _without_delegates(self, error: Exception) -> None:
+        """A delegate may refuse what the kernels that come with the interpreter run."""
+        if not self._delegates:
+            raise self._refused(error) from error
+        self._delegates = False
+        self._interpreter = _open(self._content, self._path, delegates=False)
 
     def tensor(self, number: int) -> NDArray[Any]:
         """Values of a tensor after a run: a view of the interpreter's memory, to be let go before the next run."""
         return np.asarray(self._interpreter.tensor(number)())
 
-    def _refused(self, error: Exception, feeds: Mapping[int, NDArray[Any]]) -> BncheckError:
-        shapes = ", ".join(str(list(values.shape)) for values in list(feeds.values())[:3])
+    def _refused(self, error: Exception) -> BncheckError:
+        shapes = ", ".join(str(list(shape)) for shape in list(self._shapes.values())[:3])
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
         return BncheckError(f"{self._path}: LiteRT refuses an input of shape {shapes}: {reason}")
 
@@ -214,12 +237,15 @@ def batching(file: LiteFile, images: NDArray[Any]) -> Batching:
         for sample in range(2):
             single.run({number: pair[sample : sample + 1]})
             for output in file.graph.outputs:
-                expected, got = single.tensor(output), both.tensor(output)
-                if got.shape != (2, *expected.shape[1:]) or not _alike(expected[0], got[sample]):
+                if not _same_sample(single.tensor(output), both.tensor(output), sample):
                     return Batching(content=file.content, size=1)
     except BncheckError:
         return Batching(content=file.content, size=1)
     return Batching(content=opened, size=None)
+
+
+def _same_sample(alone: NDArray[Any], both: NDArray[Any], sample: int) -> bool:
+    return both.shape == (2, *alone.shape[1:]) and _alike(alone[0], both[sample])
 
 
 def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
