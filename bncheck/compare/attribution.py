@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from bncheck.compare import metrics, moments
 from bncheck.compare.moments import Moments
-from bncheck.measured import Attribution, Cell, Comparison, LayerDifference
+from bncheck.measured import Attribution, Cell, Comparison, LayerDifference, informed_accuracy
 from bncheck.model import Layer, PerChannel
 
 BATCH, STORED, REESTIMATED = "batch", "stored", "re-estimated"
 FLOAT, QUANTIZED = "float", "quantized"
 UNDEPLOYABLE = "batch statistics cannot be folded into weights, so no quantized model has them"
 NEEDLESS = "the stored statistics lose nothing that new ones could win back"
-UNINFORMED = 2.0
-"""Times chance: accuracy with batch statistics below which labels say nothing."""
 
 Outputs: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Images (samples, ...) -> the model's first output for them (samples, ...), as real numbers."""
@@ -112,14 +110,14 @@ def _cell(place: Place, sums: _Sums | None, rows: int, labelled: int, why: str) 
 def combined(cells: tuple[Cell, ...], *, classes: int) -> Attribution:
     """What each step loses by the best measure that all three cells have: accuracy, else agreement, else NMSE.
 
-    Accuracy counts where batch statistics meet labels more often than twice chance would. The share of the statistics
+    Accuracy counts where batch statistics meet labels clearly more often than chance would. The share of the statistics
     is that of what is lost; a step that gains has none of it.
     """
     held = {(cell.statistics, cell.arithmetic): cell for cell in cells}
     start, stored, low = held[BATCH, FLOAT], held[STORED, FLOAT], held[STORED, QUANTIZED]
     measure = "nmse"
     if start.agreement is not None:
-        tells = start.accuracy is not None and start.accuracy >= UNINFORMED / max(classes, 1)
+        tells = start.accuracy is not None and start.accuracy >= informed_accuracy(max(classes, 2))
         measure = "accuracy" if tells else "agreement"
     before, between, after = (_level(cell, measure) for cell in (start, stored, low))
     statistics, quantization = before - between, between - after

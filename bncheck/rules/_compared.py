@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bncheck.measured import Comparison, LayerDifference, OutputDifference
+from bncheck.measured import Comparison, LayerDifference, OutputDifference, informed_accuracy
 from bncheck.rules._statistics import percent
 
 WIRING = ("BN201", "BN202", "BN203", "BN204", "BN206", "BN207", "BN209", "BN210", "BN213", "BN215", "BN216", "BN220")
@@ -38,8 +38,6 @@ FEWEST_VALUES = 16
 AGREES_WITH_ITSELF = 0.7
 NOISE_FLOOR = 0.5
 """NMSE of train mode with itself from which it is no reference."""
-UNINFORMED = 2.0
-"""Times chance: train-mode accuracy below which labels and predictions have nothing to do with each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +76,11 @@ def inheriting(comparison: Comparison) -> list[LayerDifference]:
 
 
 def labels_tell(comparison: Comparison) -> bool:
-    """Whether accuracy says something: labels are there, and train mode meets them more often than chance would."""
-    train, classes = comparison.accuracy.train, _classes(comparison)
-    return train is not None and (classes is None or train >= UNINFORMED / classes)
+    """Whether accuracy says something: labels are there, and one mode meets them more often than chance would."""
+    accuracy, classes = comparison.accuracy, _classes(comparison)
+    if accuracy.train is None or accuracy.eval is None:
+        return False
+    return classes is None or max(accuracy.train, accuracy.eval) >= informed_accuracy(classes)
 
 
 def _classes(comparison: Comparison) -> int | None:

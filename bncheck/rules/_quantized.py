@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bncheck.measured import Attribution, Cell, OperatorLoss, OutputDifference, QuantizedComparison
+from bncheck.measured import (
+    Attribution,
+    Cell,
+    OperatorLoss,
+    OutputDifference,
+    QuantizedComparison,
+    informed_accuracy,
+)
 from bncheck.model import Facts
 from bncheck.rules._compared import Junk, judged_output
 from bncheck.rules._statistics import percent
@@ -22,8 +29,6 @@ OUTPUT_NMSE, OUTPUT_JUNK = 0.1, 0.3
 """Of an output that is no classes: 10 dB are a warning, 5 dB an error. A healthy int8 backbone has 15 to 30."""
 ERRORS_ALLOWED = 2.0
 """Standard errors by which a loss must lie above 0."""
-UNINFORMED = 2.0
-"""Times chance: accuracy below which labels and predictions have nothing to do with each other."""
 
 ALARM = 0.7
 """Rmse of a local error in units of the output's scale; rounding alone makes 0.289 (METRICS)."""
@@ -75,7 +80,7 @@ def _labels_tell(measured: QuantizedComparison) -> bool:
     stored, classes = measured.accuracy.eval, next((o.classes for o in measured.outputs if o.classes), None)
     if stored is None or measured.accuracy.quantized is None:
         return False
-    return classes is None or stored >= UNINFORMED / classes
+    return classes is None or stored >= informed_accuracy(classes)
 
 
 def _by_accuracy(measured: QuantizedComparison) -> Quantized:
