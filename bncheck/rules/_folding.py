@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from bncheck.folded import fold_scale, forecast
 from bncheck.model import Facts, Layer, PerChannel
 from bncheck.rules._statistics import dead_channels, median
 
+ASSUMED_EPSILON = 1e-3
+"""Of TF-slim, tf.layers and Keras alike."""
+ASSUMED = f" No file tells epsilon: {ASSUMED_EPSILON:g}, TensorFlow's default, is assumed."
 BITS = 8
 """Width of the weights that TFLite's integer schemes use."""
 
@@ -61,13 +65,25 @@ def folded_ranges(layer: Layer) -> FoldedRanges | None:
 def concerned(model: Facts) -> list[FoldedRanges]:
     """Folded ranges of the layers that one scale a kernel would hurt.
 
-    All layers, as long as nothing was quantized; then those whose kernel really has one scale.
+    All layers, as long as nothing was quantized; then those whose kernel really has one scale. Where no file tells
+    epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default.
     """
-    known = [ranges for layer in model.layers if (ranges := folded_ranges(layer)) is not None]
+    known = [ranges for layer in model.layers if (ranges := folded_ranges(with_epsilon(layer))) is not None]
     if model.quantized is None:
         return known
     shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}
     return [ranges for ranges in known if ranges.layer.name in shared]
+
+
+def with_epsilon(layer: Layer) -> Layer:
+    """The layer with an epsilon in any case."""
+    return layer if layer.epsilon is not None else replace(layer, epsilon=ASSUMED_EPSILON)
+
+
+def assumed(model: Facts, names: Iterable[str]) -> bool:
+    """Whether epsilon of one of these layers is not in the files."""
+    wanted = set(names)
+    return any(layer.epsilon is None for layer in model.layers if layer.name in wanted)
 
 
 def forecast_told(layer: Layer) -> str:

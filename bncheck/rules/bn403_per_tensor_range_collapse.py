@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, FoldedOperator, Linear, LiteFacts
-from bncheck.rules._folding import BITS, FoldedRanges, concerned, forecast_told, levels, spread
+from bncheck.rules._folding import ASSUMED, BITS, FoldedRanges, assumed, concerned, forecast_told, levels, spread
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
 from bncheck.testing import batch_norm, facts
@@ -60,7 +60,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     known = [ranges for ranges in concerned(model) if ranges.with_kernel]
     wide = [ranges for ranges in known if ranges.alive_spread > LIMIT]
     if wide:
-        yield _forecast(wide, len(known), certain=model.quantized is not None)
+        yield _forecast(model, wide, len(known))
     stored = [] if model.lite is None or model.layers else [op for op in model.lite.folded if _spread(op) > LIMIT]
     if stored:
         worst = max(stored, key=_spread)
@@ -76,9 +76,11 @@ def check(model: Facts) -> Iterator[Evidence]:
         )
 
 
-def _forecast(wide: list[FoldedRanges], judged: int, *, certain: bool) -> Evidence:
+def _forecast(model: Facts, wide: list[FoldedRanges], judged: int) -> Evidence:
+    certain = model.quantized is not None
     worst = max(wide, key=lambda ranges: ranges.alive_spread)
     layers = names(ranges.layer for ranges in wide)
+    guessed = assumed(model, layers)
     return Evidence(
         layers=layers,
         message=(
@@ -87,8 +89,9 @@ def _forecast(wide: list[FoldedRanges], judged: int, *, certain: bool) -> Eviden
             f"{worst.alive_spread:.0f}-fold. So it is in {len(layers)} of {many(judged, 'layer')}: {listing(layers)}. "
             f"{forecast_told(worst.layer).strip()}"
             f"{'' if certain else ' It matters only if weights are quantized per tensor.'}"
+            f"{ASSUMED if guessed else ''}"
         ),
-        confidence=Confidence.HIGH if certain else Confidence.MEDIUM,
+        confidence=Confidence.LOW if guessed else Confidence.HIGH if certain else Confidence.MEDIUM,
         location=worst.layer.linear.kernel if worst.layer.linear else "",
         measurements=_measured(worst.alive_spread, len(wide)),
     )

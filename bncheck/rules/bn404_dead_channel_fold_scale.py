@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Linear
-from bncheck.rules._folding import BITS, concerned, levels
+from bncheck.rules._folding import ASSUMED, BITS, assumed, concerned, levels
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
 from bncheck.testing import batch_norm, facts
@@ -71,7 +71,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     worst = max(bad, key=lambda ranges: (ranges.with_kernel, ranges.dead_ratio))
     read = any(ranges.with_kernel for ranges in bad)
-    ruin = any(ranges.with_kernel and ranges.dead_ratio > NOTHING for ranges in bad)
+    guessed = assumed(model, [ranges.layer.name for ranges in bad])
+    ruin = not guessed and any(ranges.with_kernel and ranges.dead_ratio > NOTHING for ranges in bad)
     layers = names(ranges.layer for ranges in bad)
     basis = "" if read else " The kernels were not read, so this rests on the fold scales alone."
     yield Evidence(
@@ -80,9 +81,10 @@ def check(model: Facts) -> Iterator[Evidence]:
             f"Folded, dead channels of {worst.layer.name} get weights {worst.dead_ratio:.0f} times those of the median "
             f"living channel, which keeps {2 * levels(worst.dead_ratio):.1f} of 255 levels with one scale for the "
             f"kernel. {many(len(layers), 'layer')}: {listing(layers)}.{basis}"
+            f"{ASSUMED if guessed else ''}"
         ),
         severity=Severity.ERROR if ruin else Severity.WARNING,
-        confidence=Confidence.HIGH if read else Confidence.LOW,
+        confidence=Confidence.HIGH if read and not guessed else Confidence.LOW,
         location=worst.layer.variance.name,
         measurements=(
             Measurement(name="fold scale ratio, dead to living median", value=worst.dead_ratio, limit=LIMIT),
