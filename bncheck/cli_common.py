@@ -237,15 +237,15 @@ def _config(path: Path | None) -> Config:
 
 def _settings(config: Config, common: dict[str, Any]) -> Settings:
     """The command line's word before the configuration's."""
-    from bncheck.config import FailOn, Settings, read_baseline, split_codes  # noqa: PLC0415 - start-up
+    from dataclasses import replace  # noqa: PLC0415 - start-up
 
-    baseline = common["baseline"] or config.baseline
-    allow_empty = config.allow_empty if common["allow_empty"] is None else common["allow_empty"]
-    return Settings(
-        fail_on=FailOn(common["fail_on"]) if common["fail_on"] else config.fail_on or FailOn.ERROR,
-        select=split_codes(common["select"]) or config.select,
-        ignore=split_codes(common["ignore"]) or config.ignore,
-        ignores=config.ignores,
-        baseline=None if baseline is None else read_baseline(baseline),
-        allow_empty=bool(allow_empty),
-    )
+    from bncheck.config import FailOn, settings_of, split_codes  # noqa: PLC0415 - start-up
+
+    given = {
+        "fail_on": FailOn(common["fail_on"]) if common["fail_on"] else None,
+        "select": split_codes(common["select"]),
+        "ignore": split_codes(common["ignore"]),
+        "baseline": common["baseline"],
+        "allow_empty": common["allow_empty"],
+    }
+    return settings_of(replace(config, **{name: value for name, value in given.items() if value not in (None, ())}))

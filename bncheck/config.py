@@ -120,6 +120,18 @@ def load_config(path: Path) -> Config:
     return Config(path=path, **values)
 
 
+def settings_of(config: Config) -> Settings:
+    """How findings become a verdict, as a configuration says. Raises ConfigError where its baseline is none."""
+    return Settings(
+        fail_on=config.fail_on or FailOn.ERROR,
+        select=config.select,
+        ignore=config.ignore,
+        ignores=config.ignores,
+        baseline=None if config.baseline is None else read_baseline(config.baseline),
+        allow_empty=bool(config.allow_empty),
+    )
+
+
 def read_baseline(path: Path) -> frozenset[str]:
     """Fingerprints of an earlier `--format json` report, its suppressed findings included. Raises ConfigError."""
     import json  # noqa: PLC0415 - only where there is a baseline, start-up counts

@@ -42,6 +42,7 @@ BELOW = {
     "cli_gate": {"cli_common", "cli_compare", "errors", "config", "finding", "check", "gating", ""},
     "cli_demo": {"errors", "output", "demo"},
     "cli_repair": {"cli_common", "errors", "config", "output", "repair"},
+    "pytest_plugin": {"config", "finding", "report", ""},
     "__main__": {"cli"},
     "": {"check", "compare", "config", "finding", "gating"},
 }
