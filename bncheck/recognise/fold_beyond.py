@@ -33,6 +33,8 @@ class Together:
 
 def beyond(match: Match, source: Source) -> Together | None:
     """The stored statistics with one more scale and shift of the model's behind them; None where none fits."""
+    if not match.unit.beside.behind:
+        return None
     units = [unit for unit in source.units if unit.channels == match.unit.channels and unit is not match.unit]
     for candidate in _stored(match):
         folded = fold(candidate)

@@ -195,14 +195,17 @@ def _with_converter(match: Match) -> Explanation | None:
 def _taken_in(match: Match, folded: Folded, factor: float) -> Iterator[tuple[Folded, str]]:
     """(fold, words) of each form of arithmetic by one number, the simplest first; none is yet held against the file."""
     held, one = match.held, np.ones(folded.bias.size)
+    beside = match.unit.beside
     times = "" if factor == 1.0 else f"times {factor:.6g}"
     words = "arithmetic by one number that the converter took in"
     before = replace(folded, scale=folded.scale * factor)
-    if times:
+    if times and beside.before:
         yield before, f"{times}: {words}"
     sums = before.scale * match.kernel.sum(axis=1)
-    behind = (((sums,), folded.bias), ((one,), folded.bias), ((folded.bias,), 0 * one), ((folded.bias, one), 0 * one))
-    for parts, rest in behind:
+    forms: list[tuple[tuple[Array, ...], Array]] = [((sums,), folded.bias)] if beside.before else []
+    if beside.behind:
+        forms += [((one,), folded.bias), ((folded.bias,), 0 * one), ((folded.bias, one), 0 * one)]
+    for parts, rest in forms:
         numbers = solved(held, folded.terms, parts, rest)
         if numbers is None:
             continue

@@ -14,6 +14,14 @@ from bncheck.model import Facts, Hints, Layer, Linear, Mode, Presence, Role, Sit
 from bncheck.recognise import recognise
 from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.flat import node_of
+from bncheck.recognise.fold_neighbours import (
+    ANYWHERE,
+    Arithmetic,
+    Neighbours,
+    nothing_known,
+    of_configuration,
+    of_graph,
+)
 from bncheck.recognise.kernels import MAX_KERNEL, kernel_bytes
 from bncheck.recognise.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.values import per_channel
@@ -96,6 +104,8 @@ class Unit:
     linear: Linear | None = None
     problem: str = ""
     """Why the layer cannot be computed; empty where it can."""
+    beside: Arithmetic = ANYWHERE
+    """Where the converter may have found something to take in."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +140,8 @@ def source_of(raw: RawModel, facts: Facts | None = None, reference: RawModel | N
     units = []
     for number, layer in enumerate(opened.facts.layers):
         twin = known.get(layer.name)
-        units.append(_unit(number, layer, opened.find, twin, None if other is None else other.find))
+        unit = _unit(number, layer, opened.find, twin, None if other is None else other.find)
+        units.append(replace(unit, beside=opened.neighbours(layer)))
     return Source(
         facts=opened.facts,
         units=tuple(units),
@@ -157,6 +168,7 @@ class _Opened(NamedTuple):
     facts: Facts
     find: Find
     tensors: Tensors
+    neighbours: Neighbours
 
 
 def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
@@ -170,7 +182,9 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
 
     if not raw.graphs:
         own = {tensor.name: tensor for layer in raw.keras.layers for tensor in layer.weights} if raw.keras else {}
-        return _Opened(facts or recognise(raw, Hints()), lambda name: own.get(name) or raw.tensors.get(name), stored)
+        beside = nothing_known if raw.keras is None else of_configuration(raw.keras)
+        known = facts or recognise(raw, Hints())
+        return _Opened(known, lambda name: own.get(name) or raw.tensors.get(name), stored, beside)
     from bncheck.recognise.by_graph import facts_of_view  # noqa: PLC0415 - only for graphs
     from bncheck.recognise.graph_view import view_graph  # noqa: PLC0415 - as above
     from bncheck.recognise.trace import VARIABLES, variable_name  # noqa: PLC0415 - as above
@@ -191,7 +205,8 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
             if tensor is not None and tensor.dtype in _FLOATS and tensor.unavailable is None:
                 yield tensor
 
-    return _Opened(facts or facts_of_view(raw, view, Hints()), by_node, stored if raw.tensors else constants)
+    known = facts or facts_of_view(raw, view, Hints())
+    return _Opened(known, by_node, stored if raw.tensors else constants, of_graph(view))
 
 
 def _unit(number: int, layer: Layer, find: Find, twin: Layer | None, find_twin: Find | None) -> Unit:

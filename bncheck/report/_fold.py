@@ -117,7 +117,9 @@ def _rows(proof: FoldProof, *, everything: bool) -> tuple[list[tuple[str, ...]],
     """(rows, how many were left out)."""
     chosen = [layer for layer in proof.layers if everything or layer.folded != "stored"]
     shown = chosen if everything else chosen[:ROWS]
-    rows = [(layer.layer, layer.folded, _number(layer.error), _number(layer.tolerance)) for layer in shown]
+    rows: list[tuple[str, ...]] = [
+        (layer.layer, layer.folded, _number(layer.error), _number(layer.tolerance)) for layer in shown
+    ]
     return rows, len(chosen) - len(shown)
 
 

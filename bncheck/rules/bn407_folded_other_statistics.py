@@ -111,7 +111,7 @@ def _named(proof: FoldProof, kind: str) -> Iterator[Evidence]:
     also = ", together with averaged weights" if together else ""
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof).capitalize()} hold {_WHOSE[kind]}{also}: {listing(_names(found))}.",
+        message=f"{_of(found, proof)} {_hold(found)} {_WHOSE[kind]}{also}: {listing(_names(found))}.",
         severity=Severity.INFO if together else Severity.WARNING if averaged else None,
         location=found[0].operator,
         measurements=_measured(found, proof),
@@ -124,7 +124,7 @@ def _different(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof).capitalize()} hold neither the stored statistics nor any others at hand: "
+        message=f"{_of(found, proof)} {_hold(found)} neither the stored statistics nor any others at hand: "
         f"{listing([f'{layer.layer} ({layer.why})' if layer.why else layer.layer for layer in found])}.",
         location=found[0].operator,
         measurements=_measured(found, proof),
@@ -145,7 +145,7 @@ def _epsilons(proof: FoldProof) -> Iterator[Evidence]:
     pairs = dict.fromkeys(f"{layer.epsilon:g} instead of {layer.epsilon_known:g}" for layer in found)
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof).capitalize()} were folded with another epsilon, {listing(list(pairs))}: "
+        message=f"{_of(found, proof)} {_were(found)} folded with another epsilon, {listing(list(pairs))}: "
         f"{listing(_names(found))}.",
         severity=Severity.WARNING,
         location=found[0].operator,
@@ -159,7 +159,7 @@ def _never_moved(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof).capitalize()} hold the stored statistics, which are still the initial ones though "
+        message=f"{_of(found, proof)} {_hold(found)} the stored statistics, which are still the initial ones though "
         f"gamma or beta were trained: the conversion is faithful, the model was broken before: "
         f"{listing(_names(found))}.",
         severity=Severity.WARNING,
@@ -178,7 +178,7 @@ def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
     head = "it was converted from another model" if nothing else listing(_names(found))
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof).capitalize()} were not found in the file: {head}.{_reason(found)}",
+        message=f"{_of(found, proof)} {_were(found)} not found in the file: {head}.{_reason(found)}",
         severity=Severity.WARNING,
         fix="Give the model that the file was converted from, with its graph or configuration where there is one.",
         measurements=_measured(found, proof),
@@ -187,6 +187,14 @@ def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
 
 def _of(layers: Sequence[FoldedLayer], proof: FoldProof) -> str:
     return f"{len(layers)} of {many(len(proof.layers), 'layer')}"
+
+
+def _hold(layers: Sequence[FoldedLayer]) -> str:
+    return "holds" if len(layers) == 1 else "hold"
+
+
+def _were(layers: Sequence[FoldedLayer]) -> str:
+    return "was" if len(layers) == 1 else "were"
 
 
 def _names(layers: Sequence[FoldedLayer]) -> tuple[str, ...]:
