@@ -34,7 +34,8 @@ class LayerDifference:
     local_nmse: float
     """This layer's own loss, given the train twin's input: sum e^2 / sum r^2, closed form from the moments."""
     local_floor: float
-    """The local NMSE that a batch of this size has by chance, statistics being perfect (METRICS.md, noise floor)."""
+    """The local NMSE that a batch of this size has by chance, statistics being perfect: as measured between batches, at
+    least what independent values make (METRICS.md, noise floor)."""
     cumulative_nmse: float
     """What arrives at this layer's output, all upstream losses included."""
     cumulative_cosine: float
@@ -182,9 +183,11 @@ class Attribution:
     measure: str
     """What the three below count: "accuracy" (labels), "agreement" (classes) or "nmse" (features)."""
     statistics: float
-    """Lost from batch to stored statistics, both float; points of the measure / 100, or NMSE."""
+    """Lost from batch to stored statistics, both float; points of the measure / 100, or NMSE. What batch noise alone
+    does to agreement or NMSE is no loss."""
     quantization: float
-    """Lost from stored float to stored quantized."""
+    """Lost from stored float to stored quantized, both held against batch statistics; in NMSE that of the one against
+    the other."""
     statistics_share: float | None
     """Share of the whole loss that the statistics have, 0 to 1; None where nothing is lost."""
 
@@ -207,7 +210,8 @@ class QuantizedComparison:
     """`eval` is float with the stored statistics."""
     unmatched: tuple[Unmatched, ...] = ()
     attribution: Attribution | None = None
-    """None where there is no train mode to start from: two TFLite files, a frozen graph without sites."""
+    """None where there is no train mode to start from: two TFLite files; synthetic data, or so little or noisy that train
+    mode is no reference."""
     float_bytes: int = 0
     quantized_bytes: int = 0
     seconds: float = 0.0

@@ -21,6 +21,7 @@ __all__ = [
     "local_sums",
     "log_variance_ratio",
     "mean_shift",
+    "measured_floor",
     "nmse",
     "noise_floor",
     "softmax",
@@ -124,6 +125,28 @@ def local_floor(
         r2 = scale**2 * share + offset**2
         e2 = scale**2 * (share / samples + share**3 / (2 * (samples - 1)))
         return nmse(float(np.sum(r2)), float(np.sum(e2)))
+
+
+def measured_floor(  # noqa: PLR0917 - as the formula reads
+    mean_spread: PerChannel,
+    log_variance_spread: PerChannel,
+    batch_variance: PerChannel,
+    gamma: PerChannel | None,
+    beta: PerChannel | None,
+    epsilon: float,
+) -> float:
+    """Local NMSE of one batch against all of them, from how far the batches' moments lie apart.
+
+    What `local_floor` is for independent values, for images as they are. `mean_spread` is the variance of the batches'
+    means, `log_variance_spread` that of their `ln(v + eps)`; to first order `e^2 = gamma^2 (mean_spread / (v + eps) +
+    v / (v + eps) * log_variance_spread / 4)`.
+    """
+    scale = np.ones_like(batch_variance) if gamma is None else gamma
+    offset = np.zeros_like(batch_variance) if beta is None else beta
+    with np.errstate(all="ignore"):
+        share = batch_variance / (batch_variance + epsilon)
+        e2 = scale**2 * (mean_spread / (batch_variance + epsilon) + share * log_variance_spread / 4)
+        return nmse(float(np.sum(scale**2 * share + offset**2)), float(np.sum(e2)))
 
 
 def softmax_drift(a: Logits, b: Logits) -> float:

@@ -79,6 +79,8 @@ def prepare(
 class _Totals:
     """What is added up over the batches."""
 
+    epsilons: list[float]
+    """Of each site."""
     moments: list[Moments | None]
     sums: NDArray[np.float64]
     """(sites, 3), as BatchRun.sums."""
@@ -87,6 +89,8 @@ class _Totals:
     outputs: list[_OutputTotals]
     right: dict[str, int] = field(default_factory=lambda: {"train": 0, "eval": 0})
     labelled: int = 0
+    between: Moments | None = None
+    """Over the batches: of the means of all sites in one vector, then of their ln(variance + epsilon)."""
     images: int = 0
     batches: int = 0
     batch_size: int = 0
@@ -120,7 +124,9 @@ def measure(
     """
     start = time.perf_counter()
     sites = prepared.forward.sites
+    layers = {layer.name: layer for layer in prepared.layers}
     totals = _Totals(
+        epsilons=[layers[site.layer].epsilon or 0.0 for site in sites],
         moments=[None] * len(sites),
         sums=np.zeros((len(sites), 3)),
         non_finite=np.zeros(len(sites), np.int64),
@@ -133,7 +139,6 @@ def measure(
         progress(totals.images)
     if not totals.images:
         raise BncheckError("there is no data to compare on")
-    layers = {layer.name: layer for layer in prepared.layers}
     return Comparison(
         mode=MODE,
         data=describe(totals.images, totals.batch_size, totals.batches),
@@ -153,6 +158,12 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
         totals.moments[number] = batch if before is None else merge(before, batch)
         totals.samples[number] = max(totals.samples[number], count)
         totals.non_finite[number] += int(np.sum(~np.isfinite(mean)) + np.sum(~np.isfinite(variance)))
+    with np.errstate(all="ignore"):
+        logs = [np.log(variance + eps) for variance, eps in zip(run.variances, totals.epsilons, strict=True)]
+    if logs:
+        flat = np.concatenate([*run.means, *logs])
+        one = from_batch(1, flat, np.zeros_like(flat))
+        totals.between = one if totals.between is None else merge(totals.between, one)
     totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1) + ~np.isfinite(run.eval_energy)
     totals.sums += run.sums
     for total, r, t in zip(totals.outputs, run.train_outputs, run.eval_outputs, strict=True):
@@ -205,12 +216,29 @@ def _layer_difference(site: TwinSite, layer: Layer, totals: _Totals, number: int
         mean_shift=metrics.mean_shift(moments.mean, mean, variance, epsilon),
         log_variance_ratio=metrics.log_variance_ratio(moments.variance, variance, epsilon),
         local_nmse=metrics.nmse(float(np.sum(r2)), float(np.sum(e2))),
-        local_floor=metrics.local_floor(moments.variance, gamma, beta, epsilon, totals.samples[number]),
+        local_floor=max(
+            metrics.local_floor(moments.variance, gamma, beta, epsilon, totals.samples[number]),
+            _measured_floor(layer, moments, totals, number),
+        ),
         cumulative_nmse=metrics.nmse(float(sums[0]), float(sums[2])),
         cumulative_cosine=metrics.cosine(float(sums[0]), float(sums[1]), float(sums[2])),
         worst_channels=tuple(int(c) for c in np.argsort(-np.nan_to_num(e2, nan=np.inf), kind="stable")[:_WORST]),
         non_finite=int(totals.non_finite[number]),
     )
+
+
+def _measured_floor(layer: Layer, moments: Moments, totals: _Totals, number: int) -> float:
+    """What the batches differ by among themselves; 0 where that is unknown: one batch, or values that are no numbers."""
+    if totals.between is None or totals.between.count < 2:
+        return 0.0
+    means, logs = np.split(totals.between.bessel, 2)
+    sizes = [0 if part is None else part.mean.size for part in totals.moments]
+    start = sum(sizes[:number])
+    own = slice(start, start + sizes[number])
+    floor = metrics.measured_floor(
+        means[own], logs[own], moments.variance, layer.gamma.values, layer.beta.values, totals.epsilons[number]
+    )
+    return floor if math.isfinite(floor) else 0.0
 
 
 def _outputs(twins: Twins, prepared: Prepared, totals: _Totals) -> tuple[OutputDifference, ...]:

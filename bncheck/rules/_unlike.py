@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bncheck.finding import Severity
-from bncheck.measured import Comparison, LayerDifference
-from bncheck.model import Facts
+from bncheck.measured import Comparison, LayerDifference, informed_accuracy
+from bncheck.model import Facts, Layer
 from bncheck.rules import (
     bn101_never_moved,
     bn102_some_layers_never_moved,
@@ -24,7 +24,7 @@ from bncheck.rules import (
     bn203_no_update_op,
 )
 from bncheck.rules._compared import divergence_limit, diverging, judged_output, labels_tell
-from bncheck.rules._statistics import finite, median, percent
+from bncheck.rules._statistics import dead_channels, finite, listing, median, percent
 
 KNOWN_CAUSES = (
     bn101_never_moved,
@@ -47,9 +47,8 @@ ALIKE = 0.25
 """Channels whose factor is that near the median, as a share of its logarithm, count as having the same."""
 TELLS = 0.1
 """|ln| below which a channel says nothing of a factor: a dead one has 1 whatever the input."""
-MOST = 0.5
-FEW = 0.2
-"""Share of layers that may be off besides the first."""
+MOST, FEW = 0.5, 0.2
+"""Shares of layers: from the first on all of them are meant, no more than the second is hardly another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,10 @@ def unlike_training(model: Facts) -> Unlike | None:
     output = judged_output(comparison)
     if output is None or not output.junk or known_cause(model):
         return None
-    return _first_layer(comparison) or (None if labels_tell(comparison) else _everywhere(comparison))
+    found = _first_layer(comparison)
+    if found is not None or labels_tell(comparison):
+        return found
+    return _everywhere(comparison) or _awake(model, comparison)
 
 
 def known_cause(model: Facts) -> bool:
@@ -92,11 +94,12 @@ def _strange_labels(comparison: Comparison) -> Unlike:
     classes = next((output.classes for output in comparison.outputs if output.classes), 0) or 0
     return Unlike(
         layers=(),
-        told=f"In train mode the model meets {percent(train)} of the labels, no more than chance would among {classes} "
-        "classes: the labels are numbered otherwise, or the data are not what it was trained on.",
+        told=f"In neither mode does the model meet more of the labels than chance would among {classes} classes "
+        f"({percent(train)} in train mode): the labels are numbered otherwise, or the data are not what it was trained "
+        "on.",
         name="accuracy in train mode",
         value=train,
-        limit=2 / max(classes, 1),
+        limit=informed_accuracy(classes) if classes else 1.0,
         decides=False,
     )
 
@@ -148,18 +151,44 @@ def _other_range(comparison: Comparison, layer: LayerDifference, factor: float) 
 
 
 def _everywhere(comparison: Comparison) -> Unlike | None:
-    """Most layers are off from the first on, no fault of the files explains it, and no label vouches for the data."""
+    """Layers are off from the first on, no fault of the files explains it, and no label vouches for the data."""
     wrong = diverging(comparison)
-    if not wrong or wrong[0] is not comparison.layers[0] or len(wrong) < MOST * len(comparison.layers):
+    if len(wrong) < 2 or wrong[0] is not comparison.layers[0]:
         return None
     return Unlike(
-        layers=(),
-        told=f"{len(wrong)} of {len(comparison.layers)} layers are off, from the first on, and neither values nor "
-        "wiring show a fault: either the data are unlike those the statistics come from (other images, --preprocess, "
-        "--channel-order), or the statistics are those of other weights or another domain. Labels would tell: if train "
-        "mode meets them, the model is at fault.",
+        layers=() if len(wrong) >= MOST * len(comparison.layers) else tuple(layer.layer for layer in wrong),
+        told=f"{len(wrong)} of {len(comparison.layers)} layers are off, {wrong[0].layer} among them, which sees the "
+        "data as they are, and neither values nor wiring show a fault: either the data are unlike those the statistics "
+        "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or another "
+        "domain. Labels would tell: if train mode meets them and eval mode does not, the model is at fault.",
         name="share of layers that diverge",
         value=len(wrong) / len(comparison.layers),
-        limit=MOST,
+        limit=0.0,
         decides=True,
     )
+
+
+def _awake(model: Facts, comparison: Comparison) -> Unlike | None:
+    """What is lost is lost in channels that were constant in training by their statistics, and vary in these data."""
+    stored = {layer.name: layer for layer in model.layers}
+    awake = [layer for layer in diverging(comparison) if _constant_once(stored.get(layer.layer), layer)]
+    if not awake or len(awake) < len(diverging(comparison)):
+        return None
+    worst = max(awake, key=lambda layer: layer.local_nmse)
+    return Unlike(
+        layers=tuple(layer.layer for layer in awake),
+        told=f"What {worst.layer} loses it loses in channels that by their stored variances were constant in training "
+        f"({listing([str(channel) for channel in worst.worst_channels])} most of all) and vary in these data: either "
+        "the data are unlike the training's, or those variances were lost (rounded to 0). Labels would tell.",
+        name=f"local NMSE, {worst.layer}",
+        value=worst.local_nmse,
+        limit=divergence_limit(comparison),
+        decides=True,
+    )
+
+
+def _constant_once(layer: Layer | None, measured: LayerDifference) -> bool:
+    """Whether all channels that lose most are dead by their stored variance."""
+    dead = dead_channels(layer) if layer is not None else np.zeros(0, bool)
+    worst = list(measured.worst_channels)
+    return bool(worst) and max(worst) < dead.size and bool(np.all(dead[worst]))

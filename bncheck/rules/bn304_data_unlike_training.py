@@ -11,7 +11,7 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._unlike import unlike_training
-from bncheck.testing import classes_compared, compared, difference, untouched
+from bncheck.testing import batch_norm, classes_compared, compared, difference, untouched
 
 
 @rule(
@@ -36,10 +36,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     Another range: the first layer is off and at most a fifth of the others, and the batch variances of most of its
-    channels are the stored ones times one factor. Without labels also: only the first layer is off; or half of the
-    layers or more, the first among them. Labels: train mode meets no more than twice those that chance would. The
-    first three only where the output is junk, and no rule on values or wiring reports an error. The verdict is then
-    inconclusive unless something else fails, as BN301 does where train mode meets the labels.
+    channels are the stored ones times one factor. Without labels also: the first layer is off, alone or with others;
+    or what layers lose they lose in channels that were dead in training by their stored variances. Labels: neither
+    mode meets more than twice those that chance would. All but the last only where the output is junk, and no rule on
+    values or wiring reports an error. The verdict is then inconclusive unless something else fails, as BN301 does where
+    train mode meets the labels.
 
     Not detected
     ------------
@@ -83,13 +84,16 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """Images twice as large; only the first layer; nothing fits; labels that start at another number."""
+    """Images twice as large; only the first layer; the first and others; other labels; dead channels awake."""
     first = difference("a", local=0.3, log_variance_ratio=_DOUBLED)
     uneven = difference("a", local=0.3, log_variance_ratio=np.array([2.0, -1.0, 0.3, 0.0]))
     rest = [difference(name) for name in "bcdef"]
+    asleep = batch_norm("b", variance=[0.0, 1.0, 0.5, 2.0])
+    awake = difference("b", local=0.8, worst_channels=(0,))
     return (
         compared(first, *rest, output=classes_compared(0.3), accuracy=(0.9, 0.3)),
         compared(uneven, *rest, output=classes_compared(0.3)),
         compared(uneven, difference("b", local=0.3), output=classes_compared(0.3)),
         compared(difference("a"), accuracy=(0.06, 0.05)),
+        compared(difference("a"), awake, output=classes_compared(0.3), layers=[batch_norm("a"), asleep]),
     )

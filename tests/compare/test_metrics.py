@@ -151,6 +151,25 @@ def test_local_floor_is_what_chance_makes(count: int, epsilon: float) -> None:
     assert metrics.nmse(*sums) == pytest.approx(floor, rel=0.08)
 
 
+@pytest.mark.parametrize("correlated", [False, True])
+def test_measured_floor_is_what_batches_differ_by(*, correlated: bool) -> None:
+    """From the spread of the batches' moments: the floor of independent values, and more where pixels are alike."""
+    random = np.random.default_rng(3)
+    mean, variance = random.normal(size=16), random.uniform(0.05, 3, 16)
+    gamma, beta = random.normal(1, 0.2, 16), random.normal(0, 0.4, 16)
+    batches = []
+    for _ in range(200):
+        x = random.normal(mean, np.sqrt(variance), (32, 16))
+        batches.append(np.repeat(x[:8], 4, axis=0) if correlated else x)
+    means = np.array([x.mean(axis=0) for x in batches])
+    logs = np.log(np.array([x.var(axis=0) for x in batches]) + EPSILON)
+    sums = [metrics.local_sums(x.mean(axis=0), x.var(axis=0), mean, variance, gamma, beta, EPSILON) for x in batches]
+    floor = metrics.measured_floor(means.var(axis=0, ddof=1), logs.var(axis=0, ddof=1), variance, gamma, beta, EPSILON)
+    assert metrics.nmse(*np.sum(sums, axis=(0, 2))) == pytest.approx(floor, rel=0.3 if correlated else 0.1)
+    independent = metrics.local_floor(variance, gamma, beta, EPSILON, 32)
+    assert floor == pytest.approx(independent * (4 if correlated else 1), rel=0.4 if correlated else 0.1)
+
+
 def test_local_floor_falls_with_samples() -> None:
     """Near 1.5 / N where epsilon and beta are small; one sample tells nothing."""
     one = np.ones(4)
