@@ -228,7 +228,7 @@ def _layer_difference(site: TwinSite, layer: Layer, totals: _Totals, number: int
 
 
 def _measured_floor(layer: Layer, moments: Moments, totals: _Totals, number: int) -> float:
-    """What the batches differ by among themselves; 0 where that is unknown: one batch, or values that are no numbers."""
+    """What the batches differ by among themselves; 0 where that is unknown: one batch, values that are no numbers."""
     if totals.between is None or totals.between.count < 2:
         return 0.0
     means, logs = np.split(totals.between.bessel, 2)

@@ -159,8 +159,8 @@ def _everywhere(comparison: Comparison) -> Unlike | None:
         layers=() if len(wrong) >= MOST * len(comparison.layers) else tuple(layer.layer for layer in wrong),
         told=f"{len(wrong)} of {len(comparison.layers)} layers are off, {wrong[0].layer} among them, which sees the "
         "data as they are, and neither values nor wiring show a fault: either the data are unlike those the statistics "
-        "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or another "
-        "domain. Labels would tell: if train mode meets them and eval mode does not, the model is at fault.",
+        "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or "
+        "another domain. Labels would tell: if train mode meets them and eval mode does not, the model is at fault.",
         name="share of layers that diverge",
         value=len(wrong) / len(comparison.layers),
         limit=0.0,
