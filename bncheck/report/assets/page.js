@@ -31,6 +31,8 @@
   const draw = async (element, id) => {
     try {
       const { view } = await vegaEmbed(element, json(id), options);
+      // its element has the words for screen readers
+      element.querySelector("svg").setAttribute("aria-hidden", "true");
       element.dataset.drawn = "";
       view.addEventListener("click", (_, item) => {
         const name = item && item.datum && item.datum.n;
@@ -165,6 +167,8 @@
         const middle = drawn.length ? "median " + figure(median(drawn.map((p) => p.y)), "share" in panel.dataset) : "";
         panel.querySelector(".told").textContent = [middle, odd ? `${odd} zero or not finite, not drawn` : ""].filter(Boolean).join("; ");
         chart.setAttribute("aria-label", `${panel.querySelector("figcaption").textContent} of ${layer.name}, by channel`);
+        chart.hidden = drawn.length === 0;
+        if (chart.hidden) continue;
         entry.view = entry.view || await draw(chart, chart.id + "-spec");
         if (entry.view) await entry.view.data("channels", drawn).resize().runAsync();
       }
