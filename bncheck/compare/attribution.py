@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare import metrics, moments
 from bncheck.compare.moments import Moments
-from bncheck.measured import Attribution, Cell, Comparison, LayerDifference, informed_accuracy
+from bncheck.measured import Attribution, Cell, Comparison, LayerDifference, OutputDifference, informed_accuracy
 from bncheck.model import Layer, PerChannel
 
 BATCH, STORED, REESTIMATED = "batch", "stored", "re-estimated"
@@ -48,12 +48,15 @@ def attribute(
     cells: Mapping[Place, Outputs],
     batches: Iterable[Batch],
     *,
+    modes: OutputDifference | None = None,
+    rounding: OutputDifference | None = None,
     reasons: Mapping[Place, str] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Attribution:
     """Runs every batch through the reference and all `cells`; memory does not grow with their number.
 
-    `cells` must hold (stored, float) and (stored, quantized); `reasons` say why others are left out.
+    `cells` must hold (stored, float) and (stored, quantized); `reasons` say why others are left out. `modes` and
+    `rounding` are what both modes and both arithmetics were measured to differ in, as `combined` takes them.
     """
     sums = {place: _Sums() for place in ((BATCH, FLOAT), *cells)}
     rows = labelled = classes = done = 0
@@ -76,6 +79,8 @@ def attribute(
             for place in ((s, a) for s in (BATCH, STORED, REESTIMATED) for a in (FLOAT, QUANTIZED))
         ),
         classes=classes,
+        modes=modes,
+        rounding=rounding,
     )
 
 
@@ -107,20 +112,34 @@ def _cell(place: Place, sums: _Sums | None, rows: int, labelled: int, why: str) 
     )
 
 
-def combined(cells: tuple[Cell, ...], *, classes: int) -> Attribution:
+def combined(
+    cells: tuple[Cell, ...],
+    *,
+    classes: int,
+    modes: OutputDifference | None = None,
+    rounding: OutputDifference | None = None,
+) -> Attribution:
     """What each step loses by the best measure that all three cells have: accuracy, else agreement, else NMSE.
 
-    Accuracy counts where batch statistics meet labels clearly more often than chance would. The share of the statistics
-    is that of what is lost; a step that gains has none of it.
+    Accuracy counts where labels are met clearly more often than chance would. Of agreement and NMSE what batch noise
+    alone does, the floors of `modes`, is no loss. Errors do not add up as points do: in NMSE quantization has that of
+    `rounding`, quantized against float with the same statistics. The share of the statistics is that of what is lost;
+    a step that gains has none of it.
     """
     held = {(cell.statistics, cell.arithmetic): cell for cell in cells}
     start, stored, low = held[BATCH, FLOAT], held[STORED, FLOAT], held[STORED, QUANTIZED]
     measure = "nmse"
     if start.agreement is not None:
-        tells = start.accuracy is not None and start.accuracy >= informed_accuracy(max(classes, 2))
-        measure = "accuracy" if tells else "agreement"
-    before, between, after = (_level(cell, measure) for cell in (start, stored, low))
-    statistics, quantization = before - between, between - after
+        best = max((cell.accuracy for cell in (start, stored) if cell.accuracy is not None), default=0.0)
+        measure = "accuracy" if best >= informed_accuracy(max(classes, 2)) else "agreement"
+    if measure == "nmse":
+        statistics = _number(stored.nmse) - _number(None if modes is None else modes.floor, 0.0)
+        quantization = _number(low.nmse) - _number(stored.nmse) if rounding is None else rounding.nmse
+    else:
+        before, between, after = (_points(cell, measure) for cell in (start, stored, low))
+        if measure == "agreement":
+            before = _number(None if modes is None else modes.agreement_floor, before)
+        statistics, quantization = before - between, between - after
     lost = max(statistics, 0.0) + max(quantization, 0.0)
     return Attribution(
         cells=cells,
@@ -131,12 +150,12 @@ def combined(cells: tuple[Cell, ...], *, classes: int) -> Attribution:
     )
 
 
-def _level(cell: Cell, measure: str) -> float:
-    """Higher is better; of an error its negative."""
-    value = {"accuracy": cell.accuracy, "agreement": cell.agreement}.get(measure)
-    if measure == "nmse":
-        value = None if cell.nmse is None else -cell.nmse
-    return math.nan if value is None else value
+def _points(cell: Cell, measure: str) -> float:
+    return _number(cell.accuracy if measure == "accuracy" else cell.agreement)
+
+
+def _number(value: float | None, default: float = math.nan) -> float:
+    return default if value is None else value
 
 
 def reestimated(comparison: Comparison, layers: Iterable[Layer]) -> Statistics | None:

@@ -101,7 +101,8 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
     model cannot be converted or run.
     """
     converting = _Converting(tf=load_tensorflow(), run=run, shape=_shape(run.data))
-    exact, rounded = converting.exact(), converting.rounded()
+    exact = converting.exact()
+    rounded = converting.rounded(exact)
     given = run.asked.quantized
     path = "" if given is None else str(given)
     measured = measure_quantized(
@@ -117,11 +118,14 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
         progress=progress,
     )
     measured = replace(measured, accuracy=replace(measured.accuracy, train=run.modes.accuracy.train))
-    if measured.outputs:
-        cells, reasons = _cells(converting, exact, rounded)
+    before = judged_output(run.modes)
+    if measured.outputs and before is not None:
+        cells, reasons = _cells(converting, exact, rounded, at_fault=before.junk)
         done = measured.data.samples
-        found = _attribution(run, cells, reasons, progress=lambda more: progress(done + more))
-        measured = replace(measured, attribution=found)
+        measured = replace(
+            measured,
+            attribution=_attribution(run, measured, cells, reasons, progress=lambda more: progress(done + more)),
+        )
     return Measured(comparison=measured, lite=lite_facts(rounded, path))
 
 
@@ -143,14 +147,20 @@ class _Converting:
         """In float."""
         return float_model(self.tf, self.run.prepared, statistics=statistics, shape=self.shape)
 
-    def rounded(self, statistics: Statistics | None = None) -> bytes:
-        """Quantized: the file that was given, where the statistics are its own."""
+    def rounded(self, exact: bytes, statistics: Statistics | None = None) -> bytes:
+        """`exact` quantized; or the file that was given, where the statistics are its own."""
         asked = self.run.asked
         if asked.quantized is not None and statistics is None:
             return asked.quantized.read_bytes()
         calibration = _first(self.run.data, asked.calibration_batches)
         return quantized_model(
-            self.tf, self.run.prepared, asked.scheme, calibration, statistics=statistics, shape=self.shape
+            self.tf,
+            self.run.prepared,
+            asked.scheme,
+            calibration,
+            statistics=statistics,
+            shape=self.shape,
+            float_bytes=exact,
         )
 
 
@@ -158,26 +168,23 @@ def _first(data: Data, count: int) -> Iterator[NDArray[Any]]:
     return (images for images, _ in islice(data, count))
 
 
-def _cells(converting: _Converting, exact: bytes, rounded: bytes) -> tuple[dict[Place, Outputs], dict[Place, str]]:
-    """What to run besides both modes in float; and why a part of it is left out."""
+def _cells(
+    converting: _Converting, exact: bytes, rounded: bytes, *, at_fault: bool
+) -> tuple[dict[Place, Outputs], dict[Place, str]]:
+    """What to run besides both modes in float; and why a part of it is left out.
+
+    New statistics only where the stored ones are `at_fault`, for they cost two more conversions.
+    """
     cells: dict[Place, Outputs] = {(STORED, QUANTIZED): _outputs(rounded, exact)}
-    new, why = _statistics(converting.run)
+    run = converting.run
+    new = reestimated(run.modes, run.prepared.layers) if at_fault else None
     if new is None:
+        why = "stored statistics or moments of the data are no numbers: bncheck repair" if at_fault else NEEDLESS
         return cells, {(REESTIMATED, FLOAT): why, (REESTIMATED, QUANTIZED): why}
-    cells[REESTIMATED, FLOAT] = _outputs(converting.exact(new), exact)
-    cells[REESTIMATED, QUANTIZED] = _outputs(converting.rounded(new), exact)
+    better = converting.exact(new)
+    cells[REESTIMATED, FLOAT] = _outputs(better, exact)
+    cells[REESTIMATED, QUANTIZED] = _outputs(converting.rounded(better, new), exact)
     return cells, {}
-
-
-def _statistics(run: Run) -> tuple[Statistics | None, str]:
-    """New statistics where the stored ones are at fault, for another conversion is expensive; else why not."""
-    output = judged_output(run.modes)
-    if output is None:
-        return None, "whether the stored statistics are at fault cannot be judged on these data"
-    if not output.junk:
-        return None, NEEDLESS
-    new = reestimated(run.modes, run.prepared.layers)
-    return new, "" if new is not None else "stored statistics or moments of the data are no numbers: bncheck repair"
 
 
 def _outputs(content: bytes, reference: bytes) -> Outputs:
@@ -210,7 +217,12 @@ def _place(content: bytes, reference: bytes) -> int:
 
 
 def _attribution(
-    run: Run, cells: dict[Place, Outputs], reasons: dict[Place, str], *, progress: Progress
+    run: Run,
+    measured: QuantizedComparison,
+    cells: dict[Place, Outputs],
+    reasons: dict[Place, str],
+    *,
+    progress: Progress,
 ) -> Attribution:
     last: list[BatchRun] = []
 
@@ -221,7 +233,15 @@ def _attribution(
     def stored(_: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(last[0].eval_outputs[0])
 
-    return attribute(trained, {(STORED, FLOAT): stored, **cells}, run.data, reasons=reasons, progress=progress)
+    return attribute(
+        trained,
+        {(STORED, FLOAT): stored, **cells},
+        run.data,
+        modes=run.modes.outputs[0],
+        rounding=measured.outputs[0],
+        reasons=reasons,
+        progress=progress,
+    )
 
 
 def measure_two_files(

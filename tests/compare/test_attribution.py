@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from bncheck.compare import metrics, moments
 from bncheck.compare.attribution import UNDEPLOYABLE, attribute, reestimated
 from bncheck.measured import Attribution, Cell
-from bncheck.testing import batch_norm, compared, difference
+from bncheck.testing import batch_norm, classes_compared, compared, difference, features_compared
+from bncheck.testing_quantized import quantized_features
 
 RANDOM = np.random.default_rng(0)
 CLASSES = np.eye(10)[RANDOM.integers(0, 10, 64)] * 5
@@ -166,3 +167,28 @@ def test_statistics_that_are_no_numbers_give_none() -> None:
     comparison = compared(difference("bn", log_variance_ratio=np.full(4, np.nan))).comparison
     assert comparison is not None
     assert reestimated(comparison, [batch_norm("bn", variance=float("nan"))]) is None
+
+
+def test_batch_noise_is_no_loss() -> None:
+    """Train mode agrees with itself for 90 % only: stored statistics that reach 92 % lose nothing."""
+    cells = {("stored", "float"): model(wrong(5)), ("stored", "quantized"): model(wrong(7))}
+    noise = classes_compared(59 / 64, agreement_floor=0.9)
+    found = attribute(model(CLASSES), cells, batches(labelled=False), modes=noise)
+    assert found.statistics == pytest.approx(0.9 - 59 / 64)
+    assert found.quantization == pytest.approx(2 / 64)
+    assert found.statistics_share == 0.0
+
+
+def test_errors_of_features_are_each_their_own() -> None:
+    """A quantized model that collapsed may lie no further from train mode than float does: its own error tells."""
+    maps = RANDOM.normal(size=(64, 4, 4, 8))
+    cells = {("stored", "float"): model(-maps * 0.1), ("stored", "quantized"): model(maps * 0)}
+    found = attribute(
+        model(maps),
+        cells,
+        batches(labelled=False),
+        modes=features_compared(1.21, floor=0.2),
+        rounding=quantized_features(0.97),
+    )
+    assert found.statistics == pytest.approx(1.01)
+    assert found.quantization == 0.97
