@@ -158,6 +158,8 @@ class Site:
     validation tower is, even where its update hangs on the train op by control; None unknown."""
     order: int = 0
     """Forward position."""
+    node: int | None = None
+    """Its op's place among the nodes of the file's main graph, from 0; None in functions and configurations."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -350,6 +352,8 @@ class FoldedOperator:
     bias_bits: int | None = None
     bias_scales: PerChannel | None = None
     """What one step of the integer bias is worth: one entry or one a channel (input scale times weight scale)."""
+    tensor: str = ""
+    """Name of its output tensor, as the file has it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

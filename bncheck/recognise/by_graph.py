@@ -216,6 +216,7 @@ def _site(graph: GraphView, paired: PairedSite) -> Site:
         backpropagated=None if graph.learning is None else any(graph.learning[n] for n in nodes),
         outputs=tuple(name for name, runs in graph.outputs.items() if any(runs[n] for n in nodes)),
         order=graph.position[site.node],
+        node=site.node if site.node < flat.main_nodes else None,
     )
 
 

@@ -117,6 +117,7 @@ def _folded(wiring: Wiring, prefix: str, known: Known) -> Iterator[FoldedOperato
             bias=values,
             bias_bits=None if values is None or bias is None else _BIAS_BITS[bias.dtype],
             bias_scales=None if values is None or bias is None else per_channel_scales(bias)[0],
+            tensor="" if (output := wiring.tensor(operator.outputs[0])) is None else output.name,
         )
 
 

@@ -1,9 +1,10 @@
 """Node data for Model Explorer: load this file beside the graph, and its nodes carry what was found or measured.
 
 The form is that of google-ai-edge/model-explorer, `node_data_builder.py`: `results` by node, each with a value and
-colours. A key is the name of a graph's op (the site of a layer), or, for a quantized TFLite file, of an operator's
-output tensor, which Model Explorer also looks up. Values are the most telling that the report holds: SQNR in decibels
-where it was measured, else the findings. No name of a graph is given, so that it fits whichever graph is open.
+colours. A key is an output tensor of a TFLite operator, or, for a layer's site, the name of its op and the op's place
+in the file: that place is what Model Explorer's own readers of frozen graphs and SavedModels take for the node's id.
+Values are the most telling that the report holds: SQNR in decibels where it was measured, else the findings. No name
+of a graph is given, so that it fits whichever graph is open: the file that the report is about, or its `.tflite`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 
 from bncheck.finding import Finding, Report, Severity
 from bncheck.measured import sqnr_db
+from bncheck.model import Site
 from bncheck.report._comparison import DIVERGES, INHERITS, states
 
 _ERROR, _WARNING, _INFO, _GOOD = "#f4b6b0", "#f9dfad", "#cfe0f5", "#cdebd9"
@@ -53,11 +55,12 @@ def _quantized(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _compared(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """By site: SQNR of the layer alone, train mode against eval mode."""
-    sites = {layer.name: [site.name for site in layer.sites] for layer in report.layers}
+    sites = {layer.name: layer.sites for layer in report.layers}
     state = states(report)
     for layer in report.comparison.layers if report.comparison is not None else ():
         value = _result(_decibel(layer.local_nmse), _STATE.get(state[layer.layer], _GOOD))
-        yield from ((site, value) for site in sites.get(layer.layer, []))
+        for site in sites.get(layer.layer, ()):
+            yield from _at(site, value, report)
 
 
 def _found(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -69,9 +72,17 @@ def _found(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
             codes.setdefault(name, []).append(finding.code)
     for layer in report.layers:
         value = _told(codes.get(layer.name, []), named.get(layer.name))
-        yield from ((site.name, value) for site in layer.sites)
+        for site in layer.sites:
+            yield from _at(site, value, report)
     for operator in report.lite.folded if report.lite is not None else ():
-        yield operator.name, _told(codes.get(operator.name, []), named.get(operator.name))
+        yield operator.tensor or operator.name, _told(codes.get(operator.name, []), named.get(operator.name))
+
+
+def _at(site: Site, value: dict[str, Any], report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield site.name, value
+    # it opens no MetaGraph, and in another file the same place is another node
+    if site.node is not None and not (report.target.graph_path or report.target.path).endswith(".meta"):
+        yield str(site.node), value
 
 
 def _told(codes: Sequence[str], worst: Finding | None) -> dict[str, Any]:
