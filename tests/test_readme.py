@@ -13,7 +13,7 @@ import renew_readme
 
 from bncheck import cli
 from bncheck import cli_common as codes
-from bncheck.config import _KEYS, load_config
+from bncheck.config import _GATE, _KEYS, load_config
 from bncheck.report import FORMATS
 
 ROOT = renew_readme.ROOT
@@ -58,7 +58,7 @@ def test_exit_codes_are_all_there() -> None:
 def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python example gives what it says."""
     monkeypatch.chdir(ROOT)
-    (example,) = fenced("python")
+    *_, example = fenced("python")
     test = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
     assert test.examples
     assert doctest.DocTestRunner().run(test).failed == 0
@@ -71,15 +71,16 @@ def test_configuration_example(tmp_path: Path) -> None:
     path.write_text(example, encoding="utf-8")
     config = load_config(path)
     assert config.ignores[0].layer == "head/*"
-    shown = {line.split(" = ")[0] for line in example.splitlines() if " = " in line}
-    assert set(_KEYS) - {"ignores"} <= shown
+    shown = {line.split(" = ")[0].strip() for line in example.splitlines() if " = " in line}
+    assert set(_KEYS) - {"ignores", "gate"} <= shown
+    assert set(_GATE) <= shown
     assert all(name in example for name in FORMATS)
 
 
 def commands() -> list[str]:
     """Every `bncheck …` that the README tells people to type, in blocks or in running text."""
     blocks = "\n".join(body for language in ("sh", "yaml") for body in fenced(language))
-    typed = re.findall(r"(?:^|[ /])bncheck ((?:inspect|explain|rules|doctor)\b[^\n|;&`]*)", blocks)
+    typed = re.findall(r"(?:^|[ /])bncheck ((?:inspect|gate|explain|rules|doctor)\b[^\n|;&`]*)", blocks)
     return [
         *typed,
         *(command for _, command in CODES if command),
@@ -106,7 +107,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_gate_installs_and_tests_as_the_readme_says() -> None:
     """`.ci/run` types the README's own commands, in environments of its own."""
-    use, develop = fenced("sh")
+    use, develop, *_ = fenced("sh")
     gate = GATE.read_text(encoding="utf-8")
     install, test = (command.partition("/bin/")[2] for command in develop.strip().split(" && ")[1:])
     assert install == "pip install -e '.[dev]'"
