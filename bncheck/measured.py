@@ -121,7 +121,8 @@ class OperatorLoss:
     reference: str
     """The same in the float file."""
     local_nmse: float
-    """Own loss, the operator being given the float file's input (rounded to its input type): sum e^2 / sum r^2."""
+    """Own loss: sum e^2 / sum r^2 where the operators of both files are given the float file's input, rounded to the
+    type that the quantized one reads; so the rounding of an input counts at the operator that gives it, once."""
     cumulative_nmse: float
     """What arrives at the output, all upstream losses included."""
     cumulative_cosine: float
@@ -214,6 +215,8 @@ class QuantizedComparison:
     mode is no reference."""
     float_bytes: int = 0
     quantized_bytes: int = 0
+    local_samples: int = 0
+    """Samples behind the local errors, the first of the data; cumulative errors and outputs are of all."""
     seconds: float = 0.0
 
 

@@ -17,7 +17,7 @@ from bncheck.compare import metrics
 from bncheck.compare.lite_layers import Folded, folded_layers
 from bncheck.compare.lite_local import Part
 from bncheck.compare.lite_match import Matching, match
-from bncheck.compare.lite_pair import OutputSums, Pair
+from bncheck.compare.lite_pair import LOCAL_SAMPLES, OutputSums, Pair
 from bncheck.compare.lite_run import LiteFile, Runner, affine, batching, input_values, portions, read_file, real_values
 from bncheck.compare.lite_sums import TensorSums
 from bncheck.errors import BncheckError
@@ -45,6 +45,8 @@ def measure_quantized(
     progress: Callable[[int], None] = lambda _: None,
 ) -> QuantizedComparison:
     """Runs every batch through both files. Memory does not grow with their number.
+
+    Cumulative errors and outputs are of all samples, local ones of the first `LOCAL_SAMPLES`.
 
     `layers` are those folded into the float file, with the statistics that it was made with; empty where none are
     known. `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `output_names` are
@@ -85,6 +87,7 @@ def measure_quantized(
         unmatched=(*matching.unmatched, *_unlike(pair, matching), *_without_operator(folded)),
         float_bytes=len(float_bytes),
         quantized_bytes=len(quantized_bytes),
+        local_samples=min(pair.samples, LOCAL_SAMPLES),
         seconds=time.perf_counter() - start,
     )
 

@@ -25,10 +25,12 @@ from bncheck.compare.lite_run import (
     portions,
     real_values,
 )
-from bncheck.compare.lite_sums import TensorSums, add, round_into
+from bncheck.compare.lite_sums import TensorSums, add_chain, add_local, round_into
 
-_ELEMENTS = 1 << 22
+_ELEMENTS = 1 << 23
 """Activations of the float file that one invocation may have: bounds memory, and keeps what is compared near."""
+LOCAL_SAMPLES = 128
+"""Samples that operators are run on by themselves: thousands of values a channel, of which more tell nothing new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class Pair:
         ways = [batching(file, images) for file in self._files]
         self.local: Local = unchained(ways[1].content, ways[0].content, matching)
         self.sums: list[TensorSums | None] = [None] * len(self.local.parts)
-        self._size = _portion(matching, self.local.parts, ways)
+        self._size, self._chain_size = _portions(matching, self.local.parts, ways)
         parts, feeds = self.local.parts, (*self.local.quantized_feeds, *self.local.reference_feeds)
         wanted = [*(part.reference for part in parts), *(feed.source for feed in feeds)]
         self._float = Runner(show(ways[0].content, _computed(reference, wanted)), reference.path)
@@ -97,15 +99,22 @@ class Pair:
 
     def run(self, images: NDArray[Any], labels: NDArray[Any] | None) -> None:
         """Adds one batch. Raises BncheckError where LiteRT refuses it."""
-        for samples in portions(images, self._size):
-            self._run(images[samples])
-            self._add_outputs(None if labels is None else np.asarray(labels)[samples])
-            self.samples += samples.stop - samples.start
+        # What is measured by itself ends at a sample, however the data are dealt to batches.
+        whole = max(0, min(LOCAL_SAMPLES - self.samples, len(images)))
+        for first, last, alone in ((0, whole, True), (whole, len(images), False)):
+            for samples in portions(images[first:last], self._size if alone else self._chain_size):
+                place = slice(first + samples.start, first + samples.stop)
+                self._run(images[place], alone=alone)
+                self._add_outputs(None if labels is None else np.asarray(labels)[place])
+                self.samples += place.stop - place.start
 
-    def _run(self, images: NDArray[Any]) -> None:
+    def _run(self, images: NDArray[Any], *, alone: bool) -> None:
         reference, quantized = self._files
         self._float.run({reference.graph.inputs[0]: input_values(reference, images)})
         self._chain.run({quantized.graph.inputs[0]: input_values(quantized, images)})
+        self.sums = list(self._pool.map(self._add_chain, self.local.parts, self.sums))
+        if not alone:
+            return
         feeds = self.local.quantized_feeds
         self._alone.shape({feed.number: self._chain.tensor(feed.like).shape for feed in feeds})
         if self._float_alone is not None:
@@ -115,7 +124,7 @@ class Pair:
         self._alone.invoke()
         if self._float_alone is not None:
             self._float_alone.invoke()
-        self.sums = list(self._pool.map(self._add_part, self.local.parts, self.sums))
+        list(self._pool.map(self._add_local, self.local.parts, self.sums))
 
     def _reference(self, number: int) -> NDArray[Any]:
         return real_values(self.matching.reference.tensor(number), self._float.tensor(number))
@@ -143,21 +152,26 @@ class Pair:
         for room in real:
             np.copyto(room, (rounded if own is None else own.stored(rounded)).reshape(room.shape), casting="unsafe")
 
-    def _add_part(self, part: Part, before: TensorSums | None) -> TensorSums | None:
+    def _add_chain(self, part: Part, before: TensorSums | None) -> TensorSums | None:
         """The sums with this portion added; None where the two tensors are of different sizes."""
-        reference, chained = self._reference(part.reference), self._chain.tensor(part.output)
-        if reference.size != chained.size or not chained.size:
+        reference, test = self._reference(part.reference), self._chain.tensor(part.output)
+        if reference.size != test.size or not test.size:
             return None
-        if part.rerun and self._float_alone is not None:
-            clean = real_values(
-                self.matching.reference.tensor(part.reference), self._float_alone.tensor(part.reference)
-            )
-        else:
-            clean = reference if part.given is None else part.given.real(part.given.stored(reference))
-        sums = before or TensorSums(channels=chained.shape[-1] if chained.ndim > 1 else 1)
-        how = affine(self.matching.quantized.tensor(part.output))
-        add(sums, (reference, chained), (clean, self._alone.tensor(part.output)), how)
+        sums = before or TensorSums(channels=test.shape[-1] if test.ndim > 1 else 1)
+        add_chain(sums, reference, test, affine(self.matching.quantized.tensor(part.output)))
         return sums
+
+    def _add_local(self, part: Part, sums: TensorSums | None) -> None:
+        if sums is None:
+            return
+        if part.rerun and self._float_alone is not None:
+            tensor = self.matching.reference.tensor(part.reference)
+            reference = real_values(tensor, self._float_alone.tensor(part.reference))
+        else:
+            reference = self._reference(part.reference)
+            if part.given is not None:
+                reference = part.given.real(part.given.stored(reference))
+        add_local(sums, reference, self._alone.tensor(part.output), affine(self.matching.quantized.tensor(part.output)))
 
     def _add_outputs(self, labels: NDArray[Any] | None) -> None:
         for total, (number, other) in zip(self.outputs, self.matching.outputs, strict=True):
@@ -190,10 +204,10 @@ def _computed(file: LiteFile, numbers: Iterable[int]) -> list[int]:
     return [number for number in numbers if number not in file.graph.inputs]
 
 
-def _portion(matching: Matching, parts: Sequence[Part], ways: Sequence[Batching]) -> int:
-    """Samples of one invocation."""
+def _portions(matching: Matching, parts: Sequence[Part], ways: Sequence[Batching]) -> tuple[int, int]:
+    """Samples of one invocation where operators are run by themselves as well, and where only the chains are."""
     fixed = [way.size for way in ways if way.size is not None]
     if fixed:
-        return min(fixed)
-    elements = sum(matching.quantized.elements(part.output) or 0 for part in parts)
-    return max(1, _ELEMENTS // max(elements, 1))
+        return min(fixed), min(fixed)
+    elements = max(1, sum(matching.quantized.elements(part.output) or 0 for part in parts))
+    return max(1, _ELEMENTS // elements), max(1, 2 * _ELEMENTS // elements)

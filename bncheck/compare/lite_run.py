@@ -256,6 +256,8 @@ def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def portions(images: NDArray[Any], size: int) -> Iterator[slice]:
     """The batch in parts of at most `size` samples, as even as can be, so that shapes seldom change."""
+    if not len(images):
+        return
     parts = -(-len(images) // size)
     step = -(-len(images) // parts)
     for start in range(0, len(images), step):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,8 +16,10 @@ from bncheck.compare.lite_run import Affine
 Values: TypeAlias = NDArray[Any]
 """Of one tensor, channels last; stored integers or float."""
 
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 """Elements that are worked on at a time: they stay in the cache, and float32 sums of as many are good to 1e-6."""
+_MARGIN = 1e-3
+"""Of a step."""
 
 
 class _Scratch(threading.local):
@@ -34,12 +38,12 @@ class TensorSums:
     """What is added up for one measured tensor."""
 
     channels: int
-    count: int = 0
-    """Elements."""
     chain: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     """sum r^2, t^2, e^2 with both files run from the input."""
+    count: int = 0
+    """Elements behind the sums below: of the operator by itself, given the clean input."""
     signal: NDArray[np.float64] = field(init=False)
-    """(channels,) sum of r^2 where the operator is given the clean input."""
+    """(channels,) sum of r^2."""
     error: NDArray[np.float64] = field(init=False)
     """sum of e^2."""
     held: NDArray[np.float64] = field(init=False)
@@ -66,56 +70,70 @@ class TensorSums:
         return held - bias, max(total - held, 0.0), bias
 
 
-def add(sums: TensorSums, chain: tuple[Values, Values], alone: tuple[Values, Values], how: Affine | None) -> None:
-    """Adds the values of some samples.
-
-    `chain` are float and quantized values at the end of the two chains, `alone` those of the operator by itself; the
-    first of each is float (it may be the same array in both), the second stored as `how` says.
-    """
-    arrays = tuple(part.reshape(-1, sums.channels) for part in (*chain, *alone))
-    step = max(1, BLOCK // sums.channels)
-    for start in range(0, len(arrays[0]), step):
-        reference, chained, clean, local = (part[start : start + step] for part in arrays)
+def add_chain(sums: TensorSums, reference: Values, test: Values, how: Affine | None) -> None:
+    """Adds what the two chains give for some samples: float, and stored as `how` says."""
+    for r, t in _blocks(sums.channels, reference, test):
         with np.errstate(all="ignore"):
-            found = _block(reference, chained, clean, local, how, np.float32)
-            if not all(np.isfinite(np.sum(part)) for part in found):  # overflow of a square, or worse
-                found = _block(reference, chained, clean, local, how, np.float64)
-                sums.non_finite += sum(int(np.sum(~np.isfinite(part))) for part in (reference, chained, local))
-        sums.chain += found[0]
-        sums.signal += found[1]
-        sums.error += found[2]
-        sums.held += found[3]
-        sums.shift += found[4]
-    sums.count += arrays[0].size
+            found = _chain(r, t, how, np.float32)
+            if not math.isfinite(sum(found)):  # a square may overflow
+                found = _chain(r, t, how, np.float64)
+                sums.non_finite += int(np.sum(~np.isfinite(r))) + int(np.sum(~np.isfinite(t)))
+        sums.chain += found
 
 
-def _block(  # noqa: PLR0917 - the four arrays of one block, as `add` takes them
-    reference: Values, chained: Values, clean: Values, local: Values, how: Affine | None, dtype: Any
-) -> tuple[NDArray[Any], ...]:
-    """Sums `chain` (3,), `signal`, `error`, `held`, `shift` (channels,) of one block."""
-    test, other, ones = _room(reference.shape, dtype)
-    _real(chained, how, test)
-    chain = [np.vdot(reference, reference), np.vdot(test, test)]
-    np.subtract(test, reference, out=test)
-    chain.append(np.vdot(test, test))
-    np.multiply(clean, clean, out=other)
+def _chain(reference: Values, test: Values, how: Affine | None, dtype: Any) -> tuple[float, float, float]:
+    error, reference = _room(test.shape, dtype)[0], np.asarray(reference, dtype)
+    _real(test, how, error)
+    squares = float(np.vdot(error, error))
+    np.subtract(error, reference, out=error)
+    return float(np.vdot(reference, reference)), squares, float(np.vdot(error, error))
+
+
+def add_local(sums: TensorSums, reference: Values, test: Values, how: Affine | None) -> None:
+    """Adds what the operator by itself gives for some samples, against the float operator by itself."""
+    for r, t in _blocks(sums.channels, reference, test):
+        with np.errstate(all="ignore"):
+            found = _local(r, t, how, np.float32)
+            if not math.isfinite(np.sum(found[0]) + np.sum(found[1])):
+                found = _local(r, t, how, np.float64)
+                sums.non_finite += int(np.sum(~np.isfinite(t)))
+        sums.signal += found[0]
+        sums.error += found[1]
+        sums.held += found[2]
+        sums.shift += found[3]
+        sums.count += r.size
+
+
+def _local(reference: Values, test: Values, how: Affine | None, dtype: Any) -> tuple[NDArray[Any], ...]:
+    """Sums `signal`, `error`, `held`, `shift` (channels,) of one block."""
+    error, other, ones = _room(test.shape, dtype)
+    reference = np.asarray(reference, dtype)
+    np.multiply(reference, reference, out=other)
     signal = ones @ other
-    _real(local, how, test)
-    if how is None or _inside(clean, how):
-        np.subtract(test, clean, out=test)
-        shift = ones @ test
-        np.multiply(test, test, out=test)
-        error = held = ones @ test
+    _real(test, how, error)
+    if how is None or _inside(reference, how):
+        np.subtract(error, reference, out=error)
+        shift = ones @ error
+        np.multiply(error, error, out=error)
+        total = held = ones @ error
     else:
-        np.minimum(np.maximum(clean, how.low, out=other), how.high, out=other)
-        np.subtract(test, other, out=other)
+        np.clip(reference, how.low, how.high, out=other)
+        np.subtract(error, other, out=other)
         shift = ones @ other
         np.multiply(other, other, out=other)
         held = ones @ other
-        np.subtract(test, clean, out=test)
-        np.multiply(test, test, out=test)
-        error = ones @ test
-    return np.array(chain, np.float64), signal, error, held, shift
+        np.subtract(error, reference, out=error)
+        np.multiply(error, error, out=error)
+        total = ones @ error
+    return signal, total, held, shift
+
+
+def _blocks(channels: int, *arrays: Values) -> Iterator[tuple[Values, ...]]:
+    """Rows of (elements, channels), so many at a time that they stay in the cache."""
+    rows = tuple(part.reshape(-1, channels) for part in arrays)
+    step = max(1, BLOCK // channels)
+    for start in range(0, len(rows[0]), step):
+        yield tuple(part[start : start + step] for part in rows)
 
 
 def _room(shape: tuple[int, ...], dtype: Any) -> tuple[Values, Values, Values]:
@@ -138,7 +156,9 @@ def _real(values: Values, how: Affine | None, out: Values) -> None:
 
 
 def _inside(values: Values, how: Affine) -> bool:
-    return bool(np.min(values, initial=0.0) >= how.low and np.max(values, initial=0.0) <= how.high)
+    """Whether nothing lies outside the type's range, by more than float32 has it 6 against 5.9999995."""
+    margin = _MARGIN * how.scale
+    return bool(np.max(values) <= how.high + margin and np.min(values) >= how.low - margin)
 
 
 def round_into(how: Affine, values: Values, stored: Values | None, real: Values | None) -> None:
@@ -157,7 +177,7 @@ def round_into(how: Affine, values: Values, stored: Values | None, real: Values 
             steps = _SCRATCH.first[: len(block)]
             np.multiply(block, inverse, out=steps)
             np.rint(steps, out=steps)
-            np.minimum(np.maximum(steps, low, out=steps), high, out=steps)
+            np.clip(steps, low, high, out=steps)  # a tenth of the time of minimum(maximum())
             if real_flat is not None:
                 np.multiply(steps, scale, out=real_flat[start : start + BLOCK])
             if stored_flat is not None:
