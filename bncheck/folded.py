@@ -10,6 +10,8 @@ from bncheck.model import Layer, PerChannel, Presence
 
 LARGEST = 127
 """Largest integer of a symmetric 8-bit kernel: the converter leaves -128 out."""
+_SPARSEST = 1e-4
+"""Least share of a channel's weights that is taken to be other than 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,40 +46,40 @@ def fold_scale(layer: Layer) -> PerChannel | None:
 
 
 def forecast(layer: Layer) -> Forecast | None:
-    """What rounding the folded kernel costs, from its largest and typical weight a channel and from batch norm alone.
+    """What rounding the folded kernel costs, from the size of its weights a channel and from batch norm alone.
 
     A weight w of channel c becomes `s_c w`, s = |gamma| / sqrt(variance + epsilon), and is rounded to steps of
     `max |s w| / 127`, the maximum being that of its channel or of the whole kernel. Rounding costs step^2 / 12 a weight
-    and never more than the weight itself, so that the noise of a channel is `q_c = min(step^2 / 12, r_c^2) / r_c^2` of
-    its signal, r the root mean square of `s w`. Into the output it goes with the power of what the kernel gives,
-    `gamma^2 (variance + mean^2) / (variance + epsilon)`; the output's own power is `gamma^2 + beta^2`, or that of the
-    channel's variance where it is dead. None where kernel or batch norm were not read.
+    and never more than the weight itself. Many kernels are mostly zeros or nearly (weights that read dead channels),
+    which cost nothing: as normal weights have `mean |w| = sqrt(2 / pi) rms`, a share `p = pi / 2 mean^2 / rms^2` is
+    taken to be normal and the rest 0. With r the root mean square of `s w` the noise of a channel is `q_c = p min(
+    step^2 / 12, r_c^2 / p) / r_c^2` of its signal. Into the output it goes with the power of what the kernel gives,
+    `gamma^2 (variance + mean^2) / (variance + epsilon)`; the output's own power is `gamma^2 variance / (variance +
+    epsilon) + beta^2`. None where kernel or batch norm were not read, or are no numbers.
     """
-    scale = fold_scale(layer)
-    linear = layer.linear
-    if scale is None or linear is None or linear.channel_max is None or linear.channel_rms is None:
+    scale, linear = fold_scale(layer), layer.linear
+    if scale is None or linear is None:
         return None
-    largest, typical = linear.channel_max, linear.channel_rms
-    if largest.shape != scale.shape or typical.shape != scale.shape:
+    sizes = (linear.channel_max, linear.channel_rms, linear.channel_mean)
+    if any(size is None or size.shape != scale.shape for size in sizes):
         return None
     with np.errstate(all="ignore"):
-        ranges, energy = scale * largest, (scale * typical) ** 2
-        if not (np.all(np.isfinite(ranges)) and np.all(np.isfinite(energy)) and np.any(energy > 0)):
+        largest, typical, mean = (scale * np.asarray(size) for size in sizes)
+        energy = typical**2
+        if not np.any(energy > 0):
             return None
-        linear_power, output_power = _powers(layer)
+        normal = np.clip(np.pi / 2 * mean**2 / np.where(energy > 0, energy, 1.0), _SPARSEST, 1.0)
+        from_kernel, output = _powers(layer)
         told = []
-        for steps in (np.max(ranges) / LARGEST, ranges / LARGEST):
-            noise = np.minimum(np.asarray(steps) ** 2 / 12, energy)
+        for step in (np.full_like(largest, np.max(largest)) / LARGEST, largest / LARGEST):
+            noise = normal * np.minimum(step**2 / 12, energy / normal)
             part = np.where(energy > 0, noise / np.where(energy > 0, energy, 1.0), 0.0)
-            told.append((float(np.sum(part * linear_power) / np.sum(output_power)), float(noise.sum() / energy.sum())))
-    (tensor, kernel_tensor), (channel, kernel_channel) = told
-    if not np.all(np.isfinite([tensor, channel, kernel_tensor, kernel_channel])):
+            told += [np.sum(part * from_kernel) / np.sum(output), np.sum(noise) / np.sum(energy)]
+    if not np.all(np.isfinite(told)):
         return None
+    tensor, kernel_tensor, channel, kernel_channel = map(float, told)
     return Forecast(
-        per_tensor=tensor,
-        per_channel=channel,
-        kernel_per_tensor=kernel_tensor,
-        kernel_per_channel=kernel_channel,
+        per_tensor=tensor, per_channel=channel, kernel_per_tensor=kernel_tensor, kernel_per_channel=kernel_channel
     )
 
 

@@ -123,6 +123,8 @@ class Linear:
     """max |w| per output channel; None where it was not read, `reason` says why."""
     channel_rms: PerChannel | None = None
     """Root mean square of w per output channel; None likewise."""
+    channel_mean: PerChannel | None = None
+    """Mean of |w| per output channel; None likewise."""
     reason: str = ""
 
 

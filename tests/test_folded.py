@@ -22,6 +22,7 @@ def layer(kernel: NDArray[np.float64], **parts: object) -> Layer:
         kernel="conv/weights",
         channel_max=np.abs(kernel).max(axis=0),
         channel_rms=np.sqrt(np.mean(kernel**2, axis=0)),
+        channel_mean=np.mean(np.abs(kernel), axis=0),
     )
     return batch_norm("bn", linear=linear, channels=kernel.shape[1], **parts)  # type: ignore[arg-type]
 
@@ -46,6 +47,18 @@ def test_the_kernels_own_error(spread: float) -> None:
     folded = kernel * scale
     for told, per_channel in ((found.kernel_per_tensor, False), (found.kernel_per_channel, True)):
         assert sqnr_db(told) == pytest.approx(sqnr_db(rounded(folded, per_channel=per_channel)), abs=1.5)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+def test_a_kernel_of_many_zeros(share: float) -> None:
+    """Weights that read dead channels are zero and cost nothing."""
+    kernel = RANDOM.normal(size=(1024, 16)) * (RANDOM.random(size=(1024, 16)) < share)
+    model = layer(kernel, variance=np.linspace(0.5, 2.0, 16))
+    found, scale = forecast(model), fold_scale(model)
+    assert found is not None
+    assert scale is not None
+    expected = rounded(kernel * scale, per_channel=False)
+    assert sqnr_db(found.kernel_per_tensor) == pytest.approx(sqnr_db(expected), abs=0.7)
 
 
 @pytest.mark.parametrize("spread", [1.0, 10.0, 40.0])
@@ -80,7 +93,8 @@ def test_a_dead_channel_ruins_the_others() -> None:
 def test_nothing_without_kernel_or_numbers() -> None:
     """No kernel, no batch norm, no energy, no number: no forecast."""
     kernel = RANDOM.normal(size=(9, 4))
-    other = Linear(name="c", op="Conv2D", kernel="k", channel_max=np.ones(3), channel_rms=np.ones(3))
+    three = np.ones(3)
+    other = Linear(name="c", op="Conv2D", kernel="k", channel_max=three, channel_rms=three, channel_mean=three)
     cases = (
         batch_norm("bn"),
         unread(layer(kernel)),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from bncheck.model import Linear, PerChannel
 from bncheck.sources.raw import RawTensor
@@ -31,11 +34,19 @@ def output_channels(shape: tuple[int, ...], op: str) -> int | None:
     return shape[-2] if op in _TRANSPOSED else shape[-1]
 
 
-def kernel_ranges(tensor: RawTensor, op: str) -> tuple[PerChannel, PerChannel]:
-    """(max |w|, root mean square of w) of each output channel; NaN where a channel holds one, 0 for one of no weights.
+class Sizes(NamedTuple):
+    """How large the weights of each output channel are; NaN where it holds one, 0 for a channel without weights."""
 
-    Raises ReadError where the file is damaged, ValueError where the shape is no kernel of that op.
-    """
+    largest: PerChannel
+    """max |w|"""
+    rms: PerChannel
+    """sqrt(mean w^2)"""
+    mean: PerChannel
+    """mean |w|"""
+
+
+def kernel_sizes(tensor: RawTensor, op: str) -> Sizes:
+    """Reads a kernel. Raises ReadError where the file is damaged, ValueError where `op` has no kernel of that shape."""
     channels = output_channels(tensor.shape, op)
     if channels is None:
         raise ValueError(f"{tensor.name} of shape {list(tensor.shape)} is no kernel of {op}")
@@ -43,14 +54,20 @@ def kernel_ranges(tensor: RawTensor, op: str) -> tuple[PerChannel, PerChannel]:
     if op in _TRANSPOSED:
         weights = np.moveaxis(weights, -2, -1)
     rows = weights.reshape(weights.size // channels if channels else 0, channels)
+    rows = np.abs(rows if rows.dtype.itemsize >= 4 else rows.astype(np.float32))
+    count = max(len(rows), 1)
     with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; squares beyond float32
-        largest = np.maximum(rows.max(axis=0, initial=0), -rows.min(axis=0, initial=0)).astype(np.float64)
-        wide = rows if rows.dtype.itemsize >= 4 else rows.astype(np.float32)
-        energy = np.einsum("ij,ij->j", wide, wide).astype(np.float64)
-    spread = np.sqrt(energy / max(len(rows), 1))
-    largest.setflags(write=False)
-    spread.setflags(write=False)
-    return largest, spread
+        return Sizes(
+            largest=_read_only(rows.max(axis=0, initial=0)),
+            rms=_read_only(np.sqrt(np.einsum("ij,ij->j", rows, rows).astype(np.float64) / count)),
+            mean=_read_only(np.einsum("ij->j", rows).astype(np.float64) / count),
+        )
+
+
+def _read_only(values: NDArray[Any]) -> PerChannel:
+    found: PerChannel = values.astype(np.float64)
+    found.setflags(write=False)
+    return found
 
 
 def linear_before(name: str, op: str, tensor: RawTensor, *, limit: int = MAX_KERNEL) -> Linear:
@@ -61,8 +78,15 @@ def linear_before(name: str, op: str, tensor: RawTensor, *, limit: int = MAX_KER
     reason = _not_read(tensor, op, limit)
     if reason:
         return Linear(name=name, op=op, kernel=tensor.name, reason=reason)
-    largest, spread = kernel_ranges(tensor, op)
-    return Linear(name=name, op=op, kernel=tensor.name, channel_max=largest, channel_rms=spread)
+    sizes = kernel_sizes(tensor, op)
+    return Linear(
+        name=name,
+        op=op,
+        kernel=tensor.name,
+        channel_max=sizes.largest,
+        channel_rms=sizes.rms,
+        channel_mean=sizes.mean,
+    )
 
 
 def kernel_bytes(tensor: RawTensor) -> int:

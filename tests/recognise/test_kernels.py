@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.recognise.kernels import kernel_ranges, linear_before, output_channels
+from bncheck.recognise.kernels import kernel_sizes, linear_before, output_channels
 from bncheck.recognise.values import per_channel
 from bncheck.sources.raw import RawTensor
 
@@ -35,7 +35,7 @@ KERNEL = np.random.default_rng(5).normal(size=(3, 2, 4, 6)).astype(np.float32)
 )
 def test_layouts(op: str, expected: np.ndarray) -> None:
     """Each op has its output channels where TensorFlow lays them."""
-    found = kernel_ranges(tensor(KERNEL), op)[0]
+    found = kernel_sizes(tensor(KERNEL), op).largest
     np.testing.assert_array_equal(found, expected.astype(np.float64))
     assert found.dtype == np.float64
     assert not found.flags.writeable
@@ -44,13 +44,13 @@ def test_layouts(op: str, expected: np.ndarray) -> None:
 
 def test_dense() -> None:
     """A dense kernel is [in, out]; a negative weight counts by its size."""
-    assert kernel_ranges(tensor([[1.0, -5.0], [2.0, 3.0]]), "MatMul")[0].tolist() == [2.0, 5.0]
+    assert kernel_sizes(tensor([[1.0, -5.0], [2.0, 3.0]]), "MatMul").largest.tolist() == [2.0, 5.0]
 
 
 def test_no_weights_and_nan() -> None:
     """A channel without weights has 0; NaN stays NaN, in its own channel."""
-    assert kernel_ranges(tensor(np.zeros((0, 2))), "MatMul")[0].tolist() == [0, 0]
-    found = kernel_ranges(tensor([[np.nan, 1.0]]), "MatMul")[0]
+    assert kernel_sizes(tensor(np.zeros((0, 2))), "MatMul").largest.tolist() == [0, 0]
+    found = kernel_sizes(tensor([[np.nan, 1.0]]), "MatMul").largest
     assert np.isnan(found[0])
     assert found[1] == 1
 
@@ -58,14 +58,14 @@ def test_no_weights_and_nan() -> None:
 def test_signalling_nan() -> None:
     """A NaN of any bits stays one without a warning, in a kernel and in a vector."""
     signalling = np.array([[0x7F800001, 0x3F800000]], np.uint32).view(np.float32)
-    np.testing.assert_array_equal(kernel_ranges(tensor(signalling), "MatMul")[0], [np.nan, 1.0])
+    np.testing.assert_array_equal(kernel_sizes(tensor(signalling), "MatMul").largest, [np.nan, 1.0])
     np.testing.assert_array_equal(per_channel(tensor(signalling)), [np.nan, 1.0])
 
 
 def test_no_kernel() -> None:
     """A vector is no kernel."""
     with pytest.raises(ValueError, match=r"k of shape \[2\] is no kernel of Conv2D"):
-        kernel_ranges(tensor([1.0, 2.0]), "Conv2D")
+        kernel_sizes(tensor([1.0, 2.0]), "Conv2D")
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,12 @@ def test_read() -> None:
 def test_typical_weights() -> None:
     """The root mean square of each channel, in every layout, of half precision too, and of weights beyond float32."""
     expected = np.sqrt(np.mean(KERNEL.astype(np.float64) ** 2, axis=(0, 1, 2)))
-    np.testing.assert_allclose(kernel_ranges(tensor(KERNEL), "Conv2D")[1], expected, rtol=1e-6)
+    np.testing.assert_allclose(kernel_sizes(tensor(KERNEL), "Conv2D").rms, expected, rtol=1e-6)
     transposed = np.sqrt(np.mean(KERNEL.astype(np.float64) ** 2, axis=(0, 1, 3)))
-    np.testing.assert_allclose(kernel_ranges(tensor(KERNEL), "Conv2DTranspose")[1], transposed, rtol=1e-6)
-    half = kernel_ranges(tensor((KERNEL * 300).astype(np.float16)), "Conv2D")[1]
+    np.testing.assert_allclose(kernel_sizes(tensor(KERNEL), "Conv2DTranspose").rms, transposed, rtol=1e-6)
+    half = kernel_sizes(tensor((KERNEL * 300).astype(np.float16)), "Conv2D").rms
     np.testing.assert_allclose(half, 300 * expected, rtol=1e-2)
-    assert kernel_ranges(tensor(np.full((2, 1), 1e30, np.float32)), "MatMul")[1].tolist() == [np.inf]
-    assert kernel_ranges(tensor(np.zeros((0, 2))), "MatMul")[1].tolist() == [0, 0]
+    assert kernel_sizes(tensor(np.full((2, 1), 1e30, np.float32)), "MatMul").rms.tolist() == [np.inf]
+    assert kernel_sizes(tensor(np.zeros((0, 2))), "MatMul").rms.tolist() == [0, 0]
+    means = kernel_sizes(tensor([[1.0, -5.0], [2.0, 3.0]]), "MatMul").mean
+    assert means.tolist() == [1.5, 4.0]

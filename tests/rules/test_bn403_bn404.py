@@ -127,6 +127,7 @@ def test_the_forecast_is_told() -> None:
         kernel="c/w",
         channel_max=np.abs(kernel).max(axis=0),
         channel_rms=np.sqrt(np.mean(kernel**2, axis=0)),
+        channel_mean=np.mean(np.abs(kernel), axis=0),
     )
     (found,) = run_spread(facts(batch_norm("bn", channels=16, linear=read)))
     assert "dB with one scale, 4" in found.message
