@@ -221,7 +221,9 @@ def waterfall(steps: Sequence[Step], *, title: str, share: bool) -> Spec:
     reach = [min([0.0, *ends]), max([1e-12, *(1.18 * end for end in ends)])]
     kinds = ["total", "loss", "gain", "repaired"]
     base = alt.Chart(_data(rows)).encode(
-        y=alt.Y("l:N").sort(field="i").axis(title=None, labelLimit=210, ticks=False, domain=False, labelFontSize=12),
+        y=alt.Y("l:N")
+        .sort(field="i")
+        .axis(title=None, labelLimit=210, labelPadding=8, ticks=False, domain=False, labelFontSize=12),
         tooltip=[alt.Tooltip("l:N", title="step"), alt.Tooltip("t:N", title="value")],
     )
     bars = base.mark_bar(cornerRadius=2, height={"band": 0.62}).encode(
