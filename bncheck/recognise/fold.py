@@ -14,6 +14,7 @@ import numpy as np
 from bncheck.errors import UsageError
 from bncheck.measured import FoldedLayer, FoldProof
 from bncheck.model import Facts
+from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.fold_beyond import beyond, difference, of_another
 from bncheck.recognise.fold_dense import forward, holds_kernel
 from bncheck.recognise.fold_explain import TAKEN_IN, Explanation, Match, alone, explain, fold_ratio, matches
@@ -179,7 +180,10 @@ def _by_any_kernel(state: _State) -> None:
 
 
 def _assuming(unit: Unit, kernel: Kernel, bias: Array | None) -> Unit:
-    sets = tuple(replace(w, kernel=kernel, bias=w.bias if bias is None else bias) for w in unit.weights)
+    told = "shadow" if kernel.tensor.name.endswith(SHADOW) else "stored"
+    sets = tuple(
+        replace(w, kernel=kernel, bias=w.bias if bias is None else bias) for w in unit.weights if w.told == told
+    )
     return replace(unit, weights=sets)
 
 

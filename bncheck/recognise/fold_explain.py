@@ -14,9 +14,10 @@ from bncheck.recognise.fold_fit import (
     Bounds,
     Fit,
     Folded,
+    Line,
     bounds,
     common_factor,
-    epsilon_of,
+    epsilons_of,
     explains,
     measure,
     scale_fits,
@@ -145,9 +146,18 @@ def _candidates(match: Match) -> Iterator[Candidate]:
             yield from (Candidate(weights, statistics, epsilon) for weights in sets)
     for statistics in unit.statistics:
         for weights in sets:
-            asked = epsilon_of(match.bounds, weights.gamma, statistics.variance)
-            if asked is not None and asked not in unit.epsilons:
-                yield Candidate(weights, statistics, asked)
+            line = Line(
+                gamma=weights.gamma,
+                variance=statistics.variance,
+                beta=weights.beta,
+                shift=weights.bias - statistics.mean,
+                terms=fold(Candidate(weights, statistics, USUAL_EPSILONS[0])).terms,
+            )
+            # an odd number where the model has another epsilon is a variance that was moved
+            taken = unit.epsilons
+            found = epsilons_of(match.bounds, match.held, line)
+            asked = [e for e in found if e not in taken and (not taken or e in USUAL_EPSILONS)]
+            yield from (Candidate(weights, statistics, epsilon) for epsilon in asked)
 
 
 def explained_by(match: Match, candidate: Candidate, folded: Folded, rank: int, why: str = "") -> Explanation:

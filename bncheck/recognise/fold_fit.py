@@ -7,7 +7,7 @@ kernel is this layer's, whatever statistics were folded; that number is then hel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,19 @@ class Folded:
     bias: Array
     terms: Array
     """Sum of the magnitudes that `bias` is the difference of: beta, mean * scale, convolution bias * scale."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Line:
+    """What a fold is made of but epsilon, (channels,) each: its bias is beta + shift * scale."""
+
+    gamma: Array
+    variance: Array
+    beta: Array
+    shift: Array
+    """Convolution bias - mean."""
+    terms: Array
+    """Sum of the magnitudes that the bias is the difference of, at some usual epsilon."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,34 +167,46 @@ def measure(held: Held, known: Bounds, kernel: Array, folded: Folded) -> Fit:
     )
 
 
-def epsilon_of(known: Bounds, gamma: Array, variance: Array) -> float | None:
-    """The epsilon that makes gamma / sqrt(variance + epsilon) fit all bounds, a usual one if possible; None: none does.
+def epsilons_of(known: Bounds, held: Held, line: Line) -> Iterator[float]:
+    """Epsilons with which gamma / sqrt(variance + epsilon) fits all bounds and gives the bias: usual ones, else one.
 
-    Each channel bounds it: epsilon = (gamma / scale)**2 - variance.
+    Each channel bounds it twice: by its scale, epsilon = (gamma / scale)**2 - variance, and by its bias, for which the
+    scale is (bias - beta) / (convolution bias - mean).
     """
     with np.errstate(all="ignore"):
-        sizes = np.sort(np.abs(np.stack([known.low, known.high])), axis=0)
-        same_sign = (known.low * gamma > 0) & (known.high * gamma > 0)
-        opposite = (known.low * gamma < 0) & (known.high * gamma < 0)
-        nearest = np.where(same_sign, sizes[0], 0.0)
-        low = np.where(gamma == 0, -np.inf, (gamma / sizes[1]) ** 2 - variance)
-        high = np.where((gamma == 0) | (nearest == 0), np.inf, (gamma / nearest) ** 2 - variance)
-    usable = ~known.broken & np.isfinite(gamma) & np.isfinite(variance)
-    if (opposite & usable).any() or not usable.any():
-        return None
-    low, high = np.where(usable, low, -np.inf), np.where(usable, high, np.inf)
-    least, most = float(np.nanmax(low)), float(np.nanmin(high))
-    if not least <= most or most < 0 or least > _LARGEST_EPSILON:
-        return None
-    for usual in USUAL_EPSILONS:
-        if least <= usual <= most:
-            return usual
-    middle = (max(least, 0.0) + min(most, _LARGEST_EPSILON)) / 2
-    for digits in range(6):
-        rounded = float(f"{middle:.{digits}e}")
-        if least <= rounded <= most:
-            return rounded
-    return middle
+        allowed = held.bias_half + FLOAT32 * line.terms + TINY
+        ends = np.stack([held.bias - line.beta - allowed, held.bias - line.beta + allowed]) / line.shift
+    by_bias = np.sort(ends, axis=0)
+    least, most = 0.0, _LARGEST_EPSILON
+    for low, high in ((known.low, known.high), (by_bias[0], by_bias[1])):
+        usable = ~known.broken & np.isfinite(line.gamma) & np.isfinite(line.variance) & ~np.isnan(low) & ~np.isnan(high)
+        found = _epsilon_between(low[usable], high[usable], line.gamma[usable], line.variance[usable])
+        least, most = max(least, found[0]), min(most, found[1])
+    if not least <= most:
+        return
+    usual = [epsilon for epsilon in USUAL_EPSILONS if least <= epsilon <= most]
+    yield from usual or [_round(least, most)]
+
+
+def _epsilon_between(low: Array, high: Array, gamma: Array, variance: Array) -> tuple[float, float]:
+    """Between which numbers epsilon lies, given those between which each channel's scale lies; reversed: nowhere."""
+    with np.errstate(all="ignore"):
+        sizes = np.sort(np.abs(np.stack([low, high])), axis=0)
+        crossing = low * high <= 0
+        wrong = ~crossing & (low * gamma < 0)
+        nearest = np.where(crossing, 0.0, sizes[0])
+        least = np.where(gamma == 0, -np.inf, (gamma / sizes[1]) ** 2 - variance)
+        most = np.where((gamma == 0) | (nearest == 0), np.inf, (gamma / nearest) ** 2 - variance)
+    if wrong.any():
+        return np.inf, -np.inf
+    return float(np.max(least, initial=-np.inf)), float(np.min(most, initial=np.inf))
+
+
+def _round(least: float, most: float) -> float:
+    """The number of fewest digits between two."""
+    middle = (least + most) / 2
+    rounded = (float(f"{middle:.{digits}e}") for digits in range(8))
+    return next((number for number in rounded if least <= number <= most), middle)
 
 
 def common_factor(known: Bounds, scale: Array) -> float | None:

@@ -154,7 +154,7 @@ def source_of(raw: RawModel, facts: Facts | None = None, reference: RawModel | N
 def bias_beside(kernel: RawTensor, find: Find, channels: int) -> Array | None:
     """The bias beside a kernel, by the names in use or, in Keras 3, the number behind it. Raises ReadError."""
     name, suffix = kernel.name, ""
-    for ending in (ATTRIBUTE, ":0"):
+    for ending in (ATTRIBUTE, ":0", SHADOW):
         if name.endswith(ending):
             name, suffix = name.removesuffix(ending), ending
     numbered = _NUMBERED.fullmatch(name)
@@ -271,6 +271,8 @@ def _weights(layer: Layer, site: Site | None, linear: Linear | None, find: Find,
         average = find(kernel.tensor.name + SHADOW)
     if any(found is not None for found in averaged.values()) or average is not None:
         of_bias = _vector_of(find(bias_name + SHADOW), channels) if bias_name else None
+        if bias_name is None and average is not None and not layer.sites:
+            of_bias = bias_beside(average, find, channels)
         of_gamma = _vector_of(averaged.get("gamma"), channels)
         of_beta = _vector_of(averaged.get("beta"), channels)
         yield Weights(
