@@ -1,0 +1,212 @@
+"""`bncheck compare float-vs-quantized`, end to end on genuine models: who loses what, codes, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+import bncheck
+from bncheck import cli
+from bncheck.errors import BncheckError, UsageError
+from bncheck.finding import Report, Verdict
+from bncheck.measured import Attribution, Cell
+from bncheck.report import json_v1
+
+pytestmark = pytest.mark.tensorflow
+
+ROOT = Path(__file__).parents[2]
+VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
+VWW = ROOT.parent / "shared" / "real" / "mlperf_tiny_vww"
+real = pytest.mark.skipif(not VWW.is_dir(), reason="the real models are not beside this checkout")
+
+
+def checkpoint(variant: str) -> str:
+    """Prefix of a fixture."""
+    return str(VARIANTS / variant / "model.ckpt-300")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """128 test digits, with labels and without."""
+    pytest.importorskip("sklearn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        from fixtures.digits import digits
+
+        found = digits()
+    folder = tmp_path_factory.mktemp("digits")
+    images, labels = found.test_images[:128], found.test_labels[:128]
+    arrays: dict[str, dict[str, Any]] = {
+        "labelled": {"images": images, "labels": labels},
+        "bare": {"images": images},
+        "few": {"images": images[:8]},
+        "crops": {"images": photographs()},
+    }
+    for name, held in arrays.items():
+        np.savez(folder / f"{name}.npz", **held)
+    return {name: str(folder / f"{name}.npz") for name in arrays}
+
+
+def photographs() -> np.ndarray[Any, Any]:
+    """64 squares of 96x96 pixels from scikit-learn's two photographs, in [0, 1]."""
+    from sklearn.datasets import load_sample_images
+
+    images, random = load_sample_images().images, np.random.default_rng(0)
+    found = []
+    for number in range(64):
+        image, step = images[number % 2], int(random.integers(1, 5))
+        top, left = (int(random.integers(0, edge - 96 * step + 1)) for edge in image.shape[:2])
+        found.append(image[top : top + 96 * step : step, left : left + 96 * step : step])
+    return (np.stack(found) / 255).astype(np.float32)
+
+
+def attribution(report: Report) -> Attribution:
+    """Of a report that has one."""
+    assert report.quantized is not None
+    assert report.quantized.attribution is not None
+    return report.quantized.attribution
+
+
+def cell(report: Report, statistics: str, arithmetic: str) -> Cell:
+    """One number of the square."""
+    cells = attribution(report).cells
+    return next(c for c in cells if (c.statistics, c.arithmetic) == (statistics, arithmetic))
+
+
+def test_a_healthy_model_passes(data: dict[str, str]) -> None:
+    """No finding, int8 keeps the class of 97 % or more, nothing is unmatched, no new statistics are asked for."""
+    report = bncheck.compare_float_vs_quantized(checkpoint("wired"), data=data["labelled"])
+    assert (report.verdict, report.exit_code, report.findings) == (Verdict.PASS, 0, ())
+    measured = report.quantized
+    assert measured is not None
+    assert (measured.outputs[0].agreement or 0) >= 0.97
+    assert measured.unmatched == ()
+    assert {layer.name for layer in report.layers} <= {operator.layer for operator in measured.operators}
+    assert abs(attribution(report).quantization) < 0.03
+    assert cell(report, "re-estimated", "quantized").nmse is None
+    assert cell(report, "re-estimated", "quantized").why
+    assert report.folded is None
+    assert {"train vs eval", "float vs quantized"} <= set(report.checked)
+
+
+@pytest.mark.parametrize(
+    ("variant", "cause", "kind"),
+    [
+        ("forgotten", "BN201", "labelled"),
+        ("decay_0.99", "BN103", "bare"),
+        ("decay_0.9997", "BN103", "labelled"),
+    ],
+)
+def test_a_model_that_was_broken_before(data: dict[str, str], variant: str, cause: str, kind: str) -> None:
+    """BN408 explained by its cause: the statistics have 90 % of the loss or more, and new ones win it back."""
+    report = bncheck.compare_float_vs_quantized(checkpoint(variant), data=data[kind])
+    codes = {finding.code: finding for finding in report.findings}
+    assert report.verdict is Verdict.FAIL
+    assert {"BN408", cause} <= set(codes)
+    assert codes["BN408"].caused_by is not None
+    assert not {"BN401", "BN402"} & set(codes)
+    found = attribution(report)
+    assert found.measure == ("accuracy" if kind == "labelled" else "agreement")
+    assert (found.statistics_share or 0) >= 0.9
+    assert found.statistics > 0.6
+    assert report.quantized is not None
+    assert (report.quantized.outputs[0].agreement or 0) > 0.97
+    again = cell(report, "re-estimated", "quantized")
+    assert ((again.accuracy if kind == "labelled" else again.agreement) or 0) > 0.85
+
+
+def test_repaired_it_passes(data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoint that `repair` writes goes through the same comparison without a finding."""
+    fixed = str(tmp_path / "fixed.ckpt")
+    assert cli.main(["repair", checkpoint("forgotten"), "-o", fixed, "--data", data["labelled"]]) == 0
+    capsys.readouterr()
+    code = cli.main(["compare", "float-vs-quantized", fixed, "--data", data["labelled"], "--format", "json"])
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(json_v1.schema()).validate(document)
+    assert (code, document["verdict"]) == (0, "pass")
+    assert [one["mode"] for one in document["comparisons"]] == ["float-vs-quantized", "train-vs-eval"]
+    assert document["comparison"]["accuracy"]["quantized"] > 0.85
+    assert document["comparison"]["attribution"]["measure"] == "accuracy"
+
+
+def test_made_up_data_give_no_verdict() -> None:
+    """Synthetic noise is converted and measured, and nothing is said of the output."""
+    report = bncheck.compare_float_vs_quantized(checkpoint("forgotten"), data="synthetic", batches=2)
+    assert report.quantized is not None
+    assert report.quantized.data.synthetic
+    assert report.quantized.attribution is None
+    assert not {"BN301", "BN401", "BN402", "BN408"} & {finding.code for finding in report.findings}
+    assert any("quantized" in entry.what for entry in report.not_checked)
+
+
+@real
+def test_a_given_file(data: dict[str, str]) -> None:
+    """A stranger's int8 file against the Keras model it came from: all layers matched, folded as stored."""
+    report = bncheck.compare_float_vs_quantized(
+        VWW / "vww_96.h5", data=data["crops"], quantized=VWW / "vww_96_int8.tflite"
+    )
+    assert report.quantized is not None
+    assert report.quantized.scheme == "given"
+    assert report.quantized.unmatched == ()
+    assert sum(operator.layer is not None for operator in report.quantized.operators) >= 27
+    assert report.fold is not None
+    assert {layer.folded for layer in report.fold.layers} == {"stored"}
+    assert not {"BN401", "BN407", "BN408", "BN409"} & {finding.code for finding in report.findings}
+
+
+@real
+def test_without_data_the_fold_is_proved() -> None:
+    """From the files alone; what was not run is said."""
+    report = bncheck.compare_float_vs_quantized(VWW / "vww_96.h5", quantized=VWW / "vww_96_float.tflite")
+    assert report.exit_code == 0
+    assert report.fold is not None
+    assert [layer.folded for layer in report.fold.layers] == ["stored"] * 27
+    assert max(layer.error for layer in report.fold.layers) < 1e-6
+    assert {"train vs eval", "float vs quantized"} <= {entry.what for entry in report.not_checked}
+    assert report.quantized is None
+
+
+@real
+def test_two_tflite_files(data: dict[str, str]) -> None:
+    """No train mode: nothing tells whether it was broken before, which is said."""
+    both = {"quantized": VWW / "vww_96_int8.tflite"}
+    report = bncheck.compare_float_vs_quantized(VWW / "vww_96_float.tflite", data=data["crops"], **both)
+    assert report.quantized is not None
+    assert report.quantized.attribution is None
+    assert len(report.quantized.operators) >= 28
+    assert any(entry.what == "train vs eval" for entry in report.not_checked)
+    few = bncheck.compare_float_vs_quantized(
+        VWW / "vww_96_float.tflite", data=data["crops"], batch_size=8, batches=1, **both
+    )
+    assert (few.verdict, few.exit_code) == (Verdict.INCONCLUSIVE, 3)
+    assert "8 samples are too few" in few.headline
+
+
+@real
+@pytest.mark.parametrize(
+    ("path", "options", "words"),
+    [
+        (VWW / "vww_96_float.tflite", {"data": "synthetic"}, "give the quantized one with --quantized"),
+        (VWW / "vww_96_float.tflite", {"quantized": VWW / "vww_96_int8.tflite"}, "takes --data"),
+        (VWW / "vww_96.h5", {}, "give --data, or the quantized file"),
+        (VWW / "vww_96.h5", {"quantized": VWW / "vww_96.h5"}, "not a TFLite file"),
+        (VWW / "vww_96.h5", {"quantized": VWW / "vww_96_int8.tflite", "scheme": "int8"}, "is converted already"),
+        (VWW / "vww_96.h5", {"data": "synthetic", "scheme": "int4"}, "int8-per-tensor"),
+    ],
+)
+def test_what_does_not_go_together(path: Path, options: dict[str, Any], words: str) -> None:
+    """One sentence says what to give instead."""
+    with pytest.raises(UsageError, match=words):
+        bncheck.compare_float_vs_quantized(path, **options)
+
+
+@real
+def test_a_file_of_another_model(data: dict[str, str]) -> None:
+    """The checkpoint of one model, the TFLite file of another: one sentence, no report."""
+    with pytest.raises(BncheckError, match=r"another model|no quantized form"):
+        bncheck.compare_float_vs_quantized(checkpoint("wired"), data=data["bare"], quantized=VWW / "vww_96_int8.tflite")
