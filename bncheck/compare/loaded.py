@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
 from bncheck.compare.forward import TwinSite
+from bncheck.compare.moments import Moments, from_batch, split
 from bncheck.errors import BncheckError
 
 
@@ -53,14 +55,19 @@ class Loaded:
         """A tensor by its name, `op` standing for `op:0`."""
         return self.graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
 
-    def run(self, fetches: Any, batch: NDArray[Any]) -> Any:
-        """One batch; raises BncheckError where the graph refuses it."""
-        try:
-            return self._session.run(fetches, {self._input: batch})
-        except (ValueError, self._refusal) as error:
-            raise BncheckError(
-                f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}"
-            ) from error
+    def runner(self, fetches: Any) -> Callable[[NDArray[Any]], Any]:
+        """A function of one batch that gives what `fetches` names; it raises BncheckError where the graph refuses."""
+        call = self._session.make_callable(fetches, [self._input])
+
+        def run(batch: NDArray[Any]) -> Any:
+            try:
+                return call(batch)
+            except (ValueError, self._refusal) as error:
+                raise BncheckError(
+                    f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}"
+                ) from error
+
+        return run
 
     def close(self) -> None:
         """Gives the session's memory back."""
@@ -71,7 +78,7 @@ def moment_fetches(tf: Any, loaded: Loaded, sites: Sequence[TwinSite]) -> dict[s
     """What `moments` takes: the moments of all sites in one vector each, for every fetch costs time of its own."""
     with loaded.graph.as_default():
         if not sites:
-            none = tf.zeros([0])
+            none = tf.zeros([0], tf.int64)
             return {"sizes": none, "channels": none, "means": none, "variances": none}
         means, variances = (
             [tf.reshape(tf.cast(loaded.tensor(name), tf.float32), [-1]) for name in names]
@@ -85,18 +92,43 @@ def moment_fetches(tf: Any, loaded: Loaded, sites: Sequence[TwinSite]) -> dict[s
         }
 
 
-def moments(
-    got: Any, sites: Sequence[TwinSite]
-) -> tuple[tuple[int, ...], tuple[NDArray[np.float64], ...], tuple[NDArray[np.float64], ...]]:
-    """(elements per channel, means, biased variances) of each site's input."""
-    ends = np.cumsum(got["channels"].astype(np.int64))[:-1]
-    means, stored = (np.split(np.asarray(got[key], np.float64), ends) for key in ("means", "variances"))
-    samples = [int(size) // max(mean.size, 1) for size, mean in zip(got["sizes"], means, strict=False)]
-    variances = [
-        variance * ((n - 1) / n if site.corrected and n > 1 else 1.0)
-        for variance, n, site in zip(stored, samples, sites, strict=False)
-    ]
-    return tuple(samples), tuple(means[: len(samples)]), tuple(variances)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SiteMoments:
+    """Moments of every site's input for one batch."""
+
+    samples: tuple[int, ...]
+    """Elements per channel of each site's input (batch * height * width)."""
+    channels: tuple[int, ...]
+    """Of each site."""
+    together: Moments
+    """Of all sites in one vector."""
+
+    @property
+    def means(self) -> list[NDArray[np.float64]]:
+        """Of each site."""
+        return [part.mean for part in split(self.together, self.channels)]
+
+    @property
+    def variances(self) -> list[NDArray[np.float64]]:
+        """Biased, of each site."""
+        return [part.variance for part in split(self.together, self.channels)]
+
+
+def site_moments(got: Any, sites: Sequence[TwinSite]) -> SiteMoments:
+    """What `moment_fetches` brought."""
+    channels = np.asarray(got["channels"], np.int64)
+    samples = np.asarray(got["sizes"], np.int64) // np.maximum(channels, 1)
+    corrected = np.array([site.corrected for site in sites], bool) & (samples > 1)
+    biased = np.where(corrected, (samples - 1) / np.maximum(samples, 1), 1.0)
+    return SiteMoments(
+        samples=tuple(samples.tolist()),
+        channels=tuple(channels.tolist()),
+        together=from_batch(
+            np.repeat(samples, channels),
+            got["means"],
+            np.asarray(got["variances"], np.float64) * np.repeat(biased, channels),
+        ),
+    )
 
 
 _PREAMBLE = ("Graph execution error", "Detected at node", "Node:")

@@ -20,8 +20,8 @@ class Moments:
     Never `E[x^2] - E[x]^2`, which loses a deviation of 1 at a mean of 1e4 already in float32.
     """
 
-    count: int
-    """Elements of each channel."""
+    count: int | NDArray[np.int64]
+    """Elements of each channel: of all of them, or (channels,) where channels of several layers stand in one vector."""
     mean: PerChannel
     m2: PerChannel
     """Sum of squared deviations from the mean."""
@@ -36,8 +36,10 @@ class Moments:
         """Unbiased, `m2 / (count - 1)`, which TensorFlow's fused kernel stores; NaN of fewer than two."""
         return self._over(self.count - 1)
 
-    def _over(self, divisor: int) -> PerChannel:
-        return self.m2 / divisor if divisor > 0 else np.full_like(self.m2, np.nan)
+    def _over(self, divisor: int | NDArray[np.int64]) -> PerChannel:
+        known = np.asarray(divisor, np.float64)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.m2 / np.where(known > 0, known, np.nan))
 
 
 def of(values: NDArray[Any], axis: int = -1) -> Moments:
@@ -60,7 +62,7 @@ def nothing(channels: int) -> Moments:
     return Moments(count=0, mean=np.zeros(channels), m2=np.zeros(channels))
 
 
-def from_batch(count: int, mean: NDArray[Any], biased_variance: NDArray[Any]) -> Moments:
+def from_batch(count: int | NDArray[np.int64], mean: NDArray[Any], biased_variance: NDArray[Any]) -> Moments:
     """Moments of a batch whose mean and biased variance somebody else has computed."""
     return Moments(
         count=count,
@@ -71,14 +73,24 @@ def from_batch(count: int, mean: NDArray[Any], biased_variance: NDArray[Any]) ->
 
 def merge(a: Moments, b: Moments) -> Moments:
     """Moments of both together: `m2 = m2_a + m2_b + d^2 n_a n_b / n`, `d = mean_b - mean_a` (Chan, Golub, LeVeque)."""
-    if not a.count or not b.count:
-        return a if a.count else b
+    if not np.any(a.count) or not np.any(b.count):
+        return a if np.any(a.count) else b
     count = a.count + b.count
     with np.errstate(invalid="ignore"):
         distance = b.mean - a.mean
         mean = a.mean + distance * (b.count / count)
         m2 = a.m2 + b.m2 + distance**2 * (a.count * (b.count / count))
     return Moments(count=count, mean=mean, m2=m2)
+
+
+def split(together: Moments, channels: Sequence[int]) -> list[Moments]:
+    """The layers that stand in one vector, each by itself."""
+    ends = np.cumsum(channels)
+    count = np.broadcast_to(together.count, together.mean.shape)
+    return [
+        Moments(count=int(count[start]) if size else 0, mean=together.mean[start:end], m2=together.m2[start:end])
+        for size, start, end in zip(channels, ends - channels, ends, strict=True)
+    ]
 
 
 def merge_all(parts: Sequence[Moments]) -> Moments:

@@ -15,11 +15,11 @@ from bncheck.compare import metrics
 from bncheck.compare.endpoints import find_input, find_outputs
 from bncheck.compare.forward import Forward, TwinSite, forward
 from bncheck.compare.keras_model import frozen_graph, named_as_in
-from bncheck.compare.moments import Moments, from_batch, merge
+from bncheck.compare.moments import Moments, from_batch, merge, split
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
-from bncheck.model import Facts, Hints, Layer, Mode
+from bncheck.model import Facts, Hints, Layer, Mode, PerChannel
 from bncheck.recognise import recognise
 from bncheck.recognise.by_graph import facts_of_view
 from bncheck.recognise.graph_view import view_graph
@@ -81,14 +81,18 @@ class _Totals:
 
     epsilons: list[float]
     """Of each site."""
-    moments: list[Moments | None]
     sums: NDArray[np.float64]
     """(sites, 3), as BatchRun.sums."""
     non_finite: NDArray[np.int64]
-    samples: list[int]
+    samples: NDArray[np.int64]
+    """Elements per channel of each site in the largest batch."""
     outputs: list[_OutputTotals]
     right: dict[str, int] = field(default_factory=lambda: {"train": 0, "eval": 0})
     labelled: int = 0
+    channels: tuple[int, ...] = ()
+    """Of each site."""
+    moments: Moments | None = None
+    """Of all sites in one vector."""
     between: Moments | None = None
     """Over the batches: of the means of all sites in one vector, then of their ln(variance + epsilon)."""
     images: int = 0
@@ -127,10 +131,9 @@ def measure(
     layers = {layer.name: layer for layer in prepared.layers}
     totals = _Totals(
         epsilons=[layers[site.layer].epsilon or 0.0 for site in sites],
-        moments=[None] * len(sites),
         sums=np.zeros((len(sites), 3)),
         non_finite=np.zeros(len(sites), np.int64),
-        samples=[0] * len(sites),
+        samples=np.zeros(len(sites), np.int64),
         outputs=[_OutputTotals() for _ in prepared.outputs],
     )
     for images, labels in batches:
@@ -143,7 +146,7 @@ def measure(
         mode=MODE,
         data=describe(totals.images, totals.batch_size, totals.batches),
         input=prepared.input,
-        layers=tuple(_layer_difference(site, layers[site.layer], totals, number) for number, site in enumerate(sites)),
+        layers=_layers(prepared, totals),
         outputs=_outputs(twins, prepared, totals),
         accuracy=_accuracy(totals),
         batch_dependence=_batch_dependence(twins, prepared, totals),
@@ -152,19 +155,18 @@ def measure(
 
 
 def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[Any] | None) -> None:
-    for number, (count, mean, variance) in enumerate(zip(run.samples, run.means, run.variances, strict=True)):
-        batch = from_batch(count, mean, variance)
-        before = totals.moments[number]
-        totals.moments[number] = batch if before is None else merge(before, batch)
-        totals.samples[number] = max(totals.samples[number], count)
-        totals.non_finite[number] += int(np.sum(~np.isfinite(mean)) + np.sum(~np.isfinite(variance)))
+    batch, totals.channels = run.moments.together, run.moments.channels
+    totals.moments = batch if totals.moments is None else merge(totals.moments, batch)
+    variance = batch.variance
     with np.errstate(all="ignore"):
-        logs = [np.log(variance + eps) for variance, eps in zip(run.variances, totals.epsilons, strict=True)]
-    if logs:
-        flat = np.concatenate([*run.means, *logs])
-        one = from_batch(1, flat, np.zeros_like(flat))
-        totals.between = one if totals.between is None else merge(totals.between, one)
-    totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1) + ~np.isfinite(run.eval_energy)
+        flat = np.concatenate([batch.mean, np.log(variance + np.repeat(totals.epsilons, totals.channels))])
+    one = from_batch(1, flat, np.zeros_like(flat))
+    totals.between = one if totals.between is None else merge(totals.between, one)
+    totals.samples = np.maximum(totals.samples, run.moments.samples)
+    strange = ~np.isfinite(batch.mean) * 1 + ~np.isfinite(variance)
+    if np.any(strange):
+        totals.non_finite += [int(np.sum(part)) for part in np.split(strange, np.cumsum(totals.channels)[:-1])]
+    totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
     totals.sums += run.sums
     for total, r, t in zip(totals.outputs, run.train_outputs, run.eval_outputs, strict=True):
         _add_output(total, r, t)
@@ -200,45 +202,50 @@ def _rows(output: NDArray[Any]) -> NDArray[Any]:
     return output.reshape(len(output), -1)
 
 
-def _layer_difference(site: TwinSite, layer: Layer, totals: _Totals, number: int) -> LayerDifference:
-    moments = totals.moments[number]
+def _layers(prepared: Prepared, totals: _Totals) -> tuple[LayerDifference, ...]:
+    layers = {layer.name: layer for layer in prepared.layers}
+    assert totals.moments is not None
+    assert totals.between is not None
+    means, logs = np.split(totals.between.bessel, 2)
+    ends = np.cumsum(totals.channels)
+    return tuple(
+        _layer_difference(site, layers[site.layer], totals, number, moments, (means[start:end], logs[start:end]))
+        for number, (site, moments, start, end) in enumerate(
+            zip(
+                prepared.forward.sites,
+                split(totals.moments, totals.channels),
+                ends - totals.channels,
+                ends,
+                strict=True,
+            )
+        )
+    )
+
+
+def _layer_difference(  # noqa: PLR0917 - one site's share of everything
+    site: TwinSite, layer: Layer, totals: _Totals, number: int, moments: Moments, spread: tuple[PerChannel, PerChannel]
+) -> LayerDifference:
     mean, variance = layer.mean.values, layer.variance.values
-    assert moments is not None
     assert mean is not None
     assert variance is not None
     epsilon = layer.epsilon or 0.0
     gamma, beta = layer.gamma.values, layer.beta.values
     r2, e2 = metrics.local_sums(moments.mean, moments.variance, mean, variance, gamma, beta, epsilon)
-    sums = totals.sums[number]
+    sums, samples = totals.sums[number], int(totals.samples[number])
+    floor = metrics.local_floor(moments.variance, gamma, beta, epsilon, samples)
+    measured = metrics.measured_floor(*spread, moments.variance, gamma, beta, epsilon)
     return LayerDifference(
         layer=site.layer,
-        samples=totals.samples[number],
+        samples=samples,
         mean_shift=metrics.mean_shift(moments.mean, mean, variance, epsilon),
         log_variance_ratio=metrics.log_variance_ratio(moments.variance, variance, epsilon),
         local_nmse=metrics.nmse(float(np.sum(r2)), float(np.sum(e2))),
-        local_floor=max(
-            metrics.local_floor(moments.variance, gamma, beta, epsilon, totals.samples[number]),
-            _measured_floor(layer, moments, totals, number),
-        ),
+        local_floor=max(floor, measured) if math.isfinite(measured) else floor,
         cumulative_nmse=metrics.nmse(float(sums[0]), float(sums[2])),
         cumulative_cosine=metrics.cosine(float(sums[0]), float(sums[1]), float(sums[2])),
         worst_channels=tuple(int(c) for c in np.argsort(-np.nan_to_num(e2, nan=np.inf), kind="stable")[:_WORST]),
         non_finite=int(totals.non_finite[number]),
     )
-
-
-def _measured_floor(layer: Layer, moments: Moments, totals: _Totals, number: int) -> float:
-    """What the batches differ by among themselves; 0 where that is unknown: one batch, values that are no numbers."""
-    if totals.between is None or totals.between.count < 2:
-        return 0.0
-    means, logs = np.split(totals.between.bessel, 2)
-    sizes = [0 if part is None else part.mean.size for part in totals.moments]
-    start = sum(sizes[:number])
-    own = slice(start, start + sizes[number])
-    floor = metrics.measured_floor(
-        means[own], logs[own], moments.variance, layer.gamma.values, layer.beta.values, totals.epsilons[number]
-    )
-    return floor if math.isfinite(floor) else 0.0
 
 
 def _outputs(twins: Twins, prepared: Prepared, totals: _Totals) -> tuple[OutputDifference, ...]:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.compare.forward import Forward
-from bncheck.compare.loaded import Loaded, load_tensorflow, moment_fetches, moments
+from bncheck.compare.loaded import Loaded, SiteMoments, load_tensorflow, moment_fetches, site_moments
 
-ELEMENTS, PART = 1 << 18, 8
-"""Of a layer's output, samples spread over the batch are compared: so many elements, and an eighth of the batch, at
-least. To compare all would cost a fifth of the forward passes. A MobileNetV2 for 96x96 is compared in full from layer_8
-on."""
+ELEMENTS, PART = 1 << 16, 16
+"""Of a layer's output, samples spread over the batch are compared: so many elements, and a sixteenth of the batch, at
+least. To compare all would cost a fifth of the forward passes more, and moves no figure by half a decibel: every batch
+adds other samples. Means and variances, and the outputs, are taken in full."""
 
 Sums = NDArray[np.float64]
 """(sites, 3): for each site the sum of r^2, of t^2 and of (t - r)^2, r the train twin's output, t the eval twin's."""
@@ -26,15 +26,10 @@ Sums = NDArray[np.float64]
 class BatchRun:
     """What one batch tells."""
 
-    samples: tuple[int, ...]
-    """Elements per channel of each site's input (batch * height * width)."""
-    means: tuple[NDArray[np.float64], ...]
-    variances: tuple[NDArray[np.float64], ...]
-    """Biased variance of the batch, per channel, for each site."""
+    moments: SiteMoments
+    """Of what enters each site in the train twin."""
     sums: Sums
-    """Over the samples that are compared (ELEMENTS)."""
-    eval_energy: NDArray[np.float64]
-    """(sites,): sum of t^2 over the whole batch; NaN or infinite where one value is."""
+    """Over the samples that are compared (ELEMENTS); over all where an output is not finite, to see where from."""
     train_outputs: tuple[NDArray[Any], ...]
     eval_outputs: tuple[NDArray[Any], ...]
 
@@ -45,7 +40,14 @@ class Twins:
     def __init__(self, tf: Any, forward: Forward) -> None:
         self._sites = forward.sites
         self._loaded = Loaded(tf, forward.graph_def, forward.input)
-        self._fetches = _fetches(tf, self._loaded, forward)
+        fetches = {
+            "sums": _sums(tf, self._loaded, forward, whole=False),
+            "moments": moment_fetches(tf, self._loaded, forward.sites),
+            "train": [self._loaded.tensor(name) for name in forward.train_outputs],
+            "eval": [self._loaded.tensor(name) for name in forward.eval_outputs],
+        }
+        self._run = self._loaded.runner(fetches)
+        self._in_full = self._loaded.runner(_sums(tf, self._loaded, forward, whole=True))
 
     @property
     def input_dtype(self) -> Any:
@@ -59,14 +61,13 @@ class Twins:
 
     def run(self, batch: NDArray[Any]) -> BatchRun:
         """One batch through both twins; raises BncheckError where the graph refuses it."""
-        got = self._loaded.run(self._fetches, batch)
-        samples, means, variances = moments(got["moments"], self._sites)
+        got = self._run(batch)
+        sums = got["sums"]
+        if np.all(np.isfinite(sums)) and not all(map(_finite, (*got["train"], *got["eval"]))):
+            sums = self._in_full(batch)
         return BatchRun(
-            samples=samples,
-            means=means,
-            variances=variances,
-            sums=np.asarray(got["sums"], np.float64).reshape(len(self._sites), 3),
-            eval_energy=np.asarray(got["eval_energy"], np.float64),
+            moments=site_moments(got["moments"], self._sites),
+            sums=np.asarray(sums, np.float64).reshape(len(self._sites), 3),
             train_outputs=tuple(got["train"]),
             eval_outputs=tuple(got["eval"]),
         )
@@ -86,21 +87,19 @@ def open_twins(forward: Forward) -> Iterator[Twins]:
         twins.close()
 
 
-def _fetches(tf: Any, loaded: Loaded, forward: Forward) -> dict[str, Any]:
-    sums, energies = [], []
+def _finite(output: NDArray[Any]) -> bool:
+    return output.dtype.kind != "f" or bool(np.all(np.isfinite(output)))
+
+
+def _sums(tf: Any, loaded: Loaded, forward: Forward, *, whole: bool) -> Any:
+    """(sites * 3,): what `Sums` holds."""
     with loaded.graph.as_default():
+        sums = []
         for site in forward.sites:
-            whole = loaded.tensor(site.eval_output)
-            r, t = (_compared(tf, tensor) for tensor in (loaded.tensor(site.train_output), whole))
+            r, t = (loaded.tensor(name) for name in (site.train_output, site.eval_output))
+            r, t = (tf.cast(part if whole else _compared(tf, part), tf.float32) for part in (r, t))
             sums += [_dot(tf, r), _dot(tf, t), _dot(tf, t - r)]
-            energies.append(_dot(tf, tf.cast(whole, tf.float32)))
-        return {
-            "sums": tf.stack(sums) if sums else tf.zeros([0]),
-            "eval_energy": tf.stack(energies) if energies else tf.zeros([0]),
-            "moments": moment_fetches(tf, loaded, forward.sites),
-            "train": [loaded.tensor(name) for name in forward.train_outputs],
-            "eval": [loaded.tensor(name) for name in forward.eval_outputs],
-        }
+        return tf.stack(sums) if sums else tf.zeros([0])
 
 
 def _compared(tf: Any, tensor: Any) -> Any:
@@ -108,8 +107,7 @@ def _compared(tf: Any, tensor: Any) -> Any:
     count = tf.shape(tensor, out_type=tf.int64)[0]
     each = tf.maximum(tf.size(tensor, out_type=tf.int64) // tf.maximum(count, 1), 1)
     some = tf.clip_by_value(tf.maximum(-(-ELEMENTS // each), -(-count // PART)), 1, tf.maximum(count, 1))
-    chosen = tf.range(some) * count // some
-    return tf.cast(tf.gather(tensor, chosen), tf.float32)
+    return tf.gather(tensor, tf.range(some) * count // some)
 
 
 def _dot(tf: Any, v: Any) -> Any:

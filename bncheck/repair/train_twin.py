@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bncheck.compare.forward import EVAL, Forward
-from bncheck.compare.loaded import Loaded, load_tensorflow, moment_fetches, moments
+from bncheck.compare.loaded import Loaded, load_tensorflow, moment_fetches, site_moments
 from bncheck.repair.population import SiteMoments
 
 
@@ -32,7 +32,7 @@ class TrainTwin:
         pruned = type(forward.graph_def)(library=forward.graph_def.library)
         pruned.node.extend(node for node in forward.graph_def.node if not node.name.startswith(f"{EVAL}/"))
         self._loaded = Loaded(tf, pruned, forward.input)
-        self._fetches = moment_fetches(tf, self._loaded, forward.sites)
+        self._run = self._loaded.runner(moment_fetches(tf, self._loaded, forward.sites))
 
     def close(self) -> None:
         """Gives the session's memory back."""
@@ -50,5 +50,5 @@ class TrainTwin:
 
     def run(self, batch: NDArray[Any]) -> SiteMoments:
         """Moments of every site's input; raises BncheckError where the graph refuses the batch."""
-        samples, means, variances = moments(self._loaded.run(self._fetches, batch), self._sites)
-        return SiteMoments(samples=samples, means=means, variances=variances)
+        found = site_moments(self._run(batch), self._sites)
+        return SiteMoments(samples=found.samples, means=found.means, variances=found.variances)

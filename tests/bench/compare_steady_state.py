@@ -5,8 +5,8 @@ python -m tests.bench.compare_steady_state [--size 96] [--batch-size 32] [--batc
 MobileNetV2 1.0. Time: between two batches of the comparison, which runs from a file on disk as users run it, the same
 process runs the author's own graphs on the same images: is_training=True and then False, restored by a Saver, nothing
 fetched but the logits. A B A B ..., so that whatever else the machine does meets both. Medians over the batches, of the
-ratio of each pair. Memory: peak of whole processes over 10 batches and over 1,000, made-up data, so that nothing but
-the comparison can grow.
+ratio of each pair, of elapsed and of processor time. Memory: peak of whole processes over 10 batches and over 1,000,
+made-up data, so that nothing but the comparison can grow.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,35 +73,51 @@ def steady_state(prefix: Path, folder: Path, size: int, batch_size: int, batches
     np.save(data, images.astype(np.float32))
     batch = images[:batch_size].astype(np.float32)
     modes = {name: bare(prefix, size, is_training=name == "train") for name in ("train", "eval")}
-    cost: dict[str, list[float]] = {"compare": [], "train": [], "eval": []}
-    start = time.perf_counter()
+    cost: dict[str, list[tuple[float, float]]] = {"compare": [], "train": [], "eval": []}
+    start = now()
 
     def between(_done: int, _total: int | None) -> None:
         nonlocal start
-        cost["compare"].append(time.perf_counter() - start)
+        cost["compare"].append(since(start))
         for name, forward in modes.items():
-            start = time.perf_counter()
+            start = now()
             forward(batch)
-            cost[name].append(time.perf_counter() - start)
-        start = time.perf_counter()
+            cost[name].append(since(start))
+        start = now()
 
     bncheck.compare_train_vs_eval(
         prefix, data=data, model=f"mobilenet_v2:image_size={size}", batch_size=batch_size, progress=between
     )
-    counted = {name: seconds[WARM_UP:] for name, seconds in cost.items()}
-    both = [train + stored for train, stored in zip(counted["train"], counted["eval"], strict=True)]
-    ratios = sorted(ours / bare for ours, bare in zip(counted["compare"], both, strict=True))
-    rows = {"train mode, bare": counted["train"], "eval mode, bare": counted["eval"], "both, bare": both}
-    rows["compare train-vs-eval"] = counted["compare"]
+    for kind, name in enumerate(("elapsed", "processor")):
+        told(name, {key: [pair[kind] for pair in pairs[WARM_UP:]] for key, pairs in cost.items()})
+
+
+def told(kind: str, cost: Mapping[str, Sequence[float]]) -> None:
+    """Prints a table, and the ratio of each pair of neighbours."""
+    both = [train + stored for train, stored in zip(cost["train"], cost["eval"], strict=True)]
+    rows = {"train mode, bare": cost["train"], "eval mode, bare": cost["eval"], "both, bare": both}
+    rows["compare train-vs-eval"] = cost["compare"]
     table(
-        ("ms a batch", "median", "least"),
+        (f"ms a batch, {kind} time", "median", "least"),
         [(name, f"{1e3 * median(seconds):.1f}", f"{1e3 * min(seconds):.1f}") for name, seconds in rows.items()],
     )
+    ratios = sorted(ours / bare for ours, bare in zip(cost["compare"], both, strict=True))
     quarter = len(ratios) // 4
     print(
         f"ratio {median(ratios):.3f} (quartiles {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}), "
-        f"of the least times {min(counted['compare']) / min(both):.3f}"
+        f"of the least times {min(cost['compare']) / min(both):.3f}\n"
     )
+
+
+def now() -> tuple[float, float]:
+    """(clock, processor time of all threads) in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    """What has gone by of both."""
+    clock, processor = now()
+    return clock - start[0], processor - start[1]
 
 
 def bare(prefix: Path, size: int, *, is_training: bool) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bncheck.compare.loaded import Loaded
 from bncheck.compare.train_eval import Prepared, measure, prepare
 from bncheck.compare.twins import Twins, open_twins
 from bncheck.finding import Report
@@ -61,18 +62,13 @@ def values(layer: Layer) -> Statistics:
     return layer.mean.values, layer.variance.values
 
 
-@dataclass
-class _Overriding:
-    """A session in which constants of the graph stand for others, so that one load serves all corruptions."""
+class _Overriding(Loaded):
+    """A graph in which constants stand for others, so that one load serves all corruptions."""
 
-    session: Any
     instead: dict[str, Any]
 
-    def run(self, fetches: Any, feed: dict[Any, Any]) -> Any:
-        return self.session.run(fetches, {**feed, **self.instead})
-
-    def close(self) -> None:
-        self.session.close()
+    def runner(self, fetches: Any) -> Any:
+        return lambda batch: self._session.run(fetches, {self._input: batch, **self.instead})
 
 
 @dataclass
@@ -81,7 +77,7 @@ class Healthy:
 
     prepared: Prepared
     twins: Twins
-    session: _Overriding
+    graph: _Overriding
     batches: list[tuple[Any, Any]]
 
 
@@ -97,17 +93,19 @@ def healthy() -> Iterator[Healthy]:
     images, labels = data.test_images, data.test_labels
     batches = [(images[n : n + BATCH], labels[n : n + BATCH]) for n in range(0, BATCH * BATCHES, BATCH)]
     prepared = prepare(open_model(WIRED, graph=None, use_graph=True), Hints())
-    with open_twins(prepared.forward) as twins:
-        session = _Overriding(twins._session, {})
-        twins._session = session
-        yield Healthy(prepared=prepared, twins=twins, session=session, batches=batches)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bncheck.compare.twins.Loaded", _Overriding)
+        with open_twins(prepared.forward) as twins:
+            graph = twins._loaded
+            assert isinstance(graph, _Overriding)
+            yield Healthy(prepared=prepared, twins=twins, graph=graph, batches=batches)
 
 
 def compare(healthy: Healthy, place: int | None, corrupt: Any = None) -> Report:
     """The report with the layer at `place` corrupted."""
-    prepared, session = healthy.prepared, healthy.session
+    prepared, graph = healthy.prepared, healthy.graph
     layers = list(prepared.layers)
-    session.instead = {}
+    graph.instead = {}
     if place is not None:
         layer = layers[place]
         mean, variance = corrupt(layer)
@@ -116,7 +114,7 @@ def compare(healthy: Healthy, place: int | None, corrupt: Any = None) -> Report:
         )
         site = next(site for site in prepared.forward.sites if site.layer == layer.name)
         name = site.eval_output.removesuffix(":0")
-        session.instead = {
+        graph.instead = {
             f"{name}/{part}:0": new.astype(np.float32) for part, new in (("mean", mean), ("variance", variance))
         }
     held = replace(prepared, layers=tuple(layers), facts=replace(prepared.facts, layers=tuple(layers)))

@@ -126,9 +126,9 @@ def test_batch_moments_are_those_of_the_input(tmp_path: Path) -> None:
         run = twins.run(images)
     kernel = raw.tensors["net/first/kernel"].read()
     x = styles.tf.nn.conv2d(images, kernel, 1, "SAME").numpy().astype(np.float64)
-    np.testing.assert_allclose(run.means[0], x.mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(run.variances[0], x.var((0, 1, 2)), rtol=1e-5)
-    assert run.samples == (512, 512)
+    np.testing.assert_allclose(run.moments.means[0], x.mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run.moments.variances[0], x.var((0, 1, 2)), rtol=1e-5)
+    assert run.moments.samples == (512, 512)
 
 
 def test_identical_statistics_differ_by_nothing_but_noise(tmp_path: Path) -> None:
