@@ -71,13 +71,19 @@ def check(model: Facts) -> Iterator[Evidence]:
     told = f"{before.told[0].upper()}{before.told[1:]}: before any quantization" if found is None else _divided(found)
     yield Evidence(
         layers=(),
-        message=f"The model is broken before it is quantized. {told}.{_agrees(measured)}{_repaired(measured)}",
+        message=f"{_OPENING[doubtful]} {told}.{_agrees(measured)}{_repaired(measured)}",
         severity=Severity.WARNING if doubtful else None,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
         fix=f"{fixes.training_code_and_repair(model, '# the cause is told by the findings on values and graph')}\n"
         "Then quantize again: this quantized file cannot be repaired.",
         measurements=(Measurement(name=before.name, value=before.value, limit=before.limit), *_measured(found)),
     )
+
+
+_OPENING = {
+    False: "The model is broken before it is quantized.",
+    True: "On these data the model loses before it is quantized, if they are what it was made for.",
+}
 
 
 def _divided(found: Attribution) -> str:
