@@ -18,6 +18,8 @@ class Package:
     module: str
     use: str
     core: bool = True
+    extra: str = "tf"
+    """Which of bncheck's extras brings it, if it is not core."""
     also: tuple[str, ...] = ()
     """Other distributions that provide the same module."""
 
@@ -39,6 +41,9 @@ PACKAGES = (
     Package(distribution="tf-slim", module="tf_slim", use="built-in backbones", core=False),
     Package(distribution="tf-keras", module="tf_keras", use="built-in backbones", core=False),
     Package(distribution="ai-edge-litert", module="ai_edge_litert", use="compare float-vs-quantized", core=False),
+    Package(distribution="altair", module="altair", use="--format html", core=False, extra="html"),
+    Package(distribution="vl-convert-python", module="vl_convert", use="--format html", core=False, extra="html"),
+    Package(distribution="jinja2", module="jinja2", use="--format html", core=False, extra="html"),
 )
 
 
@@ -51,7 +56,7 @@ def diagnosis() -> tuple[str, bool]:
         if found is None and package.core:
             lacking.append(package.distribution)
         state = found or ("MISSING" if package.core else "not installed")
-        lines.append(f"  {package.distribution:<16}{state:<16}{package.use}")
+        lines.append(f"  {package.distribution:<18}{state:<16}{package.use}")
     lines += ["", *_notes(lacking)]
     return "\n".join(lines) + "\n", not lacking
 
@@ -78,9 +83,11 @@ def _notes(lacking: list[str]) -> list[str]:
     if lacking:
         return [f"inspect cannot work: pip install {' '.join(lacking)}"]
     notes = ["inspect, explain, rules: ready (no TensorFlow needed)"]
-    extras = [package.distribution for package in PACKAGES if not package.core and _version(package) is None]
-    if extras:
-        notes.append(f'for compare and repair, later: pip install "bncheck[tf]" (lacking: {", ".join(extras)})')
+    for extra, use in (("tf", "compare and repair"), ("html", "--format html")):
+        optional = [package for package in PACKAGES if not package.core and package.extra == extra]
+        absent = [package.distribution for package in optional if _version(package) is None]
+        if absent:
+            notes.append(f'for {use}, later: pip install "bncheck[{extra}]" (lacking: {", ".join(absent)})')
     notes += _slow_checksums()
     return notes
 

@@ -64,9 +64,14 @@ def page(reports: Sequence[Report], *, many: bool) -> dict[str, Any]:
     last = next((n for n in reversed(range(len(reports))) if reports[n].verdict.value != "pass"), len(reports) - 1)
     return {
         "many": many,
+        "is_run": _is_run(reports),
         "reports": shown,
         "open": last,
-        "title": shown[last]["name"] if not many else _folder(reports),
+        "title": shown[last]["name"]
+        if not many
+        else _folder(reports)
+        if _is_run(reports)
+        else f"{len(reports)} models",
         "verdict": _worst(reports) if many else reports[0].verdict.value,
         "run": _run_section(reports) if many else None,
     }
@@ -160,6 +165,12 @@ def _section(section: Section) -> dict[str, Any]:
 
 def _name(report: Report) -> str:
     return PurePath(report.target.path).name or report.target.path
+
+
+def _is_run(reports: Sequence[Report]) -> bool:
+    """Whether these are checkpoints of one folder, not models that have nothing to do with each other."""
+    folders = {PurePath(report.target.path).parent for report in reports}
+    return len(folders) == 1 and all(report.target.step is not None or report.exit_code == 2 for report in reports)
 
 
 def _folder(reports: Sequence[Report]) -> str:
@@ -442,7 +453,9 @@ def _run_section(reports: Sequence[Report]) -> dict[str, Any]:
         "legend": [
             mark for mark in (("line local", _MOVED), ("line arrives", _WORST)) if mark[1] in {d[1] for d in drawn}
         ],
-        "chart": run_chart(drawn, x="step" if stepped else "checkpoint") if len(reports) > 1 and drawn else None,
+        "chart": run_chart(drawn, x="step" if stepped else "checkpoint")
+        if len(reports) > 1 and drawn and _is_run(reports)
+        else None,
     }
 
 

@@ -286,6 +286,13 @@ def test_a_run_is_one_page() -> None:
     assert {row["n"] for row in _rows(page.data()["run-chart-spec"])} == {f"model.ckpt-{n}00" for n in range(1, 5)}
 
 
+def test_several_models_are_no_run() -> None:
+    """Models of other folders are judged by themselves: no line is drawn through them."""
+    page = Page(html.page_text([examples.healthy(), examples.one_layer()], many=True))
+    assert "2 models, each judged by itself" in page.words()
+    assert "run-chart-spec" not in page.data()
+
+
 def test_a_long_run_keeps_its_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the layers of a run are too many, older checkpoints lose their charts, not their findings; it is said."""
     monkeypatch.setattr(_html_page, "FULL_LAYERS", 60)
@@ -293,7 +300,7 @@ def test_a_long_run_keeps_its_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     page = Page(text)
     assert "r2-channel-data" in page.data()
     assert "r0-channel-data" not in page.data()
-    assert page.words().count("charts and tables are left out for this checkpoint") == 3
+    assert page.words().count("charts and tables are left out here") == 3
     assert page.words().count("BN201") >= 2
 
 
