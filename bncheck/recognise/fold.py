@@ -17,7 +17,17 @@ from bncheck.model import Facts
 from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.fold_beyond import beyond, difference, of_another
 from bncheck.recognise.fold_dense import forward, holds_kernel
-from bncheck.recognise.fold_explain import TAKEN_IN, Explanation, Match, alone, explain, fold_ratio, matches
+from bncheck.recognise.fold_explain import (
+    TAKEN_IN,
+    Explanation,
+    Match,
+    alone,
+    explain,
+    fold_ratio,
+    forms_once,
+    matches,
+    without_kernels,
+)
 from bncheck.recognise.fold_fit import Array
 from bncheck.recognise.fold_lite import Place, places
 from bncheck.recognise.fold_order import by_order, is_named, size_of
@@ -98,14 +108,21 @@ def _by_kernel(state: _State) -> None:
 def _assign(state: _State, units: Sequence[Unit], candidates: Sequence[Place], *, guessed: bool = False) -> None:
     """Best fits first; a layer that is applied several times, in several operators, takes each that fits it exactly."""
     pairs: list[tuple[int, int, tuple[int, int], Unit, Explanation]] = []
+    forms = forms_once()
     for place in candidates:
-        helds = place.read()
+        helds = list(place.read())
         for unit in units:
-            holding = list(matches(unit, place, helds))
-            found = [one for match in holding if (one := explain(match)) is not None]
-            if found:
-                best = min(found, key=lambda one: one.rank)
-                pairs.append((best.rank, unit.number, place.order, unit, best))
+            holding: list[Match] = []
+            best: Explanation | None = None
+            for match in matches(unit, place, helds, forms):
+                holding.append(match)
+                found = explain(match)
+                if found is not None and (best is None or found.rank < best.rank):
+                    best = found
+                if best is not None and best.rank == 0:
+                    break
+            if best is not None:
+                pairs.append((best.rank, unit.number, place.order, unit, without_kernels(best)))
             elif not guessed and any(match.bounds.telling for match in holding):
                 state.unexplained[unit.number].extend(holding)
     pairs.sort(key=lambda pair: pair[:3])
@@ -139,7 +156,7 @@ def _beyond(state: _State) -> None:
 def _left_standing(state: _State) -> None:
     """Layers whose arithmetic stands in the file as MUL and ADD of its own."""
     for place in state.affine:
-        helds = place.read() if place.channels else ()
+        helds = list(place.read()) if place.channels else []
         for unit in state.open_units():
             if unit.channels != place.channels:
                 continue
@@ -194,7 +211,8 @@ def _told(state: _State) -> tuple[FoldedLayer, ...]:
     stray = by_order(missing, placed, state.free(state.linear), ordered=state.source.ordered)
     wanted = [unit for unit in missing if size_of(unit) is not None]
     if not placed and not any(state.unexplained.values()) and len(stray) < len(wanted):
-        stray = {}  # not one kernel fits, and not even the shapes agree: another model, in which like shapes are chance
+        # not one kernel fits, and not even the shapes agree: another model, in which like shapes are chance
+        stray, missing = {}, []
     left = _left_over(state, [unit for unit in missing if unit.number not in stray])
     return tuple(_layer(state, unit, stray, left) for unit in state.source.units)
 
@@ -235,7 +253,7 @@ def _left_over(state: _State, units: Sequence[Unit]) -> dict[int, Match]:
         chains = [place for place in state.free(state.affine) if place.channels == channels]
         if len(members) == len(chains):
             for unit, place in zip(members, chains, strict=True):
-                found[unit.number] = next(alone(unit, place, place.read()))
+                found[unit.number] = next(alone(unit, place, list(place.read())))
     return found
 
 
@@ -265,7 +283,7 @@ def _of(unit: Unit, found: Explanation, why: str) -> FoldedLayer:
 def _other_kernel(unit: Unit, place: Place) -> FoldedLayer:
     """The operator that stands in a layer's place holds other weights."""
     why = "the kernel itself is another: not these weights"
-    held = next(iter(place.read()), None)
+    held = next(place.read(), None)
     forms = [] if held is None else list(_kernels(unit, place))
     if held is not None and forms:
         near = max(_likeness(form, held.kernel) for form in forms)
@@ -285,7 +303,9 @@ NEAR = 0.5
 def _kernels(unit: Unit, place: Place) -> Iterator[Array]:
     kernel = unit.weights[0].kernel
     if kernel is not None and kernel.tensor.unavailable is None:
-        yield from (form for form in kernel.forms(place.channels) if form.shape == (place.channels, place.fan_in))
+        for form in kernel.forms(place.channels):
+            if form.shape == (place.channels, place.fan_in):
+                yield form.astype(np.float64)
 
 
 def _likeness(one: Array, other: Array) -> float:

@@ -77,13 +77,13 @@ def holds_kernel(unit: Unit, place: Place, source: Source) -> bool:
 def _denses(unit: Unit, place: Place, source: Source) -> Iterator[_Dense]:
     if place.kind != "FULLY_CONNECTED" or place.fan_in != unit.channels or unit.problem:
         return
-    held = next(iter(place.read()), None)
+    held = next(place.read(), None)
     shapes = ((place.fan_in, place.channels), (place.channels, place.fan_in))
     for kernel in source.kernels() if held is not None else ():
         if held is not None and kernel.tensor.shape in shapes:
             for form in kernel.forms(place.channels):
                 if form.shape == (place.channels, place.fan_in):
-                    yield _Dense(held=held, kernel=kernel, form=form)
+                    yield _Dense(held=held, kernel=kernel, form=form.astype(np.float64))
 
 
 def _candidates(unit: Unit) -> Iterator[Candidate]:

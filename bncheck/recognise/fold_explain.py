@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from bncheck.recognise.fold_fit import (
     common_factor,
     epsilons_of,
     explains,
+    may_fit,
     measure,
     scale_fits,
     solved,
@@ -76,7 +77,7 @@ def fold(candidate: Candidate) -> Folded:
     return Folded(scale=scale, bias=bias, terms=terms)
 
 
-def matches(unit: Unit, place: Place, helds: tuple[Held, ...]) -> Iterator[Match]:
+def matches(unit: Unit, place: Place, helds: Sequence[Held], forms: Forms) -> Iterator[Match]:
     """The ways in which an operator holds one of a layer's kernels; raises ReadError."""
     seen: set[str] = set()
     for weights in unit.weights:
@@ -84,14 +85,34 @@ def matches(unit: Unit, place: Place, helds: tuple[Held, ...]) -> Iterator[Match
         if kernel is None or kernel.tensor.name + weights.told in seen:
             continue
         seen.add(kernel.tensor.name + weights.told)
-        for form in _forms(kernel, place):
+        for form in forms(kernel, place):
+            if not helds or not may_fit(helds[0], form):
+                continue
+            exact = form.astype(np.float64)
             for held in helds:
-                known = bounds(held, form)
+                known = bounds(held, exact)
                 if known.fits:
-                    yield Match(unit=unit, place=place, held=held, weights=weights, kernel=form, bounds=known)
+                    yield Match(unit=unit, place=place, held=held, weights=weights, kernel=exact, bounds=known)
 
 
-def alone(unit: Unit, place: Place, helds: tuple[Held, ...]) -> Iterator[Match]:
+Forms = Callable[[Kernel, Place], Sequence[NDArray[Any]]]
+"""The forms of a kernel that have an operator's shape."""
+
+
+def forms_once() -> Forms:
+    """Reads each kernel once, as long as the function lives."""
+    known: dict[tuple[str, int, int], list[NDArray[Any]]] = {}
+
+    def forms(kernel: Kernel, place: Place) -> Sequence[NDArray[Any]]:
+        key = (kernel.tensor.name, place.channels, place.fan_in)
+        if key not in known:
+            known[key] = list(_forms(kernel, place))
+        return known[key]
+
+    return forms
+
+
+def alone(unit: Unit, place: Place, helds: Sequence[Held]) -> Iterator[Match]:
     """A layer as a chain of affine operators by itself, with the bias of a convolution before it and without."""
     bare = tuple(replace(w, bias=np.zeros(unit.channels)) for w in unit.weights)
     kernel = np.ones((unit.channels, 1))
@@ -120,7 +141,7 @@ def fold_ratio(match: Match) -> Array | None:
     return ratio
 
 
-def _forms(kernel: Kernel, place: Place) -> Iterator[Array]:
+def _forms(kernel: Kernel, place: Place) -> Iterator[NDArray[Any]]:
     if kernel.tensor.unavailable is not None:
         return
     if int(np.prod(kernel.tensor.shape, dtype=np.int64)) != place.channels * place.fan_in:
@@ -177,6 +198,13 @@ def explained_by(match: Match, candidate: Candidate, folded: Folded, rank: int, 
         epsilon=candidate.epsilon,
         why=why,
     )
+
+
+def without_kernels(found: Explanation) -> Explanation:
+    """The same without the two kernels that it was found by: a model's would take twice its size to keep."""
+    nothing = np.empty((0, 0))
+    held = replace(found.match.held, kernel=nothing, saturated=None)
+    return replace(found, match=replace(found.match, kernel=nothing, held=held))
 
 
 TAKEN_IN = 100

@@ -8,7 +8,7 @@ kernel is this layer's, whatever statistics were folded; that number is then hel
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ FLOAT32 = 1e-6
 
 USUAL_EPSILONS = (1e-3, 1e-5, 1e-4, 1.001e-5, 1e-6, 2e-5, 1e-2, 1e-7, 1e-8, 1e-12, 0.0)
 _LARGEST_EPSILON = 0.1
+_TRIED = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +88,22 @@ def bounds(held: Held, kernel: Array) -> Bounds:
     if strict.fits or held.saturated is None:
         return strict
     return _bounds(held, kernel, cut_off=held.saturated)
+
+
+def may_fit(held: Held, kernel: Array) -> bool:
+    """Whether the operator's largest channels are the kernel's up to a factor each: a tenth of the work, or less.
+
+    `kernel` may be of any float type.
+    """
+    with np.errstate(invalid="ignore"):
+        largest = np.argsort(-np.abs(held.kernel).max(axis=1))[:_TRIED]
+    some = replace(
+        held,
+        kernel=held.kernel[largest],
+        kernel_half=held.kernel_half[largest],
+        saturated=None if held.saturated is None else held.saturated[largest],
+    )
+    return bounds(some, kernel[largest].astype(np.float64)).fits
 
 
 def _bounds(held: Held, kernel: Array, cut_off: NDArray[np.bool_] | None) -> Bounds:

@@ -57,7 +57,7 @@ class Place:
     channels: int
     fan_in: int
     """1 for a chain of affine operators."""
-    read: Callable[[], tuple[Held, ...]]
+    read: Callable[[], Iterator[Held]]
     """Its numbers as they are, then with one, two, ... affine operators behind it. Raises ReadError."""
     unreadable: str = ""
     """Why `read` gives nothing."""
@@ -107,14 +107,13 @@ def _chain(steps: Sequence[Step], search: Search, number: int, prefix: str) -> P
     )
 
 
-def _affine(steps: Sequence[Step], channels: int) -> tuple[Held, ...]:
+def _affine(steps: Sequence[Step], channels: int) -> Iterator[Held]:
     """A chain, and every part of it that multiplies, as an operator of one weight a channel; the longest first.
 
     What comes before a batch norm's own steps may be a bias, what comes behind another layer's arithmetic.
     """
     nothing = np.zeros(channels)
     bare = Held(kernel=np.ones((channels, 1)), kernel_half=nothing, saturated=None, bias=nothing, bias_half=nothing)
-    found: list[Held] = []
     steps = steps[:_LONGEST_CHAIN]
     for length in range(len(steps), 0, -1):
         for start in range(len(steps) - length + 1):
@@ -123,13 +122,14 @@ def _affine(steps: Sequence[Step], channels: int) -> tuple[Held, ...]:
                 whole = Affine.identity(channels)
                 for step in part:
                     whole = whole.then(step)
-                found.append(_scaled(bare, whole, tuple(step.operator.kind for step in part)))
-    return tuple(found)
+                yield _scaled(bare, whole, tuple(step.operator.kind for step in part))
 
 
-def _linear(operator: LinearOperator, search: Search) -> tuple[Held, ...]:
+def _linear(operator: LinearOperator, search: Search) -> Iterator[Held]:
     bare = _bare(operator)
-    return () if bare is None else (bare, *_with_tails(operator, search, bare))
+    if bare is not None:
+        yield bare
+        yield from _with_tails(operator, search, bare)
 
 
 def _unreadable(linear: LinearOperator, size: int) -> str:
@@ -166,6 +166,8 @@ def _by_channel(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 def _kernel_half(tensor: RawLiteTensor, axis: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if tensor.dtype in ("float32", "float64"):
+        return np.zeros(tensor.shape[axis])
     return np.asarray(_SLACK * _by_channel(rounding(tensor, np.abs(values)), axis).max(axis=1))
 
 

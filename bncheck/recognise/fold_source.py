@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +53,9 @@ class Kernel:
     op: str
     """Empty where it is not known: every form that its rank allows is tried."""
 
-    def forms(self, channels: int) -> Iterator[Array]:
-        """Raises ReadError where it is damaged."""
-        values = self.tensor.read().astype(np.float64)
+    def forms(self, channels: int) -> Iterator[NDArray[Any]]:
+        """In the type that is stored. Raises ReadError where it is damaged."""
+        values = self.tensor.read()
         for axis, depthwise in _layouts(self.op, values.shape, channels):
             joined = values.reshape(*values.shape[:-2], -1) if depthwise else values
             moved = np.moveaxis(joined, axis, 0)

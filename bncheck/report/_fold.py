@@ -116,6 +116,8 @@ def _told(proof: FoldProof) -> list[tuple[str, str]]:
 def _rows(proof: FoldProof, *, everything: bool) -> tuple[list[tuple[str, ...]], int]:
     """(rows, how many were left out)."""
     chosen = [layer for layer in proof.layers if everything or layer.folded != "stored"]
+    if not everything and all(layer.folded == "unmatched" for layer in proof.layers):
+        return [], 0
     shown = chosen if everything else chosen[:ROWS]
     rows: list[tuple[str, ...]] = [
         (layer.layer, layer.folded, _number(layer.error), _number(layer.tolerance)) for layer in shown
