@@ -115,6 +115,7 @@ class Runner:
         self._content = content
         self._delegates = True
         self._shapes: dict[int, tuple[int, ...]] = {}
+        self._asked: dict[int, tuple[int, ...]] = {}
         self._interpreter = _open(content, path, delegates=True)
 
     def run(self, feeds: Mapping[int, NDArray[Any]]) -> None:
@@ -128,6 +129,7 @@ class Runner:
         """Makes the inputs, by tensor number, of these shapes, so that they can be written to."""
         if shapes == self._shapes:
             return
+        self._asked = dict(shapes)
         try:
             self._resize(shapes)
         except (RuntimeError, ValueError) as error:
@@ -175,7 +177,7 @@ class Runner:
         return np.asarray(self._interpreter.tensor(number)())
 
     def _refused(self, error: Exception) -> BncheckError:
-        shapes = ", ".join(str(list(shape)) for shape in list(self._shapes.values())[:3])
+        shapes = ", ".join(str(list(shape)) for shape in list(self._asked.values())[:3])
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
         return BncheckError(f"{self._path}: LiteRT refuses an input of shape {shapes}: {reason}")
 

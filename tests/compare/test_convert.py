@@ -1,0 +1,157 @@
+"""The eval twin as TFLite files: schemes, other statistics, ranges as TensorFlow's own, refusals in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lite_nets import images
+
+from bncheck.compare import convert as module
+from bncheck.compare.convert import SCHEMES, EvalGraph, convert, eval_graph
+from bncheck.compare.lite_layers import folded_layers
+from bncheck.compare.lite_net import net as wired
+from bncheck.compare.lite_run import read_file
+from bncheck.compare.train_eval import Prepared, prepare
+from bncheck.errors import BncheckError, UsageError
+from bncheck.model import Hints
+from bncheck.sources import open_model, protos
+
+pytestmark = pytest.mark.tensorflow
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    """MobileNetV2 of the fixtures."""
+    raw = open_model(ROOT / "fixtures/mobilenet_v2/wired/model.ckpt-300", graph=None, use_graph=True)
+    return prepare(raw, Hints())
+
+
+def test_the_eval_twin_alone(prepared: Prepared) -> None:
+    """Names are the model's own, nothing of the train twin is left, every input of a node is there."""
+    graph = eval_graph(prepared.forward)
+    names = {node.name for node in graph.graph_def.node}
+    assert not any(name.startswith(("train/", "eval/")) for name in names)
+    assert graph.outputs == ("MobilenetV2/Logits/Squeeze",)
+    assert {"MobilenetV2/Conv/BatchNorm/FusedBatchNormV3", "input"} <= names
+    for node in graph.graph_def.node:
+        assert {read.removeprefix("^").partition(":")[0] for read in node.input} <= names
+
+
+def test_other_statistics(tf: Any, prepared: Prepared) -> None:
+    """Two layers are folded with the statistics given, all others with the stored ones."""
+    first, second = prepared.layers[3], prepared.layers[-1]
+    given = {layer.name: (np.full(layer.channels, 0.25), np.full(layer.channels, 4.0)) for layer in (first, second)}
+    converted = read_file(module.float_model(tf, prepared, statistics=given))
+    assert set(folded_layers(wired(converted.graph), prepared.layers).missing) == {first.name, second.name}
+    stored = read_file(module.float_model(tf, prepared))
+    assert not folded_layers(wired(stored.graph), prepared.layers).missing
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"nosuch": (np.zeros(4), np.ones(4))}, "no batch norm of the forward pass is called nosuch"),
+        ({"MobilenetV2/Conv/BatchNorm": (np.zeros(4), np.ones(4))}, "holds 16 channels, not 4"),
+    ],
+)
+def test_statistics_that_do_not_fit(prepared: Prepared, given: Any, says: str) -> None:
+    """A layer that is not there, or of other channels."""
+    with pytest.raises(UsageError, match=says):
+        eval_graph(prepared.forward, statistics=given)
+
+
+def test_open_axes_take_the_datas_shape() -> None:
+    """What a placeholder leaves open is filled in, the batch stays open."""
+    node = protos.GraphDef().node.add(name="images", op="Placeholder")
+    for declared in ([-1, -1, -1, 3], None):
+        node.attr["shape"].shape.Clear()
+        if declared is None:
+            node.attr["shape"].shape.unknown_rank = True
+        else:
+            for size in declared:
+                node.attr["shape"].shape.dim.add(size=size)
+        module._settle_shape(node, (None, 16, 16, 3))
+        assert [dim.size for dim in node.attr["shape"].shape.dim] == [-1, 16, 16, 3]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_schemes(lite: Callable[..., bytes], scheme: str) -> None:
+    """Each scheme has the types it promises, and float input and output."""
+    graph = read_file(lite("dense", scheme)).graph
+    kernels = [wired(graph).kernel_tensor(operator) for operator in graph.operators]
+    first = next(kernel for kernel in kernels if kernel is not None)
+    assert first.data is not None
+    assert first.data.dtype == ("float16" if scheme == "float16" else "int8")
+    assert graph.tensors[graph.inputs[0]].dtype == graph.tensors[graph.outputs[0]].dtype == "float32"
+    read = {graph.tensors[o.inputs[0]].dtype for o in graph.operators if o.kind == "FULLY_CONNECTED"}
+    wanted = {"int16x8": "int16", "int8": "int8", "int8-per-tensor": "int8"}
+    assert read == {wanted.get(scheme, "float32")}
+    if scheme != "float16":
+        assert first.quantization is not None
+        assert (first.quantization.scales.size > 1) == (scheme != "int8-per-tensor")
+
+
+@pytest.mark.parametrize("name", ["residual", "swish", "branches", "before_convolution"])
+@pytest.mark.parametrize("scheme", ["int8", "int8-per-tensor"])
+def test_ranges_are_tensorflows(  # noqa: PLR0917 - fixtures and parameters
+    tf: Any,
+    net: Callable[..., Any],
+    lite: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    scheme: str,
+) -> None:
+    """Scales and zero points of every tensor are those that TensorFlow's own calibrator leads to."""
+    ours = read_file(lite(name, scheme)).graph
+    monkeypatch.setattr(module, "can_calibrate", lambda _: False)
+    theirs = read_file(convert(tf, net(name)[0], scheme, [images(32)])).graph
+    assert [o.kind for o in ours.operators] == [o.kind for o in theirs.operators]
+    compared = 0
+    for one, other in zip(ours.tensors, theirs.tensors, strict=True):
+        assert (one.name, one.dtype) == (other.name, other.dtype)
+        if one.quantization is not None and other.quantization is not None:
+            np.testing.assert_allclose(one.quantization.scales, other.quantization.scales, rtol=1e-5)
+            assert np.max(np.abs(one.quantization.zero_points - other.quantization.zero_points)) <= 1
+            compared += 1
+    assert compared > 10
+
+
+def test_an_operation_that_tflite_lacks(tf: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """The sentence names it, and nothing else is said."""
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        tf.identity(tf.math.erfinv(x), name="y")
+    graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
+    with pytest.raises(BncheckError, match=r"to a float TFLite file: TFLite has no operator for Erfinv$"):
+        convert(tf, EvalGraph(graph_def=graph_def, input="x", outputs=("y",)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_operator_that_a_scheme_lacks(tf: Any, net: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+    """Hard swish has no kernel with 16-bit activations."""
+    with pytest.raises(BncheckError, match="scheme int16x8: HARD_SWISH stands in the way"):
+        convert(tf, net("swish")[0], "int16x8", [images(4)])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_cannot_be_asked(tf: Any, net: Callable[..., Any], lite: Callable[..., bytes]) -> None:
+    """An unknown scheme, and one without the data it needs."""
+    graph = net("dense")[0]
+    with pytest.raises(UsageError, match="no quantization scheme is called 'int4'"):
+        convert(tf, graph, "int4")
+    for scheme in ("int8", "int16x8"):
+        with pytest.raises(UsageError, match=f"{scheme} takes its ranges from data"):
+            convert(tf, graph, scheme, [], float_bytes=lite("dense"))
+
+
+def test_calibration_data_that_is_not_finite(tf: Any, net: Callable[..., Any]) -> None:
+    """NaN has no range."""
+    with pytest.raises(BncheckError, match="images is not finite on the calibration data"):
+        convert(tf, net("dense")[0], "int8", [images(4), np.full_like(images(4), np.nan)])
