@@ -16,7 +16,6 @@ from bncheck.model import Facts
 from bncheck.not_checked import Asked
 
 _RAISE = "raise the limit, or give less data (--batches)"
-_WITHOUT = "leave it out with --no-quantize"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +66,7 @@ class Measuring:
         outcome = run(request, self.budget, lambda done, total: self.progress(to_run[-1], done, total))
         return Ran(
             facts=_merged(target.facts, outcome, built=bool(self.options["model"] or self.options["builder"])),
-            stages=tuple(_ended(stage, outcome) for stage in planned),
+            stages=tuple(_ended(stage, outcome, given=quantized is not None) for stage in planned),
             peak_memory=outcome.peak_memory,
         )
 
@@ -96,13 +95,16 @@ class Measuring:
         return Stage(name="", state=StageState.OVER_BUDGET, why=exceeded, how=_RAISE) if exceeded else None
 
 
-def _ended(stage: Stage, outcome: Outcome) -> Stage:
+def _ended(stage: Stage, outcome: Outcome, *, given: bool) -> Stage:
+    """A stage that was to be run, as it ended; `given`: quantized is a file, not a conversion."""
     if stage.state is not StageState.DONE:
         return stage
     if stage.name in outcome.reached:
         before = outcome.reached.get(MODES, 0.0) if stage.name == QUANTIZED else 0.0
         return replace(stage, seconds=outcome.reached[stage.name] - before)
-    how = _RAISE if outcome.state is StageState.OVER_BUDGET else _WITHOUT if MODES in outcome.reached else ""
+    how = _RAISE if outcome.state is StageState.OVER_BUDGET else ""
+    if not how and MODES in outcome.reached and not given:
+        how = "leave it out with --no-quantize"
     return replace(stage, state=outcome.state, why=outcome.why, how=how)
 
 

@@ -45,7 +45,7 @@ def gate(
     builder: str | None = None,
     inputs: str | None = None,
     outputs: Sequence[str] = (),
-    batch_size: int = 32,
+    batch_size: int | None = None,
     batches: int | None = None,
     preprocess: str | None = None,
     labels: str | None = None,
