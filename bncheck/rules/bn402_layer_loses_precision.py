@@ -20,6 +20,17 @@ from bncheck.testing_quantized import operator_loss, quantized, quantized_classe
 MEASURED = 5
 KEPT = 4
 """Tensors that the fix names."""
+KEEP_IN_FLOAT = """\
+parts = {parts}
+names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
+kept = [name for name in names if any(part in name for part in parts)]
+debugger = tf.lite.experimental.QuantizationDebugger(
+    converter=converter,
+    debug_dataset=calibration,
+    debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
+)
+open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())"""
+"""Converts once more, some operators left out of quantization; tensors are named as in the file converted before."""
 
 
 @rule(
@@ -59,11 +70,15 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Clipping: calibrate on more data of the kind that is served. One scale for the whole kernel: quantize per channel,
     the converter's default. Dead channels (BN404): switch them off before folding. Whatever it is, these few layers can
-    stay in float, by the names of their output tensors:
+    stay in float, which costs a QUANTIZE and a DEQUANTIZE each. The converter takes the names that the output tensors
+    have in the file as it quantized it before:
 
-        options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=["TENSOR", ...])
+        names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
+        kept = [name for name in names if "block_3/depthwise" in name]
         debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=converter, debug_dataset=calibration, debug_options=options
+            converter=converter,
+            debug_dataset=calibration,
+            debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
         )
         open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())
 
@@ -87,7 +102,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         severity=None if junk else Severity.INFO if worst[0].local_nmse <= IMPRECISE else Severity.WARNING,
         confidence=Confidence.HIGH if junk and output is not None and output.certain else Confidence.MEDIUM,
         location=worst[0].tensor,
-        fix=_fix(worst),
+        fix=_fix(worst, measured),
         measurements=tuple(item for operator in worst[:MEASURED] for item in _measurements(operator)),
     )
 
@@ -151,25 +166,27 @@ def _concentrated(operator: OperatorLoss) -> str:
     return f" Most in channel{'s' if len(listed) > 1 else ''} {listing([str(c) for c in listed], 5)}."
 
 
-def _fix(worst: list[OperatorLoss]) -> str:
+def _fix(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
     kinds = {cause(operator) for operator in worst}
-    parts: list[str] = []
+    advice: list[str] = []
     if any(operator.weight_per_channel is False for operator in worst):
-        parts.append("Quantize with one scale a channel, which is what the converter does unless told otherwise.")
+        advice.append("Quantize with one scale a channel, which is what the converter does unless told otherwise.")
     if "clipping" in kinds:
-        parts.append("Clipping: calibrate on more data of the kind that is served (--calibration-batches).")
+        advice.append("Clipping: calibrate on more data of the kind that is served (--calibration-batches).")
     if "bias" in kinds:
-        parts.append("Shifted channels: prune or switch off dead ones before folding (bncheck explain BN404).")
-    names = ", ".join(f'"{operator.tensor}"' for operator in worst[:KEPT])
-    more = f"    # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
-    parts.append(f"Keep {'them' if len(worst) > 1 else 'it'} in float (they cost a quantize and a dequantize each):")
-    code = (
-        f"options = tf.lite.experimental.QuantizationDebugOptions(\n    denylisted_nodes=[{names}]{more}\n)\n"
-        "debugger = tf.lite.experimental.QuantizationDebugger(\n"
-        "    converter=converter, debug_dataset=calibration, debug_options=options\n)\n"
-        'open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())'
-    )
-    return "\n".join((*parts, fixes.indented(code)))
+        advice.append("Shifted channels: switch dead ones off before folding (bncheck explain BN404).")
+    given = measured.scheme == "given"
+    parts = dict.fromkeys(operator.tensor if given else _stem(operator.tensor) for operator in worst[:KEPT])
+    more = f"  # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
+    many_of_them = len(worst) > 1
+    advice.append(f"Or keep {'them' if many_of_them else 'it'} in float, found by the names of output tensors:")
+    code = KEEP_IN_FLOAT.format(parts=f"({''.join(f'{part!r}, ' for part in parts).rstrip()}){more}")
+    return "\n".join((*advice, fixes.indented(code)))
+
+
+def _stem(tensor: str) -> str:
+    """What another conversion will call it too: the name of the linear op, last of those that were fused."""
+    return tensor.rpartition(";")[2].rstrip("0123456789") or tensor
 
 
 def _measurements(operator: OperatorLoss) -> Iterator[Measurement]:

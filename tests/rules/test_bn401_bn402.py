@@ -168,8 +168,19 @@ def test_the_worst_comes_first_and_is_kept_in_float() -> None:
     assert found.message.startswith("c (CONV_2D) loses most by itself, of 2 operators")
     assert "its kernel, with one scale, is off by 40.0 %" in found.message
     assert "Most in channel 1." in found.message
-    assert 'denylisted_nodes=["c/Relu6", "a/Relu6"]' in found.fix
+    assert "parts = ('c/Relu', 'a/Relu',)" in found.fix
+    assert "denylisted_nodes=kept" in found.fix
     assert "one scale a channel" in found.fix
+
+
+def test_names_to_keep_in_float() -> None:
+    """As they are in a given file; else what every conversion calls them: the linear op, without its last digit."""
+    fused = "net/Relu6;net/BatchNorm/add_1;net/conv/Conv2D1"
+    sick = operator_loss("bn", local=0.2, rmse=3.0, tensor=fused)
+    (own,) = run_loses(quantized(sick))
+    (given,) = run_loses(quantized(sick, scheme="given"))
+    assert "parts = ('net/conv/Conv2D',)" in own.fix
+    assert f"parts = ({fused!r},)" in given.fix
 
 
 def test_an_operator_without_a_layer_is_named_too() -> None:
