@@ -63,7 +63,7 @@ def fold_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
         return
     yield ()
     yield ("What was folded in", "label"), ("", "")
-    yield from facts_lines(_told(proof), width)
+    yield from facts_lines(fold_told(proof), width)
     rows, left = _rows(proof, everything=verbose)
     if rows:
         yield from table_lines(HEAD, rows, width, bad=_BAD)
@@ -86,15 +86,15 @@ def fold_markdown(report: Report) -> Iterator[str]:
         return
     yield "### What was folded in"
     yield ""
-    yield from (f"- {label}: {markdown(text)}" for label, text in _told(proof))
+    yield from (f"- {label}: {markdown(text)}" for label, text in fold_told(proof))
     rows, _ = _rows(proof, everything=False)
     if rows:
         yield ""
         yield from table_markdown(HEAD, rows)
 
 
-def _told(proof: FoldProof) -> list[tuple[str, str]]:
-    """Labels and sentences."""
+def fold_told(proof: FoldProof) -> list[tuple[str, str]]:
+    """(label, text) of source, layers by what they hold, and the largest difference."""
     count = Counter(layer.folded for layer in proof.layers)
     confirmed = [layer for layer in proof.layers if layer.folded == "stored"]
     parts = [f"{number} {_HOLDS[folded]}" for folded, number in count.items()]

@@ -9,9 +9,10 @@ from bncheck.finding import Report
 from bncheck.measured import Attribution, Cell, OperatorLoss
 from bncheck.report import _html_charts as charts
 from bncheck.report._comparison import decibel
+from bncheck.report._fold import fold_told
 from bncheck.report._html_charts import ErrorPoint, Step, percent
-from bncheck.report._html_layers import named_by
 from bncheck.report._html_parts import Chart, Section, Table, error_legend, error_told, figure
+from bncheck.report._quantized import attribution_told, facts_told, loses, losing, title
 
 ROUNDING = 1 / math.sqrt(12)
 """Root mean square of a rounding error in steps of the scale (METRICS, rounding floor)."""
@@ -25,20 +26,14 @@ def quantized_section(report: Report) -> Section | None:
     measured = report.quantized
     if measured is None:
         return None
-    scheme = measured.scheme if measured.scheme != "given" else f"the given file {measured.quantized}"
-    facts = [("Scheme", scheme), ("Data", f"{measured.data.description}; {measured.data.samples:,} samples")]
-    if measured.float_bytes and measured.quantized_bytes:
-        ratio = measured.float_bytes / measured.quantized_bytes
-        size = f"{_bytes(measured.float_bytes)} in float, {_bytes(measured.quantized_bytes)} quantized ({ratio:.1f}x)"
-        facts.append(("Size", size))
-    for output in measured.outputs:
-        same = "" if output.agreement is None else f"the same top class for {percent(output.agreement)}, "
-        facts.append(("Output", f"{output.name}: {same}SQNR {decibel(output.nmse)} dB, cosine {output.cosine:.3f}"))
+    facts = facts_told(measured)
+    if 0 < measured.local_samples < measured.data.samples:
+        facts.append(("Local", f"errors of single operators are those of the first {measured.local_samples:,} samples"))
     lost = tuple((u.name, u.side, u.layer or "", u.why) for u in measured.unmatched)
     noise = ("The data are synthetic noise: this says nothing of real data.",) if measured.data.synthetic else ()
     return Section(
         key="quantized",
-        title="Float against quantized",
+        title=title(measured),
         lead="Both with the stored statistics: what rounding, clipping and a shift of the mean cost each operator.",
         facts=tuple(facts),
         charts=tuple(_quantized_charts(report, measured.operators)),
@@ -59,7 +54,7 @@ def rounding_floor(operator: OperatorLoss) -> float | None:
 def _quantized_charts(report: Report, operators: Sequence[OperatorLoss]) -> Iterator[Chart]:
     if not operators:
         return
-    bad = named_by(report, "BN402")
+    bad = losing(report)
     points = [
         ErrorPoint(
             number=number,
@@ -67,7 +62,7 @@ def _quantized_charts(report: Report, operators: Sequence[OperatorLoss]) -> Iter
             local=operator.local_nmse,
             arrives=operator.cumulative_nmse,
             floor=rounding_floor(operator),
-            bad=operator.name in bad or operator.layer in bad,
+            bad=loses(operator, bad),
         )
         for number, operator in enumerate(operators, 1)
     ]
@@ -130,7 +125,7 @@ def attribution_section(report: Report) -> Section | None:
     found = None if report.quantized is None else report.quantized.attribution
     if found is None:
         return None
-    steps = _steps(found)
+    steps = waterfall_steps(found)
     rows = tuple(
         (
             cell.statistics,
@@ -154,7 +149,7 @@ def attribution_section(report: Report) -> Section | None:
     return Section(
         key="attribution",
         title="Which step loses what",
-        lead=_attribution_told(found),
+        lead=_lead(found),
         charts=(waterfall,) if steps else (),
         table=None if steps else table,
         table_title="Statistics and arithmetic",
@@ -173,28 +168,37 @@ def _waterfall_legend(steps: Sequence[Step]) -> tuple[tuple[str, str], ...]:
     return tuple((names[kind], told[kind]) for kind in names if kind in used)
 
 
-def _attribution_told(found: Attribution) -> str:
-    told = (
-        f"The stored statistics cost {_cost(found.statistics, found)}, quantization {_cost(found.quantization, found)}"
+def _lead(found: Attribution) -> str:
+    told = attribution_told(found)
+    share = (
+        "" if found.statistics_share is None else f" {percent(found.statistics_share)} of it came before quantization."
     )
-    if found.statistics_share is None:
-        return f"{told}: nothing is lost."
-    return f"{told}: {percent(found.statistics_share)} of the loss was there before quantization."
+    return f"{told[:1].upper()}{told[1:]}.{share}"
 
 
-def _cost(value: float, found: Attribution) -> str:
-    return f"{figure(value)} of the signal's energy" if found.measure == "nmse" else f"{100 * value:.1f} points"
+def waterfall_steps(found: Attribution) -> list[Step]:
+    """The bars; empty where what they start or end at was not measured.
 
-
-def _steps(found: Attribution) -> list[Step]:
-    """The bars; empty where a cell that they start or end at was not measured."""
-    start, stored = _measured(found, "batch", "float"), _measured(found, "stored", "float")
-    end = _measured(found, "stored", "quantized")
-    if start is None or stored is None:
+    Points fall from what batch statistics reach, batch noise taken off. The NMSE of two steps do not add up, so each
+    hangs from the one before, and what the quantized model has stands apart.
+    """
+    stored, end = _measured(found, "stored", "float"), _measured(found, "stored", "quantized")
+    if stored is None or not math.isfinite(found.statistics):
         return []
-    steps = [_total("batch statistics, float", start, found), _lost("stored statistics", start, stored, found)]
+    if found.measure == "nmse":
+        steps = [_lost("stored statistics", 0.0, found.statistics, found)]
+        if end is not None and math.isfinite(found.quantization):
+            steps.append(_lost("quantization", found.statistics, found.statistics + found.quantization, found))
+    else:
+        start = stored + found.statistics
+        reference = _measured(found, "batch", "float")
+        noisy = reference is not None and abs(reference - start) > 5e-4
+        label = "batch statistics, less noise" if noisy else "batch statistics, float"
+        steps = [_total(label, start, found), _lost("stored statistics", start, stored, found)]
+        if end is not None:
+            steps.append(_lost("quantization", stored, end, found))
     if end is not None:
-        steps += [_lost("quantization", stored, end, found), _total("stored, quantized", end, found)]
+        steps.append(_total("stored, quantized", end, found))
     for arithmetic in ("float", "quantized"):
         repaired = _measured(found, "re-estimated", arithmetic)
         if repaired is not None:
@@ -239,17 +243,26 @@ def fold_section(report: Report) -> Section | None:
         return None
     stored = sum(1 for layer in proof.layers if layer.folded == "stored")
     rows = tuple(
-        (layer.layer, layer.operator or "\u2013", layer.folded, figure(layer.error), figure(layer.tolerance), layer.why)
+        (
+            layer.layer,
+            layer.operator or "\u2013",
+            layer.folded,
+            layer.weights,
+            figure(layer.error),
+            figure(layer.tolerance),
+            f"{figure(layer.epsilon)} ({figure(layer.epsilon_known)})",
+            layer.why,
+        )
         for layer in proof.layers
     )
     return Section(
         key="proof",
         title="What was folded in",
         lead=f"{stored} of {len(proof.layers)} layers of {proof.path} hold the statistics stored in {proof.source}.",
-        table=Table(head=("layer", "operator", "holds", "error", "tolerance", "why"), rows=rows),
+        facts=tuple(fold_told(proof)),
+        table=Table(
+            head=("layer", "operator", "statistics", "weights", "error", "tolerance", "epsilon (model's)", "why"),
+            rows=rows,
+        ),
         table_title="What was folded in, layer by layer",
     )
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -25,11 +25,12 @@ from report_example import example
 from bncheck import testing
 from bncheck.finding import Gate, Report, Stage, StageState, Verdict
 from bncheck.judge import judge
+from bncheck.measured import Attribution
 from bncheck.report import _html_page, html
 from bncheck.report._html_channels import channel_document, channels_of
 from bncheck.report._html_layers import layer_views
-from bncheck.report._html_quantized import rounding_floor
-from bncheck.testing_quantized import operator_loss
+from bncheck.report._html_quantized import rounding_floor, waterfall_steps
+from bncheck.testing_quantized import attributed, operator_loss
 
 VOID = {"meta", "img", "input", "wbr", "br", "path", "circle", "link"}
 KINDS: dict[str, Callable[[], Report]] = {
@@ -206,9 +207,7 @@ def test_what_is_measured_is_drawn_and_told() -> None:
     assert local[1]["t"] == "10\u00a0% (10.0 dB)"
     words = page.words().replace("\u00a0", " ")
     assert "94.9 % \u2192 10.5 % \u2192 9.5 %" in words
-    assert (
-        "The stored statistics cost 84.4 points, quantization 1.0 points: 98.8 % of the loss was there before" in words
-    )
+    assert "Of the 85.4 points of accuracy lost, 84.4 are the stored statistics', 1.0 quantization's. 98.8 %" in words
     assert "51 of 52 layers of model.tflite hold the statistics stored in model.ckpt-300" in words
     tables = page.elements.count(("table", {"class": "plain"}))
     assert tables > len(charts)
@@ -224,6 +223,32 @@ def test_the_waterfall_ends_where_the_model_does() -> None:
     assert bars["quantization"][:2] == (pytest.approx(0.095), pytest.approx(0.105))
     assert bars["stored, quantized"][1] == pytest.approx(0.095)
     assert bars["repaired, quantized"][2] == "repaired"
+
+
+def test_batch_noise_is_no_loss() -> None:
+    """What batch noise does to the reference's agreement with itself is taken off before the fall begins."""
+    cells = attributed(0.03, 0.02, start=0.95, measure="agreement").cells
+    found = Attribution(cells=cells, measure="agreement", statistics=0.03, quantization=0.02, statistics_share=0.6)
+    bars = {step.label: (step.start, step.end) for step in waterfall_steps(found)}
+    assert bars["batch statistics, less noise"] == (0, pytest.approx(0.95))
+    assert bars["stored statistics"] == (pytest.approx(0.95), pytest.approx(0.92))
+    assert bars["stored, quantized"] == (0, pytest.approx(0.90))
+
+
+def test_energies_hang_from_each_other() -> None:
+    """Losses in NMSE do not add up to the error of the quantized model, which stands apart."""
+    levels = attributed(0.5, 0.1, start=1.0, measure="nmse")
+    bars = {step.label: (step.start, step.end, step.kind) for step in waterfall_steps(levels)}
+    assert bars["stored statistics"] == (0, 0.5, "loss")
+    assert bars["quantization"] == (0.5, 0.6, "loss")
+    assert bars["stored, quantized"] == (0, pytest.approx(0.6), "total")
+    assert "batch statistics, float" not in bars
+
+
+def test_what_was_not_measured_is_no_bar() -> None:
+    """Without a stored float cell, or where a loss is NaN, there is a table and no chart."""
+    assert waterfall_steps(replace(attributed(), cells=())) == []
+    assert waterfall_steps(replace(attributed(), statistics=float("nan"))) == []
 
 
 def test_the_rounding_floor_is_the_known_one() -> None:
