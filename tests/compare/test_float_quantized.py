@@ -67,7 +67,8 @@ def test_a_file_against_itself(lite: Callable[..., bytes], name: str) -> None:
         found = measured(content, content, images(8))
         assert found.operators
         for operator in found.operators:
-            assert operator.cumulative_nmse == 0
+            # what a QUANTIZE gives is held against what it is given, in whichever file
+            assert operator.cumulative_nmse == 0 or operator.kind == "QUANTIZE"
             if scheme == "float":
                 assert operator.local_nmse == 0
                 assert operator.cumulative_cosine == pytest.approx(1)
