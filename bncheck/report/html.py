@@ -84,9 +84,17 @@ def _plain(report: Report) -> str:
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand in a script element: in ASCII, without anything that ends the element."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    """JSON that may stand in a script element: in ASCII, names made visible, without anything that ends the element."""
+    text = json.dumps(_visible(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: _visible(entry) for key, entry in value.items()}
+    return [_visible(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 @lru_cache(maxsize=1)

@@ -277,6 +277,8 @@ def test_invisible_characters_are_spelled_out() -> None:
     assert r"a\u202eb\nc\x00" in Page(text).words()
     assert "\x00" not in text
     assert "&#8238;" not in text
+    assert r"a\u202eb\nc\x00" in [layer["name"] for layer in Page(text).data()["r0-channel-data"]["layers"]]
+    assert "\u202e" not in json.dumps(Page(text).data(), ensure_ascii=False)
 
 
 def test_numbers_that_are_none_are_told() -> None:
