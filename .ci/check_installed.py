@@ -33,10 +33,11 @@ def check_commands(folder: str) -> None:
     """The console script judges the committed models as it should."""
     script = Path(sysconfig.get_path("scripts")) / "bncheck"
     for name, (code, codes) in EXPECTED.items():
-        command = [script, "inspect", "checkpoint", MODELS / name / "model.ckpt-300", "--format", "json"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == code, (name, done)
-        assert {finding["code"] for finding in json.loads(done.stdout)["findings"]} == codes, (name, done.stdout)
+        for words in (["inspect", "checkpoint"], ["gate"]):
+            command = [script, *words, MODELS / name / "model.ckpt-300", "--format", "json"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            assert done.returncode == code, (name, done)
+            assert {finding["code"] for finding in json.loads(done.stdout)["findings"]} == codes, (name, done.stdout)
         print(f"{name}: exit {code}, {', '.join(sorted(codes)) or 'nothing found'}")
 
 

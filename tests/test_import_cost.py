@@ -74,6 +74,16 @@ def test_charts_load_no_tensorflow(tmp_path: Path) -> None:
     assert loaded.isdisjoint({*NEVER, "h5py", "rich", "pandas"} - {"jsonschema"})
 
 
+def test_gate_without_data_loads_what_inspect_loads(tmp_path: Path) -> None:
+    """No TensorFlow, nothing to run a model with, no proof of what was folded; with an earlier model neither."""
+    checkpoint = _checkpoint(tmp_path)
+    loaded = _commands(f"gate {checkpoint} -q", f"gate {checkpoint} -q --against {checkpoint}")
+    assert {"bncheck.gating.run", "bncheck.gating.ratchet"} <= loaded
+    assert loaded.isdisjoint({*NEVER, "h5py", "rich", "subprocess"})
+    assert loaded.isdisjoint({"bncheck.gating.isolated", "bncheck.gating.worker", "bncheck.recognise.fold"})
+    assert not any(name.startswith("bncheck.compare") for name in loaded)
+
+
 def test_the_test_can_fail() -> None:
     """What is imported is seen."""
     assert "h5py" in _loaded("import h5py")

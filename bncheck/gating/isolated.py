@@ -18,6 +18,7 @@ from typing import IO
 
 from bncheck.errors import UsageError
 from bncheck.finding import StageState
+from bncheck.gating.budget import Budget
 from bncheck.gating.stages import MODES, QUANTIZED
 from bncheck.gating.worker import Failed, Message, Request, Samples
 from bncheck.model import Facts
@@ -28,31 +29,6 @@ _STATUS = Path("/proc/self/status")
 _BOOT = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from bncheck.gating.worker import main; main()"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Limits of a whole gate."""
-
-    started: float
-    """`time.monotonic()` at its start."""
-    max_time: float | None = None
-    """Seconds."""
-    max_memory: float | None = None
-    """Megabytes, of the process that runs the model."""
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.started
-
-    def exceeded(self, memory: float | None = None) -> str:
-        """Which limit is exceeded, as the rest of a sentence; empty while none is."""
-        if self.max_time is not None and self.seconds > self.max_time:
-            return f"the gate took longer than --max-time {self.max_time:g} (seconds)"
-        if self.max_memory is not None and memory is not None and memory > self.max_memory:
-            return f"running the model took more than --max-memory {self.max_memory:g} (megabytes)"
-        return ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

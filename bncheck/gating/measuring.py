@@ -6,14 +6,16 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bncheck.finding import Stage, StageState
-from bncheck.gating.isolated import Budget, Outcome, run
+from bncheck.gating.budget import Budget
 from bncheck.gating.stages import MODES, QUANTIZED, Progress
-from bncheck.gating.worker import Request
 from bncheck.model import Facts
 from bncheck.not_checked import Asked
+
+if TYPE_CHECKING:
+    from bncheck.gating.isolated import Outcome
 
 _RAISE = "raise the limit, or give less data (--batches)"
 
@@ -57,6 +59,9 @@ class Measuring:
         to_run = [stage.name for stage in planned if stage.state is StageState.DONE]
         if not to_run:
             return Ran(facts=target.facts, stages=planned)
+        from bncheck.gating.isolated import run  # noqa: PLC0415 - only where something is run
+        from bncheck.gating.worker import Request  # noqa: PLC0415 - as above
+
         options = {**self.options, "path": target.path, "graph": target.graph}
         if QUANTIZED in to_run:
             options |= {"quantized": quantized}

@@ -12,7 +12,7 @@ from bncheck.check import hints_of
 from bncheck.config import Settings
 from bncheck.errors import NotFound, UsageError
 from bncheck.finding import Gate, NotChecked, Report, Stage, StageState
-from bncheck.gating.isolated import Budget
+from bncheck.gating.budget import Budget
 from bncheck.gating.measuring import Measuring, Ran, Target
 from bncheck.gating.ratchet import Earlier, is_report, of_report, read_report
 from bncheck.gating.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, Progress, fatal, with_stages
@@ -20,7 +20,6 @@ from bncheck.judge import judge
 from bncheck.measured import same_data, scores
 from bncheck.not_checked import Asked
 from bncheck.recognise import recognise
-from bncheck.recognise.fold import prove
 from bncheck.sources import is_beside, open_checkpoint, open_model
 
 _DEFAULT = Settings()
@@ -109,7 +108,7 @@ def gate(
         facts = replace(facts, before=old.earlier.before)
     report = judge(facts, settings=known, asked=target.asked)
     if old is not None:
-        report = _with_limits_of_comparison(report, old.earlier)
+        report = _held_against(report, old.earlier)
     return replace(
         with_stages(report, stages, settings),
         timing={stage.name: stage.seconds for stage in stages if stage.seconds is not None},
@@ -163,6 +162,8 @@ def _read(
         if lite.lite is None:
             raise UsageError(f"{quantized}: {lite.format}, not a TFLite file: --quantized takes one")
         if raw.lite is None:
+            from bncheck.recognise.fold import prove  # noqa: PLC0415 - only with --quantized
+
             facts = replace(facts, fold=prove(raw, lite, facts=facts))
     return Target(
         path=str(path),
@@ -204,8 +205,8 @@ def _measured_old(old: _Old, measuring: Measuring, new: Ran, *, theirs: bool) ->
     return replace(old, earlier=earlier), stage
 
 
-def _with_limits_of_comparison(report: Report, earlier: Earlier) -> Report:
-    """The report, with what could not be held against the earlier model."""
+def _held_against(report: Report, earlier: Earlier) -> Report:
+    """The report, with what got better, and what could not be held against the earlier model."""
     entries = []
     for what, now, then in (
         (MODES, scores(report.comparison), earlier.before.modes),
@@ -217,4 +218,12 @@ def _with_limits_of_comparison(report: Report, earlier: Earlier) -> Report:
         entries.append(
             NotChecked(what=f"whether {what} became worse", why=why, how="--against the earlier model itself")
         )
-    return replace(report, not_checked=(*report.not_checked, *entries))
+    found = {finding.code for finding in (*report.findings, *(entry.finding for entry in report.suppressed))}
+    judged = {rule.code for rule in report.rules}
+    gone = sorted({known.code for known in earlier.known if known.severity != "info"} & judged - found)
+    notes = (f"better than {earlier.path}: {', '.join(gone)} no longer found",) if gone else ()
+    return replace(
+        report,
+        target=replace(report.target, notes=(*report.target.notes, *notes)),
+        not_checked=(*report.not_checked, *entries),
+    )

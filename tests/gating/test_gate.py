@@ -256,6 +256,13 @@ def test_exit_codes(make: Any, code: int, capsys: pytest.CaptureFixture[str]) ->
         assert len(shown.err.splitlines()) == 1
 
 
+def test_what_got_better_is_told() -> None:
+    """A fault of the earlier model that is gone is a note, so that the accepted report can be renewed."""
+    report = bncheck.gate(_bundle("good"), against=_unmoved())
+    assert "better than model.ckpt-300: BN101 no longer found" in report.target.notes
+    assert not any("better" in note for note in bncheck.gate(_unmoved(), against="model.ckpt-300").target.notes)
+
+
 def test_several_models_are_told_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with its path, also one that cannot be read."""
     _run(_bundle("one"), _unmoved(), "none")

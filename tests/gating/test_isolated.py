@@ -13,7 +13,8 @@ import pytest
 from bncheck.errors import UsageError
 from bncheck.finding import StageState
 from bncheck.gating import isolated
-from bncheck.gating.isolated import Budget, run
+from bncheck.gating.budget import Budget
+from bncheck.gating.isolated import run
 from bncheck.gating.stages import MODES
 from bncheck.gating.worker import Request
 
@@ -185,9 +186,10 @@ def test_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
         "time.sleep(600)"
     )
     asks = (
-        "import time\nfrom bncheck.gating import isolated\nfrom bncheck.gating.worker import Request\n"
+        "import time\nfrom bncheck.gating import isolated\nfrom bncheck.gating.budget import Budget\n"
+        "from bncheck.gating.worker import Request\n"
         f"isolated._BOOT = {worker!r}\n"
-        "isolated.run(Request(quantized=False, options={}), isolated.Budget(started=time.monotonic()))"
+        "isolated.run(Request(quantized=False, options={}), Budget(started=time.monotonic()))"
     )
     pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])  # noqa: S606
     try:
