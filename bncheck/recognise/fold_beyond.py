@@ -13,10 +13,10 @@ from bncheck.recognise.fold_fit import (
     Array,
     Folded,
     bias_fits,
+    common_addend,
     explains,
     scale_fits,
     shifted,
-    solved,
 )
 from bncheck.recognise.fold_source import Source, Unit
 
@@ -110,10 +110,8 @@ def _further_shift(match: Match, folded: Folded, vectors: Sequence[tuple[str, Ar
         if bool(np.all(bias_fits(match.held, moved))):
             return moved, f" plus {name}"
     ones = np.ones(match.unit.channels)
-    addend = solved(match.held, folded.terms, (ones,), folded.bias)
-    moved = folded if addend is None else shifted(folded, addend[0] * ones)
-    fits = addend is not None and bool(np.all(bias_fits(match.held, moved)))
-    return (moved, " plus one number") if fits else None
+    found = common_addend(match.held, folded, ones)
+    return None if found is None else (shifted(folded, ones * (sum(found) / 2)), " plus one number")
 
 
 def difference(match: Match) -> tuple[Explanation, str]:

@@ -14,15 +14,19 @@ from bncheck.recognise.fold_fit import (
     Bounds,
     Fit,
     Folded,
+    Interval,
     Line,
     bounds,
+    common_addend,
     common_factor,
     epsilons_of,
     explains,
     may_fit,
     measure,
+    multiplied,
     scale_fits,
-    solved,
+    shifted,
+    slope,
 )
 from bncheck.recognise.fold_lite import Held, Place
 from bncheck.recognise.fold_source import Kernel, Statistics, Unit, Weights
@@ -101,10 +105,10 @@ Forms = Callable[[Kernel, Place], Sequence[NDArray[Any]]]
 
 def forms_once() -> Forms:
     """Reads each kernel once, as long as the function lives."""
-    known: dict[tuple[str, int, int], list[NDArray[Any]]] = {}
+    known: dict[tuple[Kernel, int, int], list[NDArray[Any]]] = {}  # two files may hold a kernel of one name
 
     def forms(kernel: Kernel, place: Place) -> Sequence[NDArray[Any]]:
-        key = (kernel.tensor.name, place.channels, place.fan_in)
+        key = (kernel, place.channels, place.fan_in)
         if key not in known:
             known[key] = list(_forms(kernel, place))
         return known[key]
@@ -221,40 +225,38 @@ def _with_converter(match: Match) -> Explanation | None:
         candidate = Candidate(match.weights, match.unit.statistics[0], epsilon)
         folded = fold(candidate)
         fits = bool(np.all(scale_fits(match.bounds, folded.scale)))
-        factor = 1.0 if fits else common_factor(match.bounds, folded.scale)
-        if factor is None:
-            continue
-        for found, words in _taken_in(match, folded, factor):
+        factor = (1.0, 1.0) if fits else common_factor(match.bounds, folded.scale)
+        for found, words in () if factor is None else _taken_in(match, folded, factor):
             if explains(match.held, match.bounds, found):
                 return explained_by(match, candidate, found, TAKEN_IN, words)
     return None
 
 
-def _taken_in(match: Match, folded: Folded, factor: float) -> Iterator[tuple[Folded, str]]:
+def _taken_in(match: Match, folded: Folded, factor: Interval) -> Iterator[tuple[Folded, str]]:
     """(fold, words) of each form of arithmetic by one number, the simplest first; none is yet held against the file."""
-    held, one = match.held, np.ones(folded.bias.size)
-    beside = match.unit.beside
-    times = "" if factor == 1.0 else f"times {factor:.6g}"
-    words = "arithmetic by one number that the converter took in"
-    before = replace(folded, scale=folded.scale * factor)
-    if times and beside.before:
-        yield before, f"{times}: {words}"
-    sums = before.scale * match.kernel.sum(axis=1)
-    forms: list[tuple[tuple[Array, ...], Array]] = [((sums,), folded.bias)] if beside.before else []
-    if beside.behind:
-        forms += [((one,), folded.bias), ((folded.bias,), 0 * one), ((folded.bias, one), 0 * one)]
-    for parts, rest in forms:
-        numbers = solved(held, folded.terms, parts, rest)
-        if numbers is None:
-            continue
-        scales = parts[0] is folded.bias
-        by = float(numbers[0]) if scales else 1.0
-        added = sum((n * part for n, part in zip(numbers, parts, strict=True) if part is not folded.bias), 0 * one)
-        yield (
-            Folded(
-                scale=folded.scale * by if scales else before.scale,
-                bias=folded.bias * by + added,
-                terms=folded.terms * abs(by) + np.abs(added),
-            ),
-            f"{f'times {by:.6g}' if scales else times or 'shifted'}: {words}",
-        )
+    held, nothing = match.held, np.zeros(folded.bias.size)
+    middle = sum(factor) / 2
+    if match.unit.beside.before:
+        scaled = replace(folded, scale=folded.scale * middle)
+        if middle != 1.0:
+            yield scaled, _words(middle)
+        sums = scaled.scale * match.kernel.sum(axis=1)
+        found = common_addend(held, scaled, sums)
+        if found is not None:
+            yield shifted(scaled, sums * (sum(found) / 2)), _words(middle)
+    if match.unit.beside.behind:
+        along = common_addend(held, replace(folded, bias=nothing), folded.bias)
+        nearest = slope(held, folded)
+        by = [] if along is None else [min(max(sum(along) / 2, factor[0]), factor[1])]
+        by += [middle] if nearest is None else [min(max(nearest, factor[0]), factor[1]), middle]
+        for times in by:
+            scaled = multiplied(folded, times)
+            yield scaled, _words(times)
+            found = common_addend(held, scaled, nothing + 1)
+            if found is not None:
+                yield shifted(scaled, nothing + sum(found) / 2), _words(times)
+
+
+def _words(times: float) -> str:
+    what = "shifted" if times == 1.0 else f"times {times:.6g}"
+    return f"{what}: arithmetic by one number that the converter took in"

@@ -7,7 +7,7 @@ kernel is this layer's, whatever statistics were folded; that number is then hel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -226,43 +226,59 @@ def _round(least: float, most: float) -> float:
     return next((number for number in rounded if least <= number <= most), middle)
 
 
-def common_factor(known: Bounds, scale: Array) -> float | None:
-    """The one number by which `scale` must be multiplied to fit all bounds; None where there is none, or nothing tells.
+Interval = tuple[float, float]
+
+
+def common_factor(known: Bounds, scale: Array) -> Interval | None:
+    """Between which numbers the one lies by which `scale` must be multiplied to fit all bounds; None: nowhere.
 
     The converter takes a multiplication by one number into the linear operator behind or before it.
     """
     with np.errstate(all="ignore"):
         ends = np.sort(np.stack([known.low / scale, known.high / scale]), axis=0)
     usable = ~known.broken & np.isfinite(scale) & (scale != 0) & np.isfinite(ends).all(axis=0)
-    if int(usable.sum()) < 2:
+    found = _common(ends[:, usable], fewest=2)
+    if found is None or found[0] * found[1] <= 0:
         return None
-    low, high = float(ends[0][usable].max()), float(ends[1][usable].min())
-    if not low <= high or low * high <= 0:
-        return None
-    factor = (low + high) / 2
-    return factor if bool(np.all(scale_fits(known, scale * factor) | ~usable)) else None
+    return found if bool(np.all(scale_fits(known, scale * sum(found) / 2) | ~usable)) else None
 
 
-def solved(held: Held, terms: Array, parts: Sequence[Array], rest: Array) -> Array | None:
-    """The few numbers with which `rest` + their product with `parts` is the operator's bias; None where none are.
-
-    Weighted least squares over the channels, of which there must be at least two more than numbers; whether the
-    outcome is the operator's bias within rounding is for the caller to see.
-    """
+def common_addend(held: Held, folded: Folded, direction: Array) -> Interval | None:
+    """Between which numbers the k lies with which the fold's bias + k * direction is the operator's; None: nowhere."""
     with np.errstate(all="ignore"):
-        allowed = held.bias_half + FLOAT32 * terms + TINY
-        matrix, wanted = np.stack(parts, axis=1) / allowed[:, None], (held.bias - rest) / allowed
-    usable = np.isfinite(matrix).all(axis=1) & np.isfinite(wanted)
-    telling = usable & (np.stack(parts, axis=1) != 0).any(axis=1)
-    if int(telling.sum()) < len(parts) + 2:
+        allowed = held.bias_half + FLOAT32 * folded.terms + TINY
+        off = held.bias - folded.bias
+        ends = np.sort(np.stack([(off - allowed) / direction, (off + allowed) / direction]), axis=0)
+    return _common(ends[:, np.isfinite(ends).all(axis=0)], fewest=3)
+
+
+def slope(held: Held, folded: Folded) -> float | None:
+    """The c of the line c * bias + d that comes nearest to the operator's biases; None where they tell none."""
+    with np.errstate(all="ignore"):
+        weight = 1 / (held.bias_half + FLOAT32 * folded.terms + TINY)
+    usable = np.isfinite(weight) & np.isfinite(held.bias) & np.isfinite(folded.bias)
+    if int(usable.sum()) < 4:
         return None
-    lengths = np.sqrt((matrix[usable] ** 2).sum(axis=0))
-    if not np.all(lengths > 0):
+    weight = weight[usable] / weight[usable].max()
+    given, wanted = folded.bias[usable], held.bias[usable]
+    given, wanted = given - np.average(given, weights=weight), wanted - np.average(wanted, weights=weight)
+    energy = float((weight * given * given).sum())
+    return float((weight * given * wanted).sum()) / energy if energy > 0 else None
+
+
+def _common(ends: Array, *, fewest: int) -> Interval | None:
+    """What intervals, (2, number), have in common, of which there must be some."""
+    if ends.shape[1] < fewest:
         return None
-    found, _, rank, _ = np.linalg.lstsq(matrix[usable] / lengths, wanted[usable], rcond=None)
-    return np.asarray(found / lengths) if rank == len(parts) else None
+    low, high = float(ends[0].max()), float(ends[1].min())
+    return (low, high) if low <= high else None
 
 
 def shifted(folded: Folded, by: Array) -> Folded:
     """The same with something added to the bias."""
     return Folded(scale=folded.scale, bias=folded.bias + by, terms=folded.terms + np.abs(by))
+
+
+def multiplied(folded: Folded, by: float) -> Folded:
+    """The same times one number."""
+    return Folded(scale=folded.scale * by, bias=folded.bias * by, terms=folded.terms * abs(by))
