@@ -19,6 +19,8 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-se
 _HEIGHT = 250
 _SMALLEST, _LARGEST = 1e-10, 1e4
 """Errors are drawn within these; the tooltip tells the true value."""
+_DEEPEST = 1e-7
+"""A logarithmic axis begins no farther below its largest value."""
 FLOOR = "noise floor"
 X_TITLE = "layer, in forward order"
 
@@ -329,7 +331,9 @@ def _value_axis(title: str, scale: str, values: Sequence[float], *, neutral: flo
     text = "~%" if share else "~g"
     if scale == "log":
         positive = [v for v in values if v > 0] + ([neutral] if neutral else [])
-        low, high = _decades(positive or [1.0], reach=None)
+        # dead channels, thirty powers of ten below, would press all others together
+        least = _DEEPEST * max(positive, default=1.0)
+        low, high = _decades([max(v, least) for v in positive] or [1.0], reach=None)
         return _log_axis(title, low, high, percents=share, field="a:Q")
     kind = alt.Scale(domain=[0, 1]) if share else alt.Scale(type=_scale_type(scale), zero=True)
     return alt.Y("a:Q", axis=alt.Axis(title=title, format=text, tickCount=6), scale=kind)

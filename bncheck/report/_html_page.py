@@ -13,7 +13,7 @@ from bncheck.report._escape import visible_lines
 from bncheck.report._html_channels import channel_document, channels_of, used_series
 from bncheck.report._html_charts import channel_chart, percent, run_chart
 from bncheck.report._html_layers import LayerView, layer_views
-from bncheck.report._html_parts import Section
+from bncheck.report._html_parts import Section, weight
 from bncheck.report._html_sections import sections
 from bncheck.report._html_table import layer_columns
 from bncheck.report._story import Story, counts, standing, stories
@@ -194,7 +194,7 @@ def _tiles(report: Report, views: Sequence[LayerView]) -> Iterator[Tile]:
     if shares:
         decays = {view.layer.decay for view in views if view.layer is not None and view.layer.decay is not None}
         note = f"decay {', '.join(f'{d:g}' for d in sorted(decays)[:3])}" if decays else "initial value never left"
-        yield Tile(label="Weight of the initial value", value=percent(max(shares)), note=note)
+        yield Tile(label="Weight of the initial value", value=weight(max(shares)), note=note)
 
 
 def _accuracy_tiles(report: Report) -> Iterator[Tile]:
@@ -324,7 +324,7 @@ def _run_section(reports: Sequence[Report]) -> dict[str, Any]:
                 "verdict": report.verdict.value,
                 "step": "\u2013" if report.target.step is None else f"{report.target.step:,}",
                 "moved": f"{sum(moved)} of {len(moved)}" if moved else "\u2013",
-                "share": percent(max(shares)) if shares else "\u2013",
+                "share": weight(max(shares)) if shares else "\u2013",
                 "findings": report.headline if report.exit_code == 2 else ", ".join(codes) or "none",
             }
         )

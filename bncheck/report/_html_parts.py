@@ -55,8 +55,16 @@ def figure(value: float | None) -> str:
     if value is None:
         return "\u2013"
     if math.isfinite(value):
-        return f"{value:,.3g}"
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
     return "NaN" if math.isnan(value) else "\u221e" if value > 0 else "-\u221e"
+
+
+def weight(share: float) -> str:
+    """A weight or part in percent; of what is next to nothing no digits are told."""
+    return f"under {percent(_NOTHING)}" if 0 < share < _NOTHING else percent(share)
+
+
+_NOTHING = 1e-5
 
 
 def range_points(
@@ -79,7 +87,7 @@ def range_point(number: int, name: str, found: Spread, *, bad: bool) -> RangePoi
 
 def range_table(points: Sequence[RangePoint], *, share: bool) -> Table:
     """The same numbers."""
-    show: Any = percent if share else figure
+    show: Any = weight if share else figure
     rows = tuple((str(p.number), p.name, show(p.low), show(p.middle), show(p.high), show(p.worst)) for p in points)
     return Table(head=("#", "layer", "5 % are below", "median channel", "5 % are above", "farthest"), rows=rows)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 
 from bncheck.finding import Report
 from bncheck.measured import Attribution, Cell, OperatorLoss
@@ -33,7 +35,7 @@ def quantized_section(report: Report) -> Section | None:
     noise = ("The data are synthetic noise: this says nothing of real data.",) if measured.data.synthetic else ()
     return Section(
         key="quantized",
-        title=title(measured),
+        title=title(replace(measured, quantized=PurePath(measured.quantized).name)),
         lead="Both with the stored statistics: what rounding, clipping and a shift of the mean cost each operator.",
         facts=tuple(facts),
         charts=tuple(_quantized_charts(report, measured.operators)),

@@ -22,9 +22,13 @@ from bncheck.report._html_parts import (
     range_point,
     range_points,
     range_table,
+    weight,
 )
 from bncheck.report._html_quantized import attribution_section, fold_section, quantized_section
 from bncheck.report._spread import spread
+
+_MOST = 100_000
+"""Of ratios beyond it no digits are told: the smaller one is as good as zero."""
 
 
 def sections(report: Report, views: Sequence[LayerView]) -> list[Section]:
@@ -147,7 +151,7 @@ def _init(report: Report, views: Sequence[LayerView]) -> Section | None:
     charts_: tuple[Chart, ...] = ()
     if points:
         most = max(points, key=lambda p: p.middle)
-        part = f"It makes up most in {most.name}: {percent(most.middle)} of its median channel's variance."
+        part = f"It makes up most in {most.name}: {weight(most.middle)} of its median channel's variance."
         charts_ = (
             Chart(
                 key="init",
@@ -172,7 +176,7 @@ def _init(report: Report, views: Sequence[LayerView]) -> Section | None:
 
 def _share_told(shares: Sequence[float], updates: int | None) -> str:
     low, high = min(shares), max(shares)
-    between = percent(low) if low == high else f"{percent(low)} to {percent(high)}"
+    between = weight(low) if weight(low) == weight(high) else f"{weight(low)} to {weight(high)}"
     after = "" if updates is None else f" after {updates:,} updates"
     never = sum(1 for share in shares if share == 1)
     stuck = f" In {never} of {len(shares)} layers the variance never left it." if never else ""
@@ -194,7 +198,9 @@ def _folded(report: Report, views: Sequence[LayerView]) -> Section | None:
     widest = max(points, key=lambda p: p.worst / p.middle if p.middle > 0 else 0.0)
     told = f"all channels of {widest.name} are zero at the median"
     if widest.middle > 0:
-        told = f"{figure(widest.worst / widest.middle)} times the median channel, in {widest.name}"
+        ratio = widest.worst / widest.middle
+        times = f"{figure(ratio)} times" if ratio < _MOST else f"more than {_MOST:,} times"
+        told = f"{times} the range of the median channel, in {widest.name}"
     return Section(
         key="folded",
         title="Folded ranges",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bncheck.report._comparison import root_mean_square
 from bncheck.report._html_charts import percent
 from bncheck.report._html_layers import LayerView
-from bncheck.report._html_parts import figure
+from bncheck.report._html_parts import figure, weight
 from bncheck.report._layers import modes, value_range
 from bncheck.report._spread import spread
 
@@ -89,8 +89,8 @@ def _row(view: LayerView) -> list[Cell]:
         _share(None if operator is None else operator.cumulative_nmse),
         _text("" if view.fold is None else view.fold.folded),
         _number(None if layer is None else layer.decay, "{:.6g}"),
-        _share(view.share),
-        _share(None if parts is None else parts.median),
+        _share(view.share, weight),
+        _share(None if parts is None else parts.median, weight),
         _text("" if layer is None or layer.moved is None else "yes" if layer.moved else "no"),
         _span(view, mean=True),
         _span(view, mean=False),
@@ -109,10 +109,10 @@ def _number(value: float | None, form: str = "") -> Cell:
     return Cell(text=text, sort=value if value is not None and math.isfinite(value) else None)
 
 
-def _share(value: float | None) -> Cell:
+def _share(value: float | None, show: Callable[[float], str] = percent) -> Cell:
     if value is None:
         return Cell(text="\u2013")
-    return Cell(text=percent(value), sort=value if not math.isnan(value) else math.inf)
+    return Cell(text=show(value), sort=value if not math.isnan(value) else math.inf)
 
 
 def _text(value: str) -> Cell:
