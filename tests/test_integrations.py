@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import renew_readme
 import xmlschema
@@ -246,6 +247,53 @@ def test_gitlab_recipe(variant: str, code: int, job: Job) -> None:
     assert done.returncode == code, done.stderr
     xmlschema.validate(job.folder / "bncheck.xml", ROOT / "tests" / "report" / "junit.xsd")
     assert json.loads((job.folder / "bncheck.json").read_text())["exit_code"] == code
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 test digits with labels."""
+    pytest.importorskip("sklearn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        from fixtures.digits import digits
+
+        found = digits()
+    path = tmp_path_factory.mktemp("digits") / "test.npz"
+    np.savez(path, images=found.test_images[:160], labels=found.test_labels[:160])
+    return path
+
+
+def _with_data(folder: Path, digits: Path) -> None:
+    """`models/model.ckpt-300`, healthy, and `data/test.npz`, as the recipes name them."""
+    for name in ("models", "data"):
+        (folder / name).mkdir(exist_ok=True)
+    shutil.copy(digits, folder / "data" / "test.npz")
+    for file in (VARIANTS / "wired").glob("model.ckpt-300.*"):
+        shutil.copy(file, folder / "models")
+
+
+@pytest.mark.tensorflow
+def test_gitlab_recipe_with_data(job: Job, digits: Path) -> None:
+    """The script as it is written, the model being run."""
+    _with_data(job.folder, digits)
+    done = _gitlab(job, "models/model.ckpt-300")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "float vs quantized ✓" in done.stdout
+    xmlschema.validate(job.folder / "bncheck.xml", ROOT / "tests" / "report" / "junit.xsd")
+
+
+@pytest.mark.tensorflow
+def test_pytest_recipe(tmp_path: Path, digits: Path) -> None:
+    """The tests of the README, run by pytest in a project that has the model and the data."""
+    (block,) = [b for b in re.findall(r"(?ms)^```python\n(.*?)^```$", README) if "assert_batch_norm_healthy" in b]
+    (tmp_path / "test_model.py").write_text(block)
+    _with_data(tmp_path, digits)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "bncheck.pytest_plugin", "-W", "error", "test_model.py"]
+    environment = _environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_hook_is_one() -> None:

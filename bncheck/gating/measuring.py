@@ -110,6 +110,8 @@ def _ended(stage: Stage, outcome: Outcome, *, given: bool) -> Stage:
     how = _RAISE if outcome.state is StageState.OVER_BUDGET else ""
     if not how and MODES in outcome.reached and not given:
         how = "leave it out with --no-quantize"
+    if outcome.state is StageState.DONE:
+        return replace(stage, state=StageState.IMPOSSIBLE, why="it was not measured")
     return replace(stage, state=outcome.state, why=outcome.why, how=how)
 
 

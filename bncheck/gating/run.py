@@ -97,7 +97,8 @@ def gate(
     old = None if against is None else _old(Path(against), options)
     target = _read(path, options, graph=graph, quantized=quantized)
     known = settings if old is None else replace(settings, known=old.earlier.known)
-    stopped = fatal(judge(target.facts, settings=known, asked=target.asked)) if early_stop else ""
+    may_stop = early_stop and data is not None
+    stopped = fatal(judge(target.facts, settings=known, asked=target.asked)) if may_stop else ""
     ran = measuring.ran(target, stopped, quantized=quantized)
     stages = [_done(STATIC, target.seconds), *ran.stages]
     facts = ran.facts
@@ -195,7 +196,11 @@ def _measured_old(old: _Old, measuring: Measuring, new: Ran, *, theirs: bool) ->
     if old.target is None or not done:
         return old, _done(AGAINST)
     start = time.perf_counter()
-    ran = replace(measuring, quantize=QUANTIZED in done and not theirs).ran(old.target, "", quantized=None)
+    try:
+        ran = replace(measuring, quantize=QUANTIZED in done and not theirs).ran(old.target, "", quantized=None)
+    except UsageError as error:
+        # options that fit the new model need not fit the old one: what is known of the new one must not get lost
+        return old, Stage(name=AGAINST, state=StageState.IMPOSSIBLE, why=f"{old.earlier.path}: {error}")
     seconds = time.perf_counter() - start
     earlier = of_report(judge(ran.facts, asked=old.target.asked), old.earlier.path)
     failed = next((stage for stage in ran.stages if stage.state in UNDECIDED), None)

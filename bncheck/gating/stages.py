@@ -60,7 +60,10 @@ def with_stages(report: Report, stages: Sequence[Stage], settings: Settings) -> 
         stage.name for stage in stages if stage.state is StageState.DONE
     }
     others = [entry for entry in report.not_checked if entry.what not in about]
-    entries = [NotChecked(what=stage.name, why=stage.why, how=stage.how) for stage in missing]
+    codes = {entry.what: entry.codes for entry in report.not_checked}
+    entries = [
+        NotChecked(what=stage.name, why=stage.why, how=stage.how, codes=codes.get(stage.name, ())) for stage in missing
+    ]
     undecided = next((stage for stage in stages if stage.state in UNDECIDED), None)
     judged = replace(report, not_checked=(*others, *entries))
     if undecided is None or report.verdict is not Verdict.PASS:
