@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from bncheck.recognise.lite_leftovers import Affine, Search, Step, chain_name, c
 from bncheck.recognise.lite_values import Wiring, real, rounding, stored
 from bncheck.sources.raw import RawLite, RawLiteTensor
 
+_Any = TypeVar("_Any", bound=np.generic)
+
 TINY = 1e-35
 """Differences that float32 loses where numbers become subnormal and are flushed to zero."""
 
@@ -25,6 +28,8 @@ _SLACK = 1.01
 """On half a step: the quotient that is rounded has itself been rounded in float32."""
 _EXTREMES = {"int8": (-127, 127), "uint8": (0, 255), "int4": (-7, 7), "int16": (-32767, 32767), "int2": (-1, 1)}
 _LONGEST_CHAIN = 8
+_LARGEST_HALF = 65504.0
+"""Of float16: what lay above it is infinite in the file, as what lay beyond an integer's range is cut off."""
 _MOST_STEPS = 4
 """Affine operators looked at behind a linear one."""
 
@@ -147,6 +152,9 @@ def _bare(linear: LinearOperator) -> Held | None:
     kernel = None if _unreadable(linear, 0) else real(linear.kernel)
     if kernel is None:
         return None
+    over = np.isinf(kernel) if linear.kernel.dtype == "float16" else None
+    if over is not None:
+        kernel = np.where(over, np.copysign(_LARGEST_HALF, kernel), kernel)
     flat = _by_channel(kernel, linear.slots.axis)
     bias, bias_half = _bias(linear, flat.shape[0])
     if bias is None:
@@ -154,14 +162,14 @@ def _bare(linear: LinearOperator) -> Held | None:
     return Held(
         kernel=flat,
         kernel_half=_kernel_half(linear.kernel, linear.slots.axis, kernel),
-        saturated=_saturated(linear.kernel, linear.slots.axis),
+        saturated=_by_channel(over, linear.slots.axis) if over is not None and over.any() else _saturated(linear),
         bias=bias,
         bias_half=bias_half,
     )
 
 
-def _by_channel(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    moved: NDArray[np.float64] = np.moveaxis(values, axis, 0)
+def _by_channel(values: NDArray[_Any], axis: int) -> NDArray[_Any]:
+    moved: NDArray[_Any] = np.moveaxis(values, axis, 0)
     return moved.reshape(moved.shape[0], -1)
 
 
@@ -171,15 +179,15 @@ def _kernel_half(tensor: RawLiteTensor, axis: int, values: NDArray[np.float64]) 
     return np.asarray(_SLACK * _by_channel(rounding(tensor, np.abs(values)), axis).max(axis=1))
 
 
-def _saturated(tensor: RawLiteTensor, axis: int) -> NDArray[np.bool_] | None:
+def _saturated(linear: LinearOperator) -> NDArray[np.bool_] | None:
+    tensor = linear.kernel
     if tensor.dtype not in _EXTREMES or tensor.quantization is None:
         return None
     values = stored(tensor)
     if values is None:
         return None
     low, high = _EXTREMES[tensor.dtype]
-    mask: NDArray[np.bool_] = np.moveaxis((values <= low) | (values >= high), axis, 0)
-    return mask.reshape(mask.shape[0], -1)
+    return _by_channel((values <= low) | (values >= high), linear.slots.axis)
 
 
 def _bias(linear: LinearOperator, channels: int) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
@@ -194,6 +202,9 @@ def _bias(linear: LinearOperator, channels: int) -> tuple[NDArray[np.float64] | 
         return None, nothing
     values = values.reshape(-1)
     half = rounding(tensor, np.abs(values).reshape(tensor.shape)).reshape(-1) * _SLACK
+    if tensor.dtype == "float16":
+        over = np.isinf(values)
+        return np.where(over, np.copysign(_LARGEST_HALF, values), values), np.where(over, np.inf, half)
     if tensor.dtype != "int32":
         return values, half
     steps = stored(tensor)

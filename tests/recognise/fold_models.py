@@ -174,7 +174,8 @@ def lite(folder: Path, *operators: Operator) -> RawModel:
 def _stored(values: Array, scheme: str, axis: int, steps: Any) -> tuple[NDArray[Any], dict[str, Any]]:
     """(as stored, quantization) of a constant."""
     if scheme in ("float32", "float16"):
-        return values.astype(scheme), {}
+        with np.errstate(over="ignore"):
+            return values.astype(scheme), {}
     if steps is None:
         others = tuple(number for number in range(values.ndim) if number != axis)
         largest = np.abs(values).max(axis=others if scheme == "int8" else None)
