@@ -171,11 +171,9 @@ def _waterfall_legend(steps: Sequence[Step]) -> tuple[tuple[str, str], ...]:
 
 
 def _lead(found: Attribution) -> str:
-    told = attribution_told(found)
-    share = (
-        "" if found.statistics_share is None else f" {percent(found.statistics_share)} of it came before quantization."
-    )
-    return f"{told[:1].upper()}{told[1:]}.{share}"
+    told, share = attribution_told(found), found.statistics_share
+    before = f" {percent(share)} of it came before quantization." if share is not None and 0 < share < 1 else ""
+    return f"{told[:1].upper()}{told[1:]}.{before}"
 
 
 def waterfall_steps(found: Attribution) -> list[Step]:
