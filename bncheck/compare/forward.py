@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from bncheck.errors import BncheckError
 from bncheck.model import Layer, Mode, PerChannel
-from bncheck.recognise.flat import CONDITIONALS, LOOPS, edge, node_of, port_of
+from bncheck.recognise.flat import CONDITIONALS, LOOPS, FlatGraph, edge, node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.layers import PairedSite, pair
 from bncheck.recognise.operands import FUSED
-from bncheck.recognise.trace import VARIABLES, predicate
+from bncheck.recognise.trace import MERGES, SWITCHES, VARIABLES, predicate
 from bncheck.recognise.upstream import dropout_input, is_dropout
 from bncheck.sources import protos
 
-FLOAT, INT32, BOOL = 1, 3, 10
+FLOAT, INT32, BOOL, RESOURCE = 1, 3, 10, 20
+_STEPS = 200
+"""Nested calls and branches that are looked through."""
 EVAL, TRAIN = "eval", "train"
 
 REFUSED = frozenset(
@@ -71,6 +73,8 @@ class Forward:
 
     graph_def: Any
     input: str
+    batch: int | None
+    """Samples that the graph declares its input to hold, where it does: the twins' input is open, other ops may not."""
     eval_outputs: tuple[str, ...]
     train_outputs: tuple[str, ...]
     sites: tuple[TwinSite, ...]
@@ -126,6 +130,7 @@ def forward(
     return Forward(
         graph_def=emission.graph_def,
         input="input:0",
+        batch=_declared_batch(view, input_edge),
         eval_outputs=names[EVAL],
         train_outputs=names[TRAIN],
         sites=tuple(TwinSite(**emission.found[name]) for name in order),
@@ -148,6 +153,13 @@ def _placeholder(emission: _Emission) -> None:
         node.attr["shape"].shape.dim[0].size = -1
     else:
         node.attr["shape"].shape.unknown_rank = True
+
+
+def _declared_batch(view: GraphView, input_edge: int) -> int | None:
+    shape = view.flat.attr(node_of(input_edge), "shape")
+    if shape is None or shape.shape.unknown_rank or not shape.shape.dim or shape.shape.dim[0].size < 1:
+        return None
+    return int(shape.shape.dim[0].size)
 
 
 def _dtype_of(view: GraphView, e: int) -> int:
@@ -176,15 +188,9 @@ def _emit_all(emission: _Emission, twin: str, output: int) -> str:
 def _name(emission: _Emission, twin: str, e: int, pending: list[int]) -> str:
     """Tensor name of an edge in one twin; its node joins `pending` where it is not written yet."""
     flat = emission.view.flat
+    e = _resolved(emission, e)
     if e == emission.input_edge:
         return "input"
-    for _ in range(200):
-        node = node_of(e)
-        if node not in flat.returns or flat.ops[node] in LOOPS:
-            break
-        e = _through_call(emission, e)
-        if e == emission.input_edge:
-            return "input"
     node = node_of(e)
     shared = flat.ops[node] in VARIABLES or flat.ops[node] == "Const" or node in emission.settled
     name = f"weights/{flat.names[node]}" if shared and not flat.control.get(node) else f"{twin}/{flat.names[node]}"
@@ -193,6 +199,47 @@ def _name(emission: _Emission, twin: str, e: int, pending: list[int]) -> str:
         pending.append(node)
     port = 0 if node in emission.sites else port_of(e)
     return name if port == 0 else f"{name}:{port}"
+
+
+def _resolved(emission: _Emission, e: int) -> int:
+    """The edge behind calls and behind conditions on the training switch: what inference takes."""
+    flat = emission.view.flat
+    for _ in range(_STEPS):
+        node, op = node_of(e), flat.ops[node_of(e)]
+        if e == emission.input_edge or node in emission.sites:
+            return e
+        if node in flat.returns and op not in LOOPS:
+            e = _through_call(emission, e)
+        elif op in SWITCHES and len(flat.data[node]) > 1 and _is_settled(emission, flat.data[node][1]) is not None:
+            e = flat.data[node][0]
+        elif op in MERGES and port_of(e) == 0 and len(alive := _alive(emission, node)) == 1:
+            e = alive[0]
+        else:
+            return e
+    return e
+
+
+def _is_settled(emission: _Emission, e: int) -> bool | None:
+    """Value of a predicate in inference; None where it is not the training switch."""
+    source, negated = predicate(emission.view.flat, e)
+    value = emission.settled.get(source)
+    return None if value is None else value != negated
+
+
+def _alive(emission: _Emission, merge: int) -> list[int]:
+    """Inputs of a merge that inference may take."""
+    flat = emission.view.flat
+    found = []
+    for e in flat.data[merge]:
+        node = node_of(e)
+        switch = flat.ops[node] in SWITCHES and len(flat.data[node]) > 1
+        side = _is_settled(emission, flat.data[node][1]) if switch else None
+        against = side is not None and side != bool(port_of(e))
+        for source, value in emission.view.contexts.of(node).conditions:
+            against = against or emission.settled.get(source, value) != value
+        if not against:
+            found.append(e)
+    return found
 
 
 def _through_call(emission: _Emission, e: int) -> int:
@@ -250,6 +297,18 @@ def _copy(emission: _Emission, twin: str, node: int, name: str, pending: list[in
     if op == "ReadVariableOp":
         proto.attr["T"].type = proto.attr["dtype"].type
         del proto.attr["dtype"]
+    elif proto.attr["T"].type == RESOURCE and flat.data[node]:
+        # a variable's handle on its way into a branch or loop: here it is the value
+        proto.attr["T"].type = _dtype_of(emission.view, _handle(flat, flat.data[node][0]))
+
+
+def _handle(flat: FlatGraph, e: int) -> int:
+    """The variable behind a resource."""
+    for _ in range(_STEPS):
+        if flat.ops[node_of(e)] in VARIABLES or not flat.data[node_of(e)]:
+            return e
+        e = flat.data[node_of(e)][0]
+    return e
 
 
 def _kept_control(emission: _Emission, twin: str, node: int, pending: list[int]) -> list[str]:
@@ -369,13 +428,29 @@ def _decomposed(emission: _Emission, twin: str, node: int, x_edge: int, pending:
     if site.gamma is not None:
         gamma = _name(emission, twin, site.gamma, pending)
         inverse = _node(emission, f"{name}/scale", "Mul", [inverse, gamma], T=FLOAT)
-    centred = _node(emission, f"{name}/centred", "Sub", [x, mean], T=FLOAT)
-    if site.beta is None:
-        _node(emission, name, "Mul", [centred, inverse], T=FLOAT)
+    beta = None if site.beta is None else _name(emission, twin, site.beta, pending)
+    if twin == EVAL:
+        _folded(emission, name, (x, mean, inverse), beta)
     else:
-        scaled = _node(emission, f"{name}/scaled", "Mul", [centred, inverse], T=FLOAT)
-        _node(emission, name, "AddV2", [scaled, _name(emission, twin, site.beta, pending)], T=FLOAT)
+        centred = _node(emission, f"{name}/centred", "Sub", [x, mean], T=FLOAT)
+        if beta is None:
+            _node(emission, name, "Mul", [centred, inverse], T=FLOAT)
+        else:
+            scaled = _node(emission, f"{name}/scaled", "Mul", [centred, inverse], T=FLOAT)
+            _node(emission, name, "AddV2", [scaled, beta], T=FLOAT)
     return {"train_input": x, "batch_mean": mean, "batch_variance": variance, "corrected": False}
+
+
+def _folded(emission: _Emission, name: str, operands: tuple[str, str, str], beta: str | None) -> None:
+    """`x * inverse + (beta - mean * inverse)`, as tf.nn.batch_normalization does: a converter folds no other form."""
+    x, mean, inverse = operands
+    shift = _node(emission, f"{name}/shift", "Mul", [mean, inverse], T=FLOAT)
+    scaled = _node(emission, f"{name}/scaled", "Mul", [x, inverse], T=FLOAT)
+    if beta is None:
+        _node(emission, name, "Sub", [scaled, shift], T=FLOAT)
+    else:
+        offset = _node(emission, f"{name}/offset", "Sub", [beta, shift], T=FLOAT)
+        _node(emission, name, "AddV2", [scaled, offset], T=FLOAT)
 
 
 def _moments(emission: _Emission, name: str, x: str, paired: PairedSite) -> tuple[str, str]:

@@ -33,7 +33,7 @@ from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import UsageError
 from bncheck.measured import Attribution, Comparison, DataFacts, QuantizedComparison
-from bncheck.model import Facts, Hints, LiteFacts
+from bncheck.model import Facts, Hints, Layer, LiteFacts
 from bncheck.recognise import recognise
 from bncheck.rules._compared import judged_output
 from bncheck.sources.tflite import parse_lite
@@ -108,7 +108,7 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
     measured = measure_quantized(
         exact,
         rounded,
-        layers=run.prepared.layers,
+        layers=reached(run.prepared),
         batches=run.data,
         describe=run.describe,
         scheme=run.asked.scheme if given is None else GIVEN,
@@ -127,6 +127,12 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
             attribution=_attribution(run, measured, cells, reasons, progress=lambda more: progress(done + more)),
         )
     return Measured(comparison=measured, lite=lite_facts(rounded, path))
+
+
+def reached(prepared: Prepared) -> tuple[Layer, ...]:
+    """Layers of the forward pass; others, of another output or of training alone, are in no converted file."""
+    names = {site.layer for site in prepared.forward.sites}
+    return tuple(layer for layer in prepared.layers if layer.name in names)
 
 
 def _shape(data: Data) -> tuple[int | None, ...]:
