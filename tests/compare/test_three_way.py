@@ -212,3 +212,27 @@ def test_a_file_of_another_model(data: dict[str, str]) -> None:
     """The checkpoint of one model, the TFLite file of another: one sentence, no report."""
     with pytest.raises(BncheckError, match=r"another model|no quantized form"):
         bncheck.compare_float_vs_quantized(checkpoint("wired"), data=data["bare"], quantized=VWW / "vww_96_int8.tflite")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3 and numpy 2
+def test_dense_layers_are_folded(tf: Any, tmp_path: Path) -> None:
+    """As the user's own conversion folds them: nothing is left over, and no operator without its layer."""
+    keras = tf.keras
+    keras.utils.set_random_seed(1)
+    entry = keras.Input((16,))
+    net = entry
+    for number in range(2):
+        net = keras.layers.Dense(24, use_bias=False, name=f"dense_{number}")(net)
+        net = keras.layers.BatchNormalization(name=f"bn_{number}")(net)
+        net = keras.layers.ReLU()(net)
+    model = keras.Model(entry, keras.layers.Dense(4)(net))
+    images = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
+    keras.Model(entry, [layer.output for layer in model.layers if "bn_" in layer.name])(images, training=True)
+    model.save(tmp_path / "dense.keras")
+    np.savez(tmp_path / "noise.npz", images=images)
+    report = bncheck.compare_float_vs_quantized(tmp_path / "dense.keras", data=tmp_path / "noise.npz")
+    assert report.quantized is not None
+    kinds = [operator.kind for operator in report.quantized.operators]
+    assert kinds == ["QUANTIZE", "FULLY_CONNECTED", "FULLY_CONNECTED", "FULLY_CONNECTED"]
+    assert [operator.layer for operator in report.quantized.operators] == [None, "bn_0", "bn_1", None]
+    assert not {"BN406", "BN409"} & {finding.code for finding in report.findings}
