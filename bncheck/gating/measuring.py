@@ -67,7 +67,9 @@ class Measuring:
             options |= {"quantized": quantized}
         else:
             options = {name: value for name, value in options.items() if name not in ("scheme", "calibration_batches")}
-        request = Request(quantized=QUANTIZED in to_run, options=options)
+        # what was not given is left to the comparison's own defaults
+        given = {name: value for name, value in options.items() if value is not None}
+        request = Request(quantized=QUANTIZED in to_run, options=given)
         outcome = run(request, self.budget, lambda done, total: self.progress(to_run[-1], done, total))
         return Ran(
             facts=_merged(target.facts, outcome, built=bool(self.options["model"] or self.options["builder"])),
