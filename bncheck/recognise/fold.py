@@ -72,7 +72,7 @@ class _State:
     source: Source
     linear: tuple[Place, ...]
     affine: tuple[Place, ...]
-    found: dict[int, list[Explanation]] = field(default_factory=lambda: defaultdict(list))
+    found: dict[int, list[Explanation]] = field(default_factory=dict)
     """Unit -> operators that hold it, with what was folded."""
     unexplained: dict[int, list[Match]] = field(default_factory=lambda: defaultdict(list))
     """Unit -> operators that hold its kernel with something else folded in."""
@@ -88,7 +88,7 @@ class _State:
 
     def give(self, unit: Unit, explanation: Explanation) -> None:
         self.taken.add(explanation.match.place.order)
-        self.found[unit.number].append(explanation)
+        self.found.setdefault(unit.number, []).append(explanation)
 
 
 def _by_kernel(state: _State) -> None:
@@ -126,17 +126,12 @@ def _assign(state: _State, units: Sequence[Unit], candidates: Sequence[Place], *
             elif not guessed and any(match.bounds.telling for match in holding):
                 state.unexplained[unit.number].extend(holding)
     pairs.sort(key=lambda pair: pair[:3])
-    for rank, number, order, unit, best in pairs:
-        if order not in state.taken and (number not in state.found or rank == 0):
+    for _, number, order, unit, best in pairs:
+        if order not in state.taken and (number not in state.found or best.folded == "stored"):
             state.give(unit, best)
-    for rank, number, _, _, best in pairs:  # copies of one layer, of which the file holds fewer than the model
+    for rank, number, _, unit, best in pairs:  # copies of one layer, of which the file holds fewer than the model
         if number not in state.found and rank == 0:
-            twin = next(
-                unit
-                for unit in state.source.units
-                if any(e.match.place is best.match.place for e in state.found[unit.number])
-            )
-            state.found[number].append(replace(best, why=f"the same numbers as {twin.layer.name}"))
+            state.give(unit, replace(best, why="the same numbers as another layer's"))
 
 
 def _beyond(state: _State) -> None:

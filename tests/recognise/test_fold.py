@@ -272,6 +272,15 @@ def test_a_layer_that_is_applied_twice(tmp_path: Path) -> None:
     assert [(found.folded, found.operator) for found in both.layers] == [("stored", "two"), ("stored", "one")]
 
 
+def test_copies_of_a_layer(tmp_path: Path) -> None:
+    """A target network's layers equal another's: one operator confirms both, and a third layer is not disturbed."""
+    layer, other = conv("online"), conv("zother", seed=5)
+    copy = replace(layer, name="target")
+    proof = prove(checkpoint(layer, copy, other), lite(tmp_path, operator(layer), operator(other)))
+    assert states(proof) == ["stored"] * 3
+    assert [found.why for found in proof.layers] == ["", "the same numbers as another layer's", ""]
+
+
 def test_not_a_lite_file(tmp_path: Path) -> None:
     """What is no TFLite file, or is one on both sides, is refused in one sentence."""
     file = lite(tmp_path, operator(conv("a")))
