@@ -17,11 +17,12 @@ from bncheck.compare import metrics
 from bncheck.compare.lite_layers import Folded, folded_layers
 from bncheck.compare.lite_local import Part
 from bncheck.compare.lite_match import Matching, match
-from bncheck.compare.lite_pair import LOCAL_SAMPLES, OutputSums, Pair
+from bncheck.compare.lite_outputs import OutputSums
+from bncheck.compare.lite_pair import Pair
 from bncheck.compare.lite_run import LiteFile, Runner, affine, batching, input_values, portions, read_file, real_values
 from bncheck.compare.lite_sums import TensorSums
 from bncheck.errors import BncheckError
-from bncheck.measured import Accuracy, DataFacts, OperatorLoss, OutputDifference, QuantizedComparison, Unmatched
+from bncheck.measured import Accuracy, DataFacts, OperatorLoss, QuantizedComparison, Unmatched
 from bncheck.model import Layer, PerChannel
 
 Batch = tuple[NDArray[Any], NDArray[Any] | None]
@@ -46,7 +47,7 @@ def measure_quantized(
 ) -> QuantizedComparison:
     """Runs every batch through both files. Memory does not grow with their number.
 
-    Cumulative errors and outputs are of all samples, local ones of the first `LOCAL_SAMPLES`.
+    Cumulative errors and outputs are of all samples, local ones of the first `local_samples`.
 
     `layers` are those folded into the float file, with the statistics that it was made with; empty where none are
     known. `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `output_names` are
@@ -81,13 +82,14 @@ def measure_quantized(
             if sums is not None
         ),
         outputs=tuple(
-            _output(sums, name) for sums, name in zip(pair.outputs, _output_names(matching, output_names), strict=True)
+            sums.difference(name)
+            for sums, name in zip(pair.outputs, _output_names(matching, output_names), strict=True)
         ),
         accuracy=_accuracy(pair.outputs),
         unmatched=(*matching.unmatched, *_unlike(pair, matching), *_without_operator(folded)),
         float_bytes=len(float_bytes),
         quantized_bytes=len(quantized_bytes),
-        local_samples=min(pair.samples, LOCAL_SAMPLES),
+        local_samples=min(pair.samples, pair.local_samples),
         seconds=time.perf_counter() - start,
     )
 
@@ -200,19 +202,8 @@ def _output_names(matching: Matching, given: Sequence[str]) -> list[str]:
     return [matching.reference.tensor(number).name for _, number in matching.outputs]
 
 
-def _output(sums: OutputSums, name: str) -> OutputDifference:
-    return OutputDifference(
-        name=name,
-        nmse=metrics.nmse(sums.r2, sums.e2),
-        cosine=metrics.cosine(sums.r2, sums.t2, sums.e2),
-        classes=sums.classes or None,
-        agreement=sums.agreeing / sums.rows if sums.rows else None,
-        probability_drift=sums.drift / sums.rows if sums.rows else None,
-    )
-
-
 def _accuracy(outputs: Sequence[OutputSums]) -> Accuracy:
-    if not outputs or not outputs[0].labelled:
+    if not outputs or not outputs[0].labelled or not outputs[0].classes:
         return Accuracy()
     first = outputs[0]
     return Accuracy(eval=first.right_float / first.labelled, quantized=first.right_quantized / first.labelled)

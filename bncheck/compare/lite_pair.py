@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare import metrics
 from bncheck.compare.lite_edit import show
-from bncheck.compare.lite_local import Local, Part, unchained
+from bncheck.compare.lite_local import Local, unchained
 from bncheck.compare.lite_match import Matching
+from bncheck.compare.lite_outputs import OutputSums
 from bncheck.compare.lite_run import (
     Affine,
     Batching,
@@ -29,8 +30,11 @@ from bncheck.compare.lite_sums import TensorSums, add_chain, add_local, round_in
 
 _ELEMENTS = 1 << 23
 """Activations of the float file that one invocation may have: bounds memory, and keeps what is compared near."""
-LOCAL_SAMPLES = 128
-"""Samples that operators are run on by themselves: thousands of values a channel, of which more tell nothing new."""
+LOCAL_SAMPLES = 64
+"""Samples that operators are run on by themselves at least, ..."""
+LOCAL_ELEMENTS = 1 << 26
+"""... and more of them up to so many activations: thousands of values a channel, of which more tell nothing new."""
+_THREADS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +60,6 @@ def _together(local: Local) -> tuple[_Feeds, ...]:
     )
 
 
-@dataclass(kw_only=True, eq=False)
-class OutputSums:
-    """Sums of one output over the samples; r float, t quantized."""
-
-    r2: float = 0.0
-    t2: float = 0.0
-    e2: float = 0.0
-    classes: int = 0
-    """0 where it is no scores of classes."""
-    rows: int = 0
-    agreeing: int = 0
-    drift: float = 0.0
-    labelled: int = 0
-    right_float: int = 0
-    right_quantized: int = 0
-
-
 class Pair:
     """Four interpreters: both files chained, and both with each operator by itself."""
 
@@ -81,12 +68,16 @@ class Pair:
     ) -> None:
         self.matching = matching
         self.samples = 0
-        self.outputs = [OutputSums() for _ in matching.outputs]
+        self.outputs = [OutputSums(step=_step(matching, other)) for _, other in matching.outputs]
         self._files = (reference, quantized)
         ways = [batching(file, images) for file in self._files]
         self.local: Local = unchained(ways[1].content, ways[0].content, matching)
         self.sums: list[TensorSums | None] = [None] * len(self.local.parts)
-        self._size, self._chain_size = _portions(matching, self.local.parts, ways)
+        """Of each part; None where its tensors turned out to be of different sizes."""
+        elements = max(1, sum(matching.quantized.elements(part.output) or 0 for part in self.local.parts))
+        self._size, self._chain_size = _portions(elements, ways)
+        self.local_samples = max(LOCAL_SAMPLES, LOCAL_ELEMENTS // elements)
+        """How many of the first samples operators are run on by themselves."""
         parts, feeds = self.local.parts, (*self.local.quantized_feeds, *self.local.reference_feeds)
         wanted = [*(part.reference for part in parts), *(feed.source for feed in feeds)]
         self._float = Runner(show(ways[0].content, _computed(reference, wanted)), reference.path)
@@ -100,7 +91,7 @@ class Pair:
     def run(self, images: NDArray[Any], labels: NDArray[Any] | None) -> None:
         """Adds one batch. Raises BncheckError where LiteRT refuses it."""
         # What is measured by itself ends at a sample, however the data are dealt to batches.
-        whole = max(0, min(LOCAL_SAMPLES - self.samples, len(images)))
+        whole = max(0, min(self.local_samples - self.samples, len(images)))
         for first, last, alone in ((0, whole, True), (whole, len(images), False)):
             for samples in portions(images[first:last], self._size if alone else self._chain_size):
                 place = slice(first + samples.start, first + samples.stop)
@@ -112,7 +103,7 @@ class Pair:
         reference, quantized = self._files
         self._float.run({reference.graph.inputs[0]: input_values(reference, images)})
         self._chain.run({quantized.graph.inputs[0]: input_values(quantized, images)})
-        self.sums = list(self._pool.map(self._add_chain, self.local.parts, self.sums))
+        self._spread(self._add_chain, len(self.sums))
         if not alone:
             return
         feeds = self.local.quantized_feeds
@@ -120,17 +111,27 @@ class Pair:
         if self._float_alone is not None:
             feeds = self.local.reference_feeds
             self._float_alone.shape({feed.number: self._float.tensor(feed.like).shape for feed in feeds})
-        list(self._pool.map(self._feed, self._fed))
+        self._spread(self._feed, len(self._fed))
         self._alone.invoke()
         if self._float_alone is not None:
             self._float_alone.invoke()
-        list(self._pool.map(self._add_local, self.local.parts, self.sums))
+        self._spread(self._add_local, len(self.sums))
+
+    def _spread(self, work: Callable[[int], None], count: int) -> None:
+        """Does `work` for each number below `count`, dealt to the threads beforehand: most take microseconds."""
+
+        def some(first: int) -> None:
+            for number in range(first, count, _THREADS):
+                work(number)
+
+        list(self._pool.map(some, range(_THREADS)))
 
     def _reference(self, number: int) -> NDArray[Any]:
         return real_values(self.matching.reference.tensor(number), self._float.tensor(number))
 
-    def _feed(self, feeds: _Feeds) -> None:
+    def _feed(self, which: int) -> None:
         """Writes one tensor of the float file to the inputs that read it with one rounding."""
+        feeds = self._fed[which]
         values = self._reference(feeds.source)
         stored = [self._alone.tensor(number) for number in feeds.quantized]
         real: list[NDArray[Any]] = []
@@ -152,16 +153,17 @@ class Pair:
         for room in real:
             np.copyto(room, (rounded if own is None else own.stored(rounded)).reshape(room.shape), casting="unsafe")
 
-    def _add_chain(self, part: Part, before: TensorSums | None) -> TensorSums | None:
-        """The sums with this portion added; None where the two tensors are of different sizes."""
+    def _add_chain(self, which: int) -> None:
+        part = self.local.parts[which]
         reference, test = self._reference(part.reference), self._chain.tensor(part.output)
         if reference.size != test.size or not test.size:
-            return None
-        sums = before or TensorSums(channels=test.shape[-1] if test.ndim > 1 else 1)
+            return
+        sums = self.sums[which] or TensorSums(channels=test.shape[-1] if test.ndim > 1 else 1)
         add_chain(sums, reference, test, affine(self.matching.quantized.tensor(part.output)))
-        return sums
+        self.sums[which] = sums
 
-    def _add_local(self, part: Part, sums: TensorSums | None) -> None:
+    def _add_local(self, which: int) -> None:
+        part, sums = self.local.parts[which], self.sums[which]
         if sums is None:
             return
         if part.rerun and self._float_alone is not None:
@@ -176,27 +178,13 @@ class Pair:
     def _add_outputs(self, labels: NDArray[Any] | None) -> None:
         for total, (number, other) in zip(self.outputs, self.matching.outputs, strict=True):
             test = real_values(self.matching.quantized.tensor(number), self._chain.tensor(number))
-            _add_output(total, self._reference(other), test.reshape(self._reference(other).shape), labels)
+            total.add(self._reference(other), test, labels)
 
 
-def _add_output(total: OutputSums, reference: NDArray[Any], test: NDArray[Any], labels: NDArray[Any] | None) -> None:
-    r, t = np.asarray(reference, np.float64), np.asarray(test, np.float64)
-    with np.errstate(all="ignore"):
-        total.r2 += float(np.sum(r**2))
-        total.t2 += float(np.sum(t**2))
-        total.e2 += float(np.sum((t - r) ** 2))
-    if r.ndim < 2 or r.shape[-1] < 2 or any(size != 1 for size in r.shape[1:-1]):
-        return
-    r, t = (values.reshape(len(values), -1) for values in (r, t))
-    total.classes = r.shape[-1]
-    total.rows += len(r)
-    chosen, other = metrics.top_classes(r), metrics.top_classes(t)
-    total.agreeing += int(np.sum((chosen == other) & (chosen >= 0)))
-    total.drift += metrics.softmax_drift(r, t) * len(r)
-    if labels is not None:
-        total.labelled += len(labels)
-        total.right_float += int(np.sum((chosen == labels) & (chosen >= 0)))
-        total.right_quantized += int(np.sum((other == labels) & (other >= 0)))
+def _step(matching: Matching, output: int) -> float:
+    """Of the integers behind an output of the float file, should it have any."""
+    how = affine(matching.reference.tensor(matching.reference.behind(output)))
+    return 0.0 if how is None else how.scale
 
 
 def _computed(file: LiteFile, numbers: Iterable[int]) -> list[int]:
@@ -204,10 +192,9 @@ def _computed(file: LiteFile, numbers: Iterable[int]) -> list[int]:
     return [number for number in numbers if number not in file.graph.inputs]
 
 
-def _portions(matching: Matching, parts: Sequence[Part], ways: Sequence[Batching]) -> tuple[int, int]:
+def _portions(elements: int, ways: Sequence[Batching]) -> tuple[int, int]:
     """Samples of one invocation where operators are run by themselves as well, and where only the chains are."""
     fixed = [way.size for way in ways if way.size is not None]
     if fixed:
         return min(fixed), min(fixed)
-    elements = max(1, sum(matching.quantized.elements(part.output) or 0 for part in parts))
     return max(1, _ELEMENTS // elements), max(1, 2 * _ELEMENTS // elements)

@@ -13,10 +13,10 @@ import pytest
 from lite_nets import images
 from numpy.typing import NDArray
 
+from bncheck.compare import lite_pair
 from bncheck.compare.convert import convert, float_model
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
 from bncheck.compare.lite_edit import dump, load
-from bncheck.compare.lite_pair import LOCAL_SAMPLES
 from bncheck.compare.lite_run import Affine, Runner, affine, read_file
 from bncheck.compare.train_eval import prepare
 from bncheck.errors import BncheckError, ReadError
@@ -178,13 +178,14 @@ def test_the_damaged_operator_and_no_other(lite: Callable[..., bytes], damage: C
         assert sick[worse[0]].worst_channels[0] == 5
 
 
-def test_any_split_of_the_data(lite: Callable[..., bytes]) -> None:
+def test_any_split_of_the_data(lite: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of one size, of many, across the end of what is measured by itself: the same numbers."""
+    monkeypatch.setattr(lite_pair, "LOCAL_ELEMENTS", 0)
     data = images(160)
     labels = np.arange(160) % 5
     first = measured(lite("residual"), lite("residual", "int8"), data, labels=labels)
-    second = measured(lite("residual"), lite("residual", "int8"), data, sizes=(100, 37, 1, 22), labels=labels)
-    assert first.local_samples == second.local_samples == LOCAL_SAMPLES
+    second = measured(lite("residual"), lite("residual", "int8"), data, sizes=(60, 77, 1, 22), labels=labels)
+    assert first.local_samples == second.local_samples == lite_pair.LOCAL_SAMPLES
     assert (first.data.samples, second.data.samples, second.data.batches) == (160, 160, 4)
     for one, other in zip(first.operators, second.operators, strict=True):
         for field in ("local_nmse", "cumulative_nmse", "cumulative_cosine", "rounding_nmse", "rmse_over_scale"):
