@@ -18,6 +18,8 @@ _NEEDS = {
     Needs.SITES: "sites",
     Needs.LITE: "TFLite file",
     Needs.REFERENCE: "--reference",
+    Needs.COMPARISON: "data",
+    Needs.QUANTIZED: "quantized",
     Needs.FOLD: "TFLite file, its source",
     Needs.BEFORE: "--against",
 }

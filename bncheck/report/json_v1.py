@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import bncheck
 from bncheck.finding import Finding, Measurement, NotChecked, Report, TargetInfo
+from bncheck.folded import forecast
+from bncheck.measured import sqnr_db
 from bncheck.model import Layer, Site, Switch, Update, Vector
 from bncheck.report._comparison import comparison_document
 from bncheck.report._fold import fold_document
@@ -157,6 +159,19 @@ def _layer(layer: Layer, updates: int | None) -> dict[str, Any]:
         "updates": [_update(update) for update in layer.updates],
         "statistics": {"mean": _vector(layer.mean), "variance": _vector(layer.variance)},
         "affine": {"gamma": _vector(layer.gamma), "beta": _vector(layer.beta)},
+        "forecast": _forecast(layer),
+    }
+
+
+def _forecast(layer: Layer) -> dict[str, float] | None:
+    found = forecast(layer)
+    if found is None:
+        return None
+    return {
+        "per_tensor_db": sqnr_db(found.per_tensor),
+        "per_channel_db": sqnr_db(found.per_channel),
+        "kernel_per_tensor_db": sqnr_db(found.kernel_per_tensor),
+        "kernel_per_channel_db": sqnr_db(found.kernel_per_channel),
     }
 
 
