@@ -1,0 +1,119 @@
+"""Which stages are planned for which model, how they end, and how measurements join what the files tell."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bncheck.finding import StageState
+from bncheck.gating import isolated
+from bncheck.gating.budget import Budget
+from bncheck.gating.isolated import Outcome
+from bncheck.gating.measuring import Measuring, Target
+from bncheck.gating.stages import MODES, QUANTIZED
+from bncheck.gating.worker import Request
+from bncheck.model import Facts
+from bncheck.not_checked import Asked
+from bncheck.testing import batch_norm, compared, difference, facts, folded, lite, with_graph
+
+MEASURED = compared(difference("a"))
+
+
+def _ran(
+    monkeypatch: pytest.MonkeyPatch,
+    files: Facts,
+    outcome: Outcome,
+    *,
+    quantized: str | None = None,
+    quantize: bool = True,
+    **options: Any,
+) -> tuple[Any, list[Request]]:
+    """What comes of a run that ends so, and what was asked for; what runs in a process is tested with processes."""
+    asked: list[Request] = []
+
+    def run(request: Request, *_: object) -> Outcome:
+        asked.append(request)
+        return outcome
+
+    monkeypatch.setattr(isolated, "run", run)
+    known = {"data": "d.npz", "model": None, "builder": None, "scheme": None, "calibration_batches": None}
+    measuring = Measuring(
+        options={**known, **options},
+        quantize=quantize,
+        budget=Budget(started=time.monotonic()),
+        progress=lambda _stage, _done, _total: None,
+    )
+    target = Target(path="model", graph=None, facts=files, asked=Asked(), seconds=0.0)
+    return measuring.ran(target, "", quantized=quantized), asked
+
+
+def test_both_stages_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request for both; each stage has its own time."""
+    outcome = Outcome(facts=MEASURED, reached={MODES: 4.0, QUANTIZED: 6.5})
+    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, scheme="dynamic")
+    assert (request.quantized, request.options["scheme"]) == (True, "dynamic")
+    assert "quantized" not in request.options
+    assert [(s.name, s.state, s.seconds) for s in ran.stages] == [
+        (MODES, StageState.DONE, 4.0),
+        (QUANTIZED, StageState.DONE, 2.5),
+    ]
+
+
+def test_without_quantized_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request is that of train against eval alone."""
+    outcome = Outcome(facts=MEASURED, reached={MODES: 4.0})
+    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=False)
+    assert not request.quantized
+    assert set(request.options) == {"data", "path"}
+    assert [s.state for s in ran.stages] == [StageState.DONE, StageState.LEFT_OUT]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "states"),
+    [
+        (Outcome(state=StageState.OVER_BUDGET, why="long"), [StageState.OVER_BUDGET] * 2),
+        (
+            Outcome(facts=MEASURED, reached={MODES: 1.0}, state=StageState.OVER_BUDGET, why="long"),
+            [StageState.DONE, StageState.OVER_BUDGET],
+        ),
+        (
+            Outcome(facts=MEASURED, reached={MODES: 1.0}, state=StageState.IMPOSSIBLE, why="no such op"),
+            [StageState.DONE, StageState.IMPOSSIBLE],
+        ),
+        (Outcome(facts=MEASURED, reached={MODES: 1.0}), [StageState.DONE, StageState.IMPOSSIBLE]),
+    ],
+)
+def test_ends(outcome: Outcome, states: list[StageState], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was reached is done, the rest ended as the run did, and always with a reason."""
+    ran, _ = _ran(monkeypatch, facts(batch_norm("a")), outcome)
+    assert [s.state for s in ran.stages] == states
+    assert all(s.why for s in ran.stages if s.state is not StageState.DONE)
+    assert (ran.facts.comparison is None) is (outcome.facts is None)
+
+
+def test_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TFLite file has no train mode, and is compared only with another one."""
+    files = lite(folded("conv"))
+    ran, asked = _ran(monkeypatch, files, Outcome())
+    assert asked == []
+    assert [s.state for s in ran.stages] == [StageState.LEFT_OUT] * 2
+    ran, (request,) = _ran(monkeypatch, files, Outcome(facts=files, reached={QUANTIZED: 1.0}), quantized="q.tflite")
+    assert (request.quantized, request.options["quantized"]) == (True, "q.tflite")
+    assert [s.state for s in ran.stages] == [StageState.LEFT_OUT, StageState.DONE]
+
+
+def test_own_graph_knows_more_than_a_named_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--model` the wiring of the own graph stays; without one, or of other layers, the built one counts."""
+    own = with_graph(batch_norm("a"))
+    outcome = Outcome(facts=MEASURED, reached={MODES: 1.0})
+    ran, _ = _ran(monkeypatch, own, outcome, model="mobilenet_v2")
+    assert ran.facts.graph is own.graph
+    assert ran.facts.comparison is MEASURED.comparison
+    bare, _ = _ran(monkeypatch, facts(batch_norm("a")), outcome, model="mobilenet_v2")
+    assert bare.facts.comparison is MEASURED.comparison
+    assert bare.facts.layers is MEASURED.layers
+    other, _ = _ran(monkeypatch, replace(own, layers=(batch_norm("b"),)), outcome, model="mobilenet_v2")
+    assert other.facts.layers is MEASURED.layers
