@@ -62,13 +62,14 @@ def attribute(
     rows = labelled = classes = done = 0
     for images, labels in batches:
         wanted = np.asarray(reference(images), np.float64)
-        if _is_classes(wanted):
+        scores = _is_classes(wanted) and (modes is None or modes.classes is not None)
+        if scores:
             rows += len(images)
             classes = wanted.shape[-1]
             labelled += 0 if labels is None else len(images)
         for place, total in sums.items():
             got = wanted if place == (BATCH, FLOAT) else np.asarray(cells[place](images), np.float64)
-            _add(total, wanted, got.reshape(wanted.shape), labels)
+            _add(total, wanted, got.reshape(wanted.shape), labels, scores=scores)
         done += len(images)
         progress(done)
     told = dict(reasons or {})
@@ -85,13 +86,14 @@ def attribute(
 
 
 def _is_classes(output: NDArray[Any]) -> bool:
+    """Whether it has the shape of one score a class and sample; whether it is such scores, `modes` knows."""
     return output.ndim >= 2 and output.shape[-1] >= 2 and all(size == 1 for size in output.shape[1:-1])
 
 
-def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None) -> None:
+def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None, *, scores: bool) -> None:
     total.r2 += float(np.sum(wanted**2))
     total.e2 += float(np.sum((got - wanted) ** 2))
-    if not _is_classes(wanted):
+    if not scores:
         return
     chosen = metrics.top_classes(got.reshape(len(got), -1))
     total.agreeing += int(np.sum((chosen == metrics.top_classes(wanted.reshape(len(wanted), -1))) & (chosen >= 0)))
