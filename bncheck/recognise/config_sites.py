@@ -206,8 +206,13 @@ def _is_identity_activation(layer: RawKerasLayer) -> bool:
 
 
 def _is_linear_function(found: Any) -> bool:
-    if isinstance(found, Mapping):  # Keras 3 names functions as {"class_name": "function", "config": "linear"}
-        found = found.get("config")
+    while isinstance(found, Mapping):
+        # Keras 3 names functions by class_name "function" and config "linear"; quantization-aware training wraps them:
+        # a QuantizeAwareActivation has the "activation" in its config, NoOpActivation being none.
+        inner = found.get("config")
+        if found.get("class_name") == "NoOpActivation":
+            return True
+        found = inner.get("activation") if isinstance(inner, Mapping) else inner
     return found in (None, "linear")
 
 

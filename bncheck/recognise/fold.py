@@ -30,7 +30,7 @@ from bncheck.recognise.fold_explain import (
 )
 from bncheck.recognise.fold_fit import Array
 from bncheck.recognise.fold_lite import Place, places
-from bncheck.recognise.fold_order import by_order, is_named, size_of
+from bncheck.recognise.fold_order import by_order, exchanged, is_named, size_of
 from bncheck.recognise.fold_source import Kernel, Source, Unit, bias_beside, source_of
 from bncheck.sources.raw import RawModel
 
@@ -209,7 +209,13 @@ def _told(state: _State) -> tuple[FoldedLayer, ...]:
         # not one kernel fits, and not even the shapes agree: another model, in which like shapes are chance
         stray, missing = {}, []
     left = _left_over(state, [unit for unit in missing if unit.number not in stray])
-    return tuple(_layer(state, unit, stray, left) for unit in state.source.units)
+    told = [_layer(state, unit, stray, left) for unit in state.source.units]
+    if state.source.ordered:
+        whole = {number: found[0].match.place for number, found in state.found.items()}
+        for number, other in exchanged(state.source.units, whole).items():
+            why = f"it stands where {other.layer.name} should, and that one where it should"
+            told[number] = replace(told[number], folded="other", why=why)
+    return tuple(told)
 
 
 def _layer(state: _State, unit: Unit, stray: Mapping[int, Place], left: Mapping[int, Match]) -> FoldedLayer:

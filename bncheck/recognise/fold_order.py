@@ -55,6 +55,27 @@ def is_named(place: Place, unit: Unit) -> bool:
     return any(f"/{name}/" in f"/{place.name}/" for name in names if name)
 
 
+def exchanged(units: Sequence[Unit], placed: Mapping[int, Place]) -> dict[int, Unit]:
+    """Unit number -> the layer with which it changed places: each stands where the other's name and turn are.
+
+    Names alone may be given anew, and parallel branches in any order; both at once, and mutually, is no accident.
+    """
+    found: dict[int, Unit] = {}
+    groups: dict[tuple[int, int], list[Unit]] = defaultdict(list)
+    for unit in units:
+        if unit.number in placed:
+            groups[placed[unit.number].channels, placed[unit.number].fan_in].append(unit)
+    for members in groups.values():
+        strangers = [unit for unit in members if not is_named(placed[unit.number], unit)]
+        for one in strangers:
+            for other in strangers:
+                here, there = placed[one.number], placed[other.number]
+                turned = one.number < other.number and here.order > there.order
+                if turned and is_named(here, other) and is_named(there, one):
+                    found[one.number], found[other.number] = other, one
+    return found
+
+
 _FIRST, _LAST = (-1, -1), (1 << 30, 0)
 
 

@@ -306,6 +306,22 @@ def test_only_what_is_identity_at_inference_may_stand_between(
     assert found.bias is None
 
 
+@pytest.mark.parametrize(
+    ("inner", "linear"),
+    [
+        ({"class_name": "NoOpActivation", "config": {}}, "c"),
+        ({"class_name": "function", "config": "linear"}, "c"),
+        ("relu", None),
+        ({"class_name": "Unknown", "config": {}}, None),
+    ],
+)
+def test_an_activation_wrapped_for_quantization_aware_training(tmp_path: Path, inner: Any, linear: str | None) -> None:
+    """What the wrapper of the model-optimization toolkit holds decides."""
+    wrapped = {"class_name": "QuantizeAwareActivation", "config": {"activation": inner}}
+    found = site(keras_2(tmp_path, conv("c", activation=wrapped), batch_norm("bn"))).linear
+    assert (None if found is None else found.name) == linear
+
+
 def test_an_activation_of_the_convolution_itself_stops_folding(tmp_path: Path) -> None:
     """Conv2D(activation="relu") followed by batch norm."""
     assert site(keras_2(tmp_path, conv("c", activation="relu"), batch_norm("bn"))).linear is None

@@ -348,6 +348,24 @@ def test_a_changed_layer_of_a_real_model_is_named(tmp_path: Path, scheme: str, n
 
 
 @pytest.mark.skipif(not VWW.exists(), reason="the real models are not at hand")
+def test_two_layers_of_a_real_model_that_changed_places(tmp_path: Path) -> None:
+    """Kernel, bias and batch norm of two layers of one shape exchanged: each folds rightly, in the other's place."""
+    pairs = [("depthwise_conv2d_7", "depthwise_conv2d_8"), ("batch_normalization_15", "batch_normalization_17")]
+    names = [("depthwise_kernel", "bias"), ("gamma", "beta", "moving_mean", "moving_variance")]
+    changes: dict[str, Callable[[Any], Any]] = {}
+    with h5py.File(VWW / "vww_96.h5") as file:
+        for (one, other), weights in zip(pairs, names, strict=True):
+            for here, there in ((one, other), (other, one)):
+                for weight in weights:
+                    values = file[f"model_weights/{there}/{there}/{weight}:0"][...]
+                    changes[f"{here}/{weight}"] = lambda _, values=values: values
+    proof = prove(_open(_changed(tmp_path, changes)), _open(VWW / "vww_96_float.tflite"))
+    accused = {layer.layer: layer.why for layer in proof.layers if layer.folded != "stored"}
+    assert set(accused) == {"batch_normalization_15", "batch_normalization_17"}
+    assert "stands where batch_normalization_17 should" in accused["batch_normalization_15"]
+
+
+@pytest.mark.skipif(not VWW.exists(), reason="the real models are not at hand")
 def test_a_uniform_shift_is_not_taken_for_arithmetic(tmp_path: Path) -> None:
     """Between convolution and ReLU nothing can be taken in: a beta that is 0.1 higher in all channels is a fault."""
     path = _changed(tmp_path, {"batch_normalization_5/beta": lambda values: values + 0.1})
