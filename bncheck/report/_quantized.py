@@ -58,7 +58,9 @@ def cell_told(cell: Cell, measure: str) -> str:
     value = {"accuracy": cell.accuracy, "agreement": cell.agreement, "nmse": cell.nmse}[measure]
     if value is None or cell.nmse is None:
         return "-"
-    return percent(value) if measure in _MEASURES else f"{decibel(value)} dB"
+    if measure in _MEASURES:
+        return percent(value)
+    return "reference" if cell.statistics == "batch" else f"{decibel(value)} dB"
 
 
 def square(found: Attribution) -> list[tuple[str, str, str]]:

@@ -38,7 +38,7 @@ open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())"""
     "layer-loses-precision",
     severity=Severity.ERROR,
     needs=Needs.QUANTIZED,
-    explained_by=("BN407", "BN405", "BN404", "BN403", "BN406"),
+    explained_by=("BN407", "BN405", "BN403", "BN404", "BN406"),
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """An operator loses precision by itself when it is quantized, more than rounding explains.
