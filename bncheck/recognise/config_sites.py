@@ -212,7 +212,7 @@ def _is_linear_function(found: Any) -> bool:
         inner = found.get("config")
         if found.get("class_name") == "NoOpActivation":
             return True
-        found = inner.get("activation") if isinstance(inner, Mapping) else inner
+        found = inner.get("activation", "another") if isinstance(inner, Mapping) else inner
     return found in (None, "linear")
 
 
