@@ -83,13 +83,13 @@ def test_usage_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_time_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A run that hangs is ended, its process is gone, and what it measured stands."""
+    """A run that hangs is ended, and its process is gone."""
     note = tmp_path / "pid"
-    _worker(monkeypatch, MEASURED + f"open({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)")
-    outcome = run(REQUEST, _budget(max_time=3.0))
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    monkeypatch.setattr(isolated, "_BOOT", code)
+    outcome = run(REQUEST, _budget(max_time=2.0))
     assert outcome.state is StageState.OVER_BUDGET
-    assert "--max-time 3" in outcome.why
-    assert outcome.facts is not None
+    assert "--max-time 2" in outcome.why
     assert not _alive(int(note.read_text()))
 
 
