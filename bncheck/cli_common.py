@@ -115,7 +115,11 @@ def run_options(command: _Command) -> _Command:
         ),
         click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), help="Of decoded images [rgb]."),
         click.option("--size", metavar="HxW", help="Size of the images, for models that take any."),
-        click.option("--batch-size", type=click.IntRange(min=1), help="As in training, if memory allows [32]."),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            help="As in training, if memory allows [the graph's own, else 32].",
+        ),
         click.option("--batches", type=click.IntRange(min=1), help="As many at most [all]."),
         click.option("--graph", type=click.Path(path_type=Path), metavar="META", help="The graph, if not PATH.meta."),
         no_graph_option,

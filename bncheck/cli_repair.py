@@ -34,7 +34,9 @@ from bncheck.errors import NoModel, UsageError
 @click.option("--builder", metavar="PKG.MOD:FUNCTION", help="Your function(images, is_training) for a bare checkpoint.")
 @click.option("--inputs", metavar="TENSOR", help="Where the data enter the graph, where it does not tell.")
 @click.option("--outputs", metavar="TENSOR", multiple=True, help="Where the forward pass ends; repeatable.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, help="As in training, if memory allows [32].")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="As in training, if memory allows [the graph's own, else 32]."
+)
 @click.option(
     "--batches",
     type=click.IntRange(min=1),

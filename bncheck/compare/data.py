@@ -20,6 +20,7 @@ from bncheck.measured import DataFacts
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_BATCHES = 8
+BATCH_SIZE = 32
 KINDS = "a folder of images, .npy, .npz, a TFRecord of tf.Example, or the word synthetic"
 
 
@@ -61,7 +62,7 @@ def open_data(
     *,
     shape: tuple[int | None, ...] | None,
     dtype: Any,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     batches: int | None = None,
     preprocess: str | None = None,
     labels: str | None = None,
@@ -70,6 +71,8 @@ def open_data(
 ) -> Data:
     """Opens a source of samples for a model input of `shape` (batch axis first, None unknown) and `dtype`.
 
+    `batch_size` is that of the graph where nobody says and it has one of its own, else 32; a graph declared for single
+    samples is tried with 32 too, for there is nothing to learn from one.
     `labels` is a file of integers (.npy, .npz, .txt), the name of an array or feature beside the images, or "folders".
     `preprocess` is a name in `preprocess.RANGES`; `size` (height, width) is for models that take images of any size.
     Samples come in an order shuffled with a fixed seed: those of a sorted source would fill each batch with one class,
@@ -77,6 +80,9 @@ def open_data(
 
     Raises UsageError or ReadError, one sentence each, for what does not fit together or cannot be read.
     """
+    own = shape[0] if shape else None
+    of_the_graph = batch_size is None and own is not None and own > 1
+    batch_size = batch_size if batch_size is not None else own if own is not None and own > 1 else BATCH_SIZE
     if batch_size < 1 or (batches is not None and batches < 1):
         raise UsageError(f"batches of {batch_size}, {batches} of them: both numbers must be 1 or more")
     wanted = Wanted(
@@ -97,7 +103,7 @@ def open_data(
     if held == 0:
         raise UsageError(f"{spec}: holds no samples")
     return Data(
-        description=samples.description,
+        description=samples.description + (f", in batches of {batch_size} as the graph has it" if of_the_graph else ""),
         batch_size=batch_size if held is None else min(batch_size, held),
         batches=batches,
         synthetic=samples.synthetic,

@@ -2,22 +2,76 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
+
 from bncheck.errors import UsageError
 from bncheck.recognise.feeds import is_feed
-from bncheck.recognise.flat import FlatGraph, edge, node_of
+from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of
 from bncheck.recognise.graph_view import GraphView
-from bncheck.recognise.trace import VARIABLES
+from bncheck.recognise.trace import VARIABLES, constant
 from bncheck.recognise.updates import WRITES
+from bncheck.recognise.upstream import dropout_input, is_dropout
 from bncheck.sources.raw import RawSignature
 
-_CROSS_ENTROPY = ("SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits")
-_BEHIND_LOGITS = frozenset("Identity Cast ArgMax Softmax LogSoftmax TopKV2 Enter".split())
-"""Ops between the logits and what reads them."""
+_LOGITS_OF = frozenset("SparseSoftmaxCrossEntropyWithLogits SoftmaxCrossEntropyWithLogits CTCLoss CTCLossV2".split())
+"""Losses whose first input is the logits."""
+_BEHIND_LOGITS = frozenset("Identity Cast ArgMax Softmax LogSoftmax TopKV2 Enter Transpose StopGradient".split())
+"""Ops between the logits and what reads them, or that change no more than their layout."""
+_LAST_OPERAND = {"TensorArrayScatterV3": 2, "TensorArrayWriteV3": 2, "TensorArrayReadV3": 2}
+"""Which operand is the tensor, where it is not the first."""
+_OF_A_LOSS = frozenset(
+    "Mean Sum Max Min Prod AddN Add AddV2 BiasSub Sub Mul RealDiv Div DivNoNan Square SquaredDifference Sqrt Rsqrt Abs "
+    "Neg Log Log1p Exp Expm1 Pow Maximum Minimum Softplus L2Loss Select SelectV2 Greater GreaterEqual Less LessEqual "
+    "Equal NotEqual Cast Identity Reshape Squeeze ExpandDims StopGradient ClipByValue LogSoftmax ZerosLike "
+    "OnesLike Xlogy Transpose".split()
+)
+"""Ops that turn predictions into a number: passed on the way back from the loss to what the network put out."""
+_SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _NO_OUTPUT = (
-    frozenset("Shape Size Rank Assert NoOp Const ShapeN L2Loss ScalarSummary HistogramSummary ArgMax".split())
+    frozenset("Assert NoOp Const L2Loss ArgMax AsString LookupTableFindV2 Print PrintV2 StringFormat InTopK".split())
+    | {"InTopKV2"}
+    | _SHAPE_ONLY
     | WRITES
     | VARIABLES
 )
+_RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
+_RECTIFIERS = frozenset("Relu Relu6 LeakyRelu Elu Selu Minimum Maximum".split())
+_POOLS = frozenset("Mean Max AvgPool MaxPool AvgPool3D MaxPool3D ConcatV2".split())
+"""What features go through last, though a network may end its logits in a mean as well."""
+_PASSES = 4
+_HEADS = 8
+"""More ends than that are no heads."""
+_GRADIENT = re.compile(r"(^|/)gradients(_\d+)?/")
+"""The scope that `tf.gradients`, and with it every optimizer, opens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """One output to compare at."""
+
+    name: str
+    edge: int
+    features: bool | None
+    """Whether it is what a rectifier or a batch norm gives, and so no scores of classes; None where that is open."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Parts:
+    """Which nodes of a graph belong to what."""
+
+    flat: FlatGraph
+    sites: Container[int]
+    """Batch norms."""
+    ours: bytearray
+    """Depend on the input."""
+    others: bytearray
+    """Depend on other data, as labels are."""
+    behind: bytearray
+    """Depend on a batch norm."""
+    backward: bytearray
+    """Belong to the backward pass, or to the optimizer behind it."""
 
 
 def find_input(view: GraphView, named: str | None = None) -> int:
@@ -39,32 +93,78 @@ def find_input(view: GraphView, named: str | None = None) -> int:
     if signature is not None and len(found) > 1:
         found = [e for e in found if e in {flat.lookup(name) for name in signature.inputs.values()}] or found
     if len(found) > 1:
+        found = [e for e in found if not _reached(flat, [x for x in found if x != e])[node_of(e)]] or found
+    if len(found) > 1:
         names = ", ".join(_tensor(view.flat, e) for e in found)
         raise UsageError(f"several inputs feed batch norm ({names}): choose one with --inputs")
     return found[0]
 
 
-def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) -> list[int]:
-    """The edges to compare at: those named, the signature's, the logits of the loss, else the ends of the graph."""
+def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) -> list[Exit]:
+    """Where to compare: what is named, else what the signature gives, else what the loss takes, else the ends."""
     flat = view.flat
     if named:
-        return [_named(flat, name) for name in named]
+        return [_exit(view, name, _named(flat, name)) for name in named]
+    ours = _reached(flat, [input_edge])
     signature = _signature(view)
     if signature is not None:
-        return [_named(flat, tensor) for tensor in signature.outputs.values()]
-    ours = _reached(flat, [input_edge])
-    for op in _CROSS_ENTROPY:
-        for node in flat.by_op.get(op, ()):
-            logits = _logits(flat, flat.data[node][0])
-            if ours[node_of(logits)]:
-                return [logits]
-    joined = _where_labels_join(view, ours, _reached(flat, [e for e in _all_feeds(flat) if e != input_edge]))
-    if joined is not None:
-        return [joined]
-    ends = _ends(view, ours)
-    if not ends:
+        return _served(view, {key: _named(flat, tensor) for key, tensor in signature.outputs.items()}, ours)
+    sites = frozenset(site.node for layer in view.layers for site in layer.sites)
+    parts = _Parts(
+        flat=flat,
+        sites=sites,
+        ours=ours,
+        others=_reached(flat, [e for e in _all_feeds(flat) if e != input_edge]),
+        behind=_reached(flat, [edge(node) for node in sites]),
+        backward=_backward(flat),
+    )
+    found = [*_logits_of_losses(parts), *_where_labels_join(parts)]
+    found = found or _before_the_loss(parts) or _of_inference(parts)
+    if not found:
         raise UsageError("no output was found behind the batch norm of this graph: name one with --outputs")
-    return [edge(ends[-1])]
+    logits = set(_logits_of_losses(parts))
+    exits = [_exit(view, _told(flat, e), e) for e in dict.fromkeys(found)]
+    return [replace(e, features=False) if e.edge in logits else e for e in exits]
+
+
+def _told(flat: FlatGraph, e: int) -> str:
+    return flat.names[node_of(e)] + (f":{e & 0xFFFF}" if e & 0xFFFF else "")
+
+
+def _exit(view: GraphView, name: str, e: int) -> Exit:
+    flat = view.flat
+    sites = {site.node for layer in view.layers for site in layer.sites}
+    behind = _through_calls(flat, e, also=_RESHAPES)
+    node = node_of(behind)
+    features = None if flat.ops[node] in _POOLS else node in sites or flat.ops[node] in _RECTIFIERS
+    return Exit(name=name, edge=e, features=features)
+
+
+def _served(view: GraphView, outputs: dict[str, int], ours: bytearray) -> list[Exit]:
+    """The outputs of a signature that are numbers computed from the input; a class's number gives way to its scores."""
+    flat = view.flat
+    numbers = {
+        key: e
+        for key, e in outputs.items()
+        if ours[node_of(e)] and flat.ops[node_of(_through_calls(flat, e))] not in _NO_OUTPUT
+    }
+    return [_exit(view, key, e) for key, e in (numbers or outputs).items()]
+
+
+def _through_calls(flat: FlatGraph, e: int, also: Container[str] = ()) -> int:
+    """The edge behind a call and what merely passes it on."""
+    for _ in range(64):
+        node = node_of(e)
+        if node in flat.returns and flat.ops[node] not in CONDITIONALS and flat.returns[node]:
+            behind = flat.returns[node][0]
+            if (e & 0xFFFF) >= len(behind):
+                return e
+            e = behind[e & 0xFFFF]
+        elif (flat.ops[node] in ("Identity", "IdentityN", "Cast") or flat.ops[node] in also) and flat.data[node]:
+            e = flat.data[node][e & 0xFFFF if flat.ops[node] == "IdentityN" else 0]
+        else:
+            return e
+    return e
 
 
 def _signature(view: GraphView) -> RawSignature | None:
@@ -111,48 +211,134 @@ def _all_feeds(flat: FlatGraph) -> list[int]:
 
 
 def _reached(flat: FlatGraph, edges: list[int]) -> bytearray:
-    """Nodes whose data depend on any of the edges."""
+    """Nodes whose data depend on any of the edges; what only chooses a branch, or drops out, is no data."""
     flags = bytearray(len(flat.ops))
     wanted = set(edges)
-    for node in flat.order:
-        if any(e in wanted or flags[node_of(e)] for e in flat.data[node]) or any(
-            e in wanted or flags[node_of(e)] for branch in flat.returns.get(node, ()) for e in branch
-        ):
-            flags[node] = 1
+    # around a loop the values come back to nodes that were passed already
+    for _ in range(_PASSES if "NextIteration" in flat.by_op else 1):
+        before = bytes(flags)
+        for node in flat.order:
+            data = _data(flat, node)
+            if any(e in wanted or flags[node_of(e)] for e in data) or any(
+                e in wanted or flags[node_of(e)] for branch in flat.returns.get(node, ()) for e in branch
+            ):
+                flags[node] = 1
+        if flags == before:
+            break
     return flags
 
 
-def _where_labels_join(view: GraphView, ours: bytearray, others: bytearray) -> int | None:
-    """What the first op that needs labels as well takes from the forward pass.
+def _data(flat: FlatGraph, node: int) -> tuple[int, ...]:
+    data, op = flat.data[node], flat.ops[node]
+    if op in _SHAPE_ONLY:
+        return ()
+    if op in ("Switch", "RefSwitch", "_SwitchN"):
+        return data[:1]
+    if op in CONDITIONALS:
+        return data[1:]
+    if op in ("Mul", "Select", "SelectV2") and is_dropout(flat, node):
+        return (dropout_input(flat, node),)
+    return data
 
-    Graphs are written in the order of their making: the loss comes before its gradients.
+
+def _backward(flat: FlatGraph) -> bytearray:
+    """Nodes of the backward pass and of the optimizer behind it."""
+    seeds = [edge(node) for node, name in enumerate(flat.names) if "gradients" in name and _GRADIENT.search(name)]
+    flags = _reached(flat, seeds)
+    for e in seeds:
+        flags[node_of(e)] = 1
+    return flags
+
+
+def _logits_of_losses(parts: _Parts) -> list[int]:
+    flat = parts.flat
+    found = [_logits(flat, flat.data[node][0]) for node in flat.order if flat.ops[node] in _LOGITS_OF]
+    return [e for e in found if parts.ours[node_of(e)] and parts.behind[node_of(e)] and not parts.others[node_of(e)]]
+
+
+def _where_labels_join(parts: _Parts) -> list[int]:
+    """What the ops that need labels as well take from the forward pass, back to what the network put out."""
+    flat = parts.flat
+    joined = [
+        e
+        for node in flat.order
+        if parts.ours[node] and parts.others[node] and not parts.backward[node] and not _tells_only(flat, node)
+        for e in _data(flat, node)
+        if parts.behind[node_of(e)] and not parts.others[node_of(e)] and not _tells_only(flat, node_of(e))
+    ]
+    return _put_out(parts, joined)
+
+
+def _before_the_loss(parts: _Parts) -> list[int]:
+    """A loss that takes no labels (an autoencoder's, a generator's): what it is made of.
+
+    It is what nothing of the forward pass follows but what gradients read.
     """
-    flat = view.flat
-    behind = _behind_batch_norm(view)
-    for node in flat.order:
-        if ours[node] and others[node]:
-            taken = [e for e in flat.data[node] if behind[node_of(e)] and not others[node_of(e)]]
-            if taken:
-                return _logits(flat, taken[0])
-    return None
+    if not any(parts.backward):
+        return []
+    ends = _ends(parts)
+    losses = [node for node in ends if any(parts.backward[reader] for reader in parts.flat.consumers(node))]
+    return _put_out(parts, [edge(node) for node in losses or ends if parts.flat.ops[node] in _OF_A_LOSS])
 
 
-def _ends(view: GraphView, ours: bytearray) -> list[int]:
-    """Nodes behind batch norm that nothing follows."""
-    flat = view.flat
-    behind = _behind_batch_norm(view)
-    return [
+def _put_out(parts: _Parts, edges: Iterable[int]) -> list[int]:
+    """The first tensors behind batch norm that are no part of a loss, going back from `edges`; in forward order."""
+    flat = parts.flat
+    found: list[int] = []
+    stack = [_logits(flat, e) for e in edges]
+    seen = set(stack)
+    while stack:
+        e = stack.pop()
+        node = node_of(e)
+        passed = flat.ops[node] in _OF_A_LOSS and node not in parts.sites and not _pools(flat, node)
+        inner = [x for x in _data(flat, node) if parts.behind[node_of(x)]] if passed else []
+        if not inner and parts.behind[node]:
+            found.append(e)
+        for x in inner:
+            following = _logits(flat, x)
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
+    place = {node: number for number, node in enumerate(flat.order)}
+    return sorted(set(found), key=lambda e: place[node_of(e)])
+
+
+def _ends(parts: _Parts) -> list[int]:
+    """Nodes of the forward pass, behind batch norm, that nothing of it follows."""
+    flat = parts.flat
+    forward = [
         node
         for node in flat.order
-        if ours[node] and behind[node] and flat.ops[node] not in _NO_OUTPUT and not flat.consumers(node)
+        if parts.ours[node] and parts.behind[node] and not parts.backward[node] and not _tells_only(flat, node)
     ]
+    among = set(forward)
+    return [node for node in forward if not among.intersection(flat.consumers(node))]
 
 
-def _behind_batch_norm(view: GraphView) -> bytearray:
-    return _reached(view.flat, [edge(site.node) for layer in view.layers for site in layer.sites])
+def _of_inference(parts: _Parts) -> list[int]:
+    """All ends of a graph, each head of a detector being one; the last, where there are too many to mean that."""
+    ends = _ends(parts)
+    return [edge(node) for node in (ends if len(ends) <= _HEADS else ends[-1:])]
+
+
+def _tells_only(flat: FlatGraph, node: int) -> bool:
+    """Ops whose results are for people, or no numbers."""
+    return flat.ops[node] in _NO_OUTPUT or "Summary" in flat.ops[node]
+
+
+def _pools(flat: FlatGraph, node: int) -> bool:
+    """Whether it is a mean over height and width, which belongs to the network."""
+    if flat.ops[node] != "Mean" or len(flat.data[node]) < 2:
+        return False
+    axes = constant(flat, flat.data[node][1])
+    return axes is not None and sorted(axes.reshape(-1).tolist()) in ([1, 2], [2, 3], [-3, -2], [-2, -1])
 
 
 def _logits(flat: FlatGraph, e: int) -> int:
-    while flat.ops[node_of(e)] in _BEHIND_LOGITS and flat.data[node_of(e)]:
-        e = flat.data[node_of(e)][0]
+    for _ in range(64):
+        op, data = flat.ops[node_of(e)], flat.data[node_of(e)]
+        place = _LAST_OPERAND.get(op, 0)
+        if (op not in _BEHIND_LOGITS and op not in _LAST_OPERAND) or len(data) <= place:
+            return e
+        e = data[place]
     return e

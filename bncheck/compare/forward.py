@@ -297,7 +297,7 @@ def _copy(emission: _Emission, twin: str, node: int, name: str, pending: list[in
     if op == "ReadVariableOp":
         proto.attr["T"].type = proto.attr["dtype"].type
         del proto.attr["dtype"]
-    elif proto.attr["T"].type == RESOURCE and flat.data[node]:
+    elif "T" in proto.attr and proto.attr["T"].type == RESOURCE and flat.data[node]:
         # a variable's handle on its way into a branch or loop: here it is the value
         proto.attr["T"].type = _dtype_of(emission.view, _handle(flat, flat.data[node][0]))
 

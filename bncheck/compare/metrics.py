@@ -16,6 +16,7 @@ from bncheck.model import PerChannel
 
 __all__ = [
     "agreement",
+    "are_probabilities",
     "cosine",
     "local_floor",
     "local_sums",
@@ -156,11 +157,12 @@ def softmax_drift(a: Logits, b: Logits) -> float:
     """
     if not len(a):
         return math.nan
-    first, second = (a, b) if _probabilities(a) and _probabilities(b) else (softmax(a), softmax(b))
+    first, second = (a, b) if are_probabilities(a) and are_probabilities(b) else (softmax(a), softmax(b))
     return float(np.mean(0.5 * np.abs(np.asarray(first, np.float64) - second).sum(axis=-1)))
 
 
-def _probabilities(values: Logits) -> bool:
+def are_probabilities(values: Logits) -> bool:
+    """Whether every row is a distribution already: nothing negative, a sum of 1."""
     return bool(np.all(values >= 0) and np.allclose(np.sum(values, axis=-1, dtype=np.float64), 1, atol=1e-3))
 
 

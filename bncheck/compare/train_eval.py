@@ -16,6 +16,7 @@ from bncheck.compare.endpoints import find_input, find_outputs
 from bncheck.compare.forward import Forward, TwinSite, forward
 from bncheck.compare.keras_model import frozen_graph, named_as_in
 from bncheck.compare.moments import Moments, from_batch, merge, split
+from bncheck.compare.outputs import OutputTotals
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
@@ -44,6 +45,8 @@ class Prepared:
     forward: Forward
     input: str
     outputs: tuple[str, ...]
+    features: tuple[bool | None, ...]
+    """Whether each output is features, and so no scores of classes; None where the graph leaves that open."""
 
 
 def prepare(
@@ -69,9 +72,10 @@ def prepare(
     return Prepared(
         facts=facts,
         layers=layers,
-        forward=forward(view, layers, entry, exits, trusted=trusted),
+        forward=forward(view, layers, entry, [e.edge for e in exits], trusted=trusted),
         input=names[entry >> 16],
-        outputs=tuple(names[e >> 16] for e in exits),
+        outputs=tuple(e.name for e in exits),
+        features=tuple(e.features for e in exits),
     )
 
 
@@ -86,9 +90,7 @@ class _Totals:
     non_finite: NDArray[np.int64]
     samples: NDArray[np.int64]
     """Elements per channel of each site in the largest batch."""
-    outputs: list[_OutputTotals]
-    right: dict[str, int] = field(default_factory=lambda: {"train": 0, "eval": 0})
-    labelled: int = 0
+    outputs: list[OutputTotals]
     channels: tuple[int, ...] = ()
     """Of each site."""
     moments: Moments | None = None
@@ -99,18 +101,6 @@ class _Totals:
     batches: int = 0
     batch_size: int = 0
     kept: list[tuple[NDArray[Any], BatchRun]] = field(default_factory=list)
-
-
-@dataclass(kw_only=True, eq=False)
-class _OutputTotals:
-    """Sums of one output over the batches."""
-
-    r2: float = 0.0
-    t2: float = 0.0
-    e2: float = 0.0
-    agreeing: int = 0
-    drift: float = 0.0
-    rows: int = 0
 
 
 def measure(
@@ -134,7 +124,7 @@ def measure(
         sums=np.zeros((len(sites), 3)),
         non_finite=np.zeros(len(sites), np.int64),
         samples=np.zeros(len(sites), np.int64),
-        outputs=[_OutputTotals() for _ in prepared.outputs],
+        outputs=[OutputTotals(features=features) for features in prepared.features],
     )
     for images, labels in batches:
         run = twins.run(images)
@@ -169,37 +159,12 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
     totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
     totals.sums += run.sums
     for total, r, t in zip(totals.outputs, run.train_outputs, run.eval_outputs, strict=True):
-        _add_output(total, r, t)
-    if labels is not None and _is_classes(run.train_outputs[0]):
-        totals.labelled += len(labels)
-        for mode, logits in (("train", run.train_outputs[0]), ("eval", run.eval_outputs[0])):
-            totals.right[mode] += int(np.sum(metrics.top_classes(_rows(logits)) == np.asarray(labels)))
+        total.add(r, t, len(images), labels)
     totals.images += len(images)
     totals.batches += 1
     totals.batch_size = max(totals.batch_size, len(images))
     if len(totals.kept) < _FLOOR_BATCHES and len(images) == totals.batch_size:
         totals.kept.append((images, run))
-
-
-def _add_output(total: _OutputTotals, r: NDArray[Any], t: NDArray[Any]) -> None:
-    reference, test = np.asarray(r, np.float64), np.asarray(t, np.float64)
-    total.r2 += float(np.sum(reference**2))
-    total.t2 += float(np.sum(test**2))
-    total.e2 += float(np.sum((test - reference) ** 2))
-    if _is_classes(r):
-        rows = len(r)
-        total.agreeing += round(metrics.agreement(_rows(r), _rows(t)) * rows)
-        total.drift += metrics.softmax_drift(_rows(r), _rows(t)) * rows
-        total.rows += rows
-
-
-def _is_classes(output: NDArray[Any]) -> bool:
-    """Whether an output is one score a class and sample: (N, classes), or with axes of one between."""
-    return output.ndim >= 2 and output.shape[-1] >= 2 and all(size == 1 for size in output.shape[1:-1])
-
-
-def _rows(output: NDArray[Any]) -> NDArray[Any]:
-    return output.reshape(len(output), -1)
 
 
 def _layers(prepared: Prepared, totals: _Totals) -> tuple[LayerDifference, ...]:
@@ -251,25 +216,12 @@ def _layer_difference(  # noqa: PLR0917 - one site's share of everything
 def _outputs(twins: Twins, prepared: Prepared, totals: _Totals) -> tuple[OutputDifference, ...]:
     floors = _floors(twins, totals)
     return tuple(
-        OutputDifference(
-            name=name,
-            nmse=metrics.nmse(total.r2, total.e2),
-            cosine=metrics.cosine(total.r2, total.t2, total.e2),
-            floor=None if floor is None else metrics.nmse(floor.r2, floor.e2),
-            classes=_classes(totals, number) if total.rows else None,
-            agreement=total.agreeing / total.rows if total.rows else None,
-            agreement_floor=None if floor is None or not floor.rows else floor.agreeing / floor.rows,
-            probability_drift=total.drift / total.rows if total.rows else None,
-        )
-        for number, (name, total, floor) in enumerate(zip(prepared.outputs, totals.outputs, floors, strict=True))
+        total.difference(name, floor)
+        for name, total, floor in zip(prepared.outputs, totals.outputs, floors, strict=True)
     )
 
 
-def _classes(totals: _Totals, number: int) -> int | None:
-    return totals.kept[0][1].train_outputs[number].shape[-1] if totals.kept else None
-
-
-def _floors(twins: Twins, totals: _Totals) -> list[_OutputTotals | None]:
+def _floors(twins: Twins, totals: _Totals) -> list[OutputTotals | None]:
     """Train mode against itself: the first batches' samples, dealt to other batches. None where there are too few."""
     kept = [(images, run) for images, run in totals.kept if len(images) == totals.batch_size]
     if len(kept) < 2:
@@ -277,24 +229,22 @@ def _floors(twins: Twins, totals: _Totals) -> list[_OutputTotals | None]:
     size = totals.batch_size
     order = np.arange(len(kept) * size).reshape(len(kept), size).T.reshape(-1)  # dealt like cards, so all are mixed
     images = np.concatenate([images for images, _ in kept])[order]
-    first = [
-        np.concatenate([run.train_outputs[number] for _, run in kept])[order] for number in range(len(totals.outputs))
-    ]
-    floors = [_OutputTotals() for _ in totals.outputs]
+    dealt = [number for number, total in enumerate(totals.outputs) if total.by_sample]
+    first = {number: np.concatenate([run.train_outputs[number] for _, run in kept])[order] for number in dealt}
+    floors = {number: OutputTotals(features=totals.outputs[number].features) for number in dealt}
     for start in range(0, len(images), size):
         again = twins.run(images[start : start + size])
-        for number, floor in enumerate(floors):
-            _add_output(floor, first[number][start : start + size], again.train_outputs[number])
-    return list(floors)
+        for number, floor in floors.items():
+            floor.add(first[number][start : start + size], again.train_outputs[number], size)
+    return [floors.get(number) for number in range(len(totals.outputs))]
 
 
 def _accuracy(totals: _Totals) -> Accuracy:
-    if not totals.labelled:
+    """Of the first output that is scores of classes."""
+    total = next((total for total in totals.outputs if total.labelled), None)
+    if total is None:
         return Accuracy()
-    return Accuracy(
-        train=totals.right["train"] / totals.labelled,
-        eval=totals.right["eval"] / totals.labelled,
-    )
+    return Accuracy(train=total.right_train / total.labelled, eval=total.right_eval / total.labelled)
 
 
 def _batch_dependence(twins: Twins, prepared: Prepared, totals: _Totals) -> float | None:
@@ -305,6 +255,8 @@ def _batch_dependence(twins: Twins, prepared: Prepared, totals: _Totals) -> floa
     served = [site for layer in prepared.facts.layers for site in layer.sites if site.outputs]
     trains = any(site.mode is Mode.TRAIN for site in served)
     images, run = totals.kept[0]
+    if not totals.outputs[0].by_sample:
+        return None
     alone = twins.run(images[:1])
     whole = (run.train_outputs if trains else run.eval_outputs)[0][:1].astype(np.float64)
     single = (alone.train_outputs if trains else alone.eval_outputs)[0].astype(np.float64)

@@ -39,6 +39,7 @@ class Twins:
 
     def __init__(self, tf: Any, forward: Forward) -> None:
         self._sites = forward.sites
+        self._batch = forward.batch
         self._loaded = Loaded(tf, forward.graph_def, forward.input)
         fetches = {
             "sums": _sums(tf, self._loaded, forward, whole=False),
@@ -57,7 +58,8 @@ class Twins:
     @property
     def input_shape(self) -> tuple[int | None, ...] | None:
         """Shape of the input as the graph declares it; None where the rank is unknown."""
-        return self._loaded.input_shape
+        shape = self._loaded.input_shape
+        return None if shape is None else (self._batch, *shape[1:])
 
     def run(self, batch: NDArray[Any]) -> BatchRun:
         """One batch through both twins; raises BncheckError where the graph refuses it."""

@@ -34,7 +34,8 @@ class DataOptions:
 
     inputs: str | None = None
     outputs: tuple[str, ...] = ()
-    batch_size: int = 32
+    batch_size: int | None = None
+    """None: the graph's own, else 32."""
     batches: int | None = None
     preprocess: str | None = None
     labels: str | None = None

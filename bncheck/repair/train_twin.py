@@ -29,6 +29,7 @@ class TrainTwin:
     def __init__(self, tf: Any, forward: Forward) -> None:
         self.layers: Sequence[str] = tuple(site.layer for site in forward.sites)
         self._sites = forward.sites
+        self._batch = forward.batch
         pruned = type(forward.graph_def)(library=forward.graph_def.library)
         pruned.node.extend(node for node in forward.graph_def.node if not node.name.startswith(f"{EVAL}/"))
         self._loaded = Loaded(tf, pruned, forward.input)
@@ -41,7 +42,8 @@ class TrainTwin:
     @property
     def input_shape(self) -> tuple[int | None, ...] | None:
         """Shape of the input as the graph declares it; None where the rank is unknown."""
-        return self._loaded.input_shape
+        shape = self._loaded.input_shape
+        return None if shape is None else (self._batch, *shape[1:])
 
     @property
     def input_dtype(self) -> Any:

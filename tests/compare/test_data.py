@@ -242,3 +242,14 @@ def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
         list(data)
     with pytest.raises(ReadError, match="ends before its last sample"):
         open_data(path, shape=(None, 100), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("declared", "asked", "taken"), [(12, None, 12), (12, 4, 4), (None, None, 32), (1, None, 32), (1, 1, 1)]
+)
+def test_batches_as_the_graph_has_them(tmp_path: Path, declared: int | None, asked: int | None, taken: int) -> None:
+    """A fixed batch dimension is used and told of, unless somebody asks otherwise; one of 1 teaches nothing."""
+    np.save(tmp_path / "x.npy", np.zeros((64, 5), np.float32))
+    data = open_data(tmp_path / "x.npy", shape=(declared, 5), dtype=np.float32, batch_size=asked)
+    assert data.batch_size == taken
+    assert ("as the graph has it" in data.description) is (declared == taken == 12)

@@ -1,0 +1,90 @@
+"""What a model puts out, train mode against eval mode: sums over the batches, and whether it is scores of classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare import metrics
+from bncheck.measured import OutputDifference
+
+_ROWS = 8
+"""Samples that are made float64 at a time: a segmentation of a whole batch would fill the memory."""
+
+
+def scores_of_classes(output: NDArray[Any], *, labelled: bool = False, features: bool | None = None) -> bool:
+    """Whether an output is one score a class and sample: (N, classes), or with axes of one between.
+
+    `features` is what the graph says of it, None where that is unknown. Then scores are what is labelled, or
+    probabilities, or below 0 somewhere: what never is has been through a ReLU; and features on a single pixel look
+    like scores.
+    """
+    if features or output.ndim < 2 or output.shape[-1] < 2 or any(size != 1 for size in output.shape[1:-1]):
+        return False
+    if output.dtype.kind not in "fV" or not len(output):
+        return False
+    if labelled or features is False:
+        return True
+    rows = np.asarray(output.reshape(len(output), -1), np.float64)
+    return metrics.are_probabilities(rows) or (output.ndim == 2 and not bool(np.all(rows >= 0)))
+
+
+@dataclass(kw_only=True, eq=False)
+class OutputTotals:
+    """Sums of one output over the batches."""
+
+    features: bool | None = None
+    """What the graph says: see `scores_of_classes`."""
+    r2: float = 0.0
+    t2: float = 0.0
+    e2: float = 0.0
+    agreeing: int = 0
+    drift: float = 0.0
+    rows: int = 0
+    """Samples with scores of classes."""
+    classes: int | None = None
+    labelled: int = 0
+    right_train: int = 0
+    right_eval: int = 0
+    by_sample: bool = True
+    """Whether its first axis is that of the samples, so that they can be dealt to other batches."""
+
+    def add(self, reference: NDArray[Any], test: NDArray[Any], count: int, labels: NDArray[Any] | None = None) -> None:
+        """One batch of `count` samples: train mode, eval mode, and labels (count,) where there are any."""
+        r, t = np.atleast_1d(reference), np.atleast_1d(test)
+        for start in range(0, len(r), _ROWS):
+            self._add_sums(*(np.asarray(part[start : start + _ROWS], np.float64) for part in (r, t)))
+        self.by_sample = self.by_sample and reference.ndim > 0 and len(r) == count
+        if not self.by_sample or not scores_of_classes(reference, labelled=labels is not None, features=self.features):
+            return
+        r, t = (part.reshape(count, -1) for part in (r, t))
+        self.classes = r.shape[1]
+        self.rows += count
+        self.agreeing += round(metrics.agreement(r, t) * count)
+        self.drift += metrics.softmax_drift(r, t) * count
+        if labels is not None:
+            self.labelled += count
+            self.right_train += int(np.sum(metrics.top_classes(r) == np.asarray(labels)))
+            self.right_eval += int(np.sum(metrics.top_classes(t) == np.asarray(labels)))
+
+    def _add_sums(self, r: NDArray[np.float64], t: NDArray[np.float64]) -> None:
+        with np.errstate(all="ignore"):
+            self.r2 += float(np.sum(r**2))
+            self.t2 += float(np.sum(t**2))
+            self.e2 += float(np.sum((t - r) ** 2))
+
+    def difference(self, name: str, floor: OutputTotals | None) -> OutputDifference:
+        """What is told of it; `floor` is train mode against itself."""
+        return OutputDifference(
+            name=name,
+            nmse=metrics.nmse(self.r2, self.e2),
+            cosine=metrics.cosine(self.r2, self.t2, self.e2),
+            floor=None if floor is None else metrics.nmse(floor.r2, floor.e2),
+            classes=self.classes,
+            agreement=self.agreeing / self.rows if self.rows else None,
+            agreement_floor=None if floor is None or not floor.rows else floor.agreeing / floor.rows,
+            probability_drift=self.drift / self.rows if self.rows else None,
+        )
