@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -221,7 +222,9 @@ def _by_fold_alone(
         raise UsageError(f"{raw.path} and {lite.path} are TFLite files: comparing two of them takes --data")
     facts = recognise(raw, hints)
     report = _judged(replace(facts, fold=prove(raw, lite, facts=facts)), settings, seconds)
-    return replace(report, not_checked=(*report.not_checked, NotChecked(what=QUANTIZED_TOO, why="needs data")))
+    files = f"{shlex.quote(str(raw.path))} --quantized {shlex.quote(str(lite.path))}"
+    how = f"bncheck compare float-vs-quantized {files} --data images/"
+    return replace(report, not_checked=(*report.not_checked, NotChecked(what=QUANTIZED_TOO, why="needs data", how=how)))
 
 
 def _two_files(
