@@ -195,7 +195,7 @@ def _unproved(facts: Facts) -> str:
     if not layers:
         return f"no batch norm was found in {facts.fold.source}, so nothing can be proved of {facts.fold.path}"
     if missing == len(layers):
-        return f"nothing of {facts.fold.source} was found in {facts.fold.path}: it was converted from another model"
+        return f"nothing of {facts.fold.source} was found in {facts.fold.path}: {layers[0].why}"
     were = "was" if missing == 1 else "were"
     return f"{missing} of {len(layers)} layers {were} not found in {facts.fold.path}" if missing else ""
 

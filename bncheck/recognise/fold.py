@@ -78,6 +78,8 @@ class _State:
     """Unit -> operators that hold its kernel with something else folded in."""
     taken: set[tuple[int, int]] = field(default_factory=set)
     """Places that hold a layer."""
+    foreign: bool = False
+    """Not one kernel fits, and not even the shapes agree: another model, in which like shapes are chance."""
 
     def open_units(self) -> list[Unit]:
         """Those that can be computed and were not found."""
@@ -205,8 +207,8 @@ def _told(state: _State) -> tuple[FoldedLayer, ...]:
     placed = {number: found[0].match.place.order for number, found in state.found.items()}
     stray = by_order(missing, placed, state.free(state.linear), ordered=state.source.ordered)
     wanted = [unit for unit in missing if size_of(unit) is not None]
-    if not placed and not any(state.unexplained.values()) and len(stray) < len(wanted):
-        # not one kernel fits, and not even the shapes agree: another model, in which like shapes are chance
+    state.foreign = not placed and not any(state.unexplained.values()) and len(stray) < len(wanted)
+    if state.foreign:
         stray, missing = {}, []
     left = _left_over(state, [unit for unit in missing if unit.number not in stray])
     told = [_layer(state, unit, stray, left) for unit in state.source.units]
@@ -330,6 +332,8 @@ def _unmatched(unit: Unit, why: str) -> FoldedLayer:
 
 def _why_unmatched(state: _State, unit: Unit) -> str:
     size = size_of(unit)
+    if state.foreign:
+        return "the file holds not one of this model's kernels: it was converted from another model"
     if size is None:
         if unit.linear is not None:
             return unit.linear.reason or "the kernel before it is not at hand"

@@ -20,12 +20,12 @@ HEAD = ("layer", "holds", "differs by", "allowed")
 """Of the table; the first column is the name."""
 
 _HOLDS = {
-    "stored": "the stored statistics",
-    "initial": "the initial statistics",
-    "shadow": "averages of the statistics",
-    "reference": "the reference's statistics",
-    "other": "something else",
-    "unmatched": "not found",
+    "stored": "hold the stored statistics",
+    "initial": "hold the initial statistics",
+    "shadow": "hold averages of the statistics",
+    "reference": "hold the reference's statistics",
+    "other": "hold something else",
+    "unmatched": "were not found",
 }
 _BAD = "other"
 
@@ -97,10 +97,13 @@ def fold_told(proof: FoldProof) -> list[tuple[str, str]]:
     """(label, text) of source, layers by what they hold, and the largest difference."""
     count = Counter(layer.folded for layer in proof.layers)
     confirmed = [layer for layer in proof.layers if layer.folded == "stored"]
-    parts = [f"{number} {_HOLDS[folded]}" for folded, number in count.items()]
+    total = len(proof.layers)
+    parts = [f"{number} of {total} {_HOLDS[folded]}" for folded, number in count.items()]
+    if len(count) == 1:
+        parts = [f"all {total} {_HOLDS[proof.layers[0].folded]}"]
     told = [
         ("Source", PurePath(proof.source).name or proof.source),
-        ("Layers", f"{len(proof.layers)}: {', '.join(parts)}" if parts else "none"),
+        ("Layers", ", ".join(parts) or "none"),
     ]
     if confirmed:
         worst = max(confirmed, key=lambda layer: layer.error)

@@ -174,11 +174,9 @@ def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
     found = [layer for layer in proof.layers if layer.folded == "unmatched"]
     if not found:
         return
-    nothing = len(found) == len(proof.layers)
-    head = "it was converted from another model" if nothing else listing(_names(found))
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_were(found)} not found in the file: {head}.{_reason(found)}",
+        message=f"{_of(found, proof)} {_were(found)} not found in the file: {listing(_names(found))}.{_reason(found)}",
         severity=Severity.WARNING,
         fix="Give the model that the file was converted from, with its graph or configuration where there is one.",
         measurements=_measured(found, proof),

@@ -70,7 +70,7 @@ def test_several_kinds_are_several_findings() -> None:
         ((GOOD, folded_layer("b", folded="shadow", weights="shadow")), Verdict.PASS, 0, ""),
         ((GOOD, folded_layer("b", folded="initial")), Verdict.FAIL, 1, ""),
         ((GOOD, folded_layer("b", folded="unmatched")), Verdict.INCONCLUSIVE, 3, "1 of 2 layers was not found"),
-        ((folded_layer("b", folded="unmatched"),), Verdict.INCONCLUSIVE, 3, "it was converted from another model"),
+        ((folded_layer("b", folded="unmatched", why="no values"),), Verdict.INCONCLUSIVE, 3, "model.tflite: no values"),
         ((folded_layer("a", folded="other"), folded_layer("b", folded="unmatched")), Verdict.FAIL, 1, ""),
         ((), Verdict.INCONCLUSIVE, 3, "no batch norm was found in model.h5"),
     ],
@@ -99,7 +99,7 @@ def test_text() -> None:
     short, long = io.StringIO(), io.StringIO()
     text.write(report, short)
     text.write(report, long, verbose=True)
-    assert "11: 10 the stored statistics, 1 something else" in short.getvalue()
+    assert "10 of 11 hold the stored statistics, 1 of 11 hold something else" in short.getvalue()
     assert "net/10/bn" in short.getvalue()
     assert "net/4/bn" not in short.getvalue()
     assert "net/4/bn" in long.getvalue()
