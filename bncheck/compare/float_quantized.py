@@ -39,7 +39,7 @@ def measure_quantized(
     batches: Iterable[Batch],
     describe: Callable[[int, int, int], DataFacts],
     scheme: str = "given",
-    float_path: str = "float.tflite",
+    float_path: str = "the float model",
     quantized_path: str = "",
     input_name: str = "",
     output_names: Sequence[str] = (),
@@ -56,7 +56,7 @@ def measure_quantized(
     """
     start = time.perf_counter()
     reference = read_file(float_bytes, float_path)
-    quantized = read_file(quantized_bytes, quantized_path or "quantized.tflite")
+    quantized = read_file(quantized_bytes, quantized_path or "the quantized model")
     matching = match(quantized, reference)
     folded = folded_layers(matching.reference, layers)
     pair: Pair | None = None
@@ -95,7 +95,7 @@ def measure_quantized(
 
 
 def run_outputs(
-    content: bytes, batches: Iterable[NDArray[Any]], *, path: str = "converted.tflite"
+    content: bytes, batches: Iterable[NDArray[Any]], *, path: str = "the converted model"
 ) -> Iterator[tuple[NDArray[Any], ...]]:
     """The outputs of a file, in real numbers, for each batch of images; errors as `measure_quantized`."""
     file = read_file(content, path)

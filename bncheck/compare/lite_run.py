@@ -40,7 +40,7 @@ class LiteFile:
         return self.graph.tensors[self.graph.inputs[0]]
 
 
-def read_file(content: bytes, path: str | Path = "converted.tflite") -> LiteFile:
+def read_file(content: bytes, path: str | Path = "the converted model") -> LiteFile:
     """Reads and checks a TFLite file; raises ReadError for a damaged one, and for one of several inputs."""
     raw = parse_lite(Path(path), memoryview(content))
     assert raw.lite is not None

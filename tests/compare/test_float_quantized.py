@@ -26,7 +26,8 @@ from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
 
-REAL = Path(__file__).parents[3] / "shared" / "real" / "mlperf_tiny_vww"
+REAL = Path(__file__).parents[3] / "shared" / "real"
+real = pytest.mark.skipif(not REAL.is_dir(), reason="the real models are not beside this checkout")
 
 
 def measured(
@@ -265,13 +266,16 @@ def test_nothing_to_compare_on(lite: Callable[..., bytes]) -> None:
         measured(lite("dense"), lite("dense", "int8")[:-100], images(4))
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the public MLPerf Tiny models are not here")
+@real
 def test_a_published_int8_file_against_its_keras_model(tf: Any) -> None:
     """Integer input and output, batch one, another converter: 27 of 27 layers found, all operators measured."""
-    prepared = prepare(open_model(REAL / "vww_96.h5", graph=None, use_graph=True), Hints())
+    prepared = prepare(open_model(REAL / "mlperf_tiny_vww/vww_96.h5", graph=None, use_graph=True), Hints())
     data = np.random.default_rng(0).uniform(0, 1, (16, 96, 96, 3)).astype(np.float32)
     found = measured(
-        float_model(tf, prepared), (REAL / "vww_96_int8.tflite").read_bytes(), data, layers=prepared.layers
+        float_model(tf, prepared),
+        (REAL / "mlperf_tiny_vww/vww_96_int8.tflite").read_bytes(),
+        data,
+        layers=prepared.layers,
     )
     assert found.unmatched == ()
     assert [o.layer for o in found.operators if o.layer] == [layer.name for layer in prepared.layers]
@@ -279,3 +283,12 @@ def test_a_published_int8_file_against_its_keras_model(tf: Any) -> None:
     assert found.outputs[0].nmse < 0.05
     kinds = [o.kind for o in found.operators if isinstance(o, OperatorLoss)]
     assert kinds[-3:] == ["AVERAGE_POOL_2D", "FULLY_CONNECTED", "SOFTMAX"]
+
+
+@real
+def test_a_published_file_that_was_trained_apart(tf: Any) -> None:
+    """The keyword model's TFLite has the operators of the SavedModel beside it, and weights of another training."""
+    prepared = prepare(open_model(REAL / "mlperf_tiny_kws/kws_ref_model", graph=None, use_graph=True), Hints())
+    content = (REAL / "mlperf_tiny_kws/kws_ref_model_float32.tflite").read_bytes()
+    with pytest.raises(BncheckError, match=r"other weights: the median kernel has a cosine of 0\.0"):
+        measured(float_model(tf, prepared, shape=(None, 49, 10, 1)), content, np.zeros((2, 49, 10, 1), np.float32))
