@@ -254,9 +254,10 @@ def _left_over(state: _State, units: Sequence[Unit]) -> dict[int, Match]:
     for channels in {unit.channels for unit in bare}:
         members = [unit for unit in bare if unit.channels == channels]
         chains = [place for place in state.free(state.affine) if place.channels == channels]
-        if len(members) == len(chains):
-            for unit, place in zip(members, chains, strict=True):
-                found[unit.number] = next(alone(unit, place, list(place.read())))
+        multiplying = [(place, helds) for place in chains if (helds := list(place.read()))]
+        if len(members) == len(multiplying):
+            for unit, (place, helds) in zip(members, multiplying, strict=True):
+                found[unit.number] = next(alone(unit, place, helds))
     return found
 
 

@@ -92,6 +92,9 @@ def _then(first: Folded, second: Folded) -> Folded:
 def _further_scale(match: Match, folded: Folded, source: Source) -> tuple[Folded, int, str] | None:
     """(fold, rank, words) with vectors that the model stores as scale and shift; None where no pair of them fits."""
     vectors = list(source.vectors(match.unit.channels))
+    if bool(np.all(scale_fits(match.bounds, folded.scale))):
+        shift = _further_shift(match, folded, vectors)
+        return None if shift is None else (shift[0], _RANK + 1, f"{shift[1].strip()}, which the model holds besides")
     for name, scale in vectors:
         if not np.all(scale_fits(match.bounds, folded.scale * scale)):
             continue

@@ -52,7 +52,7 @@ _NO_CONSTANTS_IN = frozenset(
 )
 """Activation functions."""
 
-_BY_CONSTANTS = frozenset({"Add", "AddV2", "Sub", "RealDiv", "Div"})
+_BY_CONSTANTS = frozenset({"Add", "AddV2", "Sub", "RealDiv", "Div", "BiasAdd"})
 _ANY = frozenset({"Mul", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 """Ops that are arithmetic whatever their operands: of a product the constant may stand in any factor."""
 _ENDS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "IteratorGetNext", "_Arg"})

@@ -15,7 +15,7 @@ from fold_models import Conv, Operator, averaged, checkpoint, conv, fold, lite, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.errors import UsageError
+from bncheck.errors import ReadError, UsageError
 from bncheck.measured import FoldedLayer, FoldProof
 from bncheck.recognise.fold import prove
 from bncheck.sources import open_model
@@ -261,6 +261,39 @@ def test_a_second_scale_behind_the_layer(tmp_path: Path) -> None:
     # a bare checkpoint does not tell what stands behind a layer, so the vectors that it holds may
     assert (found.folded, "a/scale/w plus a/scale/b" in found.why) == ("stored", True)
     assert only(prove(checkpoint(layer), lite(tmp_path, file))).folded == "other"
+
+
+def test_a_second_bias_behind_the_layer(tmp_path: Path) -> None:
+    """A bias that is added to what batch norm gives is found among the model's vectors."""
+    layer = conv("a")
+    kernel, bias = fold(layer)
+    shift = np.linspace(-1, 1, 8, dtype=np.float32)
+    file = operator(layer, kernel=kernel, bias=bias + shift)
+    found = only(prove(checkpoint(layer, a__output__biases=shift), lite(tmp_path, file)))
+    assert (found.folded, found.why) == ("stored", "plus a/output/biases, which the model holds besides")
+    assert only(prove(checkpoint(layer), lite(tmp_path, file))).folded == "other"
+
+
+@pytest.mark.parametrize("scheme", ["float32", "int8"])
+def test_damaged_files(tmp_path: Path, scheme: str) -> None:
+    """Whatever bytes are changed, the end is a named error or a proof of all layers."""
+    layers = net()
+    steps = (("MUL", np.ones(8)), ("ADD", np.ones(8)))
+    whole = lite(tmp_path, *(operator(layer, scheme=scheme, behind=steps) for layer in layers)).path.read_bytes()
+    model, random = checkpoint(*layers), np.random.default_rng(1)
+    outcomes = set()
+    for number in range(300):
+        data = bytearray(whole)
+        for place in random.integers(0, len(data), size=random.integers(1, 5)):
+            data[place] = random.integers(0, 256)
+        path = tmp_path / f"{number}.tflite"
+        path.write_bytes(data)
+        try:
+            outcomes.add(len(prove(model, _open(path)).layers))
+        except ReadError as error:
+            outcomes.add(type(error).__name__)
+        path.unlink()
+    assert {4, "Malformed"} <= outcomes
 
 
 def test_a_layer_that_is_applied_twice(tmp_path: Path) -> None:
