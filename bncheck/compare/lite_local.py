@@ -122,9 +122,10 @@ def unchained(quantized: bytes, reference: bytes, matching: Matching) -> Local:
 
 
 def _can_be_fed(wiring: Net, number: int) -> bool:
-    """Whether real numbers can be given in the tensor's type."""
+    """Whether the numbers of the float file can be given in the tensor's type."""
     tensor = wiring.tensor(number)
-    return tensor.dtype in ("float32", "float16") or affine(tensor) is not None
+    # images that a CAST inside the model makes real numbers of are fed as the integers that they are
+    return tensor.dtype in ("float32", "float16") or affine(tensor) is not None or number in wiring.graph.inputs
 
 
 def _region(wiring: Net, output: int, cut: set[int]) -> tuple[list[RawLiteOperator], list[Reading]]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lite_nets import images
+from lite_nets import Maker, images
 from numpy.typing import NDArray
 
 from bncheck.compare import lite_pair
-from bncheck.compare.convert import convert, float_model
+from bncheck.compare.convert import EvalGraph, convert, float_model
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
 from bncheck.compare.lite_edit import dump, load
 from bncheck.compare.lite_run import Affine, Runner, affine, read_file
@@ -22,7 +22,7 @@ from bncheck.compare.train_eval import prepare
 from bncheck.errors import BncheckError, ReadError
 from bncheck.measured import DataFacts, OperatorLoss, QuantizedComparison
 from bncheck.model import Hints, Layer
-from bncheck.sources import open_model
+from bncheck.sources import open_model, protos
 
 pytestmark = pytest.mark.tensorflow
 
@@ -250,6 +250,24 @@ def test_a_file_of_batch_one(tf: Any, net: Callable[..., Any], lite: Callable[..
     for a, b in zip(one.operators, many.operators, strict=True):
         assert close(a.cumulative_nmse, b.cumulative_nmse)
         assert close(a.local_nmse, b.local_nmse)
+
+
+def test_images_as_bytes(tf: Any) -> None:
+    """A model that takes bytes and makes numbers of them inside: its first operator is given all samples too."""
+    graph = tf.Graph()
+    with graph.as_default():
+        maker = Maker(tf, 0)
+        x = tf.compat.v1.placeholder(tf.uint8, (None, 16, 16, 3), name="images")
+        x = tf.nn.relu(maker.norm(maker.conv(tf.cast(x, tf.float32) / 127.5 - 1)))
+        tf.identity(maker.dense(tf.reduce_mean(x, [1, 2]), 5), name="scores")
+    graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
+    whole = EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))
+    data = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    found = measured(convert(tf, whole), convert(tf, whole, "int8", [data[:32]]), data, layers=maker.layers)
+    assert found.unmatched == ()
+    assert found.outputs[0].nmse < 1e-2
+    assert "bn_0" in [operator.layer for operator in found.operators]
+    assert max(operator.local_nmse for operator in found.operators) < 1e-3
 
 
 def test_nothing_to_compare_on(lite: Callable[..., bytes]) -> None:
