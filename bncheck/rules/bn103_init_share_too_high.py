@@ -95,7 +95,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         found = _evidence(model, bad, len(judged), factor)
         yield _refuted(found) if _refutes(model, found.layers) else found
     elif bound is not None and all(counted_share(layer, model.run) is None for layer in judged):
-        yield from _unknown(judged, bound)
+        yield from _unknown(model, judged, bound)
 
 
 def _refutes(model: Facts, layers: tuple[str, ...]) -> bool:
@@ -152,12 +152,15 @@ def _fix(model: Facts, used: float) -> str:
     if 0 < used <= decay:
         enough = math.ceil(-4 / math.log10(used))
         again = f"Train on: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
-    command = repair(model)
-    debias = command.replace("--data images/", "--debias")
     return (
         f"{again}\nThis checkpoint, without data (exact if decay and count are), or better with images:\n"
-        f"{indented(debias)}\n{indented(command)}"
+        f"{indented(_debias(model))}\n{indented(repair(model))}"
     )
+
+
+def _debias(model: Facts) -> str:
+    """The command that undoes the init share without data."""
+    return repair(model).replace("--data images/", "--debias")
 
 
 def _evidence(
@@ -202,7 +205,7 @@ def _evidence(
     )
 
 
-def _unknown(judged: list[Layer], bound: float) -> Iterator[Evidence]:
+def _unknown(model: Facts, judged: list[Layer], bound: float) -> Iterator[Evidence]:
     """A note where decay or count is unknown, no variance is small, and many crowd just above the smallest."""
     ratios = np.concatenate(
         [
@@ -221,7 +224,8 @@ def _unknown(judged: list[Layer], bound: float) -> Iterator[Evidence]:
             ),
             severity=Severity.INFO,
             confidence=Confidence.LOW,
-            fix="Give --decay and --steps; where the share is high: bncheck repair PATH -o OUT --debias.",
+            fix="Give --decay and --steps to have it judged. Where the share is high, with images or without:\n"
+            f"{indented(repair(model))}\n{indented(_debias(model))}",
             measurements=(Measurement(name="upper bound of the init share", value=bound, limit=UNREAD_MUCH),),
         )
 

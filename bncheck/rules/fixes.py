@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import PurePath
 
 from bncheck.model import Facts
 
@@ -53,12 +54,22 @@ with tf.Graph().as_default():
 """A graph whose mode no one can feed."""
 
 
+_KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
+
+
 def repair(model: Facts) -> str:
     """The command that gives this checkpoint new statistics; without one at hand, with a word in its place."""
     if model.run.keys is None and not model.run.values:
         return "bncheck repair CHECKPOINT -o OUT --data images/"
-    suffix = "keras" if "Keras" in model.format else "ckpt"
-    return f"bncheck repair {shlex.quote(model.path)} -o fixed.{suffix} --data images/"
+    return f"bncheck repair {shlex.quote(model.path)} -o fixed{_ending(model)} --data images/"
+
+
+def _ending(model: Facts) -> str:
+    """Of the repaired copy: a Keras file keeps its own, by which Keras tells how to load it; a SavedModel is a folder."""
+    name = PurePath(model.path).name
+    if "Keras" in model.format:
+        return next((end for end in _KERAS_ENDINGS if name.endswith(end)), ".keras")
+    return "_model" if model.format == "SavedModel" else ".ckpt"
 
 
 def training_code(*code: str, note: str = "") -> str:

@@ -44,6 +44,16 @@ def test_the_story() -> None:
     assert (evidence.severity, evidence.confidence) == (Severity.ERROR, Confidence.HIGH)
 
 
+def test_what_cannot_be_told_names_the_commands() -> None:
+    """Where decay or steps are unknown, the fix can be pasted: it names the model, with images and without."""
+    crowd = np.linspace(0.914, 1.2, 64)
+    model = facts(batch_norm("bn", variance=crowd, channels=64), run=RunFacts(values=True))
+    (evidence,) = found(replace(model, path="export/1", format="SavedModel"))
+    assert evidence.severity is Severity.INFO
+    assert "bncheck repair export/1 -o fixed_model --data images/" in evidence.fix
+    assert "bncheck repair export/1 -o fixed_model --debias" in evidence.fix
+
+
 def test_five_percent_are_fatal_where_variances_are_small() -> None:
     """Decay 0.99: 4.9 % of everything, 73 % of the variance."""
     (evidence,) = found(facts(batch_norm("bn", variance=diluted([0.02] * 4, 0.99, 300), decay=0.99), run=run(300)))

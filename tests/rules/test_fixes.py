@@ -41,8 +41,24 @@ def test_the_command_quotes_the_path() -> None:
     assert words == ["bncheck", "repair", "my runs/it's/model.ckpt-300", "-o", "fixed.ckpt", "--data", "images/"]
 
 
-def test_the_output_is_of_the_models_kind() -> None:
-    """A Keras file is repaired into a Keras file; without a checkpoint a word stands in its place."""
+@pytest.mark.parametrize(
+    ("path", "kind", "output"),
+    [
+        ("model.keras", "Keras 3 archive", "fixed.keras"),
+        ("run.1/model.h5", "Keras 3 HDF5 model", "fixed.h5"),
+        ("old.hdf5", "Keras 2 HDF5 model", "fixed.hdf5"),
+        ("a.weights.h5", "Keras 3 weights", "fixed.weights.h5"),
+        ("export/1", "SavedModel", "fixed_model"),
+        ("model.ckpt-300", "TF1 checkpoint", "fixed.ckpt"),
+    ],
+)
+def test_the_output_is_of_the_models_kind(path: str, kind: str, output: str) -> None:
+    """A copy is named as its format wants, so that `repair` writes it and TensorFlow or Keras loads it."""
+    model = replace(facts(batch_norm("bn")), path=path, format=kind)
+    assert shlex.split(fixes.repair(model))[3:5] == ["-o", output]
+
+
+def test_without_a_checkpoint() -> None:
+    """A word stands in its place."""
     keras = replace(facts(batch_norm("bn")), path="model.keras", format="Keras 3 archive")
-    assert "-o fixed.keras" in fixes.repair(keras)
     assert "CHECKPOINT" in fixes.repair(replace(keras, run=RunFacts()))
