@@ -32,7 +32,8 @@ def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[L
     yield from table_lines((shared, *HEAD), rows, width, bad=DIVERGES)
     left = len(comparison.layers) - len(rows)
     if left:
-        yield ((f"  and {left} layers that lose less by themselves: --verbose", "dim"),)
+        rest = f"{left} layers that lose less by themselves" if left > 1 else "one layer that loses less by itself"
+        yield ((f"  and {rest}: --verbose", "dim"),)
 
 
 def facts_lines(facts: Sequence[tuple[str, str]], width: int) -> Iterator[Line]:

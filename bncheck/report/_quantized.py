@@ -32,9 +32,10 @@ def loses(operator: OperatorLoss, names: frozenset[str]) -> bool:
 def attribution_told(found: Attribution) -> str:
     """Which step loses what, as a sentence without its full stop."""
     if found.measure == "nmse":
-        off = f"the stored statistics put the output off by {found.statistics:.2g} of its energy"
-        more = f"quantization by {found.quantization:.2g} more"
-        return f"{off}, {more if found.quantization >= 0 else 'quantization by no more'}"
+        more = f"quantization by {found.quantization:.2g}" if found.quantization >= 0 else "quantization by no"
+        if found.statistics <= 0:
+            return f"the stored statistics put the output off by no more than batch noise does, {more} of its energy"
+        return f"the stored statistics put the output off by {found.statistics:.2g} of its energy, {more} more"
     points = f"points of {found.measure}"
     statistics, rest = 100 * found.statistics, 100 * found.quantization
     if not math.isfinite(statistics + rest):

@@ -42,7 +42,10 @@ def quantized_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Li
     yield from table_lines((shared, *HEAD), rows_of_table, width, bad=LOSES)
     left = len(measured.operators) - len(rows_of_table)
     if left:
-        yield ((f"  and {left} operators that lose less by themselves: --verbose", "dim"),)
+        rest = (
+            f"{left} operators that lose less by themselves" if left > 1 else "one operator that loses less by itself"
+        )
+        yield ((f"  and {rest}: --verbose", "dim"),)
     if verbose:
         yield from facts_lines([("", _LEGEND)], width)
 

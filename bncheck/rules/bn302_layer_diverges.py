@@ -100,8 +100,10 @@ def _message(comparison: Comparison, wrong: list[LayerDifference]) -> str:
     first = wrong[0]
     times = first.local_nmse / first.local_floor if first.local_floor else math.inf
     floor = f", {times:,.0f} times what a batch does by chance" if math.isfinite(times) and times >= 2 else ""
-    others = f" the first of {many(len(wrong), 'layer')} that go wrong" if len(wrong) > 1 else " where it goes wrong"
-    if len(wrong) == 1 and len(comparison.layers) > 1:
+    # one that is used in several places is one layer
+    count, among = (len({layer.layer for layer in layers}) for layers in (wrong, comparison.layers))
+    others = f" the first of {many(count, 'layer')} that go wrong" if count > 1 else " where it goes wrong"
+    if count == 1 and among > 1:
         others = " the only layer that goes wrong by itself"
     inherit = len(inheriting(comparison))
     behind = f" {many(inherit, 'layer')} behind only inherit{'s' if inherit == 1 else ''} it." if inherit else ""
@@ -131,6 +133,11 @@ def _how(layer: LayerDifference) -> str:
 
 
 def _sum_of_small(layers: list[LayerDifference]) -> str:
+    if len(layers) == 1:
+        return (
+            f"{layers[0].layer}, the only layer, loses {_part(layers[0].local_nmse)}: little, and yet the output, which "
+            f"depends on it alone, is junk.{_how(layers[0])}"
+        )
     names = listing([f"{layer.layer} ({percent(layer.local_nmse)})" for layer in layers])
     return f"No layer goes wrong by itself: small losses of {many(len(layers), 'layer')} add up, most in {names}."
 
@@ -145,7 +152,7 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """One layer whose output the rest makes good; the first of two, junk behind; only many small errors; NaN."""
+    """One layer whose output the rest makes good; the first of two, junk behind; only many small errors, or one; NaN."""
     inherits = difference("c", cumulative_nmse=0.8)
     return (
         compared(difference("a"), difference("b", local=0.25), difference("c")),
@@ -157,5 +164,6 @@ def broken() -> tuple[Facts, ...]:
             accuracy=(0.95, 0.5),
         ),
         compared(difference("a", local=0.007), difference("b", local=0.006), accuracy=(0.95, 0.8)),
+        compared(difference("a", local=0.009), accuracy=(0.85, 0.55)),
         compared(difference("a"), difference("b", local=float("nan"), log_variance_ratio=np.full(4, np.nan))),
     )

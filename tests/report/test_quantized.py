@@ -90,6 +90,9 @@ def test_attribution_of_features() -> None:
     """Where there are no classes, the error is told as energy."""
     told = attribution_told(attributed(0.8, 0.01, measure="nmse"))
     assert told == "the stored statistics put the output off by 0.8 of its energy, quantization by 0.01 more"
+    told = attribution_told(attributed(-0.001, 0.01, measure="nmse"))
+    noise = "the stored statistics put the output off by no more than batch noise does"
+    assert told == f"{noise}, quantization by 0.01 of its energy"
 
 
 def test_text_of_the_story() -> None:

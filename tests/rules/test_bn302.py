@@ -1,0 +1,31 @@
+"""BN302: which layer is said to go wrong, and of how many."""
+
+from __future__ import annotations
+
+from bncheck.finding import Evidence
+from bncheck.model import Facts
+from bncheck.rules.bn302_layer_diverges import check
+from bncheck.testing import compared, difference
+
+
+def message(model: Facts) -> str:
+    """What the rule says."""
+    found: list[Evidence] = list(check.check(model))
+    return found[0].message
+
+
+def test_a_layer_in_two_places_is_one() -> None:
+    """Sites of a shared layer are told apart in the table, and counted once."""
+    shared = compared(difference("a", local=0.3), difference("a", local=0.2), difference("b"))
+    assert message(shared).startswith("a is the only layer that goes wrong by itself")
+    both = compared(difference("a", local=0.3), difference("b", local=0.3), difference("a", local=0.2))
+    assert message(both).startswith("a is the first of 2 layers that go wrong")
+    assert message(compared(difference("a", local=0.3), difference("a"))).startswith("a is where it goes wrong")
+
+
+def test_an_only_layer_adds_up_with_nothing() -> None:
+    """Junk behind one layer that loses little is that layer's; behind several, small losses add up."""
+    one = compared(difference("a", local=0.009), accuracy=(0.85, 0.55))
+    assert message(one).startswith("a, the only layer, loses 0.9 % of its output's energy: little, and yet the output")
+    several = compared(difference("a", local=0.009), difference("b", local=0.008), accuracy=(0.85, 0.55))
+    assert message(several).startswith("No layer goes wrong by itself: small losses of 2 layers add up, most in a")
