@@ -6,17 +6,21 @@ import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
+from bncheck.compare.outputs import Kind
 from bncheck.errors import UsageError
 from bncheck.recognise.feeds import is_feed
 from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of
 from bncheck.recognise.graph_view import GraphView
-from bncheck.recognise.trace import VARIABLES, constant
+from bncheck.recognise.operands import FUSED
+from bncheck.recognise.trace import VARIABLES, constant, sources
 from bncheck.recognise.updates import WRITES
 from bncheck.recognise.upstream import dropout_input, is_dropout
 from bncheck.sources.raw import RawSignature
 
-_LOGITS_OF = frozenset("SparseSoftmaxCrossEntropyWithLogits SoftmaxCrossEntropyWithLogits CTCLoss CTCLossV2".split())
-"""Losses whose first input is the logits."""
+_LOGITS_OF = frozenset(
+    "SparseSoftmaxCrossEntropyWithLogits SoftmaxCrossEntropyWithLogits LogSoftmax CTCLoss CTCLossV2".split()
+)
+"""Losses, and what new TensorFlow makes them of, whose first input is the logits."""
 _BEHIND_LOGITS = frozenset("Identity Cast ArgMax Softmax LogSoftmax TopKV2 Enter Transpose StopGradient".split())
 """Ops between the logits and what reads them, or that change no more than their layout."""
 _LAST_OPERAND = {"TensorArrayScatterV3": 2, "TensorArrayWriteV3": 2, "TensorArrayReadV3": 2}
@@ -38,8 +42,6 @@ _NO_OUTPUT = (
 )
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
 _RECTIFIERS = frozenset("Relu Relu6 LeakyRelu Elu Selu Minimum Maximum".split())
-_POOLS = frozenset("Mean Max AvgPool MaxPool AvgPool3D MaxPool3D ConcatV2".split())
-"""What features go through last, though a network may end its logits in a mean as well."""
 _PASSES = 4
 _HEADS = 8
 """More ends than that are no heads."""
@@ -53,8 +55,7 @@ class Exit:
 
     name: str
     edge: int
-    features: bool | None
-    """Whether it is what a rectifier or a batch norm gives, and so no scores of classes; None where that is open."""
+    kind: Kind
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +73,8 @@ class _Parts:
     """Depend on a batch norm."""
     backward: bytearray
     """Belong to the backward pass, or to the optimizer behind it."""
+    within_dropout: Container[int]
+    """Scale or thin out, with a rate that may be fed."""
 
 
 def find_input(view: GraphView, named: str | None = None) -> int:
@@ -94,6 +97,8 @@ def find_input(view: GraphView, named: str | None = None) -> int:
         found = [e for e in found if e in {flat.lookup(name) for name in signature.inputs.values()}] or found
     if len(found) > 1:
         found = [e for e in found if not _reached(flat, [x for x in found if x != e])[node_of(e)]] or found
+    if len(found) > 1 and _alike(view, found):
+        found = found[:1]  # towers that share their layers: one stands for all
     if len(found) > 1:
         names = ", ".join(_tensor(view.flat, e) for e in found)
         raise UsageError(f"several inputs feed batch norm ({names}): choose one with --inputs")
@@ -117,14 +122,15 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
         others=_reached(flat, [e for e in _all_feeds(flat) if e != input_edge]),
         behind=_reached(flat, [edge(node) for node in sites]),
         backward=_backward(flat),
+        within_dropout=_within_dropout(flat),
     )
-    found = [*_logits_of_losses(parts), *_where_labels_join(parts)]
-    found = found or _before_the_loss(parts) or _of_inference(parts)
+    logits = _logits_of_losses(parts)
+    learned = [*logits, *_put_out(parts, [*logits, *_where_labels_join(parts)])] or _before_the_loss(parts)
+    found = learned or _of_inference(parts)
     if not found:
         raise UsageError("no output was found behind the batch norm of this graph: name one with --outputs")
-    logits = set(_logits_of_losses(parts))
     exits = [_exit(view, _told(flat, e), e) for e in dict.fromkeys(found)]
-    return [replace(e, features=False) if e.edge in logits else e for e in exits]
+    return [replace(e, kind=_by_the_loss(e, logits)) if learned else e for e in exits]
 
 
 def _told(flat: FlatGraph, e: int) -> str:
@@ -135,9 +141,12 @@ def _exit(view: GraphView, name: str, e: int) -> Exit:
     flat = view.flat
     sites = {site.node for layer in view.layers for site in layer.sites}
     behind = _through_calls(flat, e, also=_RESHAPES)
-    node = node_of(behind)
-    features = None if flat.ops[node] in _POOLS else node in sites or flat.ops[node] in _RECTIFIERS
-    return Exit(name=name, edge=e, features=features)
+    rectified = node_of(behind) in sites or flat.ops[node_of(behind)] in _RECTIFIERS
+    return Exit(name=name, edge=e, kind=Kind.FEATURES if rectified else Kind.UNKNOWN)
+
+
+def _by_the_loss(found: Exit, logits: Container[int]) -> Kind:
+    return Kind.SCORES if found.edge in logits else Kind.NUMBERS
 
 
 def _served(view: GraphView, outputs: dict[str, int], ours: bytearray) -> list[Exit]:
@@ -165,6 +174,19 @@ def _through_calls(flat: FlatGraph, e: int, also: Container[str] = ()) -> int:
         else:
             return e
     return e
+
+
+def _alike(view: GraphView, feeds: list[int]) -> bool:
+    """Whether every feed reaches the same layers, at sites of its own."""
+    reached: dict[int, set[int]] = {e: set() for e in feeds}
+    for number, layer in enumerate(view.layers):
+        for site in layer.sites:
+            by = [e for e in _feeding(view.flat, site.x) if e in reached] if site.x is not None else []
+            if len(by) > 1:
+                return False
+            for e in by:
+                reached[e].add(number)
+    return len({frozenset(layers) for layers in reached.values()}) == 1
 
 
 def _signature(view: GraphView) -> RawSignature | None:
@@ -232,6 +254,8 @@ def _data(flat: FlatGraph, node: int) -> tuple[int, ...]:
     data, op = flat.data[node], flat.ops[node]
     if op in _SHAPE_ONLY:
         return ()
+    if any(e & 0xFFFF and flat.ops[e >> 16] in FUSED for e in data):
+        data = tuple(e for e in data if not (e & 0xFFFF and flat.ops[e >> 16] in FUSED))  # moments, for updates
     if op in ("Switch", "RefSwitch", "_SwitchN"):
         return data[:1]
     if op in CONDITIONALS:
@@ -250,6 +274,12 @@ def _backward(flat: FlatGraph) -> bytearray:
     return flags
 
 
+def _within_dropout(flat: FlatGraph) -> frozenset[int]:
+    dropouts = [n for op in ("Mul", "Select", "SelectV2") for n in flat.by_op.get(op, ()) if is_dropout(flat, n)]
+    kept = {node_of(dropout_input(flat, node)) for node in dropouts}
+    return frozenset({node_of(e) for node in dropouts for e in flat.data[node]} - kept)
+
+
 def _logits_of_losses(parts: _Parts) -> list[int]:
     flat = parts.flat
     found = [_logits(flat, flat.data[node][0]) for node in flat.order if flat.ops[node] in _LOGITS_OF]
@@ -263,6 +293,7 @@ def _where_labels_join(parts: _Parts) -> list[int]:
         e
         for node in flat.order
         if parts.ours[node] and parts.others[node] and not parts.backward[node] and not _tells_only(flat, node)
+        if node not in parts.within_dropout
         for e in _data(flat, node)
         if parts.behind[node_of(e)] and not parts.others[node_of(e)] and not _tells_only(flat, node_of(e))
     ]
@@ -272,25 +303,24 @@ def _where_labels_join(parts: _Parts) -> list[int]:
 def _before_the_loss(parts: _Parts) -> list[int]:
     """A loss that takes no labels (an autoencoder's, a generator's): what it is made of.
 
-    It is what nothing of the forward pass follows but what gradients read.
+    Nothing of the forward pass follows it.
     """
     if not any(parts.backward):
         return []
-    ends = _ends(parts)
-    losses = [node for node in ends if any(parts.backward[reader] for reader in parts.flat.consumers(node))]
-    return _put_out(parts, [edge(node) for node in losses or ends if parts.flat.ops[node] in _OF_A_LOSS])
+    return _put_out(parts, [edge(node) for node in _ends(parts) if parts.flat.ops[node] in _OF_A_LOSS])
 
 
 def _put_out(parts: _Parts, edges: Iterable[int]) -> list[int]:
     """The first tensors behind batch norm that are no part of a loss, going back from `edges`; in forward order."""
     flat = parts.flat
+    logits = set(_logits_of_losses(parts))
     found: list[int] = []
     stack = [_logits(flat, e) for e in edges]
     seen = set(stack)
     while stack:
         e = stack.pop()
         node = node_of(e)
-        passed = flat.ops[node] in _OF_A_LOSS and node not in parts.sites and not _pools(flat, node)
+        passed = e not in logits and flat.ops[node] in _OF_A_LOSS and not _of_the_network(parts, node)
         inner = [x for x in _data(flat, node) if parts.behind[node_of(x)]] if passed else []
         if not inner and parts.behind[node]:
             found.append(e)
@@ -312,7 +342,11 @@ def _ends(parts: _Parts) -> list[int]:
         if parts.ours[node] and parts.behind[node] and not parts.backward[node] and not _tells_only(flat, node)
     ]
     among = set(forward)
-    return [node for node in forward if not among.intersection(flat.consumers(node))]
+    return [
+        node
+        for node in forward
+        if not any(reader in among or flat.ops[reader] in WRITES for reader in flat.consumers(node))
+    ]
 
 
 def _of_inference(parts: _Parts) -> list[int]:
@@ -326,12 +360,20 @@ def _tells_only(flat: FlatGraph, node: int) -> bool:
     return flat.ops[node] in _NO_OUTPUT or "Summary" in flat.ops[node]
 
 
-def _pools(flat: FlatGraph, node: int) -> bool:
-    """Whether it is a mean over height and width, which belongs to the network."""
+def _of_the_network(parts: _Parts, node: int) -> bool:
+    """Whether an op that losses use as well is a batch norm, adds a bias, scales by weights, or pools."""
+    flat = parts.flat
+    if node in parts.sites or any(_weights(flat, e) for e in flat.data[node]):
+        return True
     if flat.ops[node] != "Mean" or len(flat.data[node]) < 2:
         return False
     axes = constant(flat, flat.data[node][1])
     return axes is not None and sorted(axes.reshape(-1).tolist()) in ([1, 2], [2, 3], [-3, -2], [-2, -1])
+
+
+def _weights(flat: FlatGraph, e: int) -> bool:
+    found = sources(flat, e)
+    return bool(found) and all(flat.ops[node_of(x)] in VARIABLES for x in found)
 
 
 def _logits(flat: FlatGraph, e: int) -> int:

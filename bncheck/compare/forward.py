@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.compare.loops import RESOURCE, take_values
 from bncheck.errors import BncheckError
 from bncheck.model import Layer, Mode, PerChannel
 from bncheck.recognise.flat import CONDITIONALS, LOOPS, FlatGraph, edge, node_of, port_of
@@ -23,7 +24,7 @@ from bncheck.recognise.trace import MERGES, SWITCHES, VARIABLES, predicate
 from bncheck.recognise.upstream import dropout_input, is_dropout
 from bncheck.sources import protos
 
-FLOAT, INT32, BOOL, RESOURCE = 1, 3, 10, 20
+FLOAT, DOUBLE, INT32, BOOL, BFLOAT16, HALF = 1, 2, 3, 10, 14, 19
 _STEPS = 200
 """Nested calls and branches that are looked through."""
 EVAL, TRAIN = "eval", "train"
@@ -94,8 +95,14 @@ class _Emission:
     """Predicate node -> its value in inference."""
     trusted: bool
     written: set[str] = field(default_factory=set)
-    found: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Site's op name -> what `TwinSite` will say."""
+    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Site's node -> what `TwinSite` will say."""
+
+    def label(self, node: int) -> str:
+        """A node's name in both twins. One in a function's body may be called like one of the main graph."""
+        flat = self.view.flat
+        name = flat.names[node]
+        return f"{name}/{node}" if node >= flat.main_nodes and name in flat.index else name
 
 
 def forward(
@@ -126,21 +133,15 @@ def forward(
     _placeholder(emission)
     names = {twin: tuple(_emit_all(emission, twin, e) for e in outputs) for twin in (EVAL, TRAIN)}
     position = view.position
-    order = sorted(emission.found, key=lambda name: position[flat_index(view, name)])
+    order = sorted(emission.found, key=position.__getitem__)
     return Forward(
         graph_def=emission.graph_def,
         input="input:0",
         batch=_declared_batch(view, input_edge),
         eval_outputs=names[EVAL],
         train_outputs=names[TRAIN],
-        sites=tuple(TwinSite(**emission.found[name]) for name in order),
+        sites=tuple(TwinSite(**emission.found[node]) for node in order),
     )
-
-
-def flat_index(view: GraphView, name: str) -> int:
-    """Node of a flat name; inlined nodes are not in the main index."""
-    first = view.flat.index.get(name)
-    return view.flat.names.index(name) if first is None else node_of(first)
 
 
 def _placeholder(emission: _Emission) -> None:
@@ -193,7 +194,7 @@ def _name(emission: _Emission, twin: str, e: int, pending: list[int]) -> str:
         return "input"
     node = node_of(e)
     shared = flat.ops[node] in VARIABLES or flat.ops[node] == "Const" or node in emission.settled
-    name = f"weights/{flat.names[node]}" if shared and not flat.control.get(node) else f"{twin}/{flat.names[node]}"
+    name = f"{'weights' if shared and not flat.control.get(node) else twin}/{emission.label(node)}"
     if name not in emission.written:
         emission.written.add(name)
         pending.append(node)
@@ -262,8 +263,8 @@ def _through_call(emission: _Emission, e: int) -> int:
 def _emit(emission: _Emission, twin: str, node: int, pending: list[int]) -> None:
     flat = emission.view.flat
     op = flat.ops[node]
-    prefix = twin if f"{twin}/{flat.names[node]}" in emission.written else "weights"
-    name = f"{prefix}/{flat.names[node]}"
+    prefix = twin if f"{twin}/{emission.label(node)}" in emission.written else "weights"
+    name = f"{prefix}/{emission.label(node)}"
     if node in emission.settled:
         _constant(emission, name, np.array(emission.settled[node]))
     elif op in VARIABLES:
@@ -286,7 +287,13 @@ def _copy(emission: _Emission, twin: str, node: int, name: str, pending: list[in
         )
     if op in ("Placeholder", "PlaceholderV2") or op.endswith("Iterator") or "IteratorGetNext" in op:
         raise BncheckError(
-            f"the output depends on {flat.names[node]} ({op}) besides the input: name the right input with --inputs"
+            f"the output depends on {flat.names[node]} ({op}) besides the input: name the right input with --inputs, "
+            "or outputs that do without it with --outputs"
+        )
+    if op in LOOPS and any(flat.frames[flat.frame_of[n]].call == node for n in emission.sites if n in flat.frame_of):
+        raise BncheckError(
+            f"{flat.names[node]} is a loop with batch norm in it, which cannot be run in two modes: give --outputs "
+            "that leave it out"
         )
     proto = emission.graph_def.node.add(name=name, op=_DEREFERENCED.get(op, op))
     proto.input.extend(_name(emission, twin, e, pending) for e in flat.data[node])
@@ -294,9 +301,19 @@ def _copy(emission: _Emission, twin: str, node: int, name: str, pending: list[in
     for key in flat.proto(node).attr:
         if key not in _DROPPED_ATTRIBUTES:
             proto.attr[key].CopyFrom(flat.proto(node).attr[key])
+    if "frame_name" in proto.attr:
+        # a loop is told by the name of its frame, and there are two of each
+        proto.attr["frame_name"].s = twin.encode() + b"/" + proto.attr["frame_name"].s
     if op == "ReadVariableOp":
         proto.attr["T"].type = proto.attr["dtype"].type
         del proto.attr["dtype"]
+    elif op in LOOPS:
+        handles = {place: _handle(flat, e) for place, e in enumerate(flat.data[node])}
+        kinds = {
+            place: _dtype_of(emission.view, e) for place, e in handles.items() if flat.ops[node_of(e)] in VARIABLES
+        }
+        resources = [place for place, kind in enumerate(proto.attr["T"].list.type) if kind == RESOURCE]
+        take_values(proto, emission.graph_def.library, {place: kinds[place] for place in resources if place in kinds})
     elif "T" in proto.attr and proto.attr["T"].type == RESOURCE and flat.data[node]:
         # a variable's handle on its way into a branch or loop: here it is the value
         proto.attr["T"].type = _dtype_of(emission.view, _handle(flat, flat.data[node][0]))
@@ -312,12 +329,13 @@ def _handle(flat: FlatGraph, e: int) -> int:
 
 
 def _kept_control(emission: _Emission, twin: str, node: int, pending: list[int]) -> list[str]:
-    """Control inputs that hold a node inside a branch of a condition; updates, assertions and the like fall away."""
-    flat = emission.view.flat
+    """Control inputs that hold a node inside a branch or loop; updates, assertions and the like fall away."""
+    flat, contexts = emission.view.flat, emission.view.contexts
     return [
         _name(emission, twin, edge(source), pending).partition(":")[0]
         for source in flat.control.get(node, ())
-        if flat.ops[source] in ("Identity", "Switch") and emission.view.contexts.of(source).conditions
+        if flat.ops[source] in ("Identity", "Switch", "Merge")
+        and (contexts.of(source).conditions or contexts.of(source).loops)
     ]
 
 
@@ -357,14 +375,14 @@ def _node(emission: _Emission, name: str, op: str, inputs: list[str], **types: i
 def _batch_norm(emission: _Emission, twin: str, node: int, pending: list[int]) -> None:
     """Writes one batch norm under the name of the op whose output it stands for."""
     paired, layer = emission.sites[node]
-    name = f"{twin}/{emission.view.flat.names[node]}"
+    name = f"{twin}/{emission.label(node)}"
     site = paired.site
     x_edge = site.x if site.x is not None else paired.train.x
     if x_edge is None:
         raise BncheckError(f"{layer.name} is folded into its convolution in the graph: not understood by compare yet")
     write = _fused if emission.view.flat.ops[node] in FUSED else _decomposed
     values = write(emission, twin, node, x_edge, pending)
-    found = emission.found.setdefault(emission.view.flat.names[node], {"layer": layer.name})
+    found = emission.found.setdefault(node, {"layer": layer.name})
     found[f"{twin}_output"] = f"{name}:0"
     if twin == TRAIN:
         found |= values
@@ -380,7 +398,7 @@ def _statistics(layer: Layer) -> tuple[PerChannel, PerChannel]:
 def _fused(emission: _Emission, twin: str, node: int, x_edge: int, pending: list[int]) -> dict[str, Any]:
     view = emission.view
     paired, layer = emission.sites[node]
-    name, x = f"{twin}/{view.flat.names[node]}", _name(emission, twin, x_edge, pending)
+    name, x = f"{twin}/{emission.label(node)}", _name(emission, twin, x_edge, pending)
     data = view.flat.data[node]
     scale, offset = (_name(emission, twin, e, pending) for e in data[1:3])
     if twin == EVAL:
@@ -407,10 +425,12 @@ def _decomposed(emission: _Emission, twin: str, node: int, x_edge: int, pending:
     """`(x - mean) * rsqrt(variance + epsilon) [* gamma] [+ beta]`, with the operands' own shapes."""
     paired, layer = emission.sites[node]
     site = paired.site
-    name, x = f"{twin}/{emission.view.flat.names[node]}", _name(emission, twin, x_edge, pending)
+    name, x = f"{twin}/{emission.label(node)}", _name(emission, twin, x_edge, pending)
+    kind, shape = _kind(emission.view, x_edge), _in_place(paired)
+    if kind != FLOAT:  # moments of a large map overflow in half floats, and the kernel that fuses takes floats too
+        x = _node(emission, f"{name}/x", "Cast", [x], SrcT=kind, DstT=FLOAT)
     if twin == EVAL:
-        shape = site.variance.reshaped or (-1,)
-        values = [part.astype(np.float32).reshape(shape) for part in _statistics(layer)]
+        values = [part.astype(np.float32).reshape(shape or (-1,)) for part in _statistics(layer)]
         mean, variance = (
             _constant(emission, f"{name}/{part}", value)
             for part, value in zip(("mean", "variance"), values, strict=True)
@@ -425,20 +445,57 @@ def _decomposed(emission: _Emission, twin: str, node: int, x_edge: int, pending:
         [_node(emission, f"{name}/add", "AddV2", [variance, epsilon], T=FLOAT)],
         T=FLOAT,
     )
-    if site.gamma is not None:
-        gamma = _name(emission, twin, site.gamma, pending)
+    gamma, beta = (
+        _operand(emission, twin, f"{name}/{part}", e, shape=shape, pending=pending)
+        for part, e in (("gamma", site.gamma), ("beta", site.beta))
+    )
+    if gamma is not None:
         inverse = _node(emission, f"{name}/scale", "Mul", [inverse, gamma], T=FLOAT)
-    beta = None if site.beta is None else _name(emission, twin, site.beta, pending)
+    last = name if kind == FLOAT else f"{name}/float"
     if twin == EVAL:
-        _folded(emission, name, (x, mean, inverse), beta)
+        _folded(emission, last, (x, mean, inverse), beta)
     else:
         centred = _node(emission, f"{name}/centred", "Sub", [x, mean], T=FLOAT)
         if beta is None:
-            _node(emission, name, "Mul", [centred, inverse], T=FLOAT)
+            _node(emission, last, "Mul", [centred, inverse], T=FLOAT)
         else:
             scaled = _node(emission, f"{name}/scaled", "Mul", [centred, inverse], T=FLOAT)
-            _node(emission, name, "AddV2", [scaled, beta], T=FLOAT)
+            _node(emission, last, "AddV2", [scaled, beta], T=FLOAT)
+    if kind != FLOAT:
+        _node(emission, name, "Cast", [last], SrcT=FLOAT, DstT=kind)
     return {"train_input": x, "batch_mean": mean, "batch_variance": variance, "corrected": False}
+
+
+def _operand(
+    emission: _Emission, twin: str, name: str, e: int | None, *, shape: tuple[int, ...], pending: list[int]
+) -> str | None:
+    """Gamma or beta as float, in the shape that the statistics are used in."""
+    if e is None:
+        return None
+    found, kind = _name(emission, twin, e, pending), _kind(emission.view, e)
+    if kind != FLOAT:
+        found = _node(emission, f"{name}/float", "Cast", [found], SrcT=kind, DstT=FLOAT)
+    if not shape:
+        return found
+    wanted = _constant(emission, f"{name}/shape", np.array(shape, np.int32))
+    return _node(emission, f"{name}/reshaped", "Reshape", [found, wanted], T=FLOAT, Tshape=INT32)
+
+
+def _in_place(paired: PairedSite) -> tuple[int, ...]:
+    """Shape in which vectors meet the site's input; () where the channels are last."""
+    if paired.site.variance.reshaped:
+        return paired.site.variance.reshaped
+    axes = paired.train.variance.axes or paired.train.mean.axes
+    left = set(range(len(axes) + 1)).difference(axes)
+    if not axes or min(axes) < 0 or len(left) != 1 or left == {len(axes)}:
+        return ()
+    return tuple(-1 if axis in left else 1 for axis in range(len(axes) + 1))
+
+
+def _kind(view: GraphView, e: int) -> int:
+    """DataType of numbers: half, bfloat16, double, or FLOAT where it is none of these."""
+    found = _dtype_of(view, e)
+    return found if found in (HALF, BFLOAT16, DOUBLE) else FLOAT
 
 
 def _folded(emission: _Emission, name: str, operands: tuple[str, str, str], beta: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -15,29 +16,50 @@ _ROWS = 8
 """Samples that are made float64 at a time: a segmentation of a whole batch would fill the memory."""
 
 
-def scores_of_classes(output: NDArray[Any], *, labelled: bool = False, features: bool | None = None) -> bool:
+class Kind(Enum):
+    """What the graph says of an output."""
+
+    SCORES = "scores"
+    """A loss takes it for scores of classes."""
+    FEATURES = "features"
+    """A rectifier or a batch norm gives it."""
+    NUMBERS = "numbers"
+    """A loss takes it for something else, such as boxes."""
+    UNKNOWN = "unknown"
+
+
+def scores_of_classes(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels: NDArray[Any] | None = None) -> bool:
     """Whether an output is one score a class and sample: (N, classes), or with axes of one between.
 
-    `features` is what the graph says of it, None where that is unknown. Then scores are what is labelled, or
-    probabilities, or below 0 somewhere: what never is has been through a ReLU; and features on a single pixel look
-    like scores.
+    Where the graph leaves it open: probabilities, what labels fit, and (N, classes) that are below 0 somewhere, for
+    what never is has been through a ReLU. Features on a single pixel look like scores.
     """
-    if features or output.ndim < 2 or output.shape[-1] < 2 or any(size != 1 for size in output.shape[1:-1]):
+    classes = output.shape[-1] if output.ndim else 0
+    if classes < 2 or output.ndim < 2 or any(size != 1 for size in output.shape[1:-1]):
         return False
-    if output.dtype.kind not in "fV" or not len(output):
+    if output.dtype.kind not in "fV" or not len(output) or kind is Kind.FEATURES:
         return False
-    if labelled or features is False:
+    if kind is Kind.SCORES:
         return True
     rows = np.asarray(output.reshape(len(output), -1), np.float64)
-    return metrics.are_probabilities(rows) or (output.ndim == 2 and not bool(np.all(rows >= 0)))
+    if metrics.are_probabilities(rows) or (labels is not None and _fit(labels, classes)):
+        return True
+    return kind is Kind.UNKNOWN and output.ndim == 2 and not bool(np.all(rows >= 0))
+
+
+def _fit(labels: NDArray[Any], classes: int) -> bool:
+    """Whether labels may count so many classes: none beyond them, and not a tenth of them."""
+    highest = int(np.max(labels, initial=0))
+    return highest < classes <= 2 * (highest + 1)
 
 
 @dataclass(kw_only=True, eq=False)
 class OutputTotals:
     """Sums of one output over the batches."""
 
-    features: bool | None = None
-    """What the graph says: see `scores_of_classes`."""
+    kind: Kind = Kind.UNKNOWN
+    scores: bool | None = None
+    """Whether it is scores of classes; the first batch decides."""
     r2: float = 0.0
     t2: float = 0.0
     e2: float = 0.0
@@ -58,7 +80,9 @@ class OutputTotals:
         for start in range(0, len(r), _ROWS):
             self._add_sums(*(np.asarray(part[start : start + _ROWS], np.float64) for part in (r, t)))
         self.by_sample = self.by_sample and reference.ndim > 0 and len(r) == count
-        if not self.by_sample or not scores_of_classes(reference, labelled=labels is not None, features=self.features):
+        if self.scores is None:
+            self.scores = scores_of_classes(reference, kind=self.kind, labels=labels)
+        if not self.by_sample or not self.scores:
             return
         r, t = (part.reshape(count, -1) for part in (r, t))
         self.classes = r.shape[1]

@@ -16,7 +16,7 @@ from bncheck.compare.endpoints import find_input, find_outputs
 from bncheck.compare.forward import Forward, TwinSite, forward
 from bncheck.compare.keras_model import frozen_graph, named_as_in
 from bncheck.compare.moments import Moments, from_batch, merge, split
-from bncheck.compare.outputs import OutputTotals
+from bncheck.compare.outputs import Kind, OutputTotals
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
@@ -45,8 +45,8 @@ class Prepared:
     forward: Forward
     input: str
     outputs: tuple[str, ...]
-    features: tuple[bool | None, ...]
-    """Whether each output is features, and so no scores of classes; None where the graph leaves that open."""
+    kinds: tuple[Kind, ...]
+    """What the graph says of each output."""
 
 
 def prepare(
@@ -75,7 +75,7 @@ def prepare(
         forward=forward(view, layers, entry, [e.edge for e in exits], trusted=trusted),
         input=names[entry >> 16],
         outputs=tuple(e.name for e in exits),
-        features=tuple(e.features for e in exits),
+        kinds=tuple(e.kind for e in exits),
     )
 
 
@@ -124,7 +124,7 @@ def measure(
         sums=np.zeros((len(sites), 3)),
         non_finite=np.zeros(len(sites), np.int64),
         samples=np.zeros(len(sites), np.int64),
-        outputs=[OutputTotals(features=features) for features in prepared.features],
+        outputs=[OutputTotals(kind=kind) for kind in prepared.kinds],
     )
     for images, labels in batches:
         run = twins.run(images)
@@ -231,7 +231,7 @@ def _floors(twins: Twins, totals: _Totals) -> list[OutputTotals | None]:
     images = np.concatenate([images for images, _ in kept])[order]
     dealt = [number for number, total in enumerate(totals.outputs) if total.by_sample]
     first = {number: np.concatenate([run.train_outputs[number] for _, run in kept])[order] for number in dealt}
-    floors = {number: OutputTotals(features=totals.outputs[number].features) for number in dealt}
+    floors = {number: OutputTotals(scores=totals.outputs[number].scores) for number in dealt}
     for start in range(0, len(images), size):
         again = twins.run(images[start : start + size])
         for number, floor in floors.items():

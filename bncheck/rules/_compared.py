@@ -27,6 +27,9 @@ ACCURACY_GAP = 0.035
 """Between 2 points, which a healthy model may lose, and 5, which none may."""
 AGREEMENT_GAP = 0.085
 """Below train mode's agreement with itself: an accuracy gap of 3.7 points went with 0.088, one of 1.7 with 0.060."""
+TIED = 0.03
+"""Drift of the probabilities below which classes change places only where they are tied, as in a net that learned
+nothing: its error is judged instead."""
 OUTPUT_NMSE, TIMES_FLOOR = 0.3, 4.0
 """Of an output that is no classes: 5 dB, and well above what batch noise alone does."""
 ERRORS_ALLOWED = 2.0
@@ -106,6 +109,8 @@ def too_small(comparison: Comparison) -> str:
         if noise:
             return f"Train mode, the reference, is too noisy in batches of {data.batch_size}: {noise}"
     if all(_floor(output) is None for output in comparison.outputs):
+        if data.batches > 1:
+            return "No output has a row for each sample, so that nothing tells what batch noise alone does"
         return (
             f"One batch of {data.batch_size} without labels does not tell what batch noise alone does: 2 or more needed"
         )
@@ -130,7 +135,7 @@ def judged_output(comparison: Comparison) -> Junk | None:
         return None
     if labels_tell(comparison):
         return _by_accuracy(comparison)
-    found = [_by_agreement(comparison, o) if o.classes else _by_error(o) for o in comparison.outputs]
+    found = [(_by_agreement(comparison, o) if o.classes else None) or _by_error(o) for o in comparison.outputs]
     known = [junk for junk in found if junk is not None]
     return next((junk for junk in known if junk.junk), known[0] if known else None)
 
@@ -152,6 +157,8 @@ def _by_accuracy(comparison: Comparison) -> Junk | None:
 
 def _by_agreement(comparison: Comparison, output: OutputDifference) -> Junk | None:
     if output.agreement is None or output.agreement_floor is None:
+        return None
+    if output.probability_drift is not None and output.probability_drift <= TIED:
         return None
     differing = 1 - output.agreement
     gap = output.agreement_floor - output.agreement
