@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
 from bncheck.compare.calibrate import can_calibrate, ranges, with_ranges
-from bncheck.compare.forward import EVAL, Forward
+from bncheck.compare.forward import EVAL, FLOAT, Forward
 from bncheck.compare.lite_run import LiteFile, read_file
 from bncheck.compare.silence import silence
 from bncheck.compare.train_eval import Prepared
@@ -31,6 +31,13 @@ SCHEMES: Mapping[str, str] = {
 CALIBRATED = frozenset({"int8", "int8-per-tensor", "int16x8"})
 """Schemes that need data for the ranges of activations."""
 FLOAT_SCHEME = "float"
+LEARNED = "int8"
+"""The scheme for which a model that was trained quantization-aware has ranges of its own: no data are needed."""
+_FAKE = frozenset(
+    "FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel QuantizeAndDequantizeV2 "
+    "QuantizeAndDequantizeV3 QuantizeAndDequantizeV4".split()
+)
+"""Ops that round to steps and give real numbers again; their first input is what they round."""
 
 Statistics = Mapping[str, tuple[PerChannel, PerChannel]]
 """Layer name -> (mean, variance) to take in place of the stored ones."""
@@ -128,8 +135,11 @@ def _settle_shape(node: Any, shape: tuple[int | None, ...]) -> None:
 def float_model(
     tf: Any, prepared: Prepared, *, statistics: Statistics | None = None, shape: tuple[int | None, ...] | None = None
 ) -> bytes:
-    """The model's eval mode as a float TFLite file; arguments as `eval_graph`, errors as `convert`."""
-    return convert(tf, eval_graph(prepared.forward, statistics=statistics, shape=shape))
+    """The model's eval mode as a float TFLite file; arguments as `eval_graph`, errors as `convert`.
+
+    Of a model that was trained quantization-aware without the rounding that it does in training.
+    """
+    return convert(tf, unrounded(eval_graph(prepared.forward, statistics=statistics, shape=shape)))
 
 
 def quantized_model(
@@ -144,7 +154,29 @@ def quantized_model(
 ) -> bytes:
     """The same, quantized by one of `SCHEMES`; `float_bytes` are what `float_model` gave for the same arguments."""
     graph = eval_graph(prepared.forward, statistics=statistics, shape=shape)
-    return convert(tf, graph, scheme, calibration, float_bytes=float_bytes)
+    if rounds(graph) and scheme == LEARNED:
+        return convert(tf, graph, scheme)
+    return convert(tf, unrounded(graph), scheme, calibration, float_bytes=float_bytes)
+
+
+def rounds(graph: EvalGraph) -> bool:
+    """Whether the model was trained quantization-aware: it rounds to 8 bits itself, by ranges that it learned."""
+    return any(node.op in _FAKE for node in graph.graph_def.node)
+
+
+def unrounded(graph: EvalGraph) -> EvalGraph:
+    """The same model without rounding of its own."""
+    if not rounds(graph):
+        return graph
+    graph_def = protos.GraphDef()
+    graph_def.CopyFrom(graph.graph_def)
+    for node in graph_def.node:
+        if node.op in _FAKE:
+            del node.input[1:]
+            node.op = "Identity"
+            node.attr.clear()
+            node.attr["T"].type = FLOAT
+    return EvalGraph(graph_def=graph_def, input=graph.input, outputs=graph.outputs)
 
 
 def convert(
@@ -162,16 +194,17 @@ def convert(
     """
     if scheme != FLOAT_SCHEME and scheme not in SCHEMES:
         raise UsageError(f"no quantization scheme is called {scheme!r}: {', '.join(SCHEMES)}")
-    if scheme in ("int8", "int8-per-tensor"):
+    learned = scheme == LEARNED and rounds(graph)
+    if scheme in ("int8", "int8-per-tensor") and not learned:
         file = read_file(float_bytes or convert(tf, graph))
         if can_calibrate(file):
             return _quantize(tf, file, scheme, calibration)
-    batches = list(calibration) if scheme in CALIBRATED else []
-    if scheme in CALIBRATED and not batches:
+    batches = list(calibration) if scheme in CALIBRATED and not learned else []
+    if scheme in CALIBRATED and not batches and not learned:
         raise UsageError(_NO_DATA.format(scheme))
     with silence() as said, quiet.without_warnings():
         try:
-            converter = _converter(tf, graph)
+            converter = _learned_converter(tf, graph) if learned else _converter(tf, graph)
             _configure(tf, converter, scheme, batches)
             return bytes(converter.convert())
         except (tf.errors.OpError, RuntimeError, ValueError, *_refusals()) as error:
@@ -208,10 +241,22 @@ def _converter(tf: Any, graph: EvalGraph) -> Any:
     return tf.compat.v1.lite.TFLiteConverter(graph_def, [entry], exits)
 
 
+def _learned_converter(tf: Any, graph: EvalGraph) -> Any:
+    """The one for concrete functions: the other takes ranges in the graph for a float model's."""
+    graph_def = tf.compat.v1.GraphDef.FromString(graph.graph_def.SerializeToString())
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
+    entry, *exits = (
+        wrapped.graph.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in (graph.input, *graph.outputs)
+    )
+    return tf.lite.TFLiteConverter.from_concrete_functions([wrapped.prune(entry, exits)])
+
+
 def _configure(tf: Any, converter: Any, scheme: str, batches: list[NDArray[Any]]) -> None:
     if scheme == FLOAT_SCHEME:
         return
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if not batches and scheme == LEARNED:
+        return  # the ranges are in the graph
     if scheme in CALIBRATED:
         first = batches[0].shape
         converter.representative_dataset = lambda: ([batch] for batch in batches if batch.shape == first)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lite_nets import images
+from lite_nets import Maker, images
 
 from bncheck.compare import convert as module
-from bncheck.compare.convert import SCHEMES, EvalGraph, convert, eval_graph
+from bncheck.compare.convert import SCHEMES, EvalGraph, convert, eval_graph, rounds, unrounded
+from bncheck.compare.float_quantized import run_outputs
 from bncheck.compare.lite_layers import folded_layers
 from bncheck.compare.lite_net import net as wired
 from bncheck.compare.lite_run import read_file
@@ -155,3 +156,31 @@ def test_calibration_data_that_is_not_finite(tf: Any, net: Callable[..., Any]) -
     """NaN has no range."""
     with pytest.raises(BncheckError, match="images is not finite on the calibration data"):
         convert(tf, net("dense")[0], "int8", [images(4), np.full_like(images(4), np.nan)])
+
+
+def test_a_model_that_rounds_by_ranges_it_learned(tf: Any) -> None:
+    """Trained quantization-aware: the float file does not round, int8 takes the model's own ranges and no data."""
+    graph = tf.Graph()
+    with graph.as_default():
+        maker = Maker(tf, 0)
+        fake = tf.quantization.fake_quant_with_min_max_vars
+        x = fake(tf.compat.v1.placeholder(tf.float32, (None, 16, 16, 3), name="images"), -4.0, 4.0)
+        kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+            maker.draw(3, 3, 3, 8, scale=0.2), np.full(8, -0.6, "f4"), np.full(8, 0.6, "f4"), narrow_range=True
+        )
+        x = tf.nn.conv2d(x, kernel, 1, "SAME")
+        gamma, beta, mean = (maker.draw(8, scale=0.2) for _ in range(3))
+        x = tf.compat.v1.nn.fused_batch_norm(x, 1 + gamma, beta, mean, np.ones(8, "f4"), is_training=False)[0]
+        x = fake(tf.nn.relu6(x), 0.0, 6.0)
+        tf.identity(x, name="scores")
+    graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
+    aware = EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))
+    assert rounds(aware)
+    plain = unrounded(aware)
+    assert not rounds(plain)
+    reference, quantized = convert(tf, plain), convert(tf, aware, "int8")
+    (convolution,) = [o for o in read_file(quantized).graph.operators if o.kind == "CONV_2D"]
+    assert read_file(quantized).graph.tensors[convolution.inputs[1]].dtype == "int8"
+    data = images(8)
+    (exact,), (rounded,) = (next(run_outputs(content, [data])) for content in (reference, quantized))
+    assert 0 < np.sum((exact - rounded) ** 2) / np.sum(exact**2) < 1e-3
