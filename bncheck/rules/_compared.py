@@ -23,6 +23,8 @@ DIVERGES = 0.01
 """Local NMSE of a layer that goes wrong: 3 times the worst of a healthy model, a third of the mildest damage."""
 PER_IMAGE = 3.0
 """Over the number of images, the same for little data: batch noise is 1.5 over it where all pixels of one are alike."""
+TIMES_CHANCE = 3.0
+"""Over what chance makes of the moments of all batches together."""
 ACCURACY_GAP = 0.035
 """Between 2 points, which a healthy model may lose, and 5, which none may."""
 AGREEMENT_GAP = 0.085
@@ -32,6 +34,8 @@ TIED = 0.03
 nothing: its error is judged instead."""
 OUTPUT_NMSE, TIMES_FLOOR = 0.3, 4.0
 """Of an output that is no classes: 5 dB, and well above what batch noise alone does."""
+PLAIN_NMSE, PLAIN_TIMES = 0.1, 20.0
+"""Or 10 dB, where batch noise does next to nothing: a denoising U-Net at 6 dB had five times its error in train mode."""
 ERRORS_ALLOWED = 2.0
 """Standard errors by which a gap must lie above 0."""
 
@@ -57,13 +61,18 @@ class Junk:
 
 def diverging(comparison: Comparison) -> list[LayerDifference]:
     """Layers whose own loss is above the limit or not a number, in forward order."""
-    limit = divergence_limit(comparison)
-    return [layer for layer in comparison.layers if not layer.local_nmse <= limit]
+    return [layer for layer in comparison.layers if not layer.local_nmse <= layer_limit(comparison, layer)]
 
 
 def divergence_limit(comparison: Comparison) -> float:
     """Local NMSE that neither health nor batch noise explains."""
     return max(DIVERGES, PER_IMAGE / max(comparison.data.samples, 1))
+
+
+def layer_limit(comparison: Comparison, layer: LayerDifference) -> float:
+    """The same for one layer: what its batches differ by among themselves, taken together, is no divergence either."""
+    chance = layer.local_floor / max(comparison.data.batches, 1)
+    return max(divergence_limit(comparison), TIMES_CHANCE * chance if math.isfinite(chance) else 0.0)
 
 
 def inheriting(comparison: Comparison) -> list[LayerDifference]:
@@ -91,7 +100,12 @@ def _classes(comparison: Comparison) -> int | None:
 
 
 def too_small(comparison: Comparison) -> str:
-    """Why train mode is no reference here, as the start of a sentence; empty where it is."""
+    """Why train mode is no reference at the output, as the start of a sentence; empty where it is."""
+    return too_few(comparison) or _too_noisy(comparison)
+
+
+def too_few(comparison: Comparison) -> str:
+    """Why the moments of the batches tell nothing of any layer; empty where they do."""
     data = comparison.data
     fewest = min((layer.samples for layer in comparison.layers), default=FEWEST_VALUES)
     if data.samples < FEWEST_IMAGES:
@@ -102,6 +116,11 @@ def too_small(comparison: Comparison) -> str:
             f"Batches of {data.batch_size} leave {name} {fewest} value{'s' if fewest != 1 else ''} a channel, from "
             f"which no mean and variance can be told: {FEWEST_VALUES} or more are needed"
         )
+    return ""
+
+
+def _too_noisy(comparison: Comparison) -> str:
+    data = comparison.data
     if labels_tell(comparison):
         return ""
     for output in comparison.outputs:
@@ -144,7 +163,7 @@ def _by_accuracy(comparison: Comparison) -> Junk | None:
     train, stored = comparison.accuracy.train, comparison.accuracy.eval
     if train is None or stored is None:
         return None
-    differing = 1 - (comparison.outputs[0].agreement or 0.0) if comparison.outputs else 1.0
+    differing = 1 - next((output.agreement or 0.0 for output in comparison.outputs if output.classes), 0.0)
     limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
     return Junk(
         told=f"{percent(stored)} of the labels are met in eval mode, {percent(train)} in train mode",
@@ -176,7 +195,7 @@ def _by_agreement(comparison: Comparison, output: OutputDifference) -> Junk | No
 def _by_error(output: OutputDifference) -> Junk | None:
     if output.floor is None:
         return None
-    limit = max(OUTPUT_NMSE, TIMES_FLOOR * output.floor)
+    limit = min(max(OUTPUT_NMSE, TIMES_FLOOR * output.floor), max(PLAIN_NMSE, PLAIN_TIMES * output.floor))
     return Junk(
         told=f"{output.name} in eval mode is off by {output.nmse:.2g} of the signal's energy "
         f"(cosine {output.cosine:.3f}); batch noise alone makes {output.floor:.2g}",

@@ -13,12 +13,12 @@ from bncheck.model import Facts
 from bncheck.rules import fixes
 from bncheck.rules._compared import (
     CAUSES,
-    divergence_limit,
     diverging,
     inheriting,
     judged_output,
     labels_tell,
-    too_small,
+    layer_limit,
+    too_few,
 )
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, listing, many, median, percent
@@ -52,10 +52,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     By the local error: the part of the layer's output energy that it loses on its own, its input being that of train
-    mode, in closed form from the moments over all samples. The limit is 0.01 (20 dB), or 3 over the number of images
-    where that is more. A healthy MobileNetV2 stays below 0.0035; scaling one variance by 1.5 gives 0.03. ERROR where
-    the output is junk for it (BN301), else WARNING. Where no layer passes the limit and the output is junk all the
-    same, many small errors in one direction add up (5 % more variance in all of 52 layers cost 4.5 points).
+    mode, in closed form from the moments over all samples. The limit is 0.01 (20 dB), 3 over the number of images, or 3
+    times what the batches differ by among themselves over their number, whichever is most. A healthy MobileNetV2 stays
+    below 0.0035; scaling one variance by 1.5 gives 0.03. ERROR where the output is junk for it (BN301), else WARNING.
+    Where no layer passes the limit and the output is junk all the same, many small errors in one direction add up (5 %
+    more variance in all of 52 layers cost 4.5 points).
 
     Not detected
     ------------
@@ -72,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     arXiv 1905.09746, keras#6977, tensorflow#24660. Failure modes B06, B13, C06, C09, C13, C20, C21, E04, E05, E09.
     """
     comparison = model.comparison
-    if comparison is None or comparison.data.synthetic or too_small(comparison):
+    if comparison is None or comparison.data.synthetic or too_few(comparison):
         return
     output = judged_output(comparison)
     junk = output is not None and output.junk
@@ -90,7 +91,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
         fix=f"This checkpoint, without retraining:\n{fixes.indented(fixes.repair(model))}",
         measurements=tuple(
-            Measurement(name=f"local NMSE, {layer.layer}", value=layer.local_nmse, limit=divergence_limit(comparison))
+            Measurement(name=f"local NMSE, {layer.layer}", value=layer.local_nmse, limit=layer_limit(comparison, layer))
             for layer in told[:MEASURED]
         ),
     )
