@@ -70,6 +70,7 @@ def measure_quantized(
             progress(pair.samples)
     if pair is None or not pair.samples:
         raise BncheckError("there is no data to compare on")
+    judged = _scores(pair.outputs)
     names = _names(pair.local.parts, matching, folded)
     return QuantizedComparison(
         scheme=scheme,
@@ -82,10 +83,10 @@ def measure_quantized(
             if sums is not None
         ),
         outputs=tuple(
-            sums.difference(name)
+            sums.difference(name, scores=sums in judged)
             for sums, name in zip(pair.outputs, _output_names(matching, output_names), strict=True)
         ),
-        accuracy=_accuracy(pair.outputs),
+        accuracy=_accuracy(judged),
         unmatched=(*matching.unmatched, *_unlike(pair, matching), *_without_operator(folded)),
         float_bytes=len(float_bytes),
         quantized_bytes=len(quantized_bytes),
@@ -202,10 +203,15 @@ def _output_names(matching: Matching, given: Sequence[str]) -> list[str]:
     return [matching.reference.tensor(number).name for _, number in matching.outputs]
 
 
-def _accuracy(outputs: Sequence[OutputSums]) -> Accuracy:
-    if not outputs or not outputs[0].labelled or not outputs[0].classes:
+def _scores(outputs: Sequence[OutputSums]) -> list[OutputSums]:
+    """Those of classes; of several only those with a class for every label, where one has: others may be boxes."""
+    return [sums for sums in outputs if sums.fits] or [sums for sums in outputs if sums.classes]
+
+
+def _accuracy(scores: Sequence[OutputSums]) -> Accuracy:
+    first = next((sums for sums in scores if sums.labelled), None)
+    if first is None:
         return Accuracy()
-    first = outputs[0]
     return Accuracy(eval=first.right_float / first.labelled, quantized=first.right_quantized / first.labelled)
 
 

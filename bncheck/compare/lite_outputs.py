@@ -41,6 +41,8 @@ class OutputSums:
     softmax_distance: float = 0.0
     """... and of the same between the softmax of both."""
     labelled: int = 0
+    highest: int = 0
+    """Label."""
     right_float: int = 0
     right_quantized: int = 0
 
@@ -54,6 +56,11 @@ class OutputSums:
         """Number of classes; 0 where it is no scores of classes."""
         scores = self.probabilities or ((self.flat or self.labelled > 0) and self.negative)
         return self.width if scores else 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether it has a class for every label."""
+        return self.labelled > 0 and self.classes > self.highest
 
     def add(self, reference: NDArray[Any], test: NDArray[Any], labels: NDArray[Any] | None) -> None:
         """Adds some samples: both outputs in real numbers, labels (samples,) where there are any."""
@@ -82,12 +89,13 @@ class OutputSums:
             self.softmax_distance += float(np.sum(np.abs(metrics.softmax(r) - metrics.softmax(t))) / 2)
         if labels is not None:
             self.labelled += len(labels)
+            self.highest = max(self.highest, int(np.max(labels, initial=0)))
             self.right_float += int(np.sum((chosen == labels) & (chosen >= 0)))
             self.right_quantized += int(np.sum((other == labels) & (other >= 0)))
 
-    def difference(self, name: str) -> OutputDifference:
-        """What is told of it."""
-        classes = self.classes
+    def difference(self, name: str, *, scores: bool = True) -> OutputDifference:
+        """What is told of it; as mere numbers unless `scores`."""
+        classes = self.classes if scores else 0
         distance = self.distance if self.probabilities else self.softmax_distance
         return OutputDifference(
             name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -45,6 +46,22 @@ def scores_of_classes(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels
     if metrics.are_probabilities(rows) or (labels is not None and _fit(labels, classes)):
         return True
     return kind is Kind.UNKNOWN and output.ndim == 2 and not bool(np.all(rows >= 0))
+
+
+def apart_from_labels(outputs: Sequence[NDArray[Any]], kinds: Sequence[Kind], labels: NDArray[Any]) -> list[Kind]:
+    """Of several outputs those whose columns are fewer than the labels are numbers, where another has enough of them.
+
+    Four columns of boxes beside ten classes are no scores of four classes.
+    """
+    highest = int(np.max(labels, initial=0))
+    scores = [scores_of_classes(output, kind=kind, labels=labels) for output, kind in zip(outputs, kinds, strict=True)]
+    enough = [highest < (output.shape[-1] if output.ndim else 0) for output in outputs]
+    if not any(a and b for a, b in zip(scores, enough, strict=True)):
+        return list(kinds)
+    return [
+        Kind.NUMBERS if kind is Kind.UNKNOWN and score and not fits else kind
+        for kind, score, fits in zip(kinds, scores, enough, strict=True)
+    ]
 
 
 def _fit(labels: NDArray[Any], classes: int) -> bool:

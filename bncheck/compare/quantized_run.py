@@ -181,21 +181,27 @@ def _cells(
 
     New statistics only where the stored ones are `at_fault`, for they cost two more conversions.
     """
-    cells: dict[Place, Outputs] = {(STORED, QUANTIZED): _outputs(rounded, exact)}
     run = converting.run
+    output = _judged(run.modes)
+    cells: dict[Place, Outputs] = {(STORED, QUANTIZED): _outputs(rounded, exact, output)}
     new = reestimated(run.modes, run.prepared.layers) if at_fault else None
     if new is None:
         why = "stored statistics or moments of the data are no numbers: bncheck repair" if at_fault else NEEDLESS
         return cells, {(REESTIMATED, FLOAT): why, (REESTIMATED, QUANTIZED): why}
     better = converting.exact(new)
-    cells[REESTIMATED, FLOAT] = _outputs(better, exact)
-    cells[REESTIMATED, QUANTIZED] = _outputs(converting.rounded(better, new), exact)
+    cells[REESTIMATED, FLOAT] = _outputs(better, exact, output)
+    cells[REESTIMATED, QUANTIZED] = _outputs(converting.rounded(better, new), exact, output)
     return cells, {}
 
 
-def _outputs(content: bytes, reference: bytes) -> Outputs:
-    """A file as a function of a batch: the output that is the first of the float file `reference`."""
-    place = _place(content, reference)
+def _judged(modes: Comparison) -> int:
+    """The place of the output by which losses are divided: the first that is scores of classes, else the first."""
+    return next((place for place, output in enumerate(modes.outputs) if output.classes), 0)
+
+
+def _outputs(content: bytes, reference: bytes, output: int) -> Outputs:
+    """A file as a function of a batch: the output that is in that place of the float file `reference`."""
+    place = _place(content, reference, output)
     waiting: list[NDArray[Any]] = []
 
     def fed() -> Iterator[NDArray[Any]]:
@@ -213,13 +219,13 @@ def _outputs(content: bytes, reference: bytes) -> Outputs:
     return run
 
 
-def _place(content: bytes, reference: bytes) -> int:
+def _place(content: bytes, reference: bytes, output: int) -> int:
     file, other = read_file(content), read_file(reference)
     outputs = file.graph.outputs
     if len(outputs) == 1:
         return 0
     pairs = {theirs: ours for ours, theirs in match(file, other).outputs}
-    return list(outputs).index(pairs.get(other.graph.outputs[0], outputs[0]))
+    return list(outputs).index(pairs.get(other.graph.outputs[output], outputs[0]))
 
 
 def _attribution(
@@ -231,20 +237,23 @@ def _attribution(
     progress: Progress,
 ) -> Attribution:
     last: list[BatchRun] = []
+    output = _judged(run.modes)
+    modes = run.modes.outputs[output]
+    rounding = next((one for one in measured.outputs if one.name == modes.name), measured.outputs[0])
 
     def trained(images: NDArray[Any]) -> NDArray[Any]:
         last[:] = [run.twins.run(images)]
-        return np.asarray(last[0].train_outputs[0])
+        return np.asarray(last[0].train_outputs[output])
 
     def stored(_: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(last[0].eval_outputs[0])
+        return np.asarray(last[0].eval_outputs[output])
 
     return attribute(
         trained,
         {(STORED, FLOAT): stored, **cells},
         run.data,
-        modes=run.modes.outputs[0],
-        rounding=measured.outputs[0],
+        modes=modes,
+        rounding=rounding,
         reasons=reasons,
         progress=progress,
     )

@@ -16,7 +16,7 @@ from bncheck.compare.endpoints import find_input, find_outputs
 from bncheck.compare.forward import Forward, TwinSite, forward
 from bncheck.compare.keras_model import frozen_graph, named_as_in
 from bncheck.compare.moments import Moments, from_batch, merge, split
-from bncheck.compare.outputs import Kind, OutputTotals
+from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
@@ -158,6 +158,10 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
         totals.non_finite += [int(np.sum(part)) for part in np.split(strange, np.cumsum(totals.channels)[:-1])]
     totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
     totals.sums += run.sums
+    if labels is not None and not totals.images:
+        kinds = apart_from_labels(run.train_outputs, [total.kind for total in totals.outputs], labels)
+        for total, kind in zip(totals.outputs, kinds, strict=True):
+            total.kind = kind
     for total, r, t in zip(totals.outputs, run.train_outputs, run.eval_outputs, strict=True):
         total.add(r, t, len(images), labels)
     totals.images += len(images)

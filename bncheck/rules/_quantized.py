@@ -85,7 +85,7 @@ def _labels_tell(measured: QuantizedComparison) -> bool:
 
 def _by_accuracy(measured: QuantizedComparison) -> Quantized:
     stored, low = measured.accuracy.eval or 0.0, measured.accuracy.quantized or 0.0
-    differing = 1 - (measured.outputs[0].agreement or 0.0)
+    differing = 1 - next((output.agreement or 0.0 for output in measured.outputs if output.classes), 0.0)
     limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / max(measured.data.samples, 1)))
     lost = Junk(
         told=f"{percent(low)} of the labels are met, {percent(stored)} in float with the same statistics",

@@ -103,7 +103,7 @@ def _divided(found: Attribution) -> str:
 
 
 def _agrees(measured: QuantizedComparison) -> str:
-    output = measured.outputs[0] if measured.outputs else None
+    output = next((output for output in measured.outputs if output.classes), None)
     if output is None or output.agreement is None or not output.agreement >= 0.9:
         return ""
     return (
