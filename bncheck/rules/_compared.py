@@ -35,7 +35,7 @@ nothing: its error is judged instead."""
 OUTPUT_NMSE, TIMES_FLOOR = 0.3, 4.0
 """Of an output that is no classes: 5 dB, and well above what batch noise alone does."""
 PLAIN_NMSE, PLAIN_TIMES = 0.1, 20.0
-"""Or 10 dB, where batch noise does next to nothing: a denoising U-Net at 6 dB had five times its error in train mode."""
+"""Or 10 dB, where batch noise does next to nothing: a U-Net at 6 dB had five times the error of train mode."""
 ERRORS_ALLOWED = 2.0
 """Standard errors by which a gap must lie above 0."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.finding import Severity
+from bncheck.finding import Confidence, Severity
 from bncheck.measured import Comparison, LayerDifference, informed_accuracy
 from bncheck.model import Facts, Layer
 from bncheck.rules import (
@@ -69,6 +69,8 @@ def unlike_training(model: Facts) -> Unlike | None:
     comparison = model.comparison
     if comparison is None or comparison.data.synthetic:
         return None
+    if _untrained(model, comparison):
+        return _NOT_TRAINED
     if comparison.accuracy.train is not None and not labels_tell(comparison):
         return _strange_labels(comparison)
     output = judged_output(comparison)
@@ -78,6 +80,26 @@ def unlike_training(model: Facts) -> Unlike | None:
     if found is not None or labels_tell(comparison):
         return found
     return _everywhere(comparison) or _awake(model, comparison)
+
+
+_NOT_TRAINED = Unlike(
+    layers=(),
+    told="The model is not trained yet: no moving statistic, beta or gamma ever left its initial value. In such a "
+    "model the modes differ whatever the data are, and nothing can be said of either before it is trained.",
+    name="layers that were trained",
+    value=0,
+    limit=1,
+    decides=True,
+)
+
+
+def _untrained(model: Facts, comparison: Comparison) -> bool:
+    """Whether what differs is a model as it was initialised, as BN101 notes."""
+    output = judged_output(comparison)
+    found = next(iter(bn101_never_moved.check.check(model)), None)
+    junk = output is not None and output.junk
+    noted = found is not None and (found.severity, found.confidence) == (Severity.INFO, Confidence.HIGH)
+    return junk and noted
 
 
 def known_cause(model: Facts) -> bool:
@@ -95,8 +117,8 @@ def _strange_labels(comparison: Comparison) -> Unlike:
     return Unlike(
         layers=(),
         told=f"In neither mode does the model meet more of the labels than chance would among {classes} classes "
-        f"({percent(train)} in train mode): the labels are numbered otherwise, or the data are not what it was trained "
-        "on.",
+        f"({percent(train)} in train mode): it has not learned them, which is not batch norm's doing, or the labels "
+        "are numbered otherwise, or the data are not what it was trained on.",
         name="accuracy in train mode",
         value=train,
         limit=informed_accuracy(classes) if classes else 1.0,

@@ -30,6 +30,8 @@ DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
 """Decays to recommend from."""
 NOTICED = 0.01
 """Part from which a layer is named as one that shrinks."""
+BORNE = 0.1
+"""NMSE of every output, and of every layer by itself, up to which a fault of the statistics is borne."""
 MANY_CHANNELS = 64
 """Channels below which the smallest variance says nothing."""
 
@@ -62,7 +64,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     could have led from the initial value to the stored ones in so few updates, it is a note. Without decay or
     count the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and
     `--steps`. Where eval mode was run against train mode on real data, and neither these layers nor the output show
-    any of it, the counters are wrong (updates that ran without a step): a note.
+    any of it, the counters are wrong (updates that ran without a step): a note. Where layers show it and
+    the output bears it (as good in eval mode, and no error, there or of a layer, above 0.1 of the energy), a warning.
 
     Not detected
     ------------
@@ -93,7 +96,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
     if bad:
         found = _evidence(model, bad, len(judged), factor)
-        yield _refuted(found) if _refutes(model, found.layers) else found
+        yield _refuted(found) if _refutes(model, found.layers) else _borne(found) if _bears(model) else found
     elif bound is not None and all(counted_share(layer, model.run) is None for layer in judged):
         yield from _unknown(model, judged, bound)
 
@@ -106,6 +109,28 @@ def _refutes(model: Facts, layers: tuple[str, ...]) -> bool:
         return False
     compared = {layer.layer for layer in comparison.layers}
     return compared.issuperset(layers) and not {layer.layer for layer in diverging(comparison)}.intersection(layers)
+
+
+def _bears(model: Facts) -> bool:
+    """Whether the output, run on real data, is as good in eval mode as in train mode, and no layer is far off."""
+    comparison = model.comparison
+    output = None if comparison is None else judged_output(comparison)
+    if comparison is None or output is None or output.junk:
+        return False
+    losses = [*(one.nmse for one in comparison.outputs), *(layer.local_nmse for layer in comparison.layers)]
+    return all(loss <= BORNE for loss in losses)
+
+
+def _borne(found: Evidence) -> Evidence:
+    """No error where the output is measured and good."""
+    if found.severity is not Severity.ERROR:
+        return found
+    return replace(
+        found,
+        message=f"{found.message} On the data given the output bears it.",
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+    )
 
 
 def _refuted(found: Evidence) -> Evidence:

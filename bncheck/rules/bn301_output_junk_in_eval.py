@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     By the best measure at hand, over all samples. With labels: accuracy in eval mode more than 3.5 points below that in
     train mode. Without: agreement on the top class 8.5 points below the agreement of train mode with itself when the
     same samples are dealt to other batches. Outputs that are no classes: an error above 0.3 of the signal's energy and
-    4 times that of train mode with itself. A gap must also exceed two standard errors of so many samples. A WARNING of
-    low confidence where the data may be at fault (BN304) and there are no labels.
+    4 times that of train mode with itself, or above 0.1 and 20 times that. A gap must also exceed two standard errors
+    of so many samples. A WARNING of low confidence where the data may be at fault (BN304) and there are no labels.
 
     Not detected
     ------------

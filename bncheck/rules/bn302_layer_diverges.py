@@ -136,8 +136,8 @@ def _how(layer: LayerDifference) -> str:
 def _sum_of_small(layers: list[LayerDifference]) -> str:
     if len(layers) == 1:
         return (
-            f"{layers[0].layer}, the only layer, loses {_part(layers[0].local_nmse)}: little, and yet the output, which "
-            f"depends on it alone, is junk.{_how(layers[0])}"
+            f"{layers[0].layer}, the only layer, loses {_part(layers[0].local_nmse)}: little, and yet the output is "
+            f"junk for it alone.{_how(layers[0])}"
         )
     names = listing([f"{layer.layer} ({percent(layer.local_nmse)})" for layer in layers])
     return f"No layer goes wrong by itself: small losses of {many(len(layers), 'layer')} add up, most in {names}."
@@ -153,7 +153,7 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """One layer whose output the rest makes good; the first of two, junk behind; only many small errors, or one; NaN."""
+    """One layer whose output the rest makes good; the first of two, junk behind; only small errors, or one; NaN."""
     inherits = difference("c", cumulative_nmse=0.8)
     return (
         compared(difference("a"), difference("b", local=0.25), difference("c")),

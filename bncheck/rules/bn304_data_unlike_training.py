@@ -38,7 +38,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     Another range: the first layer is off and at most a fifth of the others, and the batch variances of most of its
     channels are the stored ones times one factor. Without labels also: the first layer is off, alone or with others;
     or what layers lose they lose in channels that were dead in training by their stored variances. Labels: neither
-    mode meets more than twice those that chance would. All but the last only where the output is junk, and no rule on
+    mode meets more than twice those that chance would. A model that is not trained yet, as BN101 notes, is said to be
+    that. All but the last only where the output is junk, and no rule on
     values or wiring reports an error. The verdict is then inconclusive unless something else fails, as BN301 does where
     train mode meets the labels.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
+from bncheck.measured import OutputDifference
 from bncheck.model import Facts, RunFacts
 from bncheck.rules.bn103_init_share_too_high import check, shorter_decay
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, unread, untouched, wired
@@ -42,6 +43,23 @@ def test_the_story() -> None:
     assert evidence.message.startswith("91.4 % of the statistics is still the initial value after 300 updates")
     assert measured(evidence, "init share").value == pytest.approx(0.914, abs=5e-4)
     assert (evidence.severity, evidence.confidence) == (Severity.ERROR, Confidence.HIGH)
+
+
+@pytest.mark.parametrize(
+    ("output", "accuracy", "severity"),
+    [
+        (classes_compared(0.97, nmse=0.03), (0.95, 0.93), Severity.WARNING),
+        (classes_compared(0.97, nmse=0.7), (0.95, 0.93), Severity.ERROR),
+        (classes_compared(0.6, nmse=0.03), (0.95, 0.6), Severity.ERROR),
+    ],
+)
+def test_an_output_that_bears_it(output: OutputDifference, accuracy: tuple[float, float], severity: Severity) -> None:
+    """A third of the variance is initial, a layer shows it: an error unless the output is measured and good."""
+    layer = batch_norm("bn", variance=diluted([0.02] * 4, 0.99, 300), decay=0.99)
+    model = compared(difference("bn", local=0.04), output=output, accuracy=accuracy, layers=[layer])
+    (evidence,) = found(replace(model, run=run(300)))
+    assert evidence.severity is severity
+    assert evidence.message.endswith("On the data given the output bears it.") is (severity is Severity.WARNING)
 
 
 def test_what_cannot_be_told_names_the_commands() -> None:

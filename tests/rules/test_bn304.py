@@ -1,0 +1,42 @@
+"""BN304: a model that learned nothing is no fault of its batch norm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bncheck.finding import Severity, Verdict
+from bncheck.judge import judge
+from bncheck.model import RunFacts
+from bncheck.testing import classes_compared, compared, difference, features_compared, untouched
+
+
+def test_a_model_that_is_not_trained_yet() -> None:
+    """Its modes differ, as those of any fresh model do: no verdict, with the reason first, and nothing fails."""
+    fresh = untouched("a", gamma=1.0, beta=0.0)
+    run = RunFacts(values=True, global_step=0)
+    model = compared(difference("a", local=0.7), output=classes_compared(0.2), layers=[fresh])
+    report = judge(replace(model, run=run))
+    assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
+    assert report.headline.startswith("The model is not trained yet")
+    assert not [finding for finding in report.findings if finding.severity is Severity.ERROR]
+
+
+def test_a_trained_model_that_never_moved_still_fails() -> None:
+    """Betas moved, so updates were forgotten."""
+    run = RunFacts(values=True, global_step=300, updates=300)
+    model = compared(difference("a", local=0.7), output=classes_compared(0.2), layers=[untouched("a")])
+    assert judge(replace(model, run=run)).verdict is Verdict.FAIL
+
+
+def test_labels_that_neither_mode_meets() -> None:
+    """That the model has learned nothing is said first."""
+    report = judge(compared(difference("a"), accuracy=(0.06, 0.05)))
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "it has not learned them, which is not batch norm's doing" in report.headline
+
+
+def test_an_output_of_numbers_without_noise() -> None:
+    """6 dB are no rounding where batch noise makes 27; below 10 dB, or in noise, they are not accused."""
+    for nmse, floor, junk in ((0.24, 0.0018, True), (0.09, 0.0018, False), (0.24, 0.02, False)):
+        model = compared(difference("b"), difference("a", local=0.3), output=features_compared(nmse, floor=floor))
+        assert ("BN301" in [finding.code for finding in judge(model).findings]) is junk
