@@ -66,6 +66,8 @@ class TwinSite:
     batch_variance: str
     """Variance of the batch as the kernel gives it: Bessel-corrected where `corrected`."""
     corrected: bool
+    axis: int | None
+    """Of the channels in the input, -1 the last; None where batch norm keeps more axes than one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -418,7 +420,9 @@ def _fused(emission: _Emission, twin: str, node: int, x_edge: int, pending: list
     proto.attr["is_training"].b = twin == TRAIN
     layout = view.flat.attr(node, "data_format")
     proto.attr["data_format"].s = b"NHWC" if layout is None or not layout.s else layout.s
-    return {"train_input": x, "batch_mean": f"{name}:1", "batch_variance": f"{name}:2", "corrected": True}
+    first = proto.attr["data_format"].s.startswith(b"NC")
+    moments = {"batch_mean": f"{name}:1", "batch_variance": f"{name}:2", "corrected": True}
+    return {"train_input": x, **moments, "axis": 1 if first else -1}
 
 
 def _decomposed(emission: _Emission, twin: str, node: int, x_edge: int, pending: list[int]) -> dict[str, Any]:
@@ -463,7 +467,8 @@ def _decomposed(emission: _Emission, twin: str, node: int, x_edge: int, pending:
             _node(emission, last, "AddV2", [scaled, beta], T=FLOAT)
     if kind != FLOAT:
         _node(emission, name, "Cast", [last], SrcT=FLOAT, DstT=kind)
-    return {"train_input": x, "batch_mean": mean, "batch_variance": variance, "corrected": False}
+    moments = {"batch_mean": mean, "batch_variance": variance, "corrected": False}
+    return {"train_input": x, **moments, "axis": _axis(paired)}
 
 
 def _operand(
@@ -490,6 +495,17 @@ def _in_place(paired: PairedSite) -> tuple[int, ...]:
     if not axes or min(axes) < 0 or len(left) != 1 or left == {len(axes)}:
         return ()
     return tuple(-1 if axis in left else 1 for axis in range(len(axes) + 1))
+
+
+def _axis(paired: PairedSite) -> int | None:
+    """Axis of the channels; None where the moments keep more than one."""
+    axes = paired.train.variance.axes or paired.train.mean.axes
+    if not axes:
+        return -1 if paired.site.axis is None else paired.site.axis
+    left = [axis for axis in range(len(axes) + 1) if axis not in axes]
+    if min(axes) < 0 or len(left) != 1 or not left[0]:
+        return None
+    return -1 if left[0] == len(axes) else left[0]
 
 
 def _kind(view: GraphView, e: int) -> int:
