@@ -65,7 +65,8 @@ def _load(keras: Any, path: Path) -> Any:
 def named_as_in(configured: tuple[Layer, ...], frozen: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """The layers of the frozen graph under the names of the file, told by their statistics.
 
-    Layers with the same statistics (never moved, say) are told by their forward order.
+    Layers with the same statistics (never moved, say) are told by their forward order. One that is called in several
+    places has copies in the frozen graph, as constants: what is left over is a copy.
     """
     left = list(configured)
     named = []
@@ -73,6 +74,8 @@ def named_as_in(configured: tuple[Layer, ...], frozen: tuple[Layer, ...]) -> tup
         found = next((other for other in left if _same(layer, other)), None)
         if found is not None:
             left.remove(found)
+        else:
+            found = next((other for other in configured if _same(layer, other)), None)
         named.append(layer if found is None else replace(layer, name=found.name))
     return tuple(named)
 
