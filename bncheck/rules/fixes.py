@@ -65,7 +65,7 @@ def repair(model: Facts) -> str:
 
 
 def _ending(model: Facts) -> str:
-    """Of the repaired copy: a Keras file keeps its own, by which Keras tells how to load it; a SavedModel is a folder."""
+    """Of the repaired copy: a Keras file keeps its own, which tells Keras how to load it; a SavedModel is a folder."""
     name = PurePath(model.path).name
     if "Keras" in model.format:
         return next((end for end in _KERAS_ENDINGS if name.endswith(end)), ".keras")
