@@ -84,6 +84,8 @@ class DataFacts:
     batches: int
     synthetic: bool = False
     labelled: bool = False
+    non_finite: int = 0
+    """Samples that hold NaN or infinity themselves, as far as they were looked for: where a layer shows some."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,8 +213,8 @@ class QuantizedComparison:
     """`eval` is float with the stored statistics."""
     unmatched: tuple[Unmatched, ...] = ()
     attribution: Attribution | None = None
-    """None where there is no train mode to start from: two TFLite files; synthetic data, or so little or noisy that train
-    mode is no reference."""
+    """None where there is no train mode to start from (two TFLite files), or where it is no reference: synthetic data,
+    too little, too noisy."""
     float_bytes: int = 0
     quantized_bytes: int = 0
     local_samples: int = 0

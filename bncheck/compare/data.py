@@ -14,6 +14,7 @@ from bncheck.compare.data_arrays import array_shape, open_arrays
 from bncheck.compare.data_folder import open_folder
 from bncheck.compare.data_records import is_records, open_records
 from bncheck.compare.data_synthetic import open_synthetic
+from bncheck.compare.preprocess import check_name
 from bncheck.compare.samples import Batch, Samples, Wanted
 from bncheck.errors import NotFound, UnknownFormat, UsageError
 from bncheck.measured import DataFacts
@@ -80,6 +81,7 @@ def open_data(
 
     Raises UsageError or ReadError, one sentence each, for what does not fit together or cannot be read.
     """
+    check_name(preprocess)
     own = shape[0] if shape else None
     of_the_graph = batch_size is None and own is not None and own > 1
     batch_size = batch_size if batch_size is not None else own if own is not None and own > 1 else BATCH_SIZE

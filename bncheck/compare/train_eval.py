@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,8 @@ class _Totals:
     samples: NDArray[np.int64]
     """Elements per channel of each site in the largest batch."""
     outputs: list[OutputTotals]
+    spoilt: int = 0
+    """Samples that hold NaN or infinity themselves."""
     channels: tuple[int, ...] = ()
     """Of each site."""
     moments: Moments | None = None
@@ -134,7 +136,7 @@ def measure(
         raise BncheckError("there is no data to compare on")
     return Comparison(
         mode=MODE,
-        data=describe(totals.images, totals.batch_size, totals.batches),
+        data=replace(describe(totals.images, totals.batch_size, totals.batches), non_finite=totals.spoilt),
         input=prepared.input,
         layers=_layers(prepared, totals),
         outputs=_outputs(twins, prepared, totals),
@@ -155,6 +157,8 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
     totals.samples = np.maximum(totals.samples, run.moments.samples)
     strange = ~np.isfinite(batch.mean) * 1 + ~np.isfinite(variance)
     if np.any(strange):
+        if images.dtype.kind == "f":
+            totals.spoilt += int(np.sum(~np.isfinite(images.reshape(len(images), -1)).all(axis=1)))
         totals.non_finite += [int(np.sum(part)) for part in np.split(strange, np.cumsum(totals.channels)[:-1])]
     totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
     totals.sums += run.sums

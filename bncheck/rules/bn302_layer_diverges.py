@@ -126,7 +126,7 @@ def _how(layer: LayerDifference) -> str:
     if shift >= SHIFT_TOLD:
         parts.append(f"its means are off by {shift:.2g} of its deviations")
     if ratios.size < layer.log_variance_ratio.size:
-        parts.append(f"{layer.log_variance_ratio.size - ratios.size} of its variances are no numbers")
+        parts.append(f"in {many(layer.log_variance_ratio.size - ratios.size, 'channel')} a variance is no number")
     if not parts and layer.worst_channels:
         parts.append(f"most of it in channels {listing([str(channel) for channel in layer.worst_channels])}")
     text = " and ".join(parts)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bncheck.finding import Evidence, Measurement, Severity
+from bncheck.measured import DataFacts
 from bncheck.model import Facts
 from bncheck.rules import fixes
 from bncheck.rules._compared import FEWEST_VALUES
@@ -64,8 +65,10 @@ def check(model: Facts) -> Iterator[Evidence]:
         sums = f"{many(first.non_finite, 'sum')} of {first.layer} {'is' if first.non_finite == 1 else 'are'}"
         yield Evidence(
             layers=tuple(dict.fromkeys(layer.layer for layer in found)),
-            message=f"{sums} NaN or infinite{behind}.",
-            fix=f"This checkpoint, if its statistics are the cause:\n{fixes.indented(fixes.repair(model))}",
+            message=f"{sums} NaN or infinite{behind}.{_of_the_data(comparison.data)}",
+            fix=_CLEAN
+            if comparison.data.non_finite
+            else f"This checkpoint, if its statistics are the cause:\n{fixes.indented(fixes.repair(model))}",
             measurements=(Measurement(name=f"non-finite sums, {first.layer}", value=first.non_finite, limit=0),),
         )
     elif outputs:
@@ -76,6 +79,13 @@ def check(model: Facts) -> Iterator[Evidence]:
             location=outputs[0].name,
             measurements=(Measurement(name="outputs that are not finite", value=len(outputs), limit=0),),
         )
+
+
+_CLEAN = "Take the samples that hold NaN or infinity out of the data; the model is not judged by them."
+
+
+def _of_the_data(data: DataFacts) -> str:
+    return f" The data themselves hold some, in {many(data.non_finite, 'sample')}." if data.non_finite else ""
 
 
 def clean() -> tuple[Facts, ...]:

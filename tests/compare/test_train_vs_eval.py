@@ -177,3 +177,18 @@ def test_model_and_builder(data: dict[str, str]) -> None:
         bncheck.compare_train_vs_eval(checkpoint("wired"), data=data["bare"], model="mobilenet_v2", builder="a.b:c")
     with pytest.raises(UsageError, match="exclude each other"):
         bncheck.compare_train_vs_eval(checkpoint("wired"), data=data["bare"], model="mobilenet_v2", graph="x.meta")
+
+
+def test_nan_in_the_data_is_told_as_such(data: dict[str, str], tmp_path: Path) -> None:
+    """NaN in one sample gives NaN and BN305, which says that the data hold it."""
+    with np.load(data["bare"]) as held:
+        images = held["images"].copy()
+    images[5, 3, 2, 1] = np.nan
+    np.save(tmp_path / "spoilt.npy", images)
+    report = bncheck.compare_train_vs_eval(checkpoint("wired"), data=tmp_path / "spoilt.npy")
+    comparison = report.comparison
+    assert comparison is not None
+    assert comparison.data.non_finite == 1
+    assert math.isnan(comparison.layers[0].local_nmse)
+    (found,) = [finding for finding in report.findings if finding.code == "BN305"]
+    assert "The data themselves hold some, in 1 sample." in found.message
