@@ -20,7 +20,7 @@ from bncheck.recognise.flat import CONDITIONALS, LOOPS, FlatGraph, edge, node_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.layers import PairedSite, pair
 from bncheck.recognise.operands import FUSED
-from bncheck.recognise.trace import MERGES, SWITCHES, VARIABLES, predicate
+from bncheck.recognise.trace import MERGES, SWITCHES, VARIABLES, declared_shape, predicate, sources
 from bncheck.recognise.upstream import dropout_input, is_dropout
 from bncheck.sources import protos
 
@@ -348,7 +348,24 @@ def _weights(emission: _Emission, node: int) -> NDArray[Any]:
         raise BncheckError(f"no checkpoint holds the variable {name}, which the forward pass reads")
     if tensor.unavailable is not None:
         raise BncheckError(f"the values of {name} are not at hand: {tensor.unavailable}")
-    return tensor.read()
+    return _part(emission.view.flat, node, tensor.read())
+
+
+def _part(flat: FlatGraph, node: int, whole: NDArray[Any]) -> NDArray[Any]:
+    """What a variable holds of a stored tensor: all of it, or the slice of a partition that the Saver writes it to."""
+    declared = declared_shape(flat, node)
+    if declared is None or declared == whole.shape or len(declared) != whole.ndim or min(declared, default=0) < 0:
+        return whole
+    for save in flat.by_op.get("SaveV2", ()):
+        value = flat.attr(node_of(flat.data[save][2]), "value")
+        told = [] if value is None else [item.decode() for item in value.tensor.string_val]
+        for text, e in zip(told, flat.data[save][3:], strict=False):
+            if not text or [node_of(x) for x in sources(flat, e)] != [node]:
+                continue
+            parts = text.rpartition(" ")[2].split(":")
+            ends = [tuple(map(int, part.split(","))) if part != "-" else (0, None) for part in parts]
+            return whole[tuple(slice(a, None if n is None else a + n) for a, n in ends)]
+    return whole
 
 
 _DATA_TYPES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10, "float16": 19}
