@@ -46,6 +46,8 @@ _DEREFERENCED = {
     "RefNextIteration": "NextIteration",
     "ReadVariableOp": "Identity",
 }
+_PIVOTS = frozenset({"Identity", "Switch", "Merge", "NoOp"})
+"""Ops that a branch or a loop ties its other ops to."""
 _DROPPED_ATTRIBUTES = ("_class", "_output_shapes", "_tpu_replicate", "_XlaCompile", "_gradient_op_type")
 
 
@@ -336,8 +338,7 @@ def _kept_control(emission: _Emission, twin: str, node: int, pending: list[int])
     return [
         _name(emission, twin, edge(source), pending).partition(":")[0]
         for source in flat.control.get(node, ())
-        if flat.ops[source] in ("Identity", "Switch", "Merge")
-        and (contexts.of(source).conditions or contexts.of(source).loops)
+        if flat.ops[source] in _PIVOTS and (contexts.of(source).conditions or contexts.of(source).loops)
     ]
 
 

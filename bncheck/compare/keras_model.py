@@ -35,7 +35,7 @@ def frozen_graph(raw: RawModel) -> RawModel:
     function = tf.function(lambda x: model(x, training=False))
     concrete = function.get_concrete_function(tf.TensorSpec(list(shape), model.inputs[0].dtype))
     constants = importlib.import_module("tensorflow.python.framework.convert_to_constants")
-    frozen = constants.convert_variables_to_constants_v2(concrete)
+    frozen = constants.convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     graph_def = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
     return RawModel(path=raw.path, format=raw.format, graphs=(RawGraph(path=raw.path, graph_def=graph_def),))
 

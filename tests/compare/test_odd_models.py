@@ -360,3 +360,24 @@ def test_towers_with_inputs_of_their_own(tmp_path: Path) -> None:
     assert prepare(open_model(tmp_path / "True.ckpt"), Hints()).input == "x0"
     with pytest.raises(UsageError, match=r"several inputs feed batch norm \(x0:0, x1:0\): choose one with --inputs"):
         prepare(open_model(tmp_path / "False.ckpt"), Hints())
+
+
+@pytest.mark.parametrize("lowered", [True, False])
+def test_recurrent_keras_model(tmp_path: Path, *, lowered: bool) -> None:
+    """An LSTM behind batch norm: from Keras's own file, and from a frozen graph with its loop lowered and not."""
+    keras, tf = importlib.import_module("tf_keras"), styles.tf
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
+    for layer in (layers.Reshape((6, 24)), layers.LSTM(4), layers.Dense(2)):
+        model.add(layer)
+    expected = model(IMAGES, training=False).numpy()
+    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec([None, 8, 8, 3]))
+    freeze = importlib.import_module("tensorflow.python.framework.convert_to_constants")
+    frozen = freeze.convert_variables_to_constants_v2(function, lower_control_flow=lowered).graph.as_graph_def()
+    (tmp_path / "frozen.pb").write_bytes(frozen.SerializeToString())
+    model.save(tmp_path / "model.keras")
+    for name in ("frozen.pb", "model.keras"):
+        with open_twins(prepare(open_model(tmp_path / name), Hints()).forward) as twins:
+            run = twins.run(IMAGES)
+        np.testing.assert_allclose(run.eval_outputs[0], expected, rtol=2e-3, atol=2e-4)
+        assert not np.allclose(run.train_outputs[0], expected, rtol=1e-2, atol=1e-3)
