@@ -310,7 +310,7 @@ SMALL = {"w": (3, 3, 1, 4), **{f"bn/{part}": (4,) for part in ("gamma", "beta", 
 
 
 @pytest.mark.parametrize(
-    ("function", "expected"), [("tensor", ["output"]), ("pair", ["output"]), ("several", ["box_es", "scores"])]
+    ("function", "expected"), [("tensor", ["output"]), ("pair", ["output"]), ("several", ["box es", "scores"])]
 )
 def test_a_users_function_builds_the_graph(users_code: str, function: str, expected: list[str]) -> None:
     """A tensor, a pair, or named tensors; what the outputs do not need (a step counter) may be absent."""
