@@ -14,7 +14,8 @@ from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
 from bncheck.errors import BncheckError, NoModel, UsageError
-from bncheck.finding import Report
+from bncheck.finding import Report, Verdict
+from bncheck.judge import judge
 from bncheck.measured import Comparison, DataFacts
 from bncheck.model import Hints, Layer, PerChannel, Presence, Vector
 from bncheck.recognise import recognise
@@ -88,13 +89,17 @@ def repair(
         steps=facts.run.updates,
         population=found.population,
     )
-    compared_before, note = _compared(raw, hints, opened, options, lambda done: progress("compare before", done))
+    measured_before, note = _compared(
+        raw, hints, opened, options, settings, lambda done: progress("compare before", done)
+    )
+    before, compared_before = _with_measured(before, measured_before)
     files, notes = place.write(replaced, added, text)
     written = open_model(place.path, graph=None, use_graph=use_graph)
     judged = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
     after = _inspected(place.path, written, graph, hints, judged, use_graph=use_graph)
     written = written if data is None else with_backbone(written, options, data)
-    compared_after, _ = _compared(written, hints, opened, options, lambda done: progress("compare after", done))
+    measured_after, _ = _compared(written, hints, opened, options, judged, lambda done: progress("compare after", done))
+    after, compared_after = _with_measured(after, measured_after)
     return RepairReport(
         source=str(path),
         output=str(place.path),
@@ -181,10 +186,15 @@ def _ratio(layer: Layer, statistics: NewStatistics) -> float | None:
     return float(np.exp(np.mean(np.log(above[known] / below[known])))) if np.any(known) else None
 
 
-def _compared(
-    raw: RawModel, hints: Hints, data: Data | None, options: DataOptions, progress: Callable[[int], None]
-) -> tuple[Comparison | None, tuple[str, ...]]:
-    """Train mode against eval mode on the data; a note where that cannot be measured."""
+def _compared(  # noqa: PLR0917 - what a comparison takes
+    raw: RawModel,
+    hints: Hints,
+    data: Data | None,
+    options: DataOptions,
+    settings: Settings,
+    progress: Callable[[int], None],
+) -> tuple[Report | None, tuple[str, ...]]:
+    """Train mode against eval mode on the data, judged; a note where that cannot be measured."""
     if data is None or not options.compare:
         return None, ()
 
@@ -194,6 +204,14 @@ def _compared(
     try:
         prepared = prepare(raw, hints, named_input=options.inputs, outputs=options.outputs, trusted=options.trust_model)
         with open_twins(prepared.forward) as twins:
-            return measure(twins, prepared, data, describe, progress=progress), ()
+            comparison = measure(twins, prepared, data, describe, progress=progress)
     except BncheckError as error:
         return None, (f"train mode was not compared with eval mode: {error}",)
+    return judge(replace(prepared.facts, comparison=comparison), settings=settings), ()
+
+
+def _with_measured(inspected: Report, measured: Report | None) -> tuple[Report, Comparison | None]:
+    """The report to tell, and the figures: what the files show, unless eval mode was seen to fail."""
+    if measured is None:
+        return inspected, None
+    return measured if measured.verdict is Verdict.FAIL else inspected, measured.comparison

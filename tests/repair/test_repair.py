@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bncheck.check import inspect_checkpoint
 from bncheck.cli import main
 from bncheck.errors import UsageError
 from bncheck.repair import DataOptions, repair
+from bncheck.repair.write import destination
+from bncheck.sources import open_model
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 NETS = FIXTURES / "mobilenet_v2"
@@ -134,6 +137,18 @@ def test_data_bring_forgotten_updates_back(digits: Any, data: Path, tmp_path: Pa
     assert after.accuracy.train is not None
     assert after.accuracy.eval >= after.accuracy.train - OUTSIDE
     assert (report.before.exit_code, report.exit_code) == (1, 0)
+
+
+@pytest.mark.tensorflow
+def test_what_only_running_shows_is_told(data: Path, tmp_path: Path) -> None:
+    """Statistics of which the files alone say nothing wrong, and eval mode that fails: before is told as a failure."""
+    raw, spoilt = open_model(source("wired")), tmp_path / "spoilt.ckpt"
+    four_times = {key: 4 * held.read() for key, held in raw.tensors.items() if key.endswith("moving_variance")}
+    destination(raw, spoilt).write(four_times, {}, "{}")
+    assert inspect_checkpoint(spoilt).exit_code == 0
+    report = repair(spoilt, tmp_path / "fixed", data=data)
+    assert (report.before.exit_code, report.exit_code) == (1, 0)
+    assert {"BN301", "BN302"} <= {finding.code for finding in report.before.findings}
 
 
 @pytest.mark.tensorflow
