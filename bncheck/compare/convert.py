@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
 from bncheck.compare.calibrate import can_calibrate, ranges, with_ranges
-from bncheck.compare.forward import EVAL, FLOAT, Forward
+from bncheck.compare.forward import Forward
 from bncheck.compare.lite_run import LiteFile, read_file
 from bncheck.compare.silence import silence
 from bncheck.compare.train_eval import Prepared
+from bncheck.compare.twin_writer import EVAL, FLOAT
 from bncheck.errors import BncheckError, UsageError
 from bncheck.model import PerChannel
 from bncheck.sources import protos

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bncheck.compare.data import Data, open_data, sample_shape
-from bncheck.compare.forward import StatisticsLacking
 from bncheck.compare.quantized_run import Measured, Run, Wanted, measure_three_ways, measure_two_files, wanted
 from bncheck.compare.train_eval import measure, prepare
+from bncheck.compare.twin_norm import StatisticsLacking
 from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
 from bncheck.errors import UsageError

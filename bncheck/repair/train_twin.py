@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.forward import EVAL, Forward, TwinSite
+from bncheck.compare.forward import Forward, TwinSite
 from bncheck.compare.loaded import Loaded, load_tensorflow
+from bncheck.compare.twin_writer import EVAL
 from bncheck.repair.population import SiteMoments
 
 
