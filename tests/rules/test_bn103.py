@@ -9,7 +9,7 @@ import pytest
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.measured import OutputDifference
-from bncheck.model import Facts, RunFacts
+from bncheck.model import Facts, Layer, RunFacts
 from bncheck.rules.bn103_init_share_too_high import check, shorter_decay
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, unread, untouched, wired
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_told_names_the_commands() -> None:
     (evidence,) = found(replace(model, path="export/1", format="SavedModel"))
     assert evidence.severity is Severity.INFO
     assert "bncheck repair export/1 -o fixed_model --data images/" in evidence.fix
-    assert "bncheck repair export/1 -o fixed_model --debias" in evidence.fix
+    assert "bncheck repair export/1 -o fixed_model --debias --decay DECAY --steps STEPS" in evidence.fix
 
 
 def test_five_percent_are_fatal_where_variances_are_small() -> None:
@@ -237,3 +237,45 @@ def test_measurements_go_before_counters(
     )
     (evidence,) = found(replace(model, run=run(300)))
     assert evidence.severity is severity
+
+
+def crowding(share: float, seed: int = 0) -> list[Layer]:
+    """Four layers of 128 channels, each holding that share of its initial value."""
+    rng = np.random.default_rng(seed)
+    return [
+        batch_norm(f"bn{i}", variance=share + (1 - share) * rng.lognormal(-2, 1.5, 128), channels=128, mean=0.01)
+        for i in range(4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("share", "updates", "severity"),
+    [
+        (0.9997**300, 300, Severity.ERROR),
+        (0.999**300, 300, Severity.ERROR),
+        (0.9997**300, None, Severity.WARNING),
+        (0.9997**300, 8, Severity.WARNING),
+    ],
+)
+def test_a_floor_that_layers_share(share: float, updates: int | None, severity: Severity) -> None:
+    """Decay unknown: the smallest variances of all layers meet at the share; a usual decay that leaves it is named."""
+    (evidence,) = found(facts(*crowding(share), run=run(updates)))
+    assert evidence.severity is severity
+    error = severity is Severity.ERROR
+    assert (f"after {updates} updates" in evidence.message) is error
+    assert (f"--debias --decay {share ** (1 / 300):.4g}\n" in evidence.fix) is error
+
+
+def test_variances_without_a_common_floor() -> None:
+    """Spread, large or few variances are no floor, and neither is one that running the model refutes."""
+    rng = np.random.default_rng(0)
+    spread = [batch_norm(f"bn{i}", variance=rng.uniform(0.5, 1.5, 128), channels=128, mean=0.01) for i in range(4)]
+    large = [batch_norm(f"bn{i}", variance=rng.uniform(3, 3.1, 128), channels=128, mean=0.01) for i in range(4)]
+    for layers in (spread, large, crowding(0.9)[:2]):
+        assert all(evidence.severity is Severity.INFO for evidence in found(facts(*layers, run=run(300))))
+    layers = crowding(0.9997**300)
+    measured_good = compared(
+        *(difference(layer.name, local=0.001) for layer in layers), output=classes_compared(0.99), layers=layers
+    )
+    (evidence,) = found(replace(measured_good, run=run(300)))
+    assert evidence.severity is Severity.INFO
