@@ -55,7 +55,9 @@ class OutputDifference:
     floor: float | None = None
     """NMSE between two train-mode runs of the same samples in other batches: what batch noise alone does."""
     classes: int | None = None
-    """Number of classes where the output is (N, classes), else None; the three below are then known."""
+    """Number of classes where the output is scores of classes, else None; what stands below is then known."""
+    read_as: str = ""
+    """How: "columns", one score a class; or, two classes in a single column, "probability" or "logit" of the second."""
     agreement: float | None = None
     """Share of samples whose top class is the same in both modes."""
     agreement_floor: float | None = None

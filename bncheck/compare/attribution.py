@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare import metrics, moments
 from bncheck.compare.moments import Moments
+from bncheck.compare.outputs import Scores, as_scores
 from bncheck.measured import Attribution, Cell, Comparison, LayerDifference, OutputDifference, informed_accuracy
 from bncheck.model import Layer, PerChannel
 
@@ -62,14 +63,14 @@ def attribute(
     rows = labelled = classes = done = 0
     for images, labels in batches:
         wanted = np.asarray(reference(images), np.float64)
-        scores = _is_classes(wanted) and (modes is None or modes.classes is not None)
-        if scores:
+        how = _read_as(wanted, modes)
+        if how is not Scores.NONE:
             rows += len(images)
-            classes = wanted.shape[-1]
+            classes = as_scores(wanted, how).shape[-1]
             labelled += 0 if labels is None else len(images)
         for place, total in sums.items():
             got = wanted if place == (BATCH, FLOAT) else np.asarray(cells[place](images), np.float64)
-            _add(total, wanted, got.reshape(wanted.shape), labels, scores=scores)
+            _add(total, wanted, got.reshape(wanted.shape), labels, how)
         done += len(images)
         progress(done)
     told = dict(reasons or {})
@@ -85,18 +86,23 @@ def attribute(
     )
 
 
-def _is_classes(output: NDArray[Any]) -> bool:
-    """Whether it has the shape of one score a class and sample; whether it is such scores, `modes` knows."""
-    return output.ndim >= 2 and output.shape[-1] >= 2 and all(size == 1 for size in output.shape[1:-1])
+def _read_as(output: NDArray[Any], modes: OutputDifference | None) -> Scores:
+    """How it is scores of classes, if its shape is that of such scores, and `modes` knows it for some."""
+    if modes is not None and modes.classes is None:
+        return Scores.NONE
+    if modes is not None and output.ndim and output.size == len(output):
+        return Scores(modes.read_as)
+    columns = output.ndim >= 2 and output.shape[-1] >= 2 and all(size == 1 for size in output.shape[1:-1])
+    return Scores.COLUMNS if columns else Scores.NONE
 
 
-def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None, *, scores: bool) -> None:
+def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None, how: Scores) -> None:
     total.r2 += float(np.sum(wanted**2))
     total.e2 += float(np.sum((got - wanted) ** 2))
-    if not scores:
+    if how is Scores.NONE:
         return
-    chosen = metrics.top_classes(got.reshape(len(got), -1))
-    total.agreeing += int(np.sum((chosen == metrics.top_classes(wanted.reshape(len(wanted), -1))) & (chosen >= 0)))
+    chosen = metrics.top_classes(as_scores(got, how))
+    total.agreeing += int(np.sum((chosen == metrics.top_classes(as_scores(wanted, how))) & (chosen >= 0)))
     if labels is not None:
         total.right += int(np.sum((chosen == np.asarray(labels)) & (chosen >= 0)))
 

@@ -40,6 +40,7 @@ _NO_OUTPUT = (
     | WRITES
     | VARIABLES
 )
+_OF_A_SOFTPLUS = frozenset("Exp Neg Abs Select SelectV2 Reshape Squeeze ExpandDims".split())
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
 _RECTIFIERS = frozenset("Relu Relu6 LeakyRelu Elu Selu Minimum Maximum".split())
 _PASSES = 4
@@ -130,7 +131,8 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
     if not found:
         raise UsageError("no output was found behind the batch norm of this graph: name one with --outputs")
     exits = [_exit(view, _told(flat, e), e) for e in dict.fromkeys(found)]
-    return [replace(e, kind=_by_the_loss(e, logits)) if learned else e for e in exits]
+    binary = _logits_of_sigmoids(flat) if learned else frozenset()
+    return [replace(e, kind=_by_the_loss(e, logits, binary)) if learned else e for e in exits]
 
 
 def _told(flat: FlatGraph, e: int) -> str:
@@ -141,12 +143,16 @@ def _exit(view: GraphView, name: str, e: int) -> Exit:
     flat = view.flat
     sites = {site.node for layer in view.layers for site in layer.sites}
     behind = _through_calls(flat, e, also=_RESHAPES)
+    if flat.ops[node_of(behind)] == "Sigmoid":
+        return Exit(name=name, edge=e, kind=Kind.PROBABILITIES)
     rectified = node_of(behind) in sites or flat.ops[node_of(behind)] in _RECTIFIERS
     return Exit(name=name, edge=e, kind=Kind.FEATURES if rectified else Kind.UNKNOWN)
 
 
-def _by_the_loss(found: Exit, logits: Container[int]) -> Kind:
-    return Kind.SCORES if found.edge in logits else Kind.NUMBERS
+def _by_the_loss(found: Exit, logits: Container[int], binary: Container[int]) -> Kind:
+    if found.kind is Kind.PROBABILITIES:
+        return found.kind
+    return Kind.SCORES if found.edge in logits else Kind.LOGITS if found.edge in binary else Kind.NUMBERS
 
 
 def _served(view: GraphView, outputs: dict[str, int], ours: bytearray) -> list[Exit]:
@@ -284,6 +290,23 @@ def _logits_of_losses(parts: _Parts) -> list[int]:
     flat = parts.flat
     found = [_logits(flat, flat.data[node][0]) for node in flat.order if flat.ops[node] in _LOGITS_OF]
     return [e for e in found if parts.ours[node_of(e)] and parts.behind[node_of(e)] and not parts.others[node_of(e)]]
+
+
+def _logits_of_sigmoids(flat: FlatGraph) -> frozenset[int]:
+    """What losses on sigmoids take: TensorFlow writes them as `log1p(exp(-|x|))`, its own |x| being a choice."""
+    found: set[int] = set()
+    stack = [e for op in ("Log1p", "Softplus") for node in flat.by_op.get(op, ()) for e in flat.data[node]]
+    seen = set(stack)
+    while stack:
+        e = _logits(flat, stack.pop())
+        op, data = flat.ops[node_of(e)], flat.data[node_of(e)]
+        if op not in _OF_A_SOFTPLUS:
+            found.add(e)
+            continue
+        following = set(data[1:] if op in ("Select", "SelectV2") else data) - seen
+        seen |= following
+        stack += following
+    return frozenset(found)
 
 
 def _where_labels_join(parts: _Parts) -> list[int]:

@@ -21,6 +21,7 @@ from bncheck.compare.lite_outputs import OutputSums
 from bncheck.compare.lite_pair import Pair
 from bncheck.compare.lite_run import LiteFile, Runner, affine, batching, input_values, portions, read_file, real_values
 from bncheck.compare.lite_sums import TensorSums
+from bncheck.compare.outputs import Kind, Scores
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, DataFacts, OperatorLoss, QuantizedComparison, Unmatched
 from bncheck.model import Layer, PerChannel
@@ -43,6 +44,7 @@ def measure_quantized(
     quantized_path: str = "",
     input_name: str = "",
     output_names: Sequence[str] = (),
+    output_kinds: Sequence[Kind] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> QuantizedComparison:
     """Runs every batch through both files. Memory does not grow with their number.
@@ -50,9 +52,9 @@ def measure_quantized(
     Cumulative errors and outputs are of all samples, local ones of the first `local_samples`.
 
     `layers` are those folded into the float file, with the statistics that it was made with; empty where none are
-    known. `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `output_names` are
-    the model's own, in the float file's order. Raises ReadError for a damaged file, BncheckError for a quantized file
-    of another model, for one that LiteRT refuses, and where there is no data.
+    known. `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `output_names` and
+    `output_kinds` are the model's own, in the float file's order. Raises ReadError for a damaged file, BncheckError for
+    a quantized file of another model, for one that LiteRT refuses, and where there is no data.
     """
     start = time.perf_counter()
     reference = read_file(float_bytes, float_path)
@@ -64,7 +66,7 @@ def measure_quantized(
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for images, labels in batches:
             if pair is None:
-                pair = Pair(reference, quantized, matching, images, pool)
+                pair = Pair(reference, quantized, matching, images, pool, kinds=_kinds(matching, output_kinds))
             pair.run(images, labels)
             count, largest = count + 1, max(largest, len(images))
             progress(pair.samples)
@@ -203,9 +205,15 @@ def _output_names(matching: Matching, given: Sequence[str]) -> list[str]:
     return [matching.reference.tensor(number).name for _, number in matching.outputs]
 
 
+def _kinds(matching: Matching, given: Sequence[Kind]) -> dict[int, Kind]:
+    order = matching.reference.graph.outputs
+    return dict(zip(order, given, strict=True)) if len(given) == len(order) else {}
+
+
 def _scores(outputs: Sequence[OutputSums]) -> list[OutputSums]:
     """Those of classes; of several only those with a class for every label, where one has: others may be boxes."""
-    return [sums for sums in outputs if sums.fits] or [sums for sums in outputs if sums.classes]
+    single = [sums for sums in outputs if sums.fits and sums.single is not Scores.NONE]
+    return single or [sums for sums in outputs if sums.fits] or [sums for sums in outputs if sums.classes]
 
 
 def _accuracy(scores: Sequence[OutputSums]) -> Accuracy:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.compare import metrics
+from bncheck.compare.outputs import Kind, Scores, as_scores, read_as
 from bncheck.measured import OutputDifference
 
 _SUM = 1e-3
@@ -21,6 +22,10 @@ _ROUNDED_SUM = 0.1
 class OutputSums:
     """Sums of one output over the samples; r float, t quantized."""
 
+    kind: Kind = Kind.UNKNOWN
+    """What is known of it from its graph; here only whether a single column is two classes."""
+    single: Scores = Scores.NONE
+    """How its single column gives two classes; the first samples decide."""
     step: float = 0.0
     """Of the reference, where it is stored in integers."""
     r2: float = 0.0
@@ -54,7 +59,8 @@ class OutputSums:
     @property
     def classes(self) -> int:
         """Number of classes; 0 where it is no scores of classes."""
-        scores = self.probabilities or ((self.flat or self.labelled > 0) and self.negative)
+        scores = self.single is not Scores.NONE or self.probabilities
+        scores = scores or ((self.flat or self.labelled > 0) and self.negative)
         return self.width if scores else 0
 
     @property
@@ -70,6 +76,12 @@ class OutputSums:
             self.r2 += float(np.sum(r**2))
             self.t2 += float(np.sum(t**2))
             self.e2 += float(np.sum((t - r) ** 2))
+        if r.ndim and r.size == len(r):
+            if not self.width:
+                self.single = read_as(r, kind=self.kind, labels=labels)
+            if self.single is Scores.NONE:
+                return
+            r, t = as_scores(r, self.single), as_scores(t, self.single)
         if r.ndim < 2 or r.shape[-1] < 2 or any(size != 1 for size in r.shape[1:-1]):
             return
         self.flat = r.ndim == 2
@@ -102,6 +114,7 @@ class OutputSums:
             nmse=metrics.nmse(self.r2, self.e2),
             cosine=metrics.cosine(self.r2, self.t2, self.e2),
             classes=classes or None,
+            read_as=(self.single if self.single is not Scores.NONE else Scores.COLUMNS).value if classes else "",
             agreement=self.agreeing / self.rows if classes else None,
             probability_drift=distance / self.rows if classes else None,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from bncheck.compare.lite_run import (
     real_values,
 )
 from bncheck.compare.lite_sums import TensorSums, add_chain, add_local, round_into
+from bncheck.compare.outputs import Kind
 
 _ELEMENTS = 1 << 23
 """Activations of the float file that one invocation may have: bounds memory, and keeps what is compared near."""
@@ -63,12 +64,21 @@ def _together(local: Local) -> tuple[_Feeds, ...]:
 class Pair:
     """Four interpreters: both files chained, and both with each operator by itself."""
 
-    def __init__(
-        self, reference: LiteFile, quantized: LiteFile, matching: Matching, images: NDArray[Any], pool: Executor
+    def __init__(  # noqa: PLR0917 - both files, and what they are run on
+        self,
+        reference: LiteFile,
+        quantized: LiteFile,
+        matching: Matching,
+        images: NDArray[Any],
+        pool: Executor,
+        kinds: Mapping[int, Kind] | None = None,
     ) -> None:
         self.matching = matching
         self.samples = 0
-        self.outputs = [OutputSums(step=_step(matching, other)) for _, other in matching.outputs]
+        self.outputs = [
+            OutputSums(step=_step(matching, other), kind=(kinds or {}).get(other, _kind(matching, other)))
+            for _, other in matching.outputs
+        ]
         self._files = (reference, quantized)
         ways = [batching(file, images) for file in self._files]
         self.local: Local = unchained(ways[1].content, ways[0].content, matching)
@@ -185,6 +195,11 @@ def _step(matching: Matching, output: int) -> float:
     """Of the integers behind an output of the float file, should it have any."""
     how = affine(matching.reference.tensor(matching.reference.behind(output)))
     return 0.0 if how is None else how.scale
+
+
+def _kind(matching: Matching, output: int) -> Kind:
+    maker = matching.reference.makers.get(matching.reference.behind(output))
+    return Kind.PROBABILITIES if maker is not None and maker.kind == "LOGISTIC" else Kind.UNKNOWN
 
 
 def _computed(file: LiteFile, numbers: Iterable[int]) -> list[int]:

@@ -30,6 +30,7 @@ __all__ = [
     "sqnr_db",
     "top1",
     "top_classes",
+    "two_classes",
 ]
 
 Logits: TypeAlias = NDArray[Any]
@@ -179,6 +180,14 @@ def top_classes(logits: Logits) -> Classes:
     values = np.asarray(logits)
     chosen = values.argmax(axis=-1)
     return np.where(np.isnan(values).any(axis=-1), -1, chosen)
+
+
+def two_classes(values: NDArray[Any], *, probability: bool) -> Logits:
+    """(samples, 1), the probability or the logit of the second of two classes, as (samples, 2): `1 - p, p` or `0, z`.
+
+    The thresholds 0.5 and 0 fall out; a sample right on it is of the first class.
+    """
+    return np.concatenate([1 - values if probability else np.where(np.isnan(values), values, 0), values], axis=1)
 
 
 def agreement(a: Logits, b: Logits) -> float:

@@ -24,9 +24,52 @@ class Kind(Enum):
     """A loss takes it for scores of classes."""
     FEATURES = "features"
     """A rectifier or a batch norm gives it."""
+    PROBABILITIES = "probabilities"
+    """A sigmoid gives it, or all of it lies between 0 and 1: of a single column the probability of class 1."""
+    LOGITS = "logits"
+    """A loss takes its sigmoid: of a single column the logit of class 1."""
     NUMBERS = "numbers"
     """A loss takes it for something else, such as boxes."""
     UNKNOWN = "unknown"
+
+
+class Scores(Enum):
+    """How an output is read as scores of classes."""
+
+    NONE = "none"
+    """Not at all."""
+    COLUMNS = "columns"
+    """One score a class."""
+    PROBABILITY = "probability"
+    """The probability of the second of two classes."""
+    LOGIT = "logit"
+    """Its logit."""
+
+
+def read_as(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels: NDArray[Any] | None = None) -> Scores:
+    """How an output gives one score a class and sample: in columns, or two classes in a single one.
+
+    A single column is two classes where a sigmoid gives it or a loss takes its sigmoid; where the graph leaves it open,
+    where the labels are 0 and 1. It is a probability then if all of it lies between 0 and 1.
+    """
+    if not output.ndim or output.dtype.kind not in "fV" or not len(output) or output.size != len(output):
+        return Scores.COLUMNS if scores_of_classes(output, kind=kind, labels=labels) else Scores.NONE
+    if kind is Kind.PROBABILITIES:
+        return Scores.PROBABILITY
+    if kind is Kind.LOGITS:
+        return Scores.LOGIT
+    if kind is not Kind.UNKNOWN or labels is None or not bool(np.all((labels == 0) | (labels == 1))):
+        return Scores.NONE
+    values = np.asarray(output, np.float64)
+    return Scores.PROBABILITY if bool(np.all((values >= 0) & (values <= 1))) else Scores.LOGIT
+
+
+def as_scores(output: NDArray[Any], how: Scores) -> NDArray[Any]:
+    """An output of N samples as (N, classes)."""
+    rows = output.reshape(len(output), -1)
+    if how is Scores.PROBABILITY:
+        return metrics.two_classes(rows, probability=True)
+    return metrics.two_classes(rows, probability=False) if how is Scores.LOGIT else rows
 
 
 def scores_of_classes(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels: NDArray[Any] | None = None) -> bool:
@@ -42,6 +85,8 @@ def scores_of_classes(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels
         return False
     if kind is Kind.SCORES:
         return True
+    if kind is Kind.LOGITS:  # of several labels a sample perhaps
+        return labels is not None and _fit(labels, classes)
     rows = np.asarray(output.reshape(len(output), -1), np.float64)
     if metrics.are_probabilities(rows) or (labels is not None and _fit(labels, classes)):
         return True
@@ -51,11 +96,17 @@ def scores_of_classes(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels
 def apart_from_labels(outputs: Sequence[NDArray[Any]], kinds: Sequence[Kind], labels: NDArray[Any]) -> list[Kind]:
     """Of several outputs those whose columns are fewer than the labels are numbers, where another has enough of them.
 
-    Four columns of boxes beside ten classes are no scores of four classes.
+    Four columns of boxes beside ten classes are no scores of four classes; nor beside two classes in a single column,
+    if no label is above 1.
     """
     highest = int(np.max(labels, initial=0))
-    scores = [scores_of_classes(output, kind=kind, labels=labels) for output, kind in zip(outputs, kinds, strict=True)]
-    enough = [highest < (output.shape[-1] if output.ndim else 0) for output in outputs]
+    read = [read_as(output, kind=kind, labels=labels) for output, kind in zip(outputs, kinds, strict=True)]
+    single = [how in (Scores.PROBABILITY, Scores.LOGIT) for how in read]
+    if highest < 2 and any(single):
+        enough = single
+    else:
+        enough = [highest < (output.shape[-1] if output.ndim else 0) for output in outputs]
+    scores = [how is not Scores.NONE for how in read]
     if not any(a and b for a, b in zip(scores, enough, strict=True)):
         return list(kinds)
     return [
@@ -72,11 +123,11 @@ def _fit(labels: NDArray[Any], classes: int) -> bool:
 
 @dataclass(kw_only=True, eq=False)
 class OutputTotals:
-    """Sums of one output over the batches."""
+    """Sums of one output over the batches; r train mode, t eval mode."""
 
     kind: Kind = Kind.UNKNOWN
-    scores: bool | None = None
-    """Whether it is scores of classes; the first batch decides."""
+    scores: Scores | None = None
+    """How it is read as scores of classes; the first batch decides."""
     r2: float = 0.0
     t2: float = 0.0
     e2: float = 0.0
@@ -98,10 +149,10 @@ class OutputTotals:
             self._add_sums(*(np.asarray(part[start : start + _ROWS], np.float64) for part in (r, t)))
         self.by_sample = self.by_sample and reference.ndim > 0 and len(r) == count
         if self.scores is None:
-            self.scores = scores_of_classes(reference, kind=self.kind, labels=labels)
-        if not self.by_sample or not self.scores:
+            self.scores = read_as(reference, kind=self.kind, labels=labels)
+        if not self.by_sample or self.scores is Scores.NONE:
             return
-        r, t = (part.reshape(count, -1) for part in (r, t))
+        r, t = (as_scores(part, self.scores) for part in (r, t))
         self.classes = r.shape[1]
         self.rows += count
         self.agreeing += round(metrics.agreement(r, t) * count)
@@ -125,6 +176,7 @@ class OutputTotals:
             cosine=metrics.cosine(self.r2, self.t2, self.e2),
             floor=None if floor is None else metrics.nmse(floor.r2, floor.e2),
             classes=self.classes,
+            read_as=self.scores.value if self.rows and self.scores is not None else "",
             agreement=self.agreeing / self.rows if self.rows else None,
             agreement_floor=None if floor is None or not floor.rows else floor.agreeing / floor.rows,
             probability_drift=self.drift / self.rows if self.rows else None,

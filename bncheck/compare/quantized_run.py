@@ -115,6 +115,7 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
         quantized_path=path,
         input_name=run.prepared.input,
         output_names=run.prepared.outputs,
+        output_kinds=run.prepared.kinds,
         progress=progress,
     )
     measured = replace(measured, accuracy=replace(measured.accuracy, train=run.modes.accuracy.train))

@@ -1,0 +1,111 @@
+"""Two classes in a single column: a sigmoid unit, or its logit, is judged by the labels that it meets."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bncheck
+from bncheck.compare import metrics
+from bncheck.compare.attribution import attribute
+from bncheck.compare.lite_outputs import OutputSums
+from bncheck.compare.outputs import Kind, OutputTotals, Scores, apart_from_labels, read_as
+from bncheck.compare.train_eval import prepare
+from bncheck.measured import OutputDifference
+from bncheck.model import Hints
+from bncheck.sources import open_model
+
+DRAWN = np.random.default_rng(0).normal(0, 1, (40, 1))
+SIGMOID = 1 / (1 + np.exp(-DRAWN))
+LABELS = (DRAWN[:, 0] > 0).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "labels", "how"),
+    [
+        (SIGMOID, Kind.PROBABILITIES, None, Scores.PROBABILITY),
+        (DRAWN[:, 0], Kind.LOGITS, None, Scores.LOGIT),
+        (DRAWN.reshape(40, 1, 1, 1), Kind.UNKNOWN, LABELS, Scores.LOGIT),
+        (SIGMOID, Kind.UNKNOWN, LABELS, Scores.PROBABILITY),
+        (SIGMOID, Kind.UNKNOWN, None, Scores.NONE),
+        (DRAWN, Kind.UNKNOWN, LABELS + 1, Scores.NONE),
+        (DRAWN, Kind.NUMBERS, LABELS, Scores.NONE),
+        (np.tile(SIGMOID, 4).reshape(40, 2, 2, 1), Kind.PROBABILITIES, LABELS, Scores.NONE),
+        (np.tile(DRAWN, 3), Kind.LOGITS, None, Scores.NONE),
+        (np.tile(DRAWN, 2), Kind.LOGITS, LABELS, Scores.COLUMNS),
+    ],
+)
+def test_what_a_single_column_is(values: Any, kind: Kind, labels: Any, how: Scores) -> None:
+    """The graph decides; where it is silent the labels do. A map of probabilities is no class."""
+    assert read_as(values, kind=kind, labels=labels) is how
+
+
+def test_thresholds() -> None:
+    """0.5 for a probability, 0 for a logit; NaN is of neither class."""
+    values = np.array([[0.2], [0.5], [0.7], [np.nan]])
+    assert metrics.top_classes(metrics.two_classes(values, probability=True)).tolist() == [0, 0, 1, -1]
+    assert metrics.top_classes(metrics.two_classes(values - 0.5, probability=False)).tolist() == [0, 0, 1, -1]
+
+
+@pytest.mark.parametrize(("values", "kind"), [(SIGMOID, Kind.PROBABILITIES), (DRAWN, Kind.LOGITS)])
+def test_accuracy_and_agreement_by_hand(values: Any, kind: Kind) -> None:
+    """Of both modes, of float and quantized, and in each cell of the attribution, with ten samples turned over."""
+    other = values.copy()
+    other[:10] = 1 - other[:10] if kind is Kind.PROBABILITIES else -other[:10]
+    totals, sums = OutputTotals(kind=kind), OutputSums(kind=kind)
+    totals.add(values, other, 40, LABELS)
+    sums.add(values, other, LABELS)
+    assert (totals.right_train, totals.right_eval, totals.agreeing) == (40, 30, 30)
+    assert (sums.right_float, sums.right_quantized, sums.agreeing) == (40, 30, 30)
+    told: OutputDifference = totals.difference("out", None)
+    assert (told.classes, told.agreement) == (2, 0.75)
+    assert sums.difference("out").probability_drift == pytest.approx(told.probability_drift)
+    cells = attribute(
+        lambda _: values,
+        {("stored", "float"): lambda _: values, ("stored", "quantized"): lambda _: other},
+        [(values, LABELS)],
+        modes=told,
+    )
+    assert (cells.measure, cells.quantization) == ("accuracy", 0.25)
+
+
+def test_boxes_beside_a_sigmoid() -> None:
+    """Four columns are no scores of two classes where one column is."""
+    kinds = apart_from_labels([np.tile(DRAWN, 4), SIGMOID], [Kind.UNKNOWN, Kind.PROBABILITIES], LABELS)
+    assert kinds == [Kind.NUMBERS, Kind.PROBABILITIES]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore")
+def test_single_units_of_real_models(tmp_path: Path) -> None:
+    """A sigmoid unit of Keras, float and int8; a logit of TF1 by the loss on its sigmoid: labels are met or not."""
+    keras = importlib.import_module("keras")
+    styles: Any = importlib.import_module("graph_styles")
+    tf, v1 = styles.tf, styles.v1
+    images = np.random.default_rng(1).normal(0, 1, (64, 8, 8, 3)).astype(np.float32)
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
+    for layer in (layers.ReLU(), layers.Flatten(), layers.Dense(1, activation="sigmoid")):
+        model.add(layer)
+    model.save(tmp_path / "sigmoid.keras")
+    labels = (np.asarray(model(images, training=False))[:, 0] > 0.5).astype(np.int64)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    report = bncheck.compare_float_vs_quantized(tmp_path / "sigmoid.keras", data=tmp_path / "data.npz")
+    assert report.comparison is not None
+    assert report.quantized is not None
+    assert report.comparison.accuracy.eval == 1
+    assert report.quantized.accuracy.eval == 1
+    assert report.quantized.outputs[0].classes == 2
+    with tf.Graph().as_default():
+        x, y = styles.images(), v1.placeholder(tf.float32, [None], name="labels")
+        net = styles.slim_norm()(styles.conv(x, 4, "conv"), "bn")
+        logit = tf.squeeze(tf.matmul(tf.reduce_mean(net, [1, 2]), v1.get_variable("kernel", [4, 1])), 1)
+        v1.train.AdamOptimizer().minimize(v1.losses.sigmoid_cross_entropy(y, logit))
+        with v1.Session() as session:
+            session.run(v1.global_variables_initializer())
+            v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    assert prepare(open_model(tmp_path / "model.ckpt"), Hints()).kinds == (Kind.LOGITS,)
