@@ -24,6 +24,7 @@ from bncheck.compare.twins import open_twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Comparison
 from bncheck.model import Hints
+from bncheck.options import RunOptions
 from bncheck.repair import DataOptions, repair
 from bncheck.report import text
 from bncheck.sources import open_model
@@ -185,7 +186,7 @@ def both_modes(prefix: Path, held: Path, progress: Callable[[int], None]) -> Com
     """The checkpoint with batch statistics and with those that it stores, on the same images."""
     prepared = prepare(open_model(prefix), Hints())
     with without_warnings(), open_twins(prepared.forward) as twins:
-        data = open_data(held, shape=twins.input_shape, dtype=twins.input_dtype, batch_size=BATCH)
+        data = open_data(held, shape=twins.input_shape, dtype=twins.input_dtype, options=RunOptions(batch_size=BATCH))
 
         def facts(samples: int, _: int, number: int) -> Any:
             return data.facts(samples=samples, batches=number)

@@ -19,6 +19,7 @@ BELOW = {
     "finding": {"model", "measured"},
     "sources": {"errors"},
     "recognise": {"errors", "model", "measured", "sources"},
+    "options": set(),
     "folded": {"model"},
     "testing": {"model", "measured"},
     "testing_quantized": {"model", "measured", "testing"},
@@ -30,7 +31,7 @@ BELOW = {
     "check": {"errors", "model", "measured", "finding", "config", "not_checked", "judge", "recognise", "sources"},
     "gating": {
         *("errors", "model", "measured", "finding", "config", "not_checked", "judge", "check", "recognise", "sources"),
-        "compare",
+        *("options", "compare"),
     },
     "report": {"model", "measured", "folded", "finding", ""},
     "explain": {"errors", "finding", "report", "rules"},

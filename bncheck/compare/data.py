@@ -18,10 +18,12 @@ from bncheck.compare.preprocess import check_name
 from bncheck.compare.samples import Batch, Samples, Wanted
 from bncheck.errors import NotFound, UnknownFormat, UsageError
 from bncheck.measured import DataFacts
+from bncheck.options import RunOptions
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_BATCHES = 8
 BATCH_SIZE = 32
+_DEFAULT = RunOptions()
 KINDS = "a folder of images, .npy, .npz, a TFRecord of tf.Example, or the word synthetic"
 
 
@@ -63,38 +65,34 @@ def open_data(
     *,
     shape: tuple[int | None, ...] | None,
     dtype: Any,
-    batch_size: int | None = None,
-    batches: int | None = None,
-    preprocess: str | None = None,
-    labels: str | None = None,
-    channel_order: str = "rgb",
-    size: tuple[int, int] | None = None,
+    options: RunOptions = _DEFAULT,
 ) -> Data:
     """Opens a source of samples for a model input of `shape` (batch axis first, None unknown) and `dtype`.
 
-    `batch_size` is that of the graph where nobody says and it has one of its own, else 32; a graph declared for single
-    samples is tried with 32 too, for there is nothing to learn from one.
-    `labels` is a file of integers (.npy, .npz, .txt), the name of an array or feature beside the images, or "folders".
-    `preprocess` is a name in `preprocess.RANGES`; `size` (height, width) is for models that take images of any size.
+    The size of a batch is that of the graph where nobody says and it has one of its own, else 32; a graph declared for
+    single samples is tried with 32 too, for there is nothing to learn from one.
     Samples come in an order shuffled with a fixed seed: those of a sorted source would fill each batch with one class,
     and batch statistics would be that class's. A last incomplete batch is left out.
 
     Raises UsageError or ReadError, one sentence each, for what does not fit together or cannot be read.
     """
-    check_name(preprocess)
+    check_name(options.preprocess)
     own = shape[0] if shape else None
-    of_the_graph = batch_size is None and own is not None and own > 1
-    batch_size = batch_size if batch_size is not None else own if own is not None and own > 1 else BATCH_SIZE
+    of_the_graph = options.batch_size is None and own is not None and own > 1
+    batch_size = options.batch_size
+    if batch_size is None:
+        batch_size = own if own is not None and own > 1 else BATCH_SIZE
+    batches = options.batches
     if batch_size < 1 or (batches is not None and batches < 1):
         raise UsageError(f"batches of {batch_size}, {batches} of them: both numbers must be 1 or more")
     wanted = Wanted(
         shape=None if shape is None else shape[1:],
         dtype=np.dtype(dtype),
         batch_size=batch_size,
-        preprocess=preprocess,
-        labels=labels,
-        channel_order=channel_order,
-        size=size,
+        preprocess=options.preprocess,
+        labels=options.labels,
+        channel_order=options.channel_order,
+        size=options.size,
     )
     if str(spec) == SYNTHETIC:
         batches = batches or SYNTHETIC_BATCHES

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bncheck.check import hints_of
+from bncheck.compare.built import with_network
 from bncheck.compare.data import Data, open_data, sample_shape
 from bncheck.compare.quantized_run import Measured, Run, Wanted, measure_three_ways, measure_two_files, wanted
 from bncheck.compare.train_eval import measure, prepare
@@ -20,10 +22,14 @@ from bncheck.finding import NotChecked, Report, Verdict
 from bncheck.judge import judge
 from bncheck.measured import DataFacts
 from bncheck.model import Facts, Hints
+from bncheck.options import CompareKeywords, CompareOptions, shows_options
 from bncheck.recognise import recognise
 from bncheck.recognise.fold import prove
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _DEFAULT = Settings()
 
@@ -38,75 +44,50 @@ Found = Callable[[Facts], None]
 """Hears of the facts each time that something more was measured: what was found survives a later stage that fails."""
 
 
+@shows_options
 def compare_train_vs_eval(
     path: str | Path,
     *,
     data: str | Path,
-    graph: str | Path | None = None,
-    use_graph: bool = True,
-    model: str | None = None,
-    builder: str | None = None,
-    inputs: str | None = None,
-    outputs: Sequence[str] = (),
-    batch_size: int | None = None,
-    batches: int | None = None,
-    preprocess: str | None = None,
-    labels: str | None = None,
-    channel_order: str = "rgb",
-    size: tuple[int, int] | None = None,
-    decay: float | None = None,
-    steps: int | None = None,
-    train_ops: Sequence[str] = (),
-    trust_model: bool = False,
     settings: Settings = _DEFAULT,
     progress: Progress = lambda _done, _total: None,
     found: Found = lambda _facts: None,
+    **options: Unpack[CompareKeywords],
 ) -> Report:
     """Runs a model with batch and with stored statistics on the same data; judges the files and the difference.
 
     `path` is whatever `inspect` takes that can be run; a bare checkpoint needs `model` (a named backbone,
     "mobilenet_v2:depth_multiplier=0.35") or `builder` ("pkg.mod:function" with `function(images, is_training)`).
-    `inputs` and `outputs` name tensors where the graph does not tell; the data options are those of
-    `compare.data.open_data`, the rest those of `inspect_checkpoint`. The graph is executed; one with ops that touch
-    files, the network or Python only with `trust_model`.
+    `inputs` and `outputs` name tensors where the graph does not tell; `data` and its options are those of
+    `compare.data.open_data`, all others are told in `compare.options.CompareOptions`. The graph is executed; one with
+    ops that touch files, the network or Python only with `trust_model`.
 
     Raises ReadError where a file cannot be read, UsageError for what does not fit together, BncheckError where the
     model cannot be run or TensorFlow is not there.
     """
     seconds: dict[str, float] = {}
     start = time.perf_counter()
-    hints = Hints(decay=decay, steps=steps, train_ops=tuple(train_ops))
-    raw = _opened(Path(path), graph, model, builder, sample_shape(data, size), use_graph=use_graph)
+    asked = CompareOptions(**options)
+    hints = hints_of(asked.decay, asked.steps, asked.train_ops)
+    raw = _opened(Path(path), asked, sample_shape(data, asked.size))
     seconds["read"] = time.perf_counter() - start
     try:
-        prepared = prepare(raw, hints, named_input=inputs, outputs=outputs, trusted=trust_model)
+        prepared = prepare(raw, hints, asked)
     except StatisticsLacking as error:
         return _without_statistics(raw, hints, settings, error)
     seconds["recognise"] = time.perf_counter() - start - seconds["read"]
     with open_twins(prepared.forward) as twins:
-        opened = open_data(
-            data,
-            shape=twins.input_shape,
-            dtype=twins.input_dtype,
-            batch_size=batch_size,
-            batches=batches,
-            preprocess=preprocess,
-            labels=labels,
-            channel_order=channel_order,
-            size=size,
-        )
+        opened = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
         comparison = measure(
             twins, prepared, opened, _describe(opened), progress=lambda done: progress(done, opened.samples)
         )
     seconds["compare"] = comparison.seconds
-    start = time.perf_counter()
     facts = replace(prepared.facts, comparison=comparison)
     found(facts)
-    report = judge(facts, settings=settings)
-    seconds["rules"] = time.perf_counter() - start
-    return replace(report, timing=seconds)
+    return _judged(facts, settings, seconds)
 
 
+@shows_options
 def compare_float_vs_quantized(
     path: str | Path,
     *,
@@ -114,25 +95,10 @@ def compare_float_vs_quantized(
     quantized: str | Path | None = None,
     scheme: str | None = None,
     calibration_batches: int | None = None,
-    graph: str | Path | None = None,
-    use_graph: bool = True,
-    model: str | None = None,
-    builder: str | None = None,
-    inputs: str | None = None,
-    outputs: Sequence[str] = (),
-    batch_size: int | None = None,
-    batches: int | None = None,
-    preprocess: str | None = None,
-    labels: str | None = None,
-    channel_order: str = "rgb",
-    size: tuple[int, int] | None = None,
-    decay: float | None = None,
-    steps: int | None = None,
-    train_ops: Sequence[str] = (),
-    trust_model: bool = False,
     settings: Settings = _DEFAULT,
     progress: Progress = lambda _done, _total: None,
     found: Found = lambda _facts: None,
+    **options: Unpack[CompareKeywords],
 ) -> Report:
     """Runs a model with batch statistics, with stored ones, and quantized; says which step loses what, and why.
 
@@ -147,49 +113,35 @@ def compare_float_vs_quantized(
     """
     seconds: dict[str, float] = {}
     start = time.perf_counter()
-    hints = Hints(decay=decay, steps=steps, train_ops=tuple(train_ops))
-    asked = wanted(quantized, scheme, calibration_batches)
-    if data is None and asked.quantized is None:
+    asked, other = CompareOptions(**options), wanted(quantized, scheme, calibration_batches)
+    hints = hints_of(asked.decay, asked.steps, asked.train_ops)
+    if data is None and other.quantized is None:
         raise UsageError("nothing to compare: give --data, or the quantized file with --quantized")
-    shape = None if data is None else sample_shape(data, size)
-    raw = _opened(Path(path), graph, model, builder, shape, use_graph=use_graph)
-    lite = None if asked.quantized is None else open_model(asked.quantized, graph=None, use_graph=False)
+    raw = _opened(Path(path), asked, None if data is None else sample_shape(data, asked.size))
+    lite = None if other.quantized is None else open_model(other.quantized, graph=None, use_graph=False)
     if lite is not None and lite.lite is None:
-        raise UsageError(f"{asked.quantized}: {lite.format}, not a TFLite file: --quantized takes one")
+        raise UsageError(f"{other.quantized}: {lite.format}, not a TFLite file: --quantized takes one")
     seconds["read"] = time.perf_counter() - start
-
-    def opened(input_shape: tuple[int | None, ...] | None, dtype: Any) -> Data:
-        assert data is not None
-        return open_data(
-            data,
-            shape=input_shape,
-            dtype=dtype,
-            batch_size=batch_size,
-            batches=batches,
-            preprocess=preprocess,
-            labels=labels,
-            channel_order=channel_order,
-            size=size,
-        )
-
     if data is None:
         assert lite is not None
         return _by_fold_alone(raw, lite, hints, settings, seconds)
     if raw.lite is not None:
-        measured = _two_files(raw, asked, opened, progress)
+        measured = _two_files(
+            raw, other, lambda shape, dtype: open_data(data, shape=shape, dtype=dtype, options=asked), progress
+        )
         seconds[QUANTIZED_TOO] = time.perf_counter() - start - seconds["read"]
         facts = replace(recognise(raw, hints), quantized=measured.comparison, lite=measured.lite)
         found(facts)
         return _judged(facts, settings, seconds)
     try:
-        prepared = prepare(raw, hints, named_input=inputs, outputs=outputs, trusted=trust_model)
+        prepared = prepare(raw, hints, asked)
     except StatisticsLacking as error:
         return _without_statistics(raw, hints, settings, error, QUANTIZED_TOO)
     seconds["recognise"] = time.perf_counter() - start - seconds["read"]
     fold = None if lite is None else prove(raw, lite, facts=prepared.facts)
     facts = replace(prepared.facts, fold=fold)
     with open_twins(prepared.forward) as twins:
-        samples = opened(twins.input_shape, twins.input_dtype)
+        samples = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
         total = None if samples.samples is None else _PASSES * samples.samples
         describe = _describe(samples)
         comparison = measure(twins, prepared, samples, describe, progress=lambda done: progress(done, total))
@@ -198,7 +150,7 @@ def compare_float_vs_quantized(
         found(facts)
         start = time.perf_counter()
         measured = measure_three_ways(
-            Run(twins=twins, prepared=prepared, modes=comparison, data=samples, describe=describe, asked=asked),
+            Run(twins=twins, prepared=prepared, modes=comparison, data=samples, describe=describe, asked=other),
             progress=lambda done: progress(comparison.data.samples + done, total),
         )
         seconds[QUANTIZED_TOO] = time.perf_counter() - start
@@ -254,25 +206,11 @@ def _describe(data: Data) -> Callable[[int, int, int], DataFacts]:
     return lambda samples, _, batches: data.facts(samples=samples, batches=batches)
 
 
-def _opened(
-    path: Path,
-    graph: str | Path | None,
-    model: str | None,
-    builder: str | None,
-    shape: tuple[int | None, ...] | None,
-    *,
-    use_graph: bool,
-) -> RawModel:
+def _opened(path: Path, options: CompareOptions, shape: tuple[int | None, ...] | None) -> RawModel:
     """The model as the files have it, or a checkpoint's tensors in the graph of a backbone or builder."""
-    if model is None and builder is None:
-        return open_model(path, graph=None if graph is None else Path(graph), use_graph=use_graph)
-    if model is not None and builder is not None:
-        raise UsageError("--model and --builder exclude each other")
-    if graph is not None:
+    named = options.model is not None or options.builder is not None
+    if named and options.graph is not None:
         raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
-    from bncheck.backbones.builders import load_builder  # noqa: PLC0415 - only bare checkpoints need one
-    from bncheck.backbones.registry import build, parse  # noqa: PLC0415 - as above
-
-    what = parse(model) if model is not None else load_builder(builder or "")
-    raw = open_model(path, graph=None, use_graph=False)
-    return build(what, raw.tensors, path=raw.path, input_shape=shape)
+    graph = None if options.graph is None else Path(options.graph)
+    raw = open_model(path, graph=graph, use_graph=options.use_graph and not named)
+    return with_network(raw, options, shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
 from bncheck.model import Facts, Hints, Layer, Mode, PerChannel
+from bncheck.options import RunOptions
 from bncheck.recognise import recognise
 from bncheck.recognise.by_graph import facts_of_view
 from bncheck.recognise.graph_view import view_graph
@@ -30,6 +31,7 @@ Batch = tuple[NDArray[Any], NDArray[Any] | None]
 """Images (samples, ...) and, where there are any, labels (samples,)."""
 
 MODE = "train-vs-eval"
+_DEFAULT = RunOptions()
 _FLOOR_BATCHES = 4
 """Batches that are mixed anew to learn what batch noise alone does at the output."""
 _WORST = 5
@@ -49,9 +51,7 @@ class Prepared:
     """What the graph says of each output."""
 
 
-def prepare(
-    raw: RawModel, hints: Hints, *, named_input: str | None = None, outputs: Sequence[str] = (), trusted: bool = False
-) -> Prepared:
+def prepare(raw: RawModel, hints: Hints, options: RunOptions = _DEFAULT) -> Prepared:
     """Recognises a model with a graph and makes its twins. Raises ReadError, UsageError or BncheckError."""
     if raw.keras is not None:
         facts = recognise(raw, hints)
@@ -66,13 +66,13 @@ def prepare(
         raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")
     if not layers:
         raise BncheckError(f"{raw.path}: no batch norm was found to compare")
-    entry = find_input(view, named_input)
-    exits = find_outputs(view, entry, tuple(outputs))
+    entry = find_input(view, options.inputs)
+    exits = find_outputs(view, entry, tuple(options.outputs))
     names = view.flat.names
     return Prepared(
         facts=facts,
         layers=layers,
-        forward=forward(view, layers, entry, [e.edge for e in exits], trusted=trusted),
+        forward=forward(view, layers, entry, [e.edge for e in exits], trusted=options.trust_model),
         input=names[entry >> 16],
         outputs=tuple(e.name for e in exits),
         kinds=tuple(e.kind for e in exits),

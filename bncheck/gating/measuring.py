@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bncheck.finding import Stage, StageState
 from bncheck.gating.budget import Budget
 from bncheck.gating.stages import MODES, QUANTIZED, Progress
 from bncheck.model import Facts
 from bncheck.not_checked import Asked
+from bncheck.options import CompareOptions, QuantizeOptions
 
 if TYPE_CHECKING:
     from bncheck.gating.isolated import Outcome
@@ -44,40 +44,42 @@ class Ran:
 class Measuring:
     """Runs any model of one gate with the same options, within the same budget."""
 
-    options: Mapping[str, Any]
-    """Of `compare_float_vs_quantized`, but for `path` and `graph`."""
-    quantize: bool
+    data: str | None
+    options: CompareOptions
+    quantize: QuantizeOptions | None
+    """None: float is not compared with quantized."""
     budget: Budget
     progress: Progress
 
-    def ran(self, target: Target, stopped: str, *, quantized: str | Path | None) -> Ran:
-        """The facts with what was measured, and how each stage ended.
-
-        `stopped` tells why nothing is to be run; `quantized` is the TFLite file that was made from this model.
-        """
-        planned = self._planned(target.facts, stopped, quantized)
+    def ran(self, target: Target, stopped: str = "") -> Ran:
+        """The facts with what was measured, and how each stage ended; `stopped` tells why nothing is to be run."""
+        planned = self._planned(target.facts, stopped)
         to_run = [stage.name for stage in planned if stage.state is StageState.DONE]
         if not to_run:
             return Ran(facts=target.facts, stages=planned)
         from bncheck.gating.isolated import run  # noqa: PLC0415 - only where something is run
         from bncheck.gating.worker import Request  # noqa: PLC0415 - as above
 
-        options = {**self.options, "path": target.path, "graph": target.graph}
-        if QUANTIZED in to_run:
-            options |= {"quantized": quantized}
-        else:
-            options = {name: value for name, value in options.items() if name not in ("scheme", "calibration_batches")}
-        # what was not given is left to the comparison's own defaults
-        given = {name: value for name, value in options.items() if value is not None}
-        request = Request(quantized=QUANTIZED in to_run, options=given)
+        assert self.data is not None
+        request = Request(
+            path=target.path,
+            data=self.data,
+            options=replace(self.options, graph=target.graph),
+            quantize=self.quantize if QUANTIZED in to_run else None,
+        )
         outcome = run(request, self.budget, lambda done, total: self.progress(to_run[-1], done, total))
         return Ran(
-            facts=_merged(target.facts, outcome, built=bool(self.options["model"] or self.options["builder"])),
-            stages=tuple(_ended(stage, outcome, given=quantized is not None) for stage in planned),
+            facts=_merged(target.facts, outcome, built=bool(self.options.model or self.options.builder)),
+            stages=tuple(_ended(stage, outcome, given=self._given) for stage in planned),
             peak_memory=outcome.peak_memory,
         )
 
-    def _planned(self, facts: Facts, stopped: str, quantized: str | Path | None) -> tuple[Stage, Stage]:
+    @property
+    def _given(self) -> bool:
+        """Whether quantized is a file, not a conversion."""
+        return self.quantize is not None and self.quantize.quantized is not None
+
+    def _planned(self, facts: Facts, stopped: str) -> tuple[Stage, Stage]:
         """Both stages after the files: those that are to be run stand as done."""
         both = self._why_none(facts, stopped)
         if both is not None:
@@ -85,15 +87,15 @@ class Measuring:
         modes, quantization = Stage(name=MODES, state=StageState.DONE), Stage(name=QUANTIZED, state=StageState.DONE)
         if facts.lite is not None:
             modes = replace(modes, state=StageState.LEFT_OUT, why="a TFLite file has no train mode")
-            if quantized is None:
+            if not self._given:
                 why, how = "a TFLite file is not converted again", "give the quantized file with --quantized"
                 quantization = replace(quantization, state=StageState.LEFT_OUT, why=why, how=how)
-        if not self.quantize:
+        if self.quantize is None:
             quantization = replace(quantization, state=StageState.LEFT_OUT, why="--no-quantize was given", how="")
         return modes, quantization
 
     def _why_none(self, facts: Facts, stopped: str) -> Stage | None:
-        if self.options["data"] is None:
+        if self.data is None:
             how = f"bncheck gate {shlex.quote(facts.path)} --data images/"
             return Stage(name="", state=StageState.LEFT_OUT, why="no data was given", how=how)
         if stopped:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bncheck.check import hints_of
 from bncheck.config import Settings
@@ -19,13 +18,18 @@ from bncheck.gating.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, 
 from bncheck.judge import judge
 from bncheck.measured import same_data, scores
 from bncheck.not_checked import Asked
+from bncheck.options import CompareKeywords, CompareOptions, QuantizeOptions, shows_options
 from bncheck.recognise import recognise
 from bncheck.sources import is_beside, open_checkpoint, open_model
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _DEFAULT = Settings()
 _SYNTHETIC = "synthetic"
 
 
+@shows_options
 def gate(
     path: str | Path,
     *,
@@ -38,24 +42,9 @@ def gate(
     max_time: float | None = None,
     max_memory: float | None = None,
     early_stop: bool = True,
-    graph: str | Path | None = None,
-    use_graph: bool = True,
-    model: str | None = None,
-    builder: str | None = None,
-    inputs: str | None = None,
-    outputs: Sequence[str] = (),
-    batch_size: int | None = None,
-    batches: int | None = None,
-    preprocess: str | None = None,
-    labels: str | None = None,
-    channel_order: str = "rgb",
-    size: tuple[int, int] | None = None,
-    decay: float | None = None,
-    steps: int | None = None,
-    train_ops: Sequence[str] = (),
-    trust_model: bool = False,
     settings: Settings = _DEFAULT,
     progress: Progress = lambda _stage, _done, _total: None,
+    **options: Unpack[CompareKeywords],
 ) -> Report:
     """Judges a model by its files, then, with `data`, by running it; one verdict, whatever the stages were.
 
@@ -71,39 +60,27 @@ def gate(
     """
     budget = Budget(started=time.monotonic(), max_time=max_time, max_memory=max_memory)
     _refuse(data, max_time, max_memory, against)
-    if not quantize and (quantized or scheme or calibration_batches):
+    other = QuantizeOptions(quantized=quantized, scheme=scheme, calibration_batches=calibration_batches)
+    if not quantize and other != QuantizeOptions():
         raise UsageError("--no-quantize excludes --quantized, --scheme and --calibration-batches")
-    options = {
-        "data": None if data is None else str(data),
-        "scheme": scheme,
-        "calibration_batches": calibration_batches,
-        "use_graph": use_graph,
-        "model": model,
-        "builder": builder,
-        "inputs": inputs,
-        "outputs": tuple(outputs),
-        "batch_size": batch_size,
-        "batches": batches,
-        "preprocess": preprocess,
-        "labels": labels,
-        "channel_order": channel_order,
-        "size": size,
-        "decay": decay,
-        "steps": steps,
-        "train_ops": tuple(train_ops),
-        "trust_model": trust_model,
-    }
-    measuring = Measuring(options=options, quantize=quantize, budget=budget, progress=progress)
-    old = None if against is None else _old(Path(against), options)
-    target = _read(path, options, graph=graph, quantized=quantized)
+    asked = CompareOptions(**options)
+    measuring = Measuring(
+        data=None if data is None else str(data),
+        options=asked,
+        quantize=other if quantize else None,
+        budget=budget,
+        progress=progress,
+    )
+    old = None if against is None else _old(Path(against), replace(asked, graph=None))
+    target = _read(path, asked, quantized=quantized)
     known = settings if old is None else replace(settings, known=old.earlier.known)
     may_stop = early_stop and data is not None
     stopped = fatal(judge(target.facts, settings=known, asked=target.asked)) if may_stop else ""
-    ran = measuring.ran(target, stopped, quantized=quantized)
+    ran = measuring.ran(target, stopped)
     stages = [_done(STATIC, target.seconds), *ran.stages]
     facts = ran.facts
     if old is not None:
-        old, stage = _measured_old(old, measuring, ran, theirs=quantized is not None)
+        old, stage = _measured_old(old, measuring, ran)
         stages.append(stage)
         known = replace(settings, known=old.earlier.known)
         facts = replace(facts, before=old.earlier.before)
@@ -145,18 +122,13 @@ def _refuse(
         raise UsageError("--against is empty: give an earlier model, or the JSON report of one")
 
 
-def _read(
-    path: str | Path,
-    options: Mapping[str, Any],
-    *,
-    graph: str | Path | None = None,
-    quantized: str | Path | None = None,
-) -> Target:
+def _read(path: str | Path, options: CompareOptions, *, quantized: str | Path | None = None) -> Target:
     """The files: the model's, and what was folded into the TFLite file that was made of it."""
     start = time.perf_counter()
-    hints = hints_of(options["decay"], options["steps"], options["train_ops"])
+    hints = hints_of(options.decay, options.steps, options.train_ops)
     read = open_checkpoint if is_beside(Path(path)) else open_model
-    raw = read(Path(path), graph=None if graph is None else Path(graph), use_graph=options["use_graph"])
+    graph = None if options.graph is None else Path(options.graph)
+    raw = read(Path(path), graph=graph, use_graph=options.use_graph)
     facts = recognise(raw, hints)
     if quantized is not None:
         lite = open_model(Path(quantized), graph=None, use_graph=False)
@@ -170,7 +142,7 @@ def _read(
         path=str(path),
         graph=graph,
         facts=facts,
-        asked=Asked(use_graph=options["use_graph"]),
+        asked=Asked(use_graph=options.use_graph),
         seconds=time.perf_counter() - start,
     )
 
@@ -179,7 +151,7 @@ def _done(name: str, seconds: float | None = None) -> Stage:
     return Stage(name=name, state=StageState.DONE, seconds=seconds)
 
 
-def _old(path: Path, options: Mapping[str, Any]) -> _Old:
+def _old(path: Path, options: CompareOptions) -> _Old:
     """The earlier model, judged by its report or its files."""
     if is_report(path):
         return _Old(earlier=read_report(path))
@@ -187,17 +159,14 @@ def _old(path: Path, options: Mapping[str, Any]) -> _Old:
     return _Old(earlier=of_report(judge(target.facts, asked=target.asked), str(path)), target=target)
 
 
-def _measured_old(old: _Old, measuring: Measuring, new: Ran, *, theirs: bool) -> tuple[_Old, Stage]:
-    """The earlier model, run like the one that is judged, as far as that was; its report tells what it tells.
-
-    `theirs`: the quantized file is the new model's, so the old one is not compared with it.
-    """
+def _measured_old(old: _Old, measuring: Measuring, new: Ran) -> tuple[_Old, Stage]:
+    """The earlier model, run like the one that is judged, as far as that was; its report tells what it tells."""
     done = [stage.name for stage in new.stages if stage.state is StageState.DONE]
     if old.target is None or not done:
         return old, _done(AGAINST)
     start = time.perf_counter()
     try:
-        ran = replace(measuring, quantize=QUANTIZED in done and not theirs).ran(old.target, "", quantized=None)
+        ran = replace(measuring, quantize=_of_old(measuring.quantize) if QUANTIZED in done else None).ran(old.target)
     except UsageError as error:
         # options that fit the new model need not fit the old one: what is known of the new one must not get lost
         return old, Stage(name=AGAINST, state=StageState.IMPOSSIBLE, why=f"{old.earlier.path}: {error}")
@@ -208,6 +177,11 @@ def _measured_old(old: _Old, measuring: Measuring, new: Ran, *, theirs: bool) ->
     if failed is not None:
         stage = replace(failed, name=AGAINST, why=f"{old.earlier.path}: {failed.why}")
     return replace(old, earlier=earlier), stage
+
+
+def _of_old(quantize: QuantizeOptions | None) -> QuantizeOptions | None:
+    """A quantized file is the new model's, so the old one is not compared with it; a conversion fits both."""
+    return quantize if quantize is not None and quantize.quantized is None else None
 
 
 def _held_against(report: Report, earlier: Earlier) -> Report:

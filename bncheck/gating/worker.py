@@ -11,23 +11,25 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from bncheck.errors import BncheckError, ConfigError, ReadError, UsageError
 from bncheck.finding import Report
 from bncheck.model import Facts
+from bncheck.options import CompareOptions, QuantizeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What to run."""
 
-    quantized: bool
-    """Float against quantized too, else train mode against eval mode alone."""
-    options: Mapping[str, Any]
-    """Of `compare_train_vs_eval` or `compare_float_vs_quantized`, `path` included."""
+    path: str
+    data: str
+    options: CompareOptions
+    quantize: QuantizeOptions | None = None
+    """Float against quantized too; None: train mode against eval mode alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,11 @@ def serve(request: Request, tell: Callable[[Message], None]) -> None:
     try:
         from bncheck.compare import run  # noqa: PLC0415 - only where a model is run
 
-        compare = run.compare_float_vs_quantized if request.quantized else run.compare_train_vs_eval
-        report = compare(**request.options, found=found, progress=progress)
+        options = {**vars(request.options), "data": request.data, "found": found, "progress": progress}
+        if request.quantize is None:
+            report = run.compare_train_vs_eval(request.path, **options)
+        else:
+            report = run.compare_float_vs_quantized(request.path, **vars(request.quantize), **options)
     except BncheckError as error:
         tell(Failed(sentence=str(error), usage=isinstance(error, (UsageError, ConfigError, ReadError))))
     except MemoryError:

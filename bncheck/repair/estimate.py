@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bncheck.compare.data import Data, open_data, sample_shape
+from bncheck.compare.data import Data, open_data
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.errors import UsageError
 from bncheck.model import Facts, Hints, Layer, PerChannel, Presence
+from bncheck.options import RunOptions
 from bncheck.recognise import recognise
 from bncheck.repair.found import Found
 from bncheck.repair.population import TOLERANCE, Population, population
@@ -29,39 +30,12 @@ _MARKS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """What the data are and how the model takes them; the meaning is that of `open_data` and `prepare`."""
+class DataOptions(RunOptions):
+    """How a model is run on the data that its statistics are taken from."""
 
-    inputs: str | None = None
-    outputs: tuple[str, ...] = ()
-    batch_size: int | None = None
-    """None: the graph's own, else 32."""
-    batches: int | None = None
-    preprocess: str | None = None
-    labels: str | None = None
-    channel_order: str = "rgb"
-    size: tuple[int, int] | None = None
-    model: str | None = None
-    """A named backbone, `NAME[:key=value,...]`, for a checkpoint without a graph."""
-    builder: str | None = None
-    """`pkg.mod:function`, which builds the model, for the same."""
-    trust_model: bool = False
     tolerance: float = TOLERANCE
     compare: bool = True
     """Whether train mode is compared with eval mode before and after, on the same data."""
-
-
-def with_backbone(raw: RawModel, options: DataOptions, spec: str | Path) -> RawModel:
-    """A bare checkpoint with the graph of a named backbone or of the user's builder, for data of that shape."""
-    if options.model is None and options.builder is None:
-        return raw
-    if options.model is not None and options.builder is not None:
-        raise UsageError("--model and --builder exclude each other")
-    from bncheck.backbones.builders import load_builder  # noqa: PLC0415  only bare checkpoints need one
-    from bncheck.backbones.registry import build, parse  # noqa: PLC0415  as above
-
-    what = parse(options.model) if options.model is not None else load_builder(options.builder or "")
-    return build(what, raw.tensors, path=raw.path, input_shape=sample_shape(spec, options.size))
 
 
 def reestimate(
@@ -70,17 +44,7 @@ def reestimate(
     """Population statistics of every layer of the forward pass."""
     prepared = _runnable(raw, hints, options)
     with open_train_twin(prepared.forward) as twin:
-        data = open_data(
-            spec,
-            shape=twin.input_shape,
-            dtype=twin.input_dtype,
-            batch_size=options.batch_size,
-            batches=options.batches,
-            preprocess=options.preprocess,
-            labels=options.labels,
-            channel_order=options.channel_order,
-            size=options.size,
-        )
+        data = open_data(spec, shape=twin.input_shape, dtype=twin.input_dtype, options=options)
         if data.synthetic:
             raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
         counted = population(twin, data, tolerance=options.tolerance, progress=lambda done: progress("estimate", done))
@@ -129,14 +93,10 @@ def _runnable(raw: RawModel, hints: Hints, options: DataOptions) -> Prepared:
     if raw.keras is None:
         stand_ins = _stand_ins(recognise(raw, hints))
         whole = replace(raw, tensors={**{key: raw.tensors[key] for key in raw.tensors}, **stand_ins})
-        prepared = _prepared(whole if stand_ins else raw, hints, options)
+        prepared = prepare(whole if stand_ins else raw, hints, options)
         return replace(prepared, facts=recognise(raw, hints)) if stand_ins else prepared
     with tempfile.TemporaryDirectory(prefix="bncheck-") as folder:
         return _marked(raw, hints, options, Path(folder) / raw.path.name)
-
-
-def _prepared(raw: RawModel, hints: Hints, options: DataOptions) -> Prepared:
-    return prepare(raw, hints, named_input=options.inputs, outputs=options.outputs, trusted=options.trust_model)
 
 
 def _stand_ins(facts: Facts) -> dict[str, RawTensor]:
@@ -173,4 +133,4 @@ def _marked(raw: RawModel, hints: Hints, options: DataOptions, copy: Path) -> Pr
             if vector.key in raw.tensors:
                 marks[vector.key] = np.full(_channels(layer), 1.0 + mark)
     write_keras(raw, copy, marks)
-    return replace(_prepared(open_model(copy), hints, options), facts=facts)
+    return replace(prepare(open_model(copy), hints, options), facts=facts)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bncheck.check import inspect_checkpoint, inspect_model
-from bncheck.compare.data import Data
+from bncheck.compare.built import with_network
+from bncheck.compare.data import Data, sample_shape
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
@@ -19,7 +20,7 @@ from bncheck.judge import judge
 from bncheck.measured import Comparison, DataFacts
 from bncheck.model import Hints, Layer, PerChannel, Presence, Vector
 from bncheck.recognise import recognise
-from bncheck.repair.estimate import DataOptions, reestimate, with_backbone
+from bncheck.repair.estimate import DataOptions, reestimate
 from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.report import LayerRepair, RepairReport
 from bncheck.repair.statistics import NewStatistics
@@ -73,7 +74,7 @@ def repair(
     if data is None:
         found = undo(facts, hints)
     else:
-        raw = with_backbone(raw, options, data)
+        raw = with_network(raw, options, sample_shape(data, options.size))
         found, opened = reestimate(raw, hints, data, options, progress)
         facts = recognise(raw, hints) if options.model or options.builder else facts
     layers = {layer.name: layer for layer in facts.layers}
@@ -97,7 +98,7 @@ def repair(
     written = open_model(place.path, graph=None, use_graph=use_graph)
     judged = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
     after = _inspected(place.path, written, graph, hints, judged, use_graph=use_graph)
-    written = written if data is None else with_backbone(written, options, data)
+    written = written if data is None else with_network(written, options, sample_shape(data, options.size))
     measured_after, _ = _compared(written, hints, opened, options, judged, lambda done: progress("compare after", done))
     after, compared_after = _with_measured(after, measured_after)
     return RepairReport(
@@ -202,7 +203,7 @@ def _compared(  # noqa: PLR0917 - what a comparison takes
         return data.facts(samples=samples, batches=batches)
 
     try:
-        prepared = prepare(raw, hints, named_input=options.inputs, outputs=options.outputs, trusted=options.trust_model)
+        prepared = prepare(raw, hints, options)
         with open_twins(prepared.forward) as twins:
             comparison = measure(twins, prepared, data, describe, progress=progress)
     except BncheckError as error:

@@ -11,6 +11,7 @@ import pytest
 from bncheck.compare.data import Data, open_data, sample_shape
 from bncheck.compare.preprocess import RANGES, preprocessed
 from bncheck.errors import BncheckError, NotFound, ReadError, UnknownFormat, UsageError
+from bncheck.options import RunOptions
 
 SHAPE = (None, 4, 6, 3)
 COUNT = 37
@@ -18,10 +19,9 @@ IMAGES = np.random.default_rng(0).normal(size=(COUNT, 4, 6, 3)).astype(np.float3
 LABELS = np.arange(COUNT) % 5
 
 
-def opened(spec: object, **how: Any) -> Data:
+def opened(spec: object, *, shape: Any = SHAPE, dtype: Any = np.float32, **how: Any) -> Data:
     """Opened for a model of float images in batches of 8, unless told otherwise."""
-    known: dict[str, Any] = {"shape": SHAPE, "dtype": np.float32, "batch_size": 8}
-    return open_data(str(spec), **(known | how))
+    return open_data(str(spec), shape=shape, dtype=dtype, options=RunOptions(**({"batch_size": 8} | how)))
 
 
 def pooled(data: Data) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
@@ -236,7 +236,7 @@ def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
     """A file cut short is refused when it is opened, and one cut while it is read is named with the offset."""
     path = tmp_path / "x.npy"
     np.save(path, np.zeros((8, 100), np.float32))
-    data = open_data(path, shape=(None, 100), dtype=np.float32, batch_size=4)
+    data = open_data(path, shape=(None, 100), dtype=np.float32, options=RunOptions(batch_size=4))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ReadError, match="ends before its last sample"):
         list(data)
@@ -250,6 +250,6 @@ def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
 def test_batches_as_the_graph_has_them(tmp_path: Path, declared: int | None, asked: int | None, taken: int) -> None:
     """A fixed batch dimension is used and told of, unless somebody asks otherwise; one of 1 teaches nothing."""
     np.save(tmp_path / "x.npy", np.zeros((64, 5), np.float32))
-    data = open_data(tmp_path / "x.npy", shape=(declared, 5), dtype=np.float32, batch_size=asked)
+    data = open_data(tmp_path / "x.npy", shape=(declared, 5), dtype=np.float32, options=RunOptions(batch_size=asked))
     assert data.batch_size == taken
     assert ("as the graph has it" in data.description) is (declared == taken == 12)

@@ -12,6 +12,7 @@ import pytest
 from bncheck.compare.data import open_data
 from bncheck.compare.data_records import records
 from bncheck.errors import BadChecksum, BncheckError, NotFound, ReadError, Truncated, UsageError
+from bncheck.options import RunOptions
 
 pytestmark = pytest.mark.tensorflow
 
@@ -20,15 +21,12 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 5, 7, 3)).astype(np.u
 LABELS = np.arange(COUNT) % 3
 
 
-def all_of(spec: object, **how: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def all_of(
+    spec: object, *, shape: Any = (None, 5, 7, 3), dtype: Any = np.float32, **how: Any
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Every image and label of a source, for a model of float images of 5x7."""
-    known: dict[str, Any] = {
-        "shape": (None, 5, 7, 3),
-        "dtype": np.float32,
-        "batch_size": 8,
-        "preprocess": "0..255",
-    }
-    batches = list(open_data(str(spec), **(known | how)))
+    options = RunOptions(**({"batch_size": 8, "preprocess": "0..255"} | how))
+    batches = list(open_data(str(spec), shape=shape, dtype=dtype, options=options))
     labels = [part for _, part in batches if part is not None]
     return np.concatenate([images for images, _ in batches]), np.concatenate(labels) if labels else None
 

@@ -15,6 +15,7 @@ from bncheck.compare.twins import open_twins
 from bncheck.errors import BncheckError, UsageError
 from bncheck.measured import DataFacts
 from bncheck.model import Hints
+from bncheck.options import RunOptions
 from bncheck.sources import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
@@ -176,7 +177,7 @@ def test_unknown_output_is_named(tmp_path: Path) -> None:
     net, _ = NETS["slim"]()
     prefix, _, _ = trained(net, tmp_path, placeholder=False)
     with pytest.raises(UsageError, match="no tensor 'nowhere'"):
-        prepare(open_model(prefix), Hints(), outputs=("nowhere",))
+        prepare(open_model(prefix), Hints(), RunOptions(outputs=("nowhere",)))
 
 
 def test_python_ops_are_refused_unless_trusted(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_python_ops_are_refused_unless_trusted(tmp_path: Path) -> None:
             session.run(v1.global_variables_initializer())
             v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     with pytest.raises(BncheckError, match=r"PyFunc.*--trust-model"):
-        prepare(open_model(tmp_path / "model.ckpt"), Hints(), outputs=("python",))
+        prepare(open_model(tmp_path / "model.ckpt"), Hints(), RunOptions(outputs=("python",)))
 
 
 def described(samples: int, batch_size: int, batches: int) -> DataFacts:

@@ -17,8 +17,9 @@ from bncheck.gating.budget import Budget
 from bncheck.gating.isolated import run
 from bncheck.gating.stages import MODES
 from bncheck.gating.worker import Request
+from bncheck.options import CompareOptions
 
-REQUEST = Request(quantized=False, options={})
+REQUEST = Request(path="model", data="synthetic", options=CompareOptions())
 
 HEAD = """
 import os, pickle, sys, time
@@ -189,7 +190,9 @@ def test_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
         "import time\nfrom bncheck.gating import isolated\nfrom bncheck.gating.budget import Budget\n"
         "from bncheck.gating.worker import Request\n"
         f"isolated._BOOT = {worker!r}\n"
-        "isolated.run(Request(quantized=False, options={}), Budget(started=time.monotonic()))"
+        "from bncheck.options import CompareOptions\n"
+        "request = Request(path='model', data='synthetic', options=CompareOptions())\n"
+        "isolated.run(request, Budget(started=time.monotonic()))"
     )
     pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])  # noqa: S606
     try:

@@ -17,9 +17,11 @@ from bncheck.gating.stages import MODES, QUANTIZED
 from bncheck.gating.worker import Request
 from bncheck.model import Facts
 from bncheck.not_checked import Asked
+from bncheck.options import CompareOptions, QuantizeOptions
 from bncheck.testing import batch_norm, compared, difference, facts, folded, lite, with_graph
 
 MEASURED = compared(difference("a"))
+_INT8 = QuantizeOptions()
 
 
 def _ran(
@@ -27,8 +29,7 @@ def _ran(
     files: Facts,
     outcome: Outcome,
     *,
-    quantized: str | None = None,
-    quantize: bool = True,
+    quantize: QuantizeOptions | None = _INT8,
     **options: Any,
 ) -> tuple[Any, list[Request]]:
     """What comes of a run that ends so, and what was asked for; what runs in a process is tested with processes."""
@@ -39,23 +40,23 @@ def _ran(
         return outcome
 
     monkeypatch.setattr(isolated, "run", run)
-    known = {"data": "d.npz", "model": None, "builder": None, "scheme": None, "calibration_batches": None}
     measuring = Measuring(
-        options={**known, **options},
+        data="d.npz",
+        options=CompareOptions(**options),
         quantize=quantize,
         budget=Budget(started=time.monotonic()),
         progress=lambda _stage, _done, _total: None,
     )
     target = Target(path="model", graph=None, facts=files, asked=Asked(), seconds=0.0)
-    return measuring.ran(target, "", quantized=quantized), asked
+    return measuring.ran(target), asked
 
 
 def test_both_stages_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """One request for both; each stage has its own time."""
     outcome = Outcome(facts=MEASURED, reached={MODES: 4.0, QUANTIZED: 6.5})
-    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, scheme="dynamic")
-    assert (request.quantized, request.options["scheme"]) == (True, "dynamic")
-    assert "quantized" not in request.options
+    asked = QuantizeOptions(scheme="dynamic")
+    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=asked, batches=3)
+    assert (request.path, request.data, request.options.batches, request.quantize) == ("model", "d.npz", 3, asked)
     assert [(s.name, s.state, s.seconds) for s in ran.stages] == [
         (MODES, StageState.DONE, 4.0),
         (QUANTIZED, StageState.DONE, 2.5),
@@ -65,9 +66,8 @@ def test_both_stages_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_quantized_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is that of train against eval alone."""
     outcome = Outcome(facts=MEASURED, reached={MODES: 4.0})
-    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=False)
-    assert not request.quantized
-    assert set(request.options) == {"data", "path"}
+    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=None)
+    assert request.quantize is None
     assert [s.state for s in ran.stages] == [StageState.DONE, StageState.LEFT_OUT]
 
 
@@ -100,8 +100,9 @@ def test_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, asked = _ran(monkeypatch, files, Outcome())
     assert asked == []
     assert [s.state for s in ran.stages] == [StageState.LEFT_OUT] * 2
-    ran, (request,) = _ran(monkeypatch, files, Outcome(facts=files, reached={QUANTIZED: 1.0}), quantized="q.tflite")
-    assert (request.quantized, request.options["quantized"]) == (True, "q.tflite")
+    given = QuantizeOptions(quantized="q.tflite")
+    ran, (request,) = _ran(monkeypatch, files, Outcome(facts=files, reached={QUANTIZED: 1.0}), quantize=given)
+    assert request.quantize == given
     assert [s.state for s in ran.stages] == [StageState.LEFT_OUT, StageState.DONE]
 
 

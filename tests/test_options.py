@@ -1,0 +1,46 @@
+"""The options of running a model: listed once, and still seen by type checkers, `help` and the command line."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import fields
+
+import pytest
+
+import bncheck
+from bncheck import cli_common
+from bncheck.options import CompareKeywords, CompareOptions
+
+FUNCTIONS = ["compare_train_vs_eval", "compare_float_vs_quantized", "gate"]
+
+
+def test_keywords_are_the_fields() -> None:
+    """What type checkers allow is what the dataclass takes, in names and types."""
+    listed = typing.get_type_hints(CompareOptions)
+    assert typing.get_type_hints(CompareKeywords) == {
+        field.name: listed[field.name] for field in fields(CompareOptions)
+    }
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signature_lists_each_option(name: str) -> None:
+    """`help` and notebooks show every option by name with its default, and nothing as `**options`."""
+    shown = inspect.signature(getattr(bncheck, name)).parameters
+    assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in shown.values())
+    assert {field.name: field.default for field in fields(CompareOptions)}.items() <= {
+        parameter.name: parameter.default for parameter in shown.values()
+    }.items()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_unknown_option(name: str) -> None:
+    """A keyword that is none is a TypeError that names it, before anything is read."""
+    with pytest.raises(TypeError, match="batchsize"):
+        getattr(bncheck, name)("nowhere.ckpt", data="synthetic", batchsize=3)
+
+
+def test_command_line_has_them_all() -> None:
+    """`--train-op` and `--no-graph` are the only ones that the command line calls by another name."""
+    by_api = {field.name for field in fields(CompareOptions)}
+    assert by_api == {*cli_common._RUN, "train_ops", "use_graph"} - {"train_op", "no_graph"}
