@@ -99,8 +99,11 @@ class Comparison:
     data: DataFacts
     input: str
     layers: tuple[LayerDifference, ...]
-    """In forward order."""
+    """Places where batch norm stands, in forward order: a layer that is shared has several."""
     outputs: tuple[OutputDifference, ...]
+    shared: tuple[LayerDifference, ...] = ()
+    """Layers that stand in several places, each once: all that reaches it, together, against its stored statistics. In
+    `layers` each place is by itself."""
     accuracy: Accuracy = field(default_factory=Accuracy)
     batch_dependence: float | None = None
     """NMSE between f(X)[0] and f(X[:1]) of the graph as it is served; None where it was not probed."""

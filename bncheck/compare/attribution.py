@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from bncheck.compare import metrics, moments
 from bncheck.compare.moments import Moments
 from bncheck.compare.outputs import Scores, as_scores
-from bncheck.measured import Attribution, Cell, Comparison, LayerDifference, OutputDifference, informed_accuracy
+from bncheck.compare.pooled import batch_moments
+from bncheck.measured import Attribution, Cell, Comparison, OutputDifference, informed_accuracy
 from bncheck.model import Layer, PerChannel
 
 BATCH, STORED, REESTIMATED = "batch", "stored", "re-estimated"
@@ -169,29 +170,14 @@ def _number(value: float | None, default: float = math.nan) -> float:
 def reestimated(comparison: Comparison, layers: Iterable[Layer]) -> Statistics | None:
     """Statistics of the data that was compared on, as `repair --data` would store them; None where one is no number.
 
-    Layer by layer those of train mode over all batches (biased variance), which the comparison holds as shift and ratio
-    against the stored ones: `mean = stored + shift * s`, `variance = exp(ratio) * s^2 - eps`, `s^2 = variance_stored +
-    eps`. Sites of one layer are pooled by their elements.
+    Layer by layer those of train mode over all batches (biased variance). Sites of one layer are pooled by their
+    elements.
     """
     stored = {layer.name: layer for layer in layers}
     found: dict[str, Moments] = {}
     for site in comparison.layers:
-        part = _moments(site, stored[site.layer])
+        part = batch_moments(site, stored[site.layer])
         if part is None:
             return None
         found[site.layer] = moments.merge(found[site.layer], part) if site.layer in found else part
     return {name: (held.mean, held.variance) for name, held in found.items()}
-
-
-def _moments(site: LayerDifference, layer: Layer) -> Moments | None:
-    mean, variance = layer.mean.values, layer.variance.values
-    if mean is None or variance is None:
-        return None
-    epsilon = layer.epsilon or 0.0
-    with np.errstate(all="ignore"):
-        spread = variance + epsilon
-        batch_mean = mean + site.mean_shift * np.sqrt(spread)
-        batch_variance = np.maximum(np.exp(site.log_variance_ratio) * spread - epsilon, 0.0)
-    if not (np.all(np.isfinite(batch_mean)) and np.all(np.isfinite(batch_variance))):
-        return None
-    return moments.from_batch(site.samples, batch_mean, batch_variance)

@@ -17,6 +17,7 @@ from bncheck.compare.forward import Forward, TwinSite, forward
 from bncheck.compare.keras_model import frozen_graph, named_as_in
 from bncheck.compare.moments import Moments, from_batch, merge, split
 from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels
+from bncheck.compare.pooled import shared
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
 from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
@@ -134,11 +135,13 @@ def measure(
         progress(totals.images)
     if not totals.images:
         raise BncheckError("there is no data to compare on")
+    places = _layers(prepared, totals)
     return Comparison(
         mode=MODE,
         data=replace(describe(totals.images, totals.batch_size, totals.batches), non_finite=totals.spoilt),
         input=prepared.input,
-        layers=_layers(prepared, totals),
+        layers=places,
+        shared=shared(places, prepared.layers),
         outputs=_outputs(twins, prepared, totals),
         accuracy=_accuracy(totals),
         batch_dependence=_batch_dependence(twins, prepared, totals),

@@ -59,9 +59,29 @@ class Junk:
     junk: bool
 
 
+def each_layer(comparison: Comparison) -> list[LayerDifference]:
+    """Every layer once, in forward order of their first places; one that is shared with all its places together."""
+    together = {layer.layer: layer for layer in comparison.shared}
+    first: dict[str, LayerDifference] = {}
+    for place in comparison.layers:
+        first.setdefault(place.layer, together.get(place.layer, place))
+    return list(first.values())
+
+
 def diverging(comparison: Comparison) -> list[LayerDifference]:
     """Layers whose own loss is above the limit or not a number, in forward order."""
-    return [layer for layer in comparison.layers if not layer.local_nmse <= layer_limit(comparison, layer)]
+    return [layer for layer in each_layer(comparison) if not layer.local_nmse <= layer_limit(comparison, layer)]
+
+
+def torn(comparison: Comparison) -> dict[str, list[LayerDifference]]:
+    """Shared layers whose statistics fit all places together and yet some place not by itself: name -> such places."""
+    wrong = {layer.layer for layer in diverging(comparison)}
+    alone: dict[str, list[LayerDifference]] = {}
+    for place in comparison.layers:
+        among = place.layer not in wrong and any(layer.layer == place.layer for layer in comparison.shared)
+        if among and not place.local_nmse <= layer_limit(comparison, place):
+            alone.setdefault(place.layer, []).append(place)
+    return alone
 
 
 def divergence_limit(comparison: Comparison) -> float:
@@ -79,12 +99,9 @@ def inheriting(comparison: Comparison) -> list[LayerDifference]:
     """Layers behind the first diverging one whose own loss is small while what arrives at them is not."""
     limit = divergence_limit(comparison)
     own = {layer.layer for layer in diverging(comparison)}
-    first = next((n for n, layer in enumerate(comparison.layers) if layer.layer in own), len(comparison.layers))
-    return [
-        layer
-        for layer in comparison.layers[first:]
-        if layer.layer not in own and not layer.cumulative_nmse <= 10 * limit
-    ]
+    layers = each_layer(comparison)
+    first = next((n for n, layer in enumerate(layers) if layer.layer in own), len(layers))
+    return [layer for layer in layers[first:] if layer.layer not in own and not layer.cumulative_nmse <= 10 * limit]
 
 
 def labels_tell(comparison: Comparison) -> bool:

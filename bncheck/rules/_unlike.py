@@ -23,7 +23,7 @@ from bncheck.rules import (
     bn202_some_updates_not_wired,
     bn203_no_update_op,
 )
-from bncheck.rules._compared import divergence_limit, diverging, judged_output, labels_tell
+from bncheck.rules._compared import divergence_limit, diverging, each_layer, judged_output, labels_tell
 from bncheck.rules._statistics import dead_channels, finite, listing, median, percent
 
 KNOWN_CAUSES = (
@@ -128,13 +128,13 @@ def _strange_labels(comparison: Comparison) -> Unlike:
 
 def _first_layer(comparison: Comparison) -> Unlike | None:
     """The first layer is off and hardly another: what reaches it is the data as they are."""
-    wrong = diverging(comparison)
-    if not wrong or wrong[0] is not comparison.layers[0] or len(wrong) > max(1, FEW * len(comparison.layers)):
+    wrong, layers = diverging(comparison), each_layer(comparison)
+    if not wrong or wrong[0] is not layers[0] or len(wrong) > max(1, FEW * len(layers)):
         return None
     factor = _common_factor(wrong[0])
     if factor is not None:
         return _other_range(comparison, wrong[0], factor)
-    if len(wrong) > 1 or len(comparison.layers) == 1 or labels_tell(comparison):
+    if len(wrong) > 1 or len(layers) == 1 or labels_tell(comparison):
         return None
     return Unlike(
         layers=(wrong[0].layer,),
@@ -174,17 +174,17 @@ def _other_range(comparison: Comparison, layer: LayerDifference, factor: float) 
 
 def _everywhere(comparison: Comparison) -> Unlike | None:
     """Layers are off from the first on, no fault of the files explains it, and no label vouches for the data."""
-    wrong = diverging(comparison)
-    if len(wrong) < 2 or wrong[0] is not comparison.layers[0]:
+    wrong, layers = diverging(comparison), each_layer(comparison)
+    if len(wrong) < 2 or wrong[0] is not layers[0]:
         return None
     return Unlike(
-        layers=() if len(wrong) >= MOST * len(comparison.layers) else tuple(layer.layer for layer in wrong),
-        told=f"{len(wrong)} of {len(comparison.layers)} layers are off, {wrong[0].layer} among them, which sees the "
+        layers=() if len(wrong) >= MOST * len(layers) else tuple(layer.layer for layer in wrong),
+        told=f"{len(wrong)} of {len(layers)} layers are off, {wrong[0].layer} among them, which sees the "
         "data as they are, and neither values nor wiring show a fault: either the data are unlike those the statistics "
         "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or "
         "another domain. Labels would tell: if train mode meets them and eval mode does not, the model is at fault.",
         name="share of layers that diverge",
-        value=len(wrong) / len(comparison.layers),
+        value=len(wrong) / len(layers),
         limit=0.0,
         decides=True,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from bncheck.rules import fixes
 from bncheck.rules._compared import (
     CAUSES,
     diverging,
+    each_layer,
     inheriting,
     judged_output,
     labels_tell,
     layer_limit,
     too_few,
+    torn,
 )
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, listing, many, median, percent
@@ -55,6 +57,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     mode, in closed form from the moments over all samples. The limit is 0.01 (20 dB), 3 over the number of images, or 3
     times what the batches differ by among themselves over their number, whichever is most. A healthy MobileNetV2 stays
     below 0.0035; scaling one variance by 1.5 gives 0.03. ERROR where the output is junk for it (BN301), else WARNING.
+    A layer that stands in several places is judged by what reaches all of them together; that they differ among
+    themselves is a note, and an ERROR where the output is junk and nothing else explains it.
     Where no layer passes the limit and the output is junk all the same, many small errors in one direction add up (5 %
     more variance in all of 52 layers cost 4.5 points).
 
@@ -78,14 +82,18 @@ def check(model: Facts) -> Iterator[Evidence]:
     output = judged_output(comparison)
     junk = output is not None and output.junk
     wrong = diverging(comparison)
+    apart = torn(comparison)
+    if apart and not wrong:
+        yield _shared(comparison, apart, junk=junk)
+        return
     if not wrong and not junk:
         return
     unlike = unlike_training(model)
     doubtful = unlike is not None and unlike.decides
     certain = junk and labels_tell(comparison)
-    told = wrong or sorted(comparison.layers, key=lambda layer: -layer.local_nmse)
+    told = wrong or sorted(each_layer(comparison), key=lambda layer: -layer.local_nmse)
     yield Evidence(
-        layers=tuple(dict.fromkeys(layer.layer for layer in wrong)),
+        layers=tuple(layer.layer for layer in wrong),
         message=_message(comparison, wrong) if wrong else _sum_of_small(told),
         severity=Severity.ERROR if junk and not doubtful else Severity.WARNING,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
@@ -101,14 +109,37 @@ def _message(comparison: Comparison, wrong: list[LayerDifference]) -> str:
     first = wrong[0]
     times = first.local_nmse / first.local_floor if first.local_floor else math.inf
     floor = f", {times:,.0f} times what a batch does by chance" if math.isfinite(times) and times >= 2 else ""
-    # one that is used in several places is one layer
-    count, among = (len({layer.layer for layer in layers}) for layers in (wrong, comparison.layers))
+    count, among = len(wrong), len(each_layer(comparison))
     others = f" the first of {many(count, 'layer')} that go wrong" if count > 1 else " where it goes wrong"
     if count == 1 and among > 1:
         others = " the only layer that goes wrong by itself"
     inherit = len(inheriting(comparison))
     behind = f" {many(inherit, 'layer')} behind only inherit{'s' if inherit == 1 else ''} it." if inherit else ""
     return f"{first.layer} is{others}: it loses {_part(first.local_nmse)}{floor}.{_how(first)}{behind}"
+
+
+def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], *, junk: bool) -> Evidence:
+    """Layers whose places get different data, which no one set of statistics fits; a note where the output bears it."""
+    name, places = next(iter(apart.items()))
+    used = sum(place.layer == name for place in comparison.layers)
+    others = f", like {many(len(apart) - 1, 'more layer')}" if len(apart) > 1 else ""
+    lost = listing([_part(place.local_nmse) for place in places])
+    return Evidence(
+        layers=tuple(apart),
+        message=f"{name} stands in {used} places whose data differ{others}: its statistics are right for all of them "
+        f"together, and by itself a place loses {lost}."
+        + (" One set of statistics cannot fit them all." if junk else " The output bears it."),
+        severity=Severity.ERROR if junk else Severity.INFO,
+        confidence=Confidence.MEDIUM,
+        fix="Give each place a batch norm of its own (the convolutions may stay shared), or bring the data of all "
+        "places to one range."
+        if junk
+        else "Nothing.",
+        measurements=tuple(
+            Measurement(name=f"local NMSE, {place.layer}", value=place.local_nmse, limit=layer_limit(comparison, place))
+            for place in [place for each in apart.values() for place in each][:MEASURED]
+        ),
+    )
 
 
 def _part(nmse: float) -> str:
