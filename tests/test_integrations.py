@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import renew_readme
 import xmlschema
+from trained_variants import VARIANTS, trained_digits
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 ROOT = Path(__file__).parents[1]
-VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
 README = renew_readme.README.read_text(encoding="utf-8")
@@ -252,12 +252,7 @@ def test_gitlab_recipe(variant: str, code: int, job: Job) -> None:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """160 test digits with labels."""
-    pytest.importorskip("sklearn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        from fixtures.digits import digits
-
-        found = digits()
+    found = trained_digits()
     path = tmp_path_factory.mktemp("digits") / "test.npz"
     np.savez(path, images=found.test_images[:160], labels=found.test_labels[:160])
     return path

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trained_variants import checkpoint, trained_digits
 
 from bncheck.compare.loaded import Loaded
 from bncheck.compare.train_eval import Prepared, measure, prepare
@@ -22,8 +23,7 @@ from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
 
-ROOT = Path(__file__).parents[2]
-WIRED = ROOT / "fixtures" / "mobilenet_v2" / "wired" / "model.ckpt-300"
+WIRED = Path(checkpoint("wired"))
 BATCH, BATCHES = 32, 11
 
 Statistics = tuple[PerChannel, PerChannel]
@@ -84,12 +84,7 @@ class Healthy:
 @pytest.fixture(scope="module")
 def healthy() -> Iterator[Healthy]:
     """Loaded once."""
-    pytest.importorskip("sklearn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        from fixtures.digits import digits
-
-        data = digits()
+    data = trained_digits()
     images, labels = data.test_images, data.test_labels
     batches = [(images[n : n + BATCH], labels[n : n + BATCH]) for n in range(0, BATCH * BATCHES, BATCH)]
     prepared = prepare(open_model(WIRED, graph=None, use_graph=True), Hints())

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from trained_variants import ROOT, checkpoint, trained_digits
 
 import bncheck
 from bncheck import cli
@@ -19,26 +20,14 @@ from bncheck.report import json_v1
 
 pytestmark = pytest.mark.tensorflow
 
-ROOT = Path(__file__).parents[2]
-VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
 VWW = ROOT.parent / "shared" / "real" / "mlperf_tiny_vww"
 real = pytest.mark.skipif(not VWW.is_dir(), reason="the real models are not beside this checkout")
-
-
-def checkpoint(variant: str) -> str:
-    """Prefix of a fixture."""
-    return str(VARIANTS / variant / "model.ckpt-300")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """128 test digits, with labels and without."""
-    pytest.importorskip("sklearn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        from fixtures.digits import digits
-
-        found = digits()
+    found = trained_digits()
     folder = tmp_path_factory.mktemp("digits")
     images, labels = found.test_images[:128], found.test_labels[:128]
     arrays: dict[str, dict[str, Any]] = {

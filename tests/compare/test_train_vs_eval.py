@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from trained_variants import checkpoint, trained_digits
 
 import bncheck
 from bncheck import cli
@@ -19,24 +20,11 @@ from bncheck.report import json_v1
 
 pytestmark = pytest.mark.tensorflow
 
-ROOT = Path(__file__).parents[2]
-VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
-
-
-def checkpoint(variant: str) -> str:
-    """Prefix of a fixture."""
-    return str(VARIANTS / variant / "model.ckpt-300")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """160 test digits with labels and without, in another range, and of another size."""
-    pytest.importorskip("sklearn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        from fixtures.digits import digits
-
-        found = digits()
+    found = trained_digits()
     folder = tmp_path_factory.mktemp("digits")
     images, labels = found.test_images[:160], found.test_labels[:160]
     arrays: dict[str, dict[str, Any]] = {

@@ -14,6 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
+from trained_variants import checkpoint
 
 import bncheck
 from bncheck import cli
@@ -27,7 +28,6 @@ from bncheck.testing import batch_norm, facts, untouched, unwired, with_graph
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "fixtures" / "tiny"
-VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,6 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "BNCHECK_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-
-
-def variant(name: str) -> str:
-    """Prefix of a MobileNetV2 fixture."""
-    return str(VARIANTS / name / "model.ckpt-300")
 
 
 def _bundle(name: str, **values: Any) -> str:
@@ -75,12 +70,12 @@ def _run(*arguments: str) -> int:
 
 def test_files_alone() -> None:
     """Without data the files decide; what was not run is said, with what would run it."""
-    report = bncheck.gate(variant("wired"))
+    report = bncheck.gate(checkpoint("wired"))
     assert (report.verdict, report.exit_code) == (Verdict.PASS, 0)
     assert _states(report) == {STATIC: "done", MODES: "left out", QUANTIZED: "left out"}
     (entry,) = [entry for entry in report.not_checked if entry.what == MODES]
     assert entry.why == "no data was given"
-    assert entry.how == f"bncheck gate {variant('wired')} --data images/"
+    assert entry.how == f"bncheck gate {checkpoint('wired')} --data images/"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +83,7 @@ def test_files_alone() -> None:
 )
 def test_files_alone_fail(name: str, cause: str) -> None:
     """The same verdicts as `inspect`."""
-    report = bncheck.gate(variant(name))
+    report = bncheck.gate(checkpoint(name))
     assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
     assert cause in {finding.code for finding in report.findings}
 
@@ -135,17 +130,17 @@ def test_what_stops_early_and_what_does_not() -> None:
 
 def test_budget_that_is_gone_before_the_model_runs() -> None:
     """Files judged, nothing run: no pass, and no failure; allowed, if that is allowed."""
-    report = bncheck.gate(variant("wired"), data="synthetic", max_time=1e-6)
+    report = bncheck.gate(checkpoint("wired"), data="synthetic", max_time=1e-6)
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
     assert _states(report)[MODES] == "over budget"
     assert report.headline.startswith("train vs eval was not judged: the gate took longer than --max-time")
-    allowed = bncheck.gate(variant("wired"), data="synthetic", max_time=1e-6, settings=Settings(allow_empty=True))
+    allowed = bncheck.gate(checkpoint("wired"), data="synthetic", max_time=1e-6, settings=Settings(allow_empty=True))
     assert (allowed.verdict, allowed.exit_code) == (Verdict.INCONCLUSIVE, 0)
 
 
 def test_failure_stands_whatever_the_budget() -> None:
     """What the files show does not get lost with the stages that were left out."""
-    report = bncheck.gate(variant("forgotten"), data="synthetic", max_time=1e-6)
+    report = bncheck.gate(checkpoint("forgotten"), data="synthetic", max_time=1e-6)
     assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
     assert _states(report)[MODES] == "over budget"
 
@@ -153,11 +148,11 @@ def test_failure_stands_whatever_the_budget() -> None:
 @pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
 def test_without_tensorflow() -> None:
     """Data but no TensorFlow: what the files show stands, a pass is none."""
-    report = bncheck.gate(variant("wired"), data="synthetic")
+    report = bncheck.gate(checkpoint("wired"), data="synthetic")
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
     assert _states(report)[MODES] == "could not run"
     assert "pip install 'bncheck[tf]'" in report.headline
-    assert bncheck.gate(variant("forgotten"), data="synthetic").exit_code == 1
+    assert bncheck.gate(checkpoint("forgotten"), data="synthetic").exit_code == 1
 
 
 def test_bare_checkpoint_with_data() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from trained_variants import checkpoint, trained_digits
 
 import bncheck
 from bncheck import cli
@@ -20,25 +21,13 @@ from bncheck.report import json_v1
 
 pytestmark = pytest.mark.tensorflow
 
-ROOT = Path(__file__).parents[2]
-VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
 ALL = {STATIC: "done", MODES: "done", QUANTIZED: "done"}
-
-
-def checkpoint(variant: str) -> str:
-    """Prefix of a fixture."""
-    return str(VARIANTS / variant / "model.ckpt-300")
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     """160 test digits with labels."""
-    pytest.importorskip("sklearn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        from fixtures.digits import digits
-
-        found = digits()
+    found = trained_digits()
     path = tmp_path_factory.mktemp("digits") / "digits.npz"
     np.savez(path, images=found.test_images[:160], labels=found.test_labels[:160])
     return str(path)
