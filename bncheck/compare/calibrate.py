@@ -21,14 +21,21 @@ from bncheck.errors import BncheckError
 _ELEMENTS = 1 << 22
 """Activations of one invocation at most: bounds memory."""
 _IN_PLACE = frozenset({"ADD", "SUB", "MUL", "DIV"})
-_HIDDEN_RANGES = ("LSTM", "RNN", "SVDF", "WHILE", "IF", "CALL")
-"""Parts of names of operators with tensors inside, whose ranges only TensorFlow's calibrator sees."""
+_HIDDEN_RANGES = ("LSTM", "RNN", "SVDF", "IF", "CALL")
+"""Parts of names of operators with tensors inside, whose ranges only TensorFlow's calibrator sees.
+
+Not so WHILE: that calibrator (seen in 2.21) ends the process at one, and the quantizer leaves what is inside in float.
+"""
 
 
 def can_calibrate(file: LiteFile) -> bool:
     """Whether all tensors that need a range can be seen."""
-    signature = file.input.shape_signature or file.input.shape
-    return signature[:1] == (-1,) and not any(part in o.kind for o in file.graph.operators for part in _HIDDEN_RANGES)
+    return _batch(file) in (-1, 1) and not any(part in o.kind for o in file.graph.operators for part in _HIDDEN_RANGES)
+
+
+def _batch(file: LiteFile) -> int:
+    """Samples that an invocation takes, -1 any number."""
+    return (file.input.shape_signature or file.input.shape or (0,))[0]
 
 
 def ranges(file: LiteFile, batches: Iterable[NDArray[Any]]) -> Mapping[int, tuple[float, float]]:
@@ -40,9 +47,10 @@ def ranges(file: LiteFile, batches: Iterable[NDArray[Any]]) -> Mapping[int, tupl
     elements = sum(math.prod(file.graph.tensors[n].shape[1:]) for n in wanted)
     runner = Runner(show(file.content, wanted), file.path)
     entry = file.graph.inputs[0]
+    size = 1 if _batch(file) == 1 else max(1, _ELEMENTS // max(elements, 1))
     found: dict[int, tuple[float, float]] = {}
     for images in batches:
-        for samples in portions(images, max(1, _ELEMENTS // max(elements, 1))):
+        for samples in portions(images, size):
             runner.run({entry: input_values(file, images[samples])})
             for number in dict.fromkeys((entry, *wanted)):
                 _widen(found, number, runner, file)

@@ -14,6 +14,7 @@ from bncheck.backbones import quiet
 from bncheck.compare.calibrate import can_calibrate, ranges, with_ranges
 from bncheck.compare.forward import Forward
 from bncheck.compare.lite_run import LiteFile, read_file
+from bncheck.compare.loops import settle_lists
 from bncheck.compare.silence import silence
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twin_writer import EVAL, FLOAT
@@ -79,6 +80,8 @@ def eval_graph(
             _overwrite(node, replaced[name])
         if node.op == "Placeholder" and shape is not None:
             _settle_shape(node, shape)
+    if settle_lists(graph_def):
+        _of_one_sample(graph_def)
     return EvalGraph(
         graph_def=graph_def, input=forward.input, outputs=tuple(o.removeprefix(own) for o in forward.eval_outputs)
     )
@@ -131,6 +134,17 @@ def _settle_shape(node: Any, shape: tuple[int | None, ...]) -> None:
     for dim, size in list(zip(declared.dim, shape, strict=False))[1:]:
         if dim.size < 0 and size is not None:
             dim.size = size
+
+
+def _of_one_sample(graph_def: Any) -> None:
+    for node in graph_def.node:
+        if node.op == "Placeholder" and node.attr["shape"].shape.dim:
+            node.attr["shape"].shape.dim[0].size = 1
+
+
+def _takes_one_sample(graph: EvalGraph) -> bool:
+    entry = next((node for node in graph.graph_def.node if node.name == _node_name(graph.input)), None)
+    return entry is not None and [dim.size for dim in entry.attr["shape"].shape.dim[:1]] == [1]
 
 
 def float_model(
@@ -200,7 +214,11 @@ def convert(
         file = read_file(float_bytes or convert(tf, graph))
         if can_calibrate(file):
             return _quantize(tf, file, scheme, calibration)
+    if scheme in CALIBRATED and not learned:
+        _refuse_loops(graph, scheme)
     batches = list(calibration) if scheme in CALIBRATED and not learned else []
+    if _takes_one_sample(graph):
+        batches = [sample[None] for batch in batches for sample in batch]
     if scheme in CALIBRATED and not batches and not learned:
         raise UsageError(_NO_DATA.format(scheme))
     with silence() as said, quiet.without_warnings():
@@ -210,6 +228,16 @@ def convert(
             return bytes(converter.convert())
         except (tf.errors.OpError, RuntimeError, ValueError, *_refusals()) as error:
             raise BncheckError(_sentence(error, said(), scheme)) from error
+
+
+def _refuse_loops(graph: EvalGraph, scheme: str) -> None:
+    """TensorFlow's calibrator (seen in 2.21) ends the process at a loop."""
+    loop = next((node for node in graph.graph_def.node if node.op in ("While", "StatelessWhile")), None)
+    if loop is not None:
+        raise BncheckError(
+            f"TensorFlow cannot convert this model to TFLite with scheme {scheme}: it finds no ranges in the loop "
+            f"{loop.name}; --scheme int8 leaves loops in float, dynamic and float16 need no ranges"
+        )
 
 
 _NO_DATA = "{} takes its ranges from data: there is no batch to calibrate on"

@@ -41,8 +41,10 @@ _MESSAGES = {
     "NodeDef": "name:string:1 op:string:2 input:*string:3 device:string:4 attr:string>AttrValue:5",
     "ArgDef": "name:string:1 type:DT:3 type_attr:string:4 number_attr:string:5 type_list_attr:string:6",
     "OpDef": "name:string:1 input_arg:*ArgDef:2 output_arg:*ArgDef:3 control_output:*string:20",
+    "ArgAttrs": "attr:string>AttrValue:1",
     "FunctionDef": (
-        "signature:OpDef:1 node_def:*NodeDef:3 ret:string>string:4 attr:string>AttrValue:5 control_ret:string>string:6"
+        "signature:OpDef:1 node_def:*NodeDef:3 ret:string>string:4 attr:string>AttrValue:5 "
+        "control_ret:string>string:6 arg_attr:uint32>ArgAttrs:7"
     ),
     "FunctionDefLibrary": "function:*FunctionDef:1",
     "GraphDef": "node:*NodeDef:1 library:FunctionDefLibrary:2 version:int32:3",

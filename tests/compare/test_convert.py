@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,27 @@ def test_calibration_data_that_is_not_finite(tf: Any, net: Callable[..., Any]) -
     """NaN has no range."""
     with pytest.raises(BncheckError, match="images is not finite on the calibration data"):
         convert(tf, net("dense")[0], "int8", [images(4), np.full_like(images(4), np.nan)])
+
+
+def test_a_recurrent_layer(tf: Any, tmp_path: Path) -> None:
+    """Its loop takes values where it took variables, its steps are those of one sample; int8 leaves it in float."""
+    keras = importlib.import_module("tf_keras")
+    layers = keras.layers
+    body = [layers.Conv1D(8, 3), layers.BatchNormalization(), layers.LSTM(4), layers.Dense(2)]
+    model = keras.Sequential([layers.Input((6, 5)), *body])
+    model.export(tmp_path / "exported")
+    model.save(tmp_path / "model.keras")
+    data = np.random.default_rng(0).normal(0, 1, (6, 6, 5)).astype("f4")
+    for name in ("exported", "model.keras"):
+        graph = eval_graph(prepare(open_model(tmp_path / name), Hints()).forward, shape=(None, 6, 5))
+        exact, rounded = convert(tf, graph), convert(tf, graph, "int8", [data])
+        for content, most in ((exact, 1e-10), (rounded, 1e-2)):
+            (found,) = next(run_outputs(content, [data]))
+            expected = model(data, training=False).numpy()
+            assert np.sum((found - expected) ** 2) < most * np.sum(expected**2)
+        assert "WHILE" in [operator.kind for operator in read_file(rounded).graph.operators]
+        with pytest.raises(BncheckError, match="scheme int16x8: it finds no ranges in the loop .*/while; --scheme int8"):
+            convert(tf, graph, "int16x8", [data])
 
 
 def test_a_model_that_rounds_by_ranges_it_learned(tf: Any) -> None:
