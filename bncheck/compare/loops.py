@@ -67,25 +67,13 @@ def settle_lists(graph_def: Any) -> bool:
 
 
 def _rewrite(function: Any, values: Mapping[int, int], loop: str) -> None:
-    kinds = {}
-    if _INPUT_SHAPES in function.attr:
-        del function.attr[_INPUT_SHAPES]
-    for place, kind in values.items():
-        argument = function.signature.input_arg[place]
-        argument.type = kind
-        if place in function.arg_attr:
-            del function.arg_attr[place]
-        kinds[argument.name] = kind
-    for place, result in enumerate(function.signature.output_arg):
-        if place in values and result.type == RESOURCE:
-            result.type = values[place]
+    kinds = _take_arguments(function, values)
     read = {}
     for node in function.node_def:
         taken = [source for source in node.input if source in kinds]
         if not taken:
             continue
-        if _SHAPES in node.attr:
-            del node.attr[_SHAPES]
+        _forget(node.attr, _SHAPES)
         if node.op == "ReadVariableOp":
             read[f"{node.name}:value:0"] = f"{node.name}:output:0"
             node.op = "Identity"
@@ -103,3 +91,23 @@ def _rewrite(function: Any, values: Mapping[int, int], loop: str) -> None:
             node.input[place] = read.get(source, source)
     for name in list(function.ret):
         function.ret[name] = read.get(function.ret[name], function.ret[name])
+
+
+def _take_arguments(function: Any, values: Mapping[int, int]) -> dict[str, int]:
+    """Gives arguments and results the types of the values; argument -> DataType."""
+    _forget(function.attr, _INPUT_SHAPES)
+    kinds = {}
+    for place, kind in values.items():
+        argument = function.signature.input_arg[place]
+        argument.type = kind
+        _forget(function.arg_attr, place)
+        kinds[argument.name] = kind
+    for place, result in enumerate(function.signature.output_arg):
+        if place in values and result.type == RESOURCE:
+            result.type = values[place]
+    return kinds
+
+
+def _forget(held: Any, key: str | int) -> None:
+    if key in held:
+        del held[key]

@@ -176,7 +176,7 @@ def test_a_recurrent_layer(tf: Any, tmp_path: Path) -> None:
             expected = model(data, training=False).numpy()
             assert np.sum((found - expected) ** 2) < most * np.sum(expected**2)
         assert "WHILE" in [operator.kind for operator in read_file(rounded).graph.operators]
-        with pytest.raises(BncheckError, match="scheme int16x8: it finds no ranges in the loop .*/while; --scheme int8"):
+        with pytest.raises(BncheckError, match=r"scheme int16x8: it finds no ranges in the loop .*/while; --scheme"):
             convert(tf, graph, "int16x8", [data])
 
 
