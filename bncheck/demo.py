@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,11 +187,7 @@ def both_modes(prefix: Path, held: Path, progress: Callable[[int], None]) -> Com
     prepared = prepare(open_model(prefix), Hints())
     with without_warnings(), open_twins(prepared.forward) as twins:
         data = open_data(held, shape=twins.input_shape, dtype=twins.input_dtype, options=RunOptions(batch_size=BATCH))
-
-        def facts(samples: int, _: int, number: int) -> Any:
-            return data.facts(samples=samples, batches=number)
-
-        return measure(twins, prepared, data, facts, progress=progress)
+        return measure(twins, prepared, data, data.facts, progress=progress)
 
 
 def _accuracy(comparison: Comparison, mode: str) -> float:

@@ -344,6 +344,18 @@ def features_compared(nmse: float = 0.05, **facts_of_it: Any) -> OutputDifferenc
     return OutputDifference(name="features", nmse=nmse, **({"cosine": 1 - nmse / 2, "floor": 0.04} | facts_of_it))
 
 
+def images(samples: int, *, synthetic: bool = False, labelled: bool = False) -> DataFacts:
+    """Data that a model was compared on, in batches of 32."""
+    return DataFacts(
+        description="images.npz, 360 samples of 64x64x3",
+        samples=samples,
+        batch_size=min(samples, 32),
+        batches=max(1, samples // 32),
+        synthetic=synthetic,
+        labelled=labelled,
+    )
+
+
 def compared(
     *differences: LayerDifference,
     output: OutputDifference | None = None,
@@ -354,14 +366,7 @@ def compared(
     **facts_of_it: Any,
 ) -> Facts:
     """A model of healthy layers, and what comparing measured; `accuracy` is (train, eval) where there are labels."""
-    data = DataFacts(
-        description="images.npz, 360 samples of 64x64x3",
-        samples=samples,
-        batch_size=min(samples, 32),
-        batches=max(1, samples // 32),
-        synthetic=synthetic,
-        labelled=accuracy is not None,
-    )
+    data = images(samples, synthetic=synthetic, labelled=accuracy is not None)
     known: dict[str, Any] = {
         "accuracy": Accuracy() if accuracy is None else Accuracy(train=accuracy[0], eval=accuracy[1]),
         "outputs": (output or classes_compared(),),

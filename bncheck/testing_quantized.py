@@ -11,14 +11,13 @@ from bncheck.measured import (
     Accuracy,
     Attribution,
     Cell,
-    DataFacts,
     OperatorLoss,
     OutputDifference,
     QuantizedComparison,
     Unmatched,
 )
 from bncheck.model import Facts
-from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, features_compared
+from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, features_compared, images
 
 HEALTHY_RMSE = 0.35
 """Of the scale: rounding alone gives 0.289, that of the input comes on top."""
@@ -135,14 +134,7 @@ def quantized(
     `train` is (accuracy with batch statistics, agreement of stored with batch statistics); None: train mode is not to
     be had, as of two TFLite files. Further keywords are fields of `Facts`.
     """
-    data = DataFacts(
-        description="images.npz, 360 samples of 64x64x3",
-        samples=samples,
-        batch_size=min(samples, 32),
-        batches=max(1, samples // 32),
-        synthetic=synthetic,
-        labelled=accuracy is not None,
-    )
+    data = images(samples, synthetic=synthetic, labelled=accuracy is not None)
     found = Accuracy() if accuracy is None else Accuracy(eval=accuracy[0], quantized=accuracy[1])
     if train is not None and accuracy is not None:
         found = replace(found, train=train[0])

@@ -48,8 +48,8 @@ class Data:
                 return
             yield batch
 
-    def facts(self, *, samples: int, batches: int) -> DataFacts:
-        """What reports tell, with what was really run."""
+    def facts(self, samples: int, _batch_size: int, batches: int) -> DataFacts:
+        """What reports tell, with what was really run: `describe` of the functions that measure."""
         return DataFacts(
             description=self.description,
             samples=samples,

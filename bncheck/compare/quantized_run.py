@@ -277,7 +277,7 @@ def measure_two_files(
         rounded,
         layers=(),
         batches=data,
-        describe=lambda samples, _, batches: data.facts(samples=samples, batches=batches),
+        describe=data.facts,
         float_path=str(reference),
         quantized_path=str(quantized),
         progress=lambda done: progress(done, data.samples),

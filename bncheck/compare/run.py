@@ -20,7 +20,6 @@ from bncheck.config import Settings
 from bncheck.errors import UsageError
 from bncheck.finding import NotChecked, Report, Verdict
 from bncheck.judge import judge
-from bncheck.measured import DataFacts
 from bncheck.model import Facts, Hints
 from bncheck.options import CompareKeywords, CompareOptions, shows_options
 from bncheck.recognise import recognise
@@ -79,7 +78,7 @@ def compare_train_vs_eval(
     with open_twins(prepared.forward) as twins:
         opened = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
         comparison = measure(
-            twins, prepared, opened, _describe(opened), progress=lambda done: progress(done, opened.samples)
+            twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples)
         )
     seconds["compare"] = comparison.seconds
     facts = replace(prepared.facts, comparison=comparison)
@@ -143,14 +142,13 @@ def compare_float_vs_quantized(
     with open_twins(prepared.forward) as twins:
         samples = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
         total = None if samples.samples is None else _PASSES * samples.samples
-        describe = _describe(samples)
-        comparison = measure(twins, prepared, samples, describe, progress=lambda done: progress(done, total))
+        comparison = measure(twins, prepared, samples, samples.facts, progress=lambda done: progress(done, total))
         seconds["train vs eval"] = comparison.seconds
         facts = replace(facts, comparison=comparison)
         found(facts)
         start = time.perf_counter()
         measured = measure_three_ways(
-            Run(twins=twins, prepared=prepared, modes=comparison, data=samples, describe=describe, asked=other),
+            Run(twins=twins, prepared=prepared, modes=comparison, data=samples, describe=samples.facts, asked=other),
             progress=lambda done: progress(comparison.data.samples + done, total),
         )
         seconds[QUANTIZED_TOO] = time.perf_counter() - start
@@ -200,10 +198,6 @@ def _without_statistics(
     others = tuple(item for item in report.not_checked if item.what != "train vs eval")
     missing = tuple(NotChecked(what=what, why=str(error)) for what in ("train vs eval", *others_left_out))
     return replace(report, not_checked=(*others, *missing))
-
-
-def _describe(data: Data) -> Callable[[int, int, int], DataFacts]:
-    return lambda samples, _, batches: data.facts(samples=samples, batches=batches)
 
 
 def _opened(path: Path, options: CompareOptions, shape: tuple[int | None, ...] | None) -> RawModel:

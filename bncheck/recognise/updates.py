@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bncheck.model import Role
@@ -72,25 +72,13 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
                 indirect.append(write)
     averaged = {write.variable: write for write in found}
     debiased = [
-        Write(
-            node=write.node,
-            variable=write.variable,
-            value=write.value,
-            operand=averaged[source].operand,
-            debias_of=source,
-        )
+        replace(write, operand=averaged[source].operand, debias_of=source)
         for write in indirect
         for source in write.operand.stored
         if source in averaged and source != write.variable and _computes_power(graph, write.value)
     ]
     derived = [
-        Write(
-            node=write.node,
-            variable=write.variable,
-            value=write.value,
-            operand=averaged[source].operand,
-            derived_from=source,
-        )
+        replace(write, operand=averaged[source].operand, derived_from=source)
         for write in indirect
         for source in write.operand.stored[:1]
         if write.operand.stored == (source,) and source in averaged and _squares(graph, write.value)

@@ -17,7 +17,7 @@ from bncheck.config import Settings
 from bncheck.errors import BncheckError, NoModel, UsageError
 from bncheck.finding import Report, Verdict
 from bncheck.judge import judge
-from bncheck.measured import Comparison, DataFacts
+from bncheck.measured import Comparison
 from bncheck.model import Hints, Layer, PerChannel, Presence, Vector
 from bncheck.recognise import recognise
 from bncheck.repair.estimate import DataOptions, reestimate
@@ -199,13 +199,10 @@ def _compared(  # noqa: PLR0917 - what a comparison takes
     if data is None or not options.compare:
         return None, ()
 
-    def describe(samples: int, _: int, batches: int) -> DataFacts:
-        return data.facts(samples=samples, batches=batches)
-
     try:
         prepared = prepare(raw, hints, options)
         with open_twins(prepared.forward) as twins:
-            comparison = measure(twins, prepared, data, describe, progress=progress)
+            comparison = measure(twins, prepared, data, data.facts, progress=progress)
     except BncheckError as error:
         return None, (f"train mode was not compared with eval mode: {error}",)
     return judge(replace(prepared.facts, comparison=comparison), settings=settings), ()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
-from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
+from formats import document, written
 from report_example import HOSTILE
 
 from bncheck.finding import Report, Verdict
 from bncheck.judge import judge
-from bncheck.report import FORMATS, json_v1, reporter, text
+from bncheck.report import FORMATS, reporter
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
 LAYERS = [difference(f"net/block_{n}/bn") for n in range(12)]
@@ -26,20 +24,6 @@ def corrupted(place: int = 4) -> Report:
         for n in range(12)
     ]
     return judge(compared(*layers, output=classes_compared(0.4), accuracy=(0.95, 0.4)))
-
-
-def written(report: Report, **how: Any) -> str:
-    """The text report, 80 columns wide."""
-    stream = io.StringIO()
-    text.write(report, stream, **how)
-    return stream.getvalue()
-
-
-def document(report: Report) -> dict[str, Any]:
-    """The JSON report, held against its schema."""
-    found: dict[str, Any] = json.loads(report.to_json())
-    jsonschema.Draft202012Validator(json_v1.schema()).validate(found)
-    return found
 
 
 def test_first_bad_layer() -> None:

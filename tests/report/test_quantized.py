@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from dataclasses import replace
-from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
+from formats import document, written
 from report_example import HOSTILE
 
 from bncheck.finding import Report, Verdict
 from bncheck.judge import judge
 from bncheck.measured import FoldedLayer, FoldProof
-from bncheck.report import FORMATS, json_v1, reporter, text
+from bncheck.report import FORMATS, reporter
 from bncheck.report._quantized import attribution_told
 from bncheck.testing_quantized import (
     attributed,
@@ -50,20 +48,6 @@ def collapsed() -> Report:
         attribution=attributed(-0.017, 0.866, start=0.949),
     )
     return judge(measured)
-
-
-def written(report: Report, **how: Any) -> str:
-    """The text report, 80 columns wide."""
-    stream = io.StringIO()
-    text.write(report, stream, **how)
-    return stream.getvalue()
-
-
-def document(report: Report) -> dict[str, Any]:
-    """The JSON report, held against its schema."""
-    found: dict[str, Any] = json.loads(report.to_json())
-    jsonschema.Draft202012Validator(json_v1.schema()).validate(found)
-    return found
 
 
 @pytest.mark.parametrize(

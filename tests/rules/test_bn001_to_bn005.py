@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from one_evidence import only
 
-from bncheck.finding import Evidence, Severity
+from bncheck.finding import Severity
 from bncheck.model import Facts, Gap, GapKind, Mode, Purpose, RunFacts
 from bncheck.rules import (
     bn001_no_batch_norm_found,
@@ -15,7 +16,6 @@ from bncheck.rules import (
     bn004_statistics_unread,
     bn005_train_op_not_found,
 )
-from bncheck.rules._rule import Rule
 from bncheck.rules.bn004_statistics_unread import index_only
 from bncheck.testing import batch_norm, facts, graph_facts, lite, served, serving, unread, unwired, wired, with_graph
 
@@ -24,12 +24,6 @@ UNCLEAR = bn002_layer_not_understood.check
 MODE = bn003_mode_unknown.check
 UNREAD = bn004_statistics_unread.check
 TRAIN_OP = bn005_train_op_not_found.check
-
-
-def only(rule: Rule, model: Facts) -> Evidence:
-    """The one piece of evidence that the rule yields."""
-    (evidence,) = rule.check(model)
-    return evidence
 
 
 def test_nothing_found_says_where_it_looked_and_what_it_did_not_understand() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from one_evidence import only
 
-from bncheck.finding import Confidence, Evidence, Severity
-from bncheck.model import Facts, Origin, Presence, Role, RunFacts
+from bncheck.finding import Confidence, Severity
+from bncheck.model import Origin, Presence, Role, RunFacts
 from bncheck.rules import bn101_never_moved, bn102_some_layers_never_moved, bn104_one_of_pair_moved
-from bncheck.rules._rule import Rule
 from bncheck.testing import batch_norm, facts, keras_file, untouched, unwired, vector, with_graph
 
 NEVER, SOME, PAIR = (
@@ -17,12 +17,6 @@ NEVER, SOME, PAIR = (
     bn102_some_layers_never_moved.check,
     bn104_one_of_pair_moved.check,
 )
-
-
-def only(rule: Rule, model: Facts) -> Evidence:
-    """The one piece of evidence that the rule yields."""
-    (evidence,) = rule.check(model)
-    return evidence
 
 
 def run(step: int | None = None, updates: int | None = None, slots: tuple[int, int] | None = None) -> RunFacts:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from one_evidence import only
 
-from bncheck.finding import Confidence, Evidence, Severity
+from bncheck.finding import Confidence, Severity
 from bncheck.model import Facts, Layer, Mode, RunFacts
 from bncheck.rules import bn201_update_not_wired, bn202_some_updates_not_wired
 from bncheck.rules._rule import Rule
@@ -25,12 +26,6 @@ from bncheck.testing import (
 
 NONE = bn201_update_not_wired.check
 SOME = bn202_some_updates_not_wired.check
-
-
-def only(rule: Rule, model: Facts) -> Evidence:
-    """The one piece of evidence that the rule yields."""
-    (evidence,) = rule.check(model)
-    return evidence
 
 
 def silent(*rules: Rule, model: Facts) -> bool:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from one_evidence import only
 
-from bncheck.finding import Confidence, Evidence, Severity
-from bncheck.model import Facts, Layer, Mode, Origin, Purpose, RunFacts, Switch
+from bncheck.finding import Confidence, Severity
+from bncheck.model import Layer, Mode, Origin, Purpose, RunFacts, Switch
 from bncheck.rules import (
     bn203_no_update_op,
     bn204_trained_in_eval_mode,
     bn205_served_in_train_mode,
     bn206_mode_switch_left_open,
 )
-from bncheck.rules._rule import Rule
 from bncheck.testing import (
     batch_norm,
     facts,
@@ -35,12 +35,6 @@ NO_UPDATE = bn203_no_update_op.check
 EVAL = bn204_trained_in_eval_mode.check
 SERVED = bn205_served_in_train_mode.check
 SWITCH = bn206_mode_switch_left_open.check
-
-
-def only(rule: Rule, model: Facts) -> Evidence:
-    """The one piece of evidence that the rule yields."""
-    (evidence,) = rule.check(model)
-    return evidence
 
 
 def bare(layer: Layer, mode: Mode = Mode.TRAIN) -> Layer:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from one_evidence import only
 
-from bncheck.finding import Confidence, Evidence, Severity
-from bncheck.model import Facts, Mode, Role
+from bncheck.finding import Confidence, Severity
+from bncheck.model import Mode, Role
 from bncheck.rules import (
     bn207_update_outside_its_branch,
     bn208_too_many_updates_per_step,
@@ -16,7 +17,6 @@ from bncheck.rules import (
     bn215_update_in_dead_branch_or_loop,
     bn216_other_tower_not_wired,
 )
-from bncheck.rules._rule import Rule
 from bncheck.rules.bn208_too_many_updates_per_step import applied
 from bncheck.rules.bn213_update_fed_by_other_input import two_towers
 from bncheck.rules.bn216_other_tower_not_wired import towered
@@ -41,12 +41,6 @@ OTHER_INPUT = bn213_update_fed_by_other_input.check
 OUTPUT = bn214_update_reachable_from_output.check
 DEAD = bn215_update_in_dead_branch_or_loop.check
 TOWERS = bn216_other_tower_not_wired.check
-
-
-def only(rule: Rule, model: Facts) -> Evidence:
-    """The one piece of evidence that the rule yields."""
-    (evidence,) = rule.check(model)
-    return evidence
 
 
 @pytest.mark.parametrize(

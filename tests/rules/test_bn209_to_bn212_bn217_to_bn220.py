@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_evidence import only
 
-from bncheck.finding import Evidence, Severity
+from bncheck.finding import Severity
 from bncheck.model import Facts, Linear, Mode
 from bncheck.rules import (
     bn209_saver_omits_statistics,
@@ -20,7 +21,6 @@ from bncheck.rules import (
     bn219_dropout_before_batch_norm,
     bn220_always_batch_statistics,
 )
-from bncheck.rules._rule import Rule
 from bncheck.rules.bn211_decay_suspicious import configured
 from bncheck.rules.bn217_axis_mismatch import after
 from bncheck.testing import (
@@ -44,12 +44,6 @@ AXIS = bn217_axis_mismatch.check
 BIAS = bn218_redundant_bias.check
 DROPOUT = bn219_dropout_before_batch_norm.check
 BATCH_ONLY = bn220_always_batch_statistics.check
-
-
-def only(rule: Rule, model: Facts) -> Evidence:
-    """The one piece of evidence that the rule yields."""
-    (evidence,) = rule.check(model)
-    return evidence
 
 
 def test_a_checkpoint_that_holds_them_speaks_for_another_saver() -> None:
