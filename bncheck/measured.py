@@ -165,6 +165,11 @@ class Unmatched:
     why: str
     layer: str | None = None
 
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is no tensor, but a layer that no operator of the float file has as its own."""
+        return self.layer == self.name
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:

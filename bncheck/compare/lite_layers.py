@@ -44,11 +44,7 @@ def folded_layers(wiring: Net, layers: Sequence[Layer]) -> Folded:
         free = [s for s in sights if s.operator.index not in found and s.channels == expected.addend.size]
         ranked = [(rank, s) for s in free if (rank := _rank(s, expected)) is not None]
         if not ranked:
-            missing[layer.name] = (
-                "no operator of the float file has its folded kernel or bias"
-                if free
-                else f"the float file has no operator of {expected.addend.size} channels left for it"
-            )
+            missing[layer.name] = _why_missing(expected.addend.size, free, sights, found)
             continue
         _, best = min(ranked, key=lambda pair: (pair[0], layer.name not in pair[1].name, pair[1].operator.index))
         found[best.operator.index] = layer.name
@@ -56,6 +52,15 @@ def folded_layers(wiring: Net, layers: Sequence[Layer]) -> Folded:
         if before is not None:
             found.setdefault(before, layer.name)
     return Folded(operators=found, missing=missing)
+
+
+def _why_missing(channels: int, free: Sequence[_Sight], sights: Sequence[_Sight], found: Mapping[int, str]) -> str:
+    unclaimed = (s for s in sights if s.operator.kind == "FULLY_CONNECTED" and s.operator.index not in found)
+    if any(s.fan_in % channels == 0 for s in unclaimed):
+        return "the converter takes a layer that it cannot fold backwards into the dense layer behind it"
+    if free:
+        return "no operator of the float file has its folded kernel or bias"
+    return f"the float file has no operator of {channels} channels left for it"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +80,7 @@ class _Sight:
     operator: RawLiteOperator
     name: str
     channels: int
+    fan_in: int = 0
     bias: PerChannel | None = None
     largest: PerChannel | None = None
     multiplier: PerChannel | None = None
@@ -103,6 +109,7 @@ def _sight(wiring: Net, operator: RawLiteOperator) -> _Sight | None:
             operator=operator,
             name=name,
             channels=len(kernel),
+            fan_in=kernel.shape[1],
             bias=np.zeros(len(kernel)) if bias is None else bias,
             largest=np.max(np.abs(kernel), axis=1, initial=0.0),
         )

@@ -31,7 +31,7 @@ def quantized_section(report: Report) -> Section | None:
     facts = facts_told(measured)
     if 0 < measured.local_samples < measured.data.samples:
         facts.append(("Local", f"errors of single operators are those of the first {measured.local_samples:,} samples"))
-    lost = tuple((u.name, u.side, u.layer or "", u.why) for u in measured.unmatched)
+    lost = tuple((u.name, u.side, u.layer or "", u.why) for u in measured.unmatched if not u.is_layer)
     noise = ("The data are synthetic noise: this says nothing of real data.",) if measured.data.synthetic else ()
     return Section(
         key="quantized",

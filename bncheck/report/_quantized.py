@@ -91,8 +91,9 @@ def facts_told(measured: QuantizedComparison) -> list[tuple[str, str]]:
     told += [("Output", f"{output.name}: {output_told(output)}") for output in measured.outputs]
     if measured.attribution is not None:
         told.append(("Lost", attribution_told(measured.attribution)))
-    if measured.unmatched:
-        told.append(("Missing", f"{len(measured.unmatched)} tensors could not be compared"))
+    tensors = sum(not one.is_layer for one in measured.unmatched)
+    if tensors:
+        told.append(("Missing", f"{tensors} tensors could not be compared"))
     return told
 
 

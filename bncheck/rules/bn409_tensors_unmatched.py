@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bncheck.finding import Evidence, Measurement, Severity
+from bncheck.measured import Unmatched
 from bncheck.model import Facts
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many
@@ -29,8 +30,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    Tensors are matched by name, by what the converter makes of names when it fuses, and by place and shape. WARNING
-    where the layers of batch norm or more than a tenth of the operators are left; otherwise INFO.
+    Operators are matched by what they read, by their kernels, and by place and shape; names only settle ties. WARNING
+    where outputs of the layers of batch norm or more than a tenth of the operators are left; otherwise INFO. So is a
+    layer that no operator has as its own, such as one that the converter took into the dense layer behind it: all
+    operators were compared then, and what it costs is part of another's loss.
 
     Not detected
     ------------
@@ -50,8 +53,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     measured = model.quantized
     if measured is None or not measured.unmatched:
         return
-    left = measured.unmatched
-    layers = tuple(dict.fromkeys(one.layer for one in left if one.layer is not None))
+    left = [one for one in measured.unmatched if not one.is_layer]
+    if not left:
+        yield _without_operator(measured.unmatched)
+        return
+    layers = tuple(dict.fromkeys(one.layer for one in measured.unmatched if one.layer is not None))
     share = len(left) / (len(left) + len(measured.operators))
     counts = Counter(one.side for one in left)
     sides = ", ".join(f"{count} of the {side} file" for side, count in counts.items())
@@ -69,16 +75,31 @@ def check(model: Facts) -> Iterator[Evidence]:
     )
 
 
+def _without_operator(layers: Sequence[Unmatched]) -> Evidence:
+    """Of layers that are not found though all operators are."""
+    first = layers[0]
+    has, its = ("has", "its") if len(layers) == 1 else ("have", "their")
+    return Evidence(
+        layers=tuple(one.name for one in layers),
+        message=f"{many(len(layers), 'layer')} {has} no operator of {its} own, and all operators were compared: "
+        f"{listing([one.name for one in layers])}. {first.name}: {first.why}.",
+        severity=Severity.INFO,
+        fix=f"Nothing has to be done: what {its} arithmetic costs is part of the loss of the operators it is in.",
+        measurements=(Measurement(name="layers without an operator", value=len(layers), limit=0, unit="layers"),),
+    )
+
+
 def clean() -> tuple[Facts, ...]:
     """Everything has its counterpart; nothing was quantized."""
     return (quantized(operator_loss()), quantized(operator_loss(), synthetic=True))
 
 
 def broken() -> tuple[Facts, ...]:
-    """A layer of the model; many tensors; one among twenty, which is told and no more."""
+    """A tensor of a layer; many tensors; one among twenty, and a layer taken in, which are told and no more."""
     twenty = [operator_loss(f"conv_{n}") for n in range(20)]
     return (
         quantized(operator_loss("a"), unmatched=(unmatched("b/Relu6", layer="b"),)),
         quantized(operator_loss("a"), unmatched=tuple(unmatched(f"x{n}", side="quantized") for n in range(5))),
         quantized(*twenty, unmatched=(unmatched("reshape"),)),
+        quantized(operator_loss("dense"), unmatched=(unmatched("b", layer="b", why="the converter took it in"),)),
     )

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lite_nets import NETS
+from lite_nets import NETS, SHAPE, Maker
 
+from bncheck.compare.convert import EvalGraph, convert
 from bncheck.compare.lite_edit import dump, load
 from bncheck.compare.lite_layers import folded_layers
 from bncheck.compare.lite_match import CARRIERS, Matching, match
 from bncheck.compare.lite_net import net as wired
 from bncheck.compare.lite_run import read_file
 from bncheck.errors import BncheckError
+from bncheck.sources import protos
 from bncheck.testing import batch_norm
 
 pytestmark = pytest.mark.tensorflow
@@ -216,6 +218,23 @@ def test_layers_that_are_not_there(net: Callable[..., Any], lite: Callable[..., 
         "unread": "its statistics are not at hand",
     }
     assert len(found.operators) == len(layers) - 1
+
+
+def test_a_layer_that_the_dense_layer_behind_it_took_in(tf: Any) -> None:
+    """It has no operator of its own, and is told where its numbers went."""
+    graph = tf.Graph()
+    with graph.as_default():
+        maker = Maker(tf, 0)
+        x = tf.reshape(tf.compat.v1.placeholder(tf.float32, (None, *SHAPE[1:]), name="images"), [-1, 768])
+        x = tf.nn.relu(maker.dense(x, 16) + maker.draw(16))
+        tf.identity(maker.dense(maker.norm(x), 5) + maker.draw(5), name="scores")
+    graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
+    file = read_file(convert(tf, EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))))
+    found = folded_layers(wired(file.graph), maker.layers)
+    assert not found.operators
+    assert dict(found.missing) == {
+        "bn_0": "the converter takes a layer that it cannot fold backwards into the dense layer behind it"
+    }
 
 
 def test_layers_that_are_alike(lite: Callable[..., bytes], net: Callable[..., Any]) -> None:
