@@ -118,9 +118,15 @@ def run_options(command: _Command) -> _Command:
         click.option(
             "--batch-size",
             type=click.IntRange(min=1),
+            metavar="N",
             help="As in training, if memory allows [the graph's own, else 32].",
         ),
-        click.option("--batches", type=click.IntRange(min=1), help="As many at most [all]."),
+        click.option(
+            "--batches",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="As many at most [all, or as many as repair needs].",
+        ),
         click.option("--graph", type=click.Path(path_type=Path), metavar="META", help="The graph, if not PATH.meta."),
         no_graph_option,
         click.option(

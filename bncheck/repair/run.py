@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bncheck.check import inspect_checkpoint, inspect_model
+from bncheck.check import hints_of, inspect_checkpoint, inspect_model
 from bncheck.compare.built import with_network
 from bncheck.compare.data import Data, sample_shape
 from bncheck.compare.train_eval import measure, prepare
@@ -43,6 +43,7 @@ def repair(
     debias: bool = False,
     decay: float | None = None,
     steps: int | None = None,
+    train_ops: Sequence[str] = (),
     graph: str | Path | None = None,
     use_graph: bool = True,
     options: DataOptions = _NO_OPTIONS,
@@ -52,8 +53,8 @@ def repair(
     """Writes a copy of a model with right batch norm statistics; the source is only read.
 
     Either from `data` (population statistics of every layer with batch statistics in all layers, `population`) or by
-    `debias` (undoes decay**steps exactly, `statistics.debiased`). `decay` and `steps` supply what the files do not say.
-    `progress` hears of the stage ("estimate", "compare before", "compare after") and the samples done.
+    `debias` (undoes decay**steps exactly, `statistics.debiased`). `decay`, `steps` and `train_ops` supply what the
+    files do not say. `progress` hears of the stage ("estimate", "compare before", "compare after") and its samples.
 
     Raises UsageError for what cannot be served (`output` exists or is the source; a layer whose statistics cannot be
     known), ReadError where a file cannot be read (Unsupported for formats whose statistics are folded or frozen),
@@ -63,7 +64,7 @@ def repair(
         raise UsageError("a repair needs either --data or --debias, not both")
     if graph is not None and (options.model or options.builder):
         raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
-    hints = Hints(decay=decay, steps=steps)
+    hints = hints_of(decay, steps, train_ops)
     raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
     place = destination(raw, Path(output))
     before = _inspected(Path(path), raw, graph, hints, settings, use_graph=use_graph)
@@ -125,10 +126,8 @@ def _inspected(
     path: Path, raw: RawModel, graph: str | Path | None, hints: Hints, settings: Settings, *, use_graph: bool
 ) -> Report:
     if "checkpoint" in raw.format:
-        return inspect_checkpoint(
-            path, graph=graph, use_graph=use_graph, decay=hints.decay, steps=hints.steps, settings=settings
-        )
-    return inspect_model(path, decay=hints.decay, steps=hints.steps, settings=settings)
+        return inspect_checkpoint(path, graph=graph, use_graph=use_graph, **vars(hints), settings=settings)
+    return inspect_model(path, **vars(hints), settings=settings)
 
 
 def _changes(
