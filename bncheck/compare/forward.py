@@ -16,7 +16,7 @@ from bncheck.compare.twin_norm import Normalised, write_norm
 from bncheck.compare.twin_ops import write_op
 from bncheck.compare.twin_writer import EVAL, TRAIN, TwinWriter, data_type
 from bncheck.model import Layer
-from bncheck.recognise.flat import node_of
+from bncheck.recognise.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.sources import protos
 
@@ -109,16 +109,42 @@ def _site(layer: Layer, in_eval: Normalised, in_train: Normalised) -> TwinSite:
 def _write_input(graph_def: Any, view: GraphView, input_edge: int) -> None:
     node = graph_def.node.add(name="input", op="Placeholder")
     node.attr["dtype"].type = data_type(view, input_edge)
-    shape = view.flat.attr(node_of(input_edge), "shape")
-    if shape is not None and not shape.shape.unknown_rank and shape.shape.dim:
-        node.attr["shape"].shape.CopyFrom(shape.shape)
+    shape = _declared_shape(view, input_edge)
+    if shape is not None:
+        node.attr["shape"].shape.CopyFrom(shape)
         node.attr["shape"].shape.dim[0].size = -1
     else:
         node.attr["shape"].shape.unknown_rank = True
 
 
 def _declared_batch(view: GraphView, input_edge: int) -> int | None:
-    shape = view.flat.attr(node_of(input_edge), "shape")
-    if shape is None or shape.shape.unknown_rank or not shape.shape.dim or shape.shape.dim[0].size < 1:
+    shape = _declared_shape(view, input_edge)
+    return None if shape is None or shape.dim[0].size < 1 else int(shape.dim[0].size)
+
+
+def _declared_shape(view: GraphView, e: int) -> Any:
+    """The TensorShapeProto of what a placeholder, iterator or queue gives, batch first; None where none is told."""
+    flat, node = view.flat, node_of(e)
+    single, listed = flat.attr(node, "shape"), flat.attr(node, "output_shapes")
+    found = None
+    if single is not None:
+        found = single.shape
+    elif listed is not None and len(listed.list.shape) > port_of(e):
+        found = listed.list.shape[port_of(e)]
+    elif flat.ops[node].startswith("QueueDequeue") and flat.data[node]:
+        found = _of_the_queue(flat, node, port_of(e))
+    return None if found is None or found.unknown_rank or not found.dim else found
+
+
+def _of_the_queue(flat: FlatGraph, dequeue: int, port: int) -> Any:
+    """Queues declare single elements; many of them are dequeued under an axis of their own, as batches."""
+    queue = flat.attr(node_of(flat.data[dequeue][0]), "shapes")
+    if queue is None or len(queue.list.shape) <= port:
         return None
-    return int(shape.shape.dim[0].size)
+    element = queue.list.shape[port]
+    if "Many" not in flat.ops[dequeue] and "UpTo" not in flat.ops[dequeue]:
+        return element
+    found = type(element)(unknown_rank=element.unknown_rank)
+    found.dim.add(size=-1)
+    found.dim.extend(element.dim)
+    return found

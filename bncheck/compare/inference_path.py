@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bncheck.compare.towers import dealt
 from bncheck.errors import BncheckError
 from bncheck.model import Layer, Mode
 from bncheck.recognise.flat import CONDITIONALS, LOOPS, node_of, port_of
@@ -26,6 +27,8 @@ class Plan:
     """Output node -> its batch norm."""
     settled: Mapping[int, bool]
     """Predicate node -> its value in inference."""
+    dealt: Mapping[int, int]
+    """Split of the batch between towers -> the edge that the first of them takes whole."""
 
 
 def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int) -> Plan:
@@ -42,7 +45,7 @@ def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int) -> Plan
             sites[paired.site.node] = (paired, layer)
             if paired.mode is Mode.SWITCHED and paired.switch is not None:
                 settled[paired.switch[0]] = not paired.switch[1]
-    return Plan(view=view, input_edge=input_edge, sites=sites, settled=settled)
+    return Plan(view=view, input_edge=input_edge, sites=sites, settled=settled, dealt=dealt(view, input_edge))
 
 
 def taken(plan: Plan, e: int) -> int:
@@ -56,6 +59,8 @@ def taken(plan: Plan, e: int) -> int:
             e = _through_call(plan, e)
         elif op in SWITCHES and len(flat.data[node]) > 1 and _settled(plan, flat.data[node][1]) is not None:
             e = flat.data[node][0]
+        elif node in plan.dealt and port_of(e) == 0:
+            e = plan.dealt[node]
         elif op in MERGES and port_of(e) == 0 and len(alive := _alive(plan, node)) == 1:
             e = alive[0]
         else:

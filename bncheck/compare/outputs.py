@@ -115,6 +115,13 @@ def apart_from_labels(outputs: Sequence[NDArray[Any]], kinds: Sequence[Kind], la
     ]
 
 
+def by_sample(output: NDArray[Any], count: int) -> NDArray[Any]:
+    """Rows that are parts of samples, as pixels or time steps are for a loss, under the axis of `count` samples."""
+    if not output.ndim or len(output) <= count or len(output) % count:
+        return output
+    return output.reshape(count, -1, *output.shape[1:])
+
+
 def _fit(labels: NDArray[Any], classes: int) -> bool:
     """Whether labels may count so many classes: none beyond them, and not a tenth of them."""
     highest = int(np.max(labels, initial=0))
@@ -144,6 +151,7 @@ class OutputTotals:
 
     def add(self, reference: NDArray[Any], test: NDArray[Any], count: int, labels: NDArray[Any] | None = None) -> None:
         """One batch of `count` samples: train mode, eval mode, and labels (count,) where there are any."""
+        reference, test = (by_sample(part, count) for part in (reference, test))
         r, t = np.atleast_1d(reference), np.atleast_1d(test)
         for start in range(0, len(r), _ROWS):
             self._add_sums(*(np.asarray(part[start : start + _ROWS], np.float64) for part in (r, t)))

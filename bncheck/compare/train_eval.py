@@ -16,7 +16,7 @@ from bncheck.compare.endpoints import find_input, find_outputs
 from bncheck.compare.forward import Forward, TwinSite, forward
 from bncheck.compare.keras_model import frozen_graph, named_as_in
 from bncheck.compare.moments import Moments, from_batch, merge, split
-from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels
+from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, by_sample
 from bncheck.compare.pooled import shared
 from bncheck.compare.twins import BatchRun, Twins
 from bncheck.errors import BncheckError
@@ -241,7 +241,10 @@ def _floors(twins: Twins, totals: _Totals) -> list[OutputTotals | None]:
     order = np.arange(len(kept) * size).reshape(len(kept), size).T.reshape(-1)  # dealt like cards, so all are mixed
     images = np.concatenate([images for images, _ in kept])[order]
     dealt = [number for number, total in enumerate(totals.outputs) if total.by_sample]
-    first = {number: np.concatenate([run.train_outputs[number] for _, run in kept])[order] for number in dealt}
+    first = {
+        number: np.concatenate([by_sample(run.train_outputs[number], size) for _, run in kept])[order]
+        for number in dealt
+    }
     floors = {number: OutputTotals(scores=totals.outputs[number].scores) for number in dealt}
     for start in range(0, len(images), size):
         again = twins.run(images[start : start + size])
@@ -269,7 +272,9 @@ def _batch_dependence(twins: Twins, prepared: Prepared, totals: _Totals) -> floa
     if not totals.outputs[0].by_sample:
         return None
     alone = twins.run(images[:1])
-    whole = (run.train_outputs if trains else run.eval_outputs)[0][:1].astype(np.float64)
-    single = (alone.train_outputs if trains else alone.eval_outputs)[0].astype(np.float64)
+    whole = by_sample((run.train_outputs if trains else run.eval_outputs)[0], len(images))[:1].astype(np.float64)
+    single = by_sample((alone.train_outputs if trains else alone.eval_outputs)[0], 1).astype(np.float64)
+    if whole.shape != single.shape:
+        return None
     result = metrics.nmse(float(np.sum(whole**2)), float(np.sum((single - whole) ** 2)))
     return result if math.isfinite(result) else None

@@ -235,6 +235,45 @@ def other_norms(training: Any) -> Built:
     return classified(x, logits) if training else Built(outputs=[logits], images=x)
 
 
+def towers(training: Any) -> Built:
+    """One batch dealt to two copies that share their layers: the first takes all of it."""
+    tf, v1 = styles.tf, styles.v1
+    x = styles.images()
+    if not training:
+        with v1.variable_scope("net"):
+            return Built(outputs=[dense(pooled(body(x, INFERENCE)))], images=x)
+    labels = v1.placeholder(tf.int64, [None], name="labels")
+    losses = []
+    for number, (part, wanted) in enumerate(zip(tf.split(x, 2), tf.split(labels, [32, 32]), strict=True)):
+        with v1.variable_scope("net", reuse=number > 0), v1.name_scope(f"tower{number}"):
+            logits = dense(pooled(body(part, TRAINING)))
+            losses.append(v1.losses.sparse_softmax_cross_entropy(wanted, logits))
+    return Built(outputs=[logits], loss=tf.add_n(losses), feeds={x: IMAGES, labels: LABELS}, images=x)
+
+
+def segmenter(training: Any) -> Built:
+    """A class for each pixel, which its loss makes rows."""
+    tf, v1 = styles.tf, styles.v1
+    x = styles.images()
+    logits = styles.conv(body(x, training), 2, "pixels")
+    if not training:
+        return Built(outputs=[logits], images=x)
+    loss = v1.losses.sparse_softmax_cross_entropy(tf.cast(x[..., 0] > 0, tf.int64), logits)
+    return Built(outputs=[logits], loss=loss, feeds={x: IMAGES}, images=x)
+
+
+def contrastive(training: Any) -> Built:
+    """A loss on the samples' likeness to each other: what is told is the embedding."""
+    tf = styles.tf
+    x = styles.images()
+    embedded = dense(pooled(body(x, training)))
+    if not training:
+        return Built(outputs=[embedded], images=x)
+    alike = tf.matmul(embedded, embedded, transpose_b=True) / 0.1
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.range(64), logits=alike)
+    return Built(outputs=[embedded], loss=tf.reduce_mean(loss), feeds={x: IMAGES}, images=x)
+
+
 MODELS: dict[str, Build] = {
     build.__name__: build
     for build in (
@@ -249,6 +288,9 @@ MODELS: dict[str, Build] = {
         recurrent,
         keras_phase,
         other_norms,
+        towers,
+        segmenter,
+        contrastive,
     )
 }
 LOOPS_OF_OLD = "recurrent, control flow v1"
@@ -289,6 +331,8 @@ def test_eval_twin_is_the_authors_inference_graph(name: str, tmp_path: Path) -> 
     prepared = prepare(open_model(prefix), Hints())
     assert len(prepared.outputs) == len(expected)
     with open_twins(prepared.forward) as twins:
+        assert twins.input_shape is not None
+        assert twins.input_shape[1:] == (8, 8, 3)
         run = twins.run(IMAGES)
     for ours, theirs in zip(run.eval_outputs, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3 if name == "half" else 2e-4)
