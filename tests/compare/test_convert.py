@@ -14,6 +14,7 @@ from lite_nets import Maker, images
 from bncheck.compare import convert as module
 from bncheck.compare.convert import SCHEMES, EvalGraph, convert, eval_graph, rounds, unrounded
 from bncheck.compare.float_quantized import run_outputs
+from bncheck.compare.lite_edit import load
 from bncheck.compare.lite_layers import folded_layers
 from bncheck.compare.lite_net import net as wired
 from bncheck.compare.lite_run import read_file
@@ -122,6 +123,69 @@ def test_ranges_are_tensorflows(  # noqa: PLR0917 - fixtures and parameters
             assert np.max(np.abs(one.quantization.zero_points - other.quantization.zero_points)) <= 1
             compared += 1
     assert compared > 10
+
+
+def plain(tf: Any, graph: EvalGraph) -> Any:
+    """TensorFlow's converter as anybody uses it."""
+    graph_def = tf.compat.v1.GraphDef.FromString(graph.graph_def.SerializeToString())
+    imported = tf.Graph()
+    with imported.as_default():
+        tf.graph_util.import_graph_def(graph_def, name="")
+    entry, *exits = (
+        imported.get_tensor_by_name(f"{name.partition(':')[0]}:0") for name in (graph.input, *graph.outputs)
+    )
+    return tf.compat.v1.lite.TFLiteConverter(graph_def, [entry], exits)
+
+
+def in_full(content: bytes) -> Any:
+    """All that a file says, but for the converter's note of itself and the place where a buffer lies."""
+    model = load(content)
+    told: Any = structure(model.subgraphs)
+    for graph, subgraph in zip(told, model.subgraphs, strict=True):
+        for tensor, made in zip(graph["tensors"], subgraph.tensors, strict=True):
+            tensor["buffer"] = structure(model.buffers[made.buffer].data)
+    return told, structure(model.operatorCodes), structure(model.signatureDefs)
+
+
+def structure(value: Any) -> Any:
+    """An object of the schema as lists and mappings."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list):
+        return [structure(item) for item in value]
+    return {name: structure(item) for name, item in vars(value).items()} if hasattr(value, "__dict__") else value
+
+
+NETS = ["residual", "swish", "branches", "before_convolution", "dense"]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_float_files_are_tensorflows(tf: Any, net: Callable[..., Any], lite: Callable[..., bytes], name: str) -> None:
+    """Every operator, option, tensor and bit of a constant is that of the converter with nothing left out."""
+    assert in_full(lite(name)) == in_full(plain(tf, net(name)[0]).convert())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_int8_files_are_tensorflows(
+    tf: Any, net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With the ranges that TensorFlow's calibrator finds the file is the converter's own, every bit of it."""
+
+    def converter() -> Any:
+        made = plain(tf, net(name)[0])
+        module._configure(tf, made, "int8", [images(32)])
+        return made
+
+    calibrating = converter()
+    calibrating._experimental_calibrate_only = True
+    tensors = load(bytes(calibrating.convert())).subgraphs[0].tensors
+    found = {
+        number: (float(tensor.quantization.min[0]), float(tensor.quantization.max[0]))
+        for number, tensor in enumerate(tensors)
+        if tensor.quantization is not None and tensor.quantization.min is not None
+    }
+    monkeypatch.setattr(module, "ranges", lambda *_: found)
+    assert in_full(convert(tf, net(name)[0], "int8", [images(32)])) == in_full(converter().convert())
 
 
 def test_an_operation_that_tflite_lacks(tf: Any, capfd: pytest.CaptureFixture[str]) -> None:
