@@ -9,7 +9,8 @@ from typing import Any
 from bncheck.model import Hints, Saver
 from bncheck.recognise.contexts import Contexts
 from bncheck.recognise.feeds import Feeds
-from bncheck.recognise.flat import FlatGraph, flatten, node_of
+from bncheck.recognise.flat import FlatGraph, node_of
+from bncheck.recognise.flatten import flatten
 from bncheck.recognise.layers import FoundLayer, group
 from bncheck.recognise.root_functions import variables_of_objects, with_root_functions
 from bncheck.recognise.sites import find_sites

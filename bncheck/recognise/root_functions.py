@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from bncheck.recognise.flat import flatten
+from bncheck.recognise.flatten import flatten
 from bncheck.recognise.trace import VARIABLES
 from bncheck.recognise.train import find_savers
 from bncheck.sources import protos

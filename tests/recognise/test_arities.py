@@ -8,7 +8,7 @@ import pytest
 
 from bncheck.errors import Malformed
 from bncheck.recognise.arities import ARITIES
-from bncheck.recognise.flat import flatten
+from bncheck.recognise.flatten import flatten
 from bncheck.sources import protos
 
 

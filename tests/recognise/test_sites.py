@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bncheck.recognise.contexts import Contexts
-from bncheck.recognise.flat import flatten
+from bncheck.recognise.flatten import flatten
 from bncheck.recognise.sites import find_sites
 from bncheck.sources import protos
 

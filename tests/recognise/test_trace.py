@@ -11,7 +11,8 @@ import pytest
 from bncheck.errors import Malformed, TooLarge
 from bncheck.recognise.contexts import Contexts
 from bncheck.recognise.evaluate import evaluate
-from bncheck.recognise.flat import FlatGraph, flatten, node_of
+from bncheck.recognise.flat import FlatGraph, node_of
+from bncheck.recognise.flatten import flatten
 from bncheck.recognise.trace import (
     constant,
     describe_switch,
