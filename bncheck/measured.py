@@ -15,9 +15,14 @@ def sqnr_db(nmse: float) -> float:
     return -10 * math.log10(nmse) if nmse > 0 else math.nan
 
 
-def informed_accuracy(classes: int) -> float:
-    """Accuracy (0 to 1) from which labels have to do with predictions: twice chance, or 15 points above where less."""
-    return min(2 / classes, 1 / classes + 0.15)
+def informed_accuracy(classes: int, commonest: float | None = None) -> float:
+    """Accuracy (0 to 1) from which labels have to do with predictions: twice chance, or 15 points above where less.
+
+    Chance is to name the most common label always, where its share `commonest` is known; of what is missing to 1 then,
+    three tenths.
+    """
+    chance = max(1 / classes, commonest or 0.0)
+    return min(2 * chance, chance + min(0.15, 0.3 * (1 - chance)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +69,8 @@ class OutputDifference:
     """Agreement of train mode with itself in other batches: what batch noise alone leaves."""
     probability_drift: float | None = None
     """Mean over samples of half the sum of |softmax difference| (total variation)."""
+    commonest: float | None = None
+    """Share of samples to which the reference gives its most frequent class."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +80,8 @@ class Accuracy:
     train: float | None = None
     eval: float | None = None
     quantized: float | None = None
+    commonest: float | None = None
+    """Share of the most frequent label: the accuracy of always naming that."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

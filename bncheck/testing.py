@@ -359,7 +359,7 @@ def images(samples: int, *, synthetic: bool = False, labelled: bool = False) -> 
 def compared(
     *differences: LayerDifference,
     output: OutputDifference | None = None,
-    accuracy: tuple[float, float] | None = None,
+    accuracy: tuple[float, float] | Accuracy | None = None,
     samples: int = 352,
     synthetic: bool = False,
     layers: Iterable[Layer] | None = None,
@@ -368,7 +368,9 @@ def compared(
     """A model of healthy layers, and what comparing measured; `accuracy` is (train, eval) where there are labels."""
     data = images(samples, synthetic=synthetic, labelled=accuracy is not None)
     known: dict[str, Any] = {
-        "accuracy": Accuracy() if accuracy is None else Accuracy(train=accuracy[0], eval=accuracy[1]),
+        "accuracy": Accuracy(train=accuracy[0], eval=accuracy[1])
+        if isinstance(accuracy, tuple)
+        else accuracy or Accuracy(),
         "outputs": (output or classes_compared(),),
     }
     measured = Comparison(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -146,6 +147,10 @@ class OutputTotals:
     labelled: int = 0
     right_train: int = 0
     right_eval: int = 0
+    answers: Counter[int] = field(default_factory=Counter)
+    """Class -> samples that train mode gives it."""
+    asked: Counter[int] = field(default_factory=Counter)
+    """Label -> samples that have it."""
     by_sample: bool = True
     """Whether its first axis is that of the samples, so that they can be dealt to other batches."""
 
@@ -165,8 +170,10 @@ class OutputTotals:
         self.rows += count
         self.agreeing += round(metrics.agreement(r, t) * count)
         self.drift += metrics.softmax_drift(r, t) * count
+        self.answers.update(metrics.top_classes(r).tolist())
         if labels is not None:
             self.labelled += count
+            self.asked.update(np.asarray(labels).tolist())
             self.right_train += int(np.sum(metrics.top_classes(r) == np.asarray(labels)))
             self.right_eval += int(np.sum(metrics.top_classes(t) == np.asarray(labels)))
 
@@ -188,4 +195,5 @@ class OutputTotals:
             agreement=self.agreeing / self.rows if self.rows else None,
             agreement_floor=None if floor is None or not floor.rows else floor.agreeing / floor.rows,
             probability_drift=self.drift / self.rows if self.rows else None,
+            commonest=max(self.answers.values()) / self.rows if self.rows else None,
         )

@@ -258,7 +258,11 @@ def _accuracy(totals: _Totals) -> Accuracy:
     total = next((total for total in totals.outputs if total.labelled), None)
     if total is None:
         return Accuracy()
-    return Accuracy(train=total.right_train / total.labelled, eval=total.right_eval / total.labelled)
+    return Accuracy(
+        train=total.right_train / total.labelled,
+        eval=total.right_eval / total.labelled,
+        commonest=max(total.asked.values()) / total.labelled,
+    )
 
 
 def _batch_dependence(twins: Twins, prepared: Prepared, totals: _Totals) -> float | None:

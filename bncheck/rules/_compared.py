@@ -36,6 +36,8 @@ OUTPUT_NMSE, TIMES_FLOOR = 0.3, 4.0
 """Of an output that is no classes: 5 dB, and well above what batch noise alone does."""
 PLAIN_NMSE, PLAIN_TIMES = 0.1, 20.0
 """Or 10 dB, where batch noise does next to nothing: a U-Net at 6 dB had five times the error of train mode."""
+LOPSIDED = 0.75
+"""Share of one class from which neither labels met nor classes kept tell enough: the output's error is judged too."""
 ERRORS_ALLOWED = 2.0
 """Standard errors by which a gap must lie above 0."""
 
@@ -109,7 +111,15 @@ def labels_tell(comparison: Comparison) -> bool:
     accuracy, classes = comparison.accuracy, _classes(comparison)
     if accuracy.train is None or accuracy.eval is None:
         return False
-    return classes is None or max(accuracy.train, accuracy.eval) >= informed_accuracy(classes)
+    return classes is None or max(accuracy.train, accuracy.eval) >= informed_accuracy(classes, accuracy.commonest)
+
+
+def labels_strange(comparison: Comparison) -> bool:
+    """Whether labels are there, and neither mode meets more of them than guessing would."""
+    accuracy, classes = comparison.accuracy, _classes(comparison)
+    if accuracy.train is None or accuracy.eval is None or classes is None:
+        return False
+    return max(accuracy.train, accuracy.eval) < informed_accuracy(classes)
 
 
 def _classes(comparison: Comparison) -> int | None:
@@ -169,11 +179,22 @@ def judged_output(comparison: Comparison) -> Junk | None:
     """The output that is furthest off, by accuracy, else agreement, else error; None where it cannot be judged."""
     if comparison.data.synthetic or too_small(comparison):
         return None
+    found: list[Junk | None] = []
     if labels_tell(comparison):
-        return _by_accuracy(comparison)
-    found = [(_by_agreement(comparison, o) if o.classes else None) or _by_error(o) for o in comparison.outputs]
+        found = [_by_accuracy(comparison)]
+        found += [_by_error(o) for o in [o for o in comparison.outputs if o.classes][:1] if _lopsided(o)]
+    else:
+        for output in comparison.outputs:
+            agreeing = _by_agreement(comparison, output) if output.classes else None
+            found += [agreeing] if agreeing is not None else []
+            found += [_by_error(output)] if agreeing is None or _lopsided(output) else []
     known = [junk for junk in found if junk is not None]
     return next((junk for junk in known if junk.junk), known[0] if known else None)
+
+
+def _lopsided(output: OutputDifference) -> bool:
+    """Whether nearly all samples are of one class, so that a model which names it always seems nearly as good."""
+    return output.commonest is not None and output.commonest >= LOPSIDED
 
 
 def _by_accuracy(comparison: Comparison) -> Junk | None:

@@ -23,7 +23,7 @@ from bncheck.rules import (
     bn202_some_updates_not_wired,
     bn203_no_update_op,
 )
-from bncheck.rules._compared import divergence_limit, diverging, each_layer, judged_output, labels_tell
+from bncheck.rules._compared import divergence_limit, diverging, each_layer, judged_output, labels_strange, labels_tell
 from bncheck.rules._statistics import dead_channels, finite, listing, median, percent
 
 KNOWN_CAUSES = (
@@ -71,7 +71,7 @@ def unlike_training(model: Facts) -> Unlike | None:
         return None
     if _untrained(model, comparison):
         return _NOT_TRAINED
-    if comparison.accuracy.train is not None and not labels_tell(comparison):
+    if labels_strange(comparison):
         return _strange_labels(comparison)
     output = judged_output(comparison)
     if output is None or not output.junk or known_cause(model):

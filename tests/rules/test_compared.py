@@ -6,8 +6,17 @@ import math
 
 import pytest
 
+from bncheck.measured import Accuracy, informed_accuracy
 from bncheck.rules import bn302_layer_diverges
-from bncheck.rules._compared import diverging, judged_output, layer_limit, too_few, too_small
+from bncheck.rules._compared import (
+    diverging,
+    judged_output,
+    labels_strange,
+    labels_tell,
+    layer_limit,
+    too_few,
+    too_small,
+)
 from bncheck.testing import classes_compared, compared, difference
 
 
@@ -33,3 +42,27 @@ def test_what_batches_differ_by_is_no_divergence(floor: float, limit: float) -> 
     assert comparison is not None
     assert layer_limit(comparison, layer) == pytest.approx(limit, rel=1e-3)
     assert diverging(comparison) == ([] if limit > 0.02 else [layer])
+
+
+@pytest.mark.parametrize(("nmse", "junk"), [(0.8, True), (0.06, False)])
+@pytest.mark.parametrize("accuracy", [(0.985, 0.96), (0.96, 0.96), None])
+def test_one_class_of_nearly_all_hides_no_fault(
+    accuracy: tuple[float, float] | None, nmse: float, *, junk: bool
+) -> None:
+    """With 96 % of one class, naming it always loses 2.5 points: the error of the probabilities tells."""
+    told = Accuracy() if accuracy is None else Accuracy(train=accuracy[0], eval=accuracy[1], commonest=0.96)
+    output = classes_compared(0.975, nmse=nmse, commonest=0.96, classes=2)
+    comparison = compared(difference("a"), output=output, accuracy=told).comparison
+    assert comparison is not None
+    found = judged_output(comparison)
+    assert found is not None
+    assert found.junk is junk
+    assert labels_tell(comparison) is (accuracy == (0.985, 0.96))
+    assert not labels_strange(comparison)
+
+
+def test_what_guessing_meets() -> None:
+    """Twice chance, or 15 points more; of lopsided labels three tenths of what is missing."""
+    assert [round(informed_accuracy(classes), 3) for classes in (2, 3, 10, 1000)] == [0.65, 0.483, 0.2, 0.002]
+    assert informed_accuracy(2, 0.96) == pytest.approx(0.972)
+    assert informed_accuracy(10, 0.12) == pytest.approx(0.24)
