@@ -128,7 +128,7 @@ def tell(folder: Path, stream: TextIO, *, steps: int = STEPS, stage: Stage = _si
 def load_digits() -> Digits:
     """scikit-learn's digits, each pixel four times as wide and high. Raises BncheckError where it is not installed."""
     try:
-        from sklearn import datasets  # noqa: PLC0415  no dependency of anything else
+        from sklearn import datasets  # noqa: PLC0415 - no dependency of anything else
     except ModuleNotFoundError as error:
         raise BncheckError(
             "the demo trains on the digits of scikit-learn, which is not installed: pip install scikit-learn"
@@ -148,7 +148,7 @@ def train(data: Digits, folder: Path, *, steps: int, progress: Callable[[int], N
     try:
         tf = load_tensorflow()
         with without_warnings():
-            from bncheck.backbones.mobilenet_v2 import mobilenet, slim, training_scope  # noqa: PLC0415  as above
+            from bncheck.backbones.mobilenet_v2 import mobilenet, slim, training_scope  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         raise BncheckError(f"{error.name} is not installed: the demo trains; pip install 'bncheck[tf]'") from error
     v1 = tf.compat.v1

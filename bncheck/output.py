@@ -106,6 +106,6 @@ def _replacing(path: Path) -> Iterator[TextIO]:
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o777)
         temporary.replace(target)
-    except BaseException:
+    except BaseException:  # an interrupt too must leave nothing half-written
         temporary.unlink(missing_ok=True)
         raise

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import bncheck
 from bncheck.config import Ignore, Settings
@@ -119,13 +120,13 @@ def example_facts(names: tuple[str, ...] = NAMES) -> Facts:
     return replace(model, path="runs/model.ckpt-300", format="TF1 checkpoint", run=run)
 
 
-def example(names: tuple[str, ...] = NAMES, **settings: object) -> Report:
+def example(names: tuple[str, ...] = NAMES, **settings: Any) -> Report:
     """The shared report: an error that explains another, a warning, a note, a suppressed warning."""
     known = {
         "ignores": (Ignore(layer=names[2], codes=("BN107",), reason="pruned before export"),),
         "today": date(2026, 1, 1),
     }
-    report = judge(example_facts(names), settings=Settings(**(known | settings)), rules=RULES)  # type: ignore[arg-type]
+    report = judge(example_facts(names), settings=Settings(**(known | settings)), rules=RULES)
     return replace(report, timing={"read": 0.012, "recognise": 0.025, "rules": 0.003})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from bncheck.testing import batch_norm, unread
 RANDOM = np.random.default_rng(3)
 
 
-def layer(kernel: NDArray[np.float64], **parts: object) -> Layer:
+def layer(kernel: NDArray[np.float64], **parts: Any) -> Layer:
     """A batch norm behind a convolution with this kernel (weights a channel, channels)."""
     linear = Linear(
         name="conv",
@@ -24,7 +26,7 @@ def layer(kernel: NDArray[np.float64], **parts: object) -> Layer:
         channel_rms=np.sqrt(np.mean(kernel**2, axis=0)),
         channel_mean=np.mean(np.abs(kernel), axis=0),
     )
-    return batch_norm("bn", linear=linear, channels=kernel.shape[1], **parts)  # type: ignore[arg-type]
+    return batch_norm("bn", linear=linear, channels=kernel.shape[1], **parts)
 
 
 def rounded(folded: NDArray[np.float64], *, per_channel: bool) -> float:

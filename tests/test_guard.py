@@ -206,7 +206,7 @@ def keras_fit(name: str, head: Callable[[Any, Any], Any], callback: Any, *, epoc
 def evaluated(layers: Any, x: Any, name: str = "dead") -> Any:
     """A batch norm that its holder always calls in eval mode, as hand-written blocks do."""
 
-    class Block(layers.Layer):  # type: ignore[misc]
+    class Block(layers.Layer):
         def __init__(self) -> None:
             super().__init__()
             self.norm = layers.BatchNormalization(name=name, momentum=0.5)

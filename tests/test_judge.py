@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 from report_example import NAMES, RULES, example_facts
@@ -22,8 +23,8 @@ from bncheck.testing import batch_norm, facts, folded, lite, site, unread, with_
 TODAY = date(2026, 6, 1)
 
 
-def _judge(model: Facts, rules: tuple[Rule, ...] = RULES, asked: Asked | None = None, **settings: object) -> Report:
-    return judge(model, settings=Settings(today=TODAY, **settings), asked=asked, rules=rules)  # type: ignore[arg-type]
+def _judge(model: Facts, rules: tuple[Rule, ...] = RULES, asked: Asked | None = None, **settings: Any) -> Report:
+    return judge(model, settings=Settings(today=TODAY, **settings), asked=asked, rules=rules)
 
 
 def _rule(code: str, *layers: str, explained_by: tuple[str, ...] = (), severity: Severity = Severity.ERROR) -> Rule:
@@ -35,9 +36,9 @@ def _rule(code: str, *layers: str, explained_by: tuple[str, ...] = (), severity:
     return check
 
 
-def _ignore(**changes: object) -> Ignore:
-    known: dict[str, object] = {"layer": NAMES[1], "codes": ("BN107",), "reason": "known"}
-    return Ignore(**(known | changes))  # type: ignore[arg-type]
+def _ignore(**changes: Any) -> Ignore:
+    known: dict[str, Any] = {"layer": NAMES[1], "codes": ("BN107",), "reason": "known"}
+    return Ignore(**(known | changes))
 
 
 def test_finding_takes_name_and_texts_from_its_rule() -> None:

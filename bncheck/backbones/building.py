@@ -92,7 +92,7 @@ def _network(spec: Spec, images: Tensor) -> dict[str, Tensor]:
 
 
 def _mobilenet(spec: Spec, images: Tensor, classes: int | None, options: dict[str, Any]) -> dict[str, Tensor]:
-    from bncheck.backbones import mobilenet_v2  # noqa: PLC0415  builders may do without TF-slim
+    from bncheck.backbones import mobilenet_v2  # noqa: PLC0415 - builders may do without TF-slim
 
     epsilon = options.pop("epsilon", 1e-3)
     end = options.pop("final_endpoint", None) or (None if classes else mobilenet_v2.LAST_LAYER)

@@ -115,7 +115,7 @@ def _told_of_mobilenet(options: dict[str, Any], scope: str, shapes: Shapes) -> d
 
 def _fitting_multiplier(options: Mapping[str, Any], scope: str, shapes: Shapes) -> float | None:
     """The multiplier whose depths are those of the checkpoint; None where none has them all."""
-    from bncheck.backbones.mobilenet_v2 import block_depths  # noqa: PLC0415  loads TensorFlow
+    from bncheck.backbones.mobilenet_v2 import block_depths  # noqa: PLC0415 - loads TensorFlow
 
     blocks = ["expanded_conv", *(f"expanded_conv_{number}" for number in range(1, 17))]
     kernels = [under(scope, "Conv/weights"), *(under(scope, f"{block}/project/weights") for block in blocks)]

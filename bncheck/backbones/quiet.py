@@ -48,7 +48,7 @@ def _standard_error_held() -> Iterator[None]:
         os.dup2(held.fileno(), _STDERR)
         try:
             yield
-        except BaseException:
+        except BaseException:  # an interrupt too lets out what was said before it
             held.seek(0)
             os.write(kept, held.read())
             raise

@@ -201,10 +201,10 @@ def build(
     for. Raises BncheckError where the checkpoint and the graph do not fit each other, or without TensorFlow.
     """
     try:
-        from bncheck.backbones.quiet import load_tensorflow  # noqa: PLC0415  see next line
+        from bncheck.backbones.quiet import load_tensorflow  # noqa: PLC0415 - see next line
 
         load_tensorflow()
-        from bncheck.backbones import building  # noqa: PLC0415  needs TensorFlow
+        from bncheck.backbones import building  # noqa: PLC0415 - needs TensorFlow
 
         if isinstance(what, Spec):
             return building.named(what, tensors, Path(path), input_shape)

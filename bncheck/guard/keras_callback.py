@@ -49,7 +49,7 @@ class StatisticsMoveCallback:
         """Keeps the model."""
         self.model = model
 
-    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002  Keras's signature
+    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's signature
         """Reads where the run starts."""
         self._watch.start.clear()
         self._watch.done, self._seen, self._epoch = False, 0, 0
@@ -58,12 +58,12 @@ class StatisticsMoveCallback:
         momenta = [float(layer.momentum) for _, layer in _batch_norms(self.model)]
         tell_share(momenta, self._watch.share, steps * epochs if steps and epochs else None)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  Keras's signature
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's signature
         """Counts steps over epochs."""
         self._seen += self._epoch
         self._epoch = 0
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002  Keras's signature
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras's signature
         """Checks once, after the first steps; layers built by the first one are compared with what it left."""
         self._epoch = batch + 1
         if self._watch.done:
@@ -74,7 +74,7 @@ class StatisticsMoveCallback:
         elif steps >= self._watch.first_steps:
             self._watch.check(self._values(), steps, _FIX_KERAS)
 
-    def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002  Keras's signature
+    def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras's signature
         """Says so where the run was too short to be checked."""
         if self._watch.start and not self._watch.done:
             LOG.warning("the run ended before %d steps: bncheck.guard did not check it", self._watch.first_steps)
@@ -98,7 +98,7 @@ def _nothing(*_: Any, **__: Any) -> None:
     """What a hook does that is not needed."""
 
 
-_nothing._is_default = True  # type: ignore[attr-defined] # Keras 3 need not wait for hooks that are so marked
+_nothing._is_default = True  # type: ignore[attr-defined]  # Keras 3 need not wait for hooks that are so marked
 
 
 def _batch_norms(model: Any) -> Iterator[tuple[str, Any]]:

@@ -70,13 +70,13 @@ class _HookMethods:
             warnings.warn("bncheck.guard found no batch norm that this graph trains: it watches nothing", stacklevel=2)
         tell_share((layer.decay for layer in layers if layer.decay is not None), self.watch.share, self.total_steps)
 
-    def after_create_session(self, session: Any, coord: Any) -> None:  # noqa: ARG002  the base class's signature
+    def after_create_session(self, session: Any, coord: Any) -> None:  # noqa: ARG002 - the base class's signature
         """Reads where the run starts, restored checkpoint included."""
         self.watch.start.clear()
         self.watch.begin(self._values(session))
         self.first, self.runs = (0 if self.step is None else int(session.run(self.step))), 0
 
-    def before_run(self, run_context: Any) -> Any:  # noqa: ARG002  the base class's signature
+    def before_run(self, run_context: Any) -> Any:  # noqa: ARG002 - the base class's signature
         """Asks for the global step with every run until the check is done."""
         if self.watch.done or self.step is None:
             return None
@@ -92,7 +92,7 @@ class _HookMethods:
         if steps >= self.watch.first_steps:
             self.watch.check(self._values(run_context.session), steps, _FIX_TF1)
 
-    def end(self, session: Any) -> None:  # noqa: ARG002  the base class's signature
+    def end(self, session: Any) -> None:  # noqa: ARG002 - the base class's signature
         """Nothing is left to do; a run shorter than the first steps stays unchecked, and says so."""
         if self.reads and not self.watch.done:
             LOG.warning("the run ended before %d steps: bncheck.guard did not check it", self.watch.first_steps)
@@ -104,6 +104,6 @@ class _HookMethods:
 
 def _trained(facts: Facts) -> list[Layer]:
     """Layers with statistics that a train op of the graph trains on batch statistics."""
-    from bncheck.rules._wiring import has_statistics, trained_on_batches, trainers  # noqa: PLC0415  as in _facts
+    from bncheck.rules._wiring import has_statistics, trained_on_batches, trainers  # noqa: PLC0415 - as in _facts
 
     return [layer for layer in facts.layers if has_statistics(layer) and trainers(layer) and trained_on_batches(layer)]

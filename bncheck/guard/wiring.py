@@ -91,10 +91,10 @@ def _operation(item: Any) -> Any:
 
 def facts_of(graph: Any, hints: Hints) -> Facts:
     """What bncheck recognises in a live graph."""
-    from bncheck.recognise import recognise  # noqa: PLC0415  a training script starts without it
-    from bncheck.sources import protos  # noqa: PLC0415  as above
-    from bncheck.sources.graphs import meta_graph  # noqa: PLC0415  as above
-    from bncheck.sources.raw import RawModel  # noqa: PLC0415  as above
+    from bncheck.recognise import recognise  # noqa: PLC0415 - a training script starts without it
+    from bncheck.sources import protos  # noqa: PLC0415 - as above
+    from bncheck.sources.graphs import meta_graph  # noqa: PLC0415 - as above
+    from bncheck.sources.raw import RawModel  # noqa: PLC0415 - as above
 
     path = Path("graph")
     exported = loaded_tensorflow().compat.v1.train.export_meta_graph(graph=graph)
@@ -103,15 +103,15 @@ def facts_of(graph: Any, hints: Hints) -> Facts:
 
 
 def _wiring_faults(facts: Facts) -> Sequence[Finding]:
-    from bncheck.config import Settings  # noqa: PLC0415  as in _facts
-    from bncheck.judge import judge  # noqa: PLC0415  as above
+    from bncheck.config import Settings  # noqa: PLC0415 - as in _facts
+    from bncheck.judge import judge  # noqa: PLC0415 - as above
 
     return [f for f in judge(facts, settings=Settings(select=WIRING)).findings if f.code in WIRING]
 
 
 def loaded_tensorflow() -> Any:
     """The module that the script has loaded."""
-    import tensorflow  # noqa: ICN001, PLC0415  the script has loaded it; this module must not
+    import tensorflow  # noqa: ICN001, PLC0415 - the script has loaded it; this module must not
 
     return tensorflow
 

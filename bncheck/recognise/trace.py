@@ -229,7 +229,7 @@ def predicate(graph: FlatGraph, e: int) -> tuple[int, bool]:
     return node_of(e), negated
 
 
-def describe_switch(graph: FlatGraph, node: int, train_when: bool | None) -> Switch:  # noqa: FBT001  a value of the model
+def describe_switch(graph: FlatGraph, node: int, train_when: bool | None) -> Switch:  # noqa: FBT001 - a value of the model
     """What kind of thing the condition at `node` is, with its default where it has one."""
     op = graph.ops[node]
     if op == "PlaceholderWithDefault":

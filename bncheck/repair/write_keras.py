@@ -45,7 +45,7 @@ def _dataset(raw: RawModel, key: str) -> str:
 
 
 def _write_datasets(path: Path, datasets: Mapping[str, tuple[str, PerChannel]]) -> None:
-    import h5py  # noqa: PLC0415  takes 0.15 s
+    import h5py  # noqa: PLC0415 - takes 0.15 s
 
     with h5py.File(path, "r+") as file:
         for place, (key, vector) in datasets.items():

@@ -34,7 +34,7 @@ _V1_HEADER = 1
 """Field number of SavedTensorSlices.meta, a message; in a V2 header the same number is the count of shards."""
 
 
-def matches(path: Path, head: bytes) -> bool:  # noqa: ARG001  # every source is asked with the same two arguments
+def matches(path: Path, head: bytes) -> bool:  # noqa: ARG001 - every source is asked with the same two arguments
     """Whether a file is the index of a checkpoint, by its last bytes, or, by its name alone, a data shard of one."""
     return _DATA.fullmatch(path.name) is not None or read_tail(path, len(MAGIC)) == MAGIC
 
@@ -64,9 +64,9 @@ def object_graph(tensors: Mapping[str, RawTensor]) -> Any | None:
     tensor = tensors.get(OBJECT_GRAPH)
     if tensor is None or tensor.unavailable is not None:
         return None
-    from google.protobuf.message import DecodeError  # noqa: PLC0415  # protobuf costs 20 ms, TF1 needs none of it
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - protobuf costs 20 ms, TF1 needs none of it
 
-    from bncheck.sources.protos import TrackableObjectGraph  # noqa: PLC0415  # as above
+    from bncheck.sources.protos import TrackableObjectGraph  # noqa: PLC0415 - as above
 
     content = tensor.read()
     if tensor.dtype != "string" or content.size != 1:

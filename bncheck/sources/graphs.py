@@ -204,7 +204,7 @@ def _from_text(path: Path, content: bytes) -> RawModel:
 
 def parse_text(path: Path, message: Any, content: bytes) -> None:
     """Parses the text form; fields that bncheck does not know are left out. Raises Malformed with the line."""
-    from google.protobuf import text_format  # noqa: PLC0415  only text forms pay for it
+    from google.protobuf import text_format  # noqa: PLC0415 - only text forms pay for it
 
     try:
         text_format.Parse(content.decode("utf-8-sig"), message, allow_unknown_field=True)

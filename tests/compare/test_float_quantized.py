@@ -93,10 +93,7 @@ def test_by_hand(lite: Callable[..., bytes]) -> None:
     rounded = read.real(read.stored(clean)).astype(np.float64)
     ours, theirs = net(quantized.graph), net(reference.graph)
     kernels, biases = (ours.kernel(second), theirs.kernel(partner)), (ours.bias(second), theirs.bias(partner))
-    test, expected = (
-        np.maximum(rounded @ kernel.T + bias, 0)  # type: ignore[union-attr, operator]
-        for kernel, bias in zip(kernels, biases, strict=True)
-    )
+    test, expected = (np.maximum(rounded @ kernel.T + bias, 0) for kernel, bias in zip(kernels, biases, strict=True))
     error = given.real(given.stored(test)) - expected
     (found,) = [
         o
@@ -110,7 +107,7 @@ def test_by_hand(lite: Callable[..., bytes]) -> None:
     )
     assert found.weight_nmse == pytest.approx(
         np.sum((kernels[0] - kernels[1]) ** 2) / np.sum(kernels[1] ** 2),
-        rel=1e-6,  # type: ignore[operator]
+        rel=1e-6,
     )
     assert (found.scale, found.zero_point) == (given.scale, given.zero_point)
 

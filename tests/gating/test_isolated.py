@@ -194,7 +194,7 @@ def test_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
         "request = Request(path='model', data='synthetic', options=CompareOptions())\n"
         "isolated.run(request, Budget(started=time.monotonic()))"
     )
-    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])  # noqa: S606
+    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])  # noqa: S606 - Python itself
     try:
         _until(lambda: note.exists() and bool(note.read_text()))
     finally:

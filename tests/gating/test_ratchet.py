@@ -103,7 +103,7 @@ def test_faults_of_the_whole_model() -> None:
     """Accepted where the earlier model had the same at the same place, and nowhere else."""
     junk = compared(difference("bn", local=0.5), output=classes_compared(0.1), accuracy=(0.91, 0.10))
     assert _against(junk, junk).verdict is Verdict.PASS
-    other = replace(junk.comparison, outputs=(replace(classes_compared(0.1), name="other"),))  # type: ignore[type-var]
+    other = replace(junk.comparison, outputs=(replace(classes_compared(0.1), name="other"),))
     assert "BN301" in _codes(_against(replace(junk, comparison=other), junk))
 
 

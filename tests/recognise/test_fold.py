@@ -106,7 +106,7 @@ def test_statistics_that_never_moved_are_a_faithful_fold(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("statistics", [True, False])
-def test_averaged_weights(tmp_path: Path, statistics: bool) -> None:  # noqa: FBT001
+def test_averaged_weights(tmp_path: Path, statistics: bool) -> None:  # noqa: FBT001 - parametrised
     """Averages of the weights, with averages of the statistics or with the stored ones."""
     layer = conv("a")
     moved, keys = averaged(layer, 5, statistics=statistics)
@@ -342,7 +342,7 @@ def test_no_false_alarm(
     seed: int,
     scheme: str,
     epsilon: float,
-    depthwise: bool,  # noqa: FBT001
+    depthwise: bool,  # noqa: FBT001 - parametrised
 ) -> None:
     """Whatever the numbers, also with ranges of six decades over channels, a faithful conversion is confirmed."""
     random = np.random.default_rng(seed)

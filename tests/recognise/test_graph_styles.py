@@ -151,7 +151,7 @@ def updates(facts: Facts) -> list[Any]:
 
 @pytest.mark.parametrize("resource", [False, True], ids=["reference", "resource"])
 @pytest.mark.parametrize("case", CASES)
-def test_style(case: str, resource: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_style(case: str, resource: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """Two layers, their mode, decay and collection, and which updates the train op runs, whatever the style."""
     build, mode, wired_updates, decay, collected = CASES[case]
     facts = styles.facts_of(build, tmp_path / "model.meta", resource=resource)
@@ -302,7 +302,7 @@ def test_rank_and_axis_of_slim(
 
 @pytest.mark.parametrize(("transposed", "axis"), [(True, 1), (False, -1)])
 def test_channels_of_the_convolution_through_a_transposition(
-    transposed: bool,  # noqa: FBT001  parametrised
+    transposed: bool,  # noqa: FBT001 - parametrised
     axis: int,
     tmp_path: Path,
 ) -> None:
@@ -348,7 +348,7 @@ def test_other_normalisations_are_not_batch_norm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_always_batch_statistics(affine: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_always_batch_statistics(affine: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """Batch norm on moments alone is a layer without statistics, with gamma and beta or without."""
 
     def normalise(x: Any, name: str) -> Any:

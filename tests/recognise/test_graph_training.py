@@ -45,7 +45,7 @@ def gathered(*, wired: bool, grouped: bool) -> None:
 @pytest.mark.parametrize("resource", [False, True], ids=["reference", "resource"])
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("wired", [False, True])
-def test_gathered_gradients(wired: bool, grouped: bool, resource: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_gathered_gradients(wired: bool, grouped: bool, resource: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """A step that gathers gradients in variables consists of the runs that gather and the run that applies."""
     facts = styles.facts_of(lambda: gathered(wired=wired, grouped=grouped), tmp_path / "m.meta", resource=resource)
     assert facts.graph is not None
@@ -78,7 +78,7 @@ def test_averages_in_gradients_gather_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by_slim", [False, True], ids=["minimize", "create_train_op"])
-def test_replicas_that_synchronise(by_slim: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_replicas_that_synchronise(by_slim: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """SyncReplicasOptimizer applies gradients in a queue runner's op and runs updates in the workers' train op."""
 
     def build() -> None:
@@ -112,7 +112,7 @@ def test_reads_after_resource_writes_are_no_train_ops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("num_updates", "rises"), [(True, True), (False, False)])
-def test_decay_that_rises(num_updates: bool, rises: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_decay_that_rises(num_updates: bool, rises: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """`ExponentialMovingAverage(decay, num_updates)` starts with a lower decay: told apart from a constant one."""
 
     def build() -> None:
@@ -165,7 +165,7 @@ def test_phase_in_arithmetic(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resource", [False, True], ids=["reference", "resource"])
 @pytest.mark.parametrize("switched", [False, True])
-def test_batch_renorm(switched: bool, resource: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_batch_renorm(switched: bool, resource: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """Batch renorm averages a deviation and stores its square: the layer's variance is the square, its gamma gamma."""
 
     def build() -> None:

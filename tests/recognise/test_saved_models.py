@@ -72,7 +72,7 @@ def facts_of(path: Path) -> Facts:
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_variables_that_share_a_name(signed: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_variables_that_share_a_name(signed: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """Layers keep their own values and flags, with a signature and where functions tell what they capture by object."""
     module = network()
     module.infer = tf.function(lambda x: forward(module, x, training=False))
@@ -135,7 +135,7 @@ def test_lowered_switch_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("applied", [False, True])
-def test_averages_that_start_at_zero(applied: bool, tmp_path: Path) -> None:  # noqa: FBT001  parametrised
+def test_averages_that_start_at_zero(applied: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
     """Statistics that are all 0 have never moved; a layer of zeros beside one that moved is a dead one."""
     module = network()
     for number, one in enumerate(module.norms):

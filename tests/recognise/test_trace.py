@@ -95,7 +95,7 @@ def test_predicate_counts_negations() -> None:
 
 def test_switch_default_is_read_from_the_graph() -> None:
     """The default of a placeholder_with_default decides what happens when nobody feeds it."""
-    flat = graph(("p", "PlaceholderWithDefault", ["off"]), off=np.array(False))  # noqa: FBT003  a value of the graph
+    flat = graph(("p", "PlaceholderWithDefault", ["off"]), off=np.array(False))  # noqa: FBT003 - a value of the graph
     switch = describe_switch(flat, node_of(flat.index["p"]), train_when=True)
     assert (switch.kind, switch.default, switch.train_when) == ("placeholder-with-default", False, True)
 

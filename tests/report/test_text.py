@@ -34,7 +34,7 @@ class Encoded(io.StringIO):
         self._encoding, self._tty = encoding, tty
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]  # a plain stream has it read-only
+    def encoding(self) -> str:
         """As the stream of a terminal or pipe has it."""
         return self._encoding
 

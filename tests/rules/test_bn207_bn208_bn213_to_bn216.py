@@ -185,7 +185,7 @@ def test_training_signatures_write_on_purpose() -> None:
 )
 def test_collected_inside_is_weighed_with_the_values(*, in_loop: bool, layer: object, severity: Severity) -> None:
     """A branch that is taken in training moves the statistics; a loop cannot be waited for at all."""
-    inside = unwired(layer, in_loop=in_loop, collected_in_branch=True)  # type: ignore[arg-type]  # parametrised
+    inside = unwired(layer, in_loop=in_loop, collected_in_branch=True)
     assert only(DEAD, with_graph(inside)).severity is severity
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,9 +131,9 @@ def test_precision_limits(local: float, rmse: float | None, speaks: bool) -> Non
         (0.05, quantized_classes(0.2), Severity.ERROR),
     ],
 )
-def test_severity_follows_the_output(local: float, output: object, severity: Severity) -> None:
+def test_severity_follows_the_output(local: float, output: Any, severity: Severity) -> None:
     """What the rest of the model makes good is told, and fails nothing."""
-    (found,) = run_loses(quantized(operator_loss(local=local, rmse=3.0), output=output))  # type: ignore[arg-type]
+    (found,) = run_loses(quantized(operator_loss(local=local, rmse=3.0), output=output))
     assert (found.severity or loses.severity) is severity
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,10 +15,10 @@ from bncheck.testing import batch_norm, facts, folded, lite
 from bncheck.testing_quantized import operator_loss, quantized
 
 
-def layer(channel_max: list[float], **facts_of_it: object) -> Layer:
+def layer(channel_max: list[float], **facts_of_it: Any) -> Layer:
     """A layer after a convolution with these largest weights."""
     known = {"linear": Linear(name="c", op="Conv2D", kernel="c/w", channel_max=np.array(channel_max, np.float64))}
-    return batch_norm("bn", channels=len(channel_max), **(known | facts_of_it))  # type: ignore[arg-type]  # any field
+    return batch_norm("bn", channels=len(channel_max), **(known | facts_of_it))
 
 
 def only(evidence: list[Evidence]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +30,10 @@ def member(array: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_reads_back(tmp_path: Path, save: object) -> None:
+def test_reads_back(tmp_path: Path, save: Any) -> None:
     """Arrays of any layout come back, under their names with slashes."""
     weights = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
-    save(tmp_path / "w.npz", **{"conv/kernel": weights, "bn/gamma": np.arange(3, dtype=">f8")})  # type: ignore[operator]
+    save(tmp_path / "w.npz", **{"conv/kernel": weights, "bn/gamma": np.arange(3, dtype=">f8")})
     model = read_arrays(tmp_path / "w.npz")
     assert model.format == "NumPy archive"
     assert {name: tensor.shape for name, tensor in model.tensors.items()} == {"conv/kernel": (2, 3), "bn/gamma": (3,)}

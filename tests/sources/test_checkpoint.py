@@ -376,7 +376,7 @@ def test_every_flipped_bit(small: Path, suffix: str) -> None:
         try:
             found = values(read_checkpoint(small).tensors)
         except ReadError as error:
-            assert str(error)  # noqa: PT017  # both outcomes are right, a third is not
+            assert str(error)  # noqa: PT017 - both outcomes are right, a third is not
         else:
             assert found == expected
             same += 1

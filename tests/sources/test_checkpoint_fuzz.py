@@ -86,7 +86,7 @@ def test_hostile(changes: list[tuple[int, int]]) -> None:
 @pytest.mark.slow
 @given(CHANGES, st.booleans())
 @settings(max_examples=5000, deadline=None, database=None)
-def test_five_thousand_mutations(changes: list[tuple[int, int]], seal: bool) -> None:  # noqa: FBT001  # hypothesis's
+def test_five_thousand_mutations(changes: list[tuple[int, int]], seal: bool) -> None:  # noqa: FBT001 - hypothesis's
     """5,000 mutations, other ones every time."""
     whole, found = damaged(changes, seal=seal)
     assert isinstance(found, ReadError) or seal or found == whole

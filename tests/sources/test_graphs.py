@@ -103,7 +103,7 @@ def test_truncation_at_every_offset_is_named_or_whole(tmp_path: Path) -> None:
         try:
             found = read_graph(write(tmp_path / "model.meta", content[:length])).graphs[0]
         except ReadError as error:
-            assert error.offset is None or 0 <= error.offset <= length  # noqa: PT017  both outcomes are right
+            assert error.offset is None or 0 <= error.offset <= length  # noqa: PT017 - both outcomes are right
         else:
             assert list(found.graph_def.node) == list(whole.graph_def.node)
 

@@ -33,7 +33,7 @@ UNNAMED = ".weights.h5"
 def block_class(keras: Any) -> Any:
     """A layer of a user's own that holds layers as attributes and in a list."""
 
-    class Block(keras.layers.Layer):  # type: ignore[misc]  # the base class comes from an untyped package
+    class Block(keras.layers.Layer):
         def __init__(self, **keywords: Any) -> None:
             super().__init__(**keywords)
             self.conv = keras.layers.Conv2D(4, 1, use_bias=False)
@@ -103,7 +103,7 @@ def subclassed(keras: Any) -> Any:
     """Layers that no configuration lists."""
     layers, block = keras.layers, block_class(keras)
 
-    class Net(keras.Model):  # type: ignore[misc]  # as above
+    class Net(keras.Model):
         def __init__(self, **keywords: Any) -> None:
             super().__init__(**keywords)
             self.conv = layers.Conv2D(4, 1)
