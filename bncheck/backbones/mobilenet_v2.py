@@ -25,7 +25,6 @@ v1 = tf.compat.v1
 Tensor: TypeAlias = Any
 """tf.Tensor; images and activations are (batch, height, width, channels)."""
 
-INPUT_SIZE = 224
 BATCH_NORMS = 52
 LAST_LAYER = "layer_19"
 ALIASES = {"layer_20": LAST_LAYER}

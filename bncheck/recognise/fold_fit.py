@@ -37,8 +37,6 @@ class Bounds:
     """Channels of the operator that hold NaN or infinity."""
     fits: bool
     """Whether every channel has such a number: the kernel is the operator's, whatever was folded into it."""
-    misfits: int
-    """Channels that have none."""
     telling: int
     """Weights that could have contradicted and did not: those beyond the first of each channel that rounding left."""
 
@@ -130,7 +128,6 @@ def _bounds(held: Held, kernel: Array, cut_off: NDArray[np.bool_] | None) -> Bou
         best=best,
         broken=np.asarray(broken),
         fits=not misfit.any(),
-        misfits=int(misfit.sum()),
         telling=int(np.maximum(used.sum(axis=1) - 1, 0).sum()),
     )
 

@@ -37,8 +37,6 @@ class FoundLayer:
     beta: int | None = None
     sites: list[FoundSite] = field(default_factory=list)
     updates: list[tuple[Write, Role, FoundSite | None]] = field(default_factory=list)
-    by_scope: bool = False
-    """Whether the statistics were found by the scope of gamma and beta, for want of anything that reads them."""
 
 
 def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: Writes) -> list[FoundLayer]:
@@ -191,7 +189,6 @@ def _statistics_by_scope(graph: FlatGraph, layers: list[FoundLayer], taken: Iter
             scope = variable_name(graph, anchor).rpartition("/")[0]
             layer.mean = named.get(f"{scope}/moving_mean")
             layer.variance = named.get(f"{scope}/moving_variance")
-            layer.by_scope = layer.mean is not None or layer.variance is not None
 
 
 def pair(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite]) -> list[PairedSite]:

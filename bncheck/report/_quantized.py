@@ -10,7 +10,7 @@ from bncheck.finding import Report
 from bncheck.measured import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db
 from bncheck.report._comparison import data_document, decibel, output_document, output_told, percent, shortened
 
-LOSES, UNMATCHED = "loses", "unmatched"
+LOSES = "loses"
 
 _NAMED_BY = "BN402"
 """The finding that names the operators which lose precision by themselves."""

@@ -98,8 +98,3 @@ def served_outputs(outputs: Iterable[str]) -> tuple[str, ...]:
 def is_training_graph(model: Facts) -> bool:
     """Whether the graph at hand holds an optimizer."""
     return model.graph is not None and model.graph.purpose is Purpose.TRAINING
-
-
-def decay_text(update: Update) -> str:
-    """The decay as a user would write it."""
-    return "unknown decay" if update.decay is None else f"decay {update.decay:g}"

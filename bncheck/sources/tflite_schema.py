@@ -115,9 +115,6 @@ WEIGHTS_FORMAT = 1
 ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 """`ActivationFunctionType`."""
 
-DETAILS = ("", "custom", "blockwise", "multi-axis")
-"""`QuantizationDetails`, as messages name them."""
-
 TENSOR_TYPES = (
     "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64",
     "complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4",
