@@ -16,6 +16,7 @@ from bncheck.judge import exit_code, judge
 from bncheck.measured import FoldProof
 from bncheck.model import Hints, PerChannel
 from bncheck.not_checked import Asked
+from bncheck.options import CompareOptions, given
 from bncheck.recognise import recognise
 from bncheck.sources import is_beside, open_checkpoint, open_model, run_dir
 from bncheck.sources.raw import RawModel
@@ -50,7 +51,8 @@ def inspect_checkpoint(
     if not raw.tensors:
         kind = "graph" if raw.graphs else "model"
         raise UsageError(f"{path}: {raw.format}, not a checkpoint: use `bncheck inspect {kind} {path}`")
-    return _report(raw, hints, seconds, settings, asked=Asked(use_graph=use_graph), reference=reference)
+    asked = CompareOptions(graph=graph, use_graph=use_graph, decay=decay, steps=steps, train_ops=train_ops)
+    return _report(raw, hints, seconds, settings, asked=asked, reference=reference)
 
 
 def inspect_graph(
@@ -64,7 +66,7 @@ def inspect_graph(
     if not raw.graphs:
         kind = "checkpoint" if raw.tensors and raw.keras is None else "model"
         raise UsageError(f"{path}: {raw.format}, which holds no graph: use `bncheck inspect {kind} {path}`")
-    return _report(raw, hints, seconds, settings)
+    return _report(raw, hints, seconds, settings, asked=CompareOptions(decay=decay, train_ops=train_ops))
 
 
 def inspect_model(
@@ -84,7 +86,8 @@ def inspect_model(
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
         raw = open_model(Path(path), graph=None, use_graph=True)
-    return _report(raw, hints, seconds, settings, reference=reference)
+    asked = CompareOptions(decay=decay, steps=steps, train_ops=train_ops)
+    return _report(raw, hints, seconds, settings, asked=asked, reference=reference)
 
 
 def inspect_run(
@@ -138,17 +141,17 @@ def _report(
     seconds: dict[str, float],
     settings: Settings,
     *,
-    asked: Asked | None = None,
+    asked: CompareOptions,
     reference: str | Path | None = None,
 ) -> Report:
     with _timed(seconds, "recognise"):
-        facts = recognise(raw, hints)
+        facts = replace(recognise(raw, hints), given=given(asked))
         if reference is not None and raw.lite is not None:
             facts = replace(facts, fold=_fold_proof(raw, Path(reference)))
         elif reference is not None:
             facts = replace(facts, reference=_read_reference(Path(reference)))
     with _timed(seconds, "rules"):
-        report = judge(facts, settings=settings, asked=asked)
+        report = judge(facts, settings=settings, asked=Asked(use_graph=asked.use_graph))
     return replace(report, timing=seconds)
 
 

@@ -12,7 +12,7 @@ from bncheck.finding import UNDECIDED, Evidence, Finding, Report, RuleInfo, Seve
 from bncheck.measured import QuantizedComparison
 from bncheck.model import Facts, Layer, Mode, Origin, Purpose
 from bncheck.not_checked import Asked, not_checked
-from bncheck.rules import RULES
+from bncheck.rules import RULES, fixes
 from bncheck.rules._quantized import FEWEST_SAMPLES
 from bncheck.rules._rule import Needs, Rule
 from bncheck.suppress import refuse_unknown_codes, selected, sort_out
@@ -98,7 +98,7 @@ def _finding(evidence: Evidence, info: RuleInfo, facts: Facts) -> Finding:
         location=evidence.location,
         message=evidence.message,
         why=_first_paragraph(info.sections.get("Why it matters", "")),
-        fix=evidence.fix or info.sections.get("Fix", ""),
+        fix=evidence.fix or fixes.filled(info.sections.get("Fix", ""), facts),
         evidence=evidence.measurements,
         fingerprint="",
     )

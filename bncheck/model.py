@@ -408,6 +408,19 @@ class Gap:
     how: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the user gave besides the path, as words of a command line: commands that are recommended repeat it."""
+
+    data: str | None = None
+    reading: tuple[str, ...] = ()
+    """What the files do not tell: ("--graph", "a.meta", "--decay", "0.99")."""
+    running: tuple[str, ...] = ()
+    """How the model is run: ("--model", "mobilenet_v2", "--preprocess", "-1..1")."""
+    training: tuple[str, ...] = ()
+    """What trains it: ("--train-op", "train"), which is of no use to a repair."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:
     """Everything rules may look at."""
@@ -431,6 +444,7 @@ class Facts:
     before: Before | None = None
     """What an earlier model came to."""
     notes: tuple[str, ...] = ()
+    given: Given = Given()
 
 
 @dataclass(frozen=True, kw_only=True)

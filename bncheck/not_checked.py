@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bncheck.finding import NotChecked
 from bncheck.model import Facts, Origin
+from bncheck.rules import fixes
 from bncheck.rules._rule import Needs
 
 
@@ -50,7 +51,7 @@ def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
         if not facts.run.values:
             return [NotChecked(what="train vs eval", why="needs the values, and data", codes=codes)]
         runs = facts.graph is not None or "Keras" in facts.format
-        how = f"bncheck compare train-vs-eval {shlex.quote(facts.path)}{'' if runs else ' --model NAME'} --data images/"
+        how = fixes.compare(facts, *([] if runs else ["--model", "NAME"]))
         return [NotChecked(what="train vs eval", why="needs data", how=how, codes=codes)]
     if facts.comparison.data.synthetic:
         how = "give real data: --data images/"

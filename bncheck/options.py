@@ -8,6 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
+from bncheck.model import Given
+
+SYNTHETIC = "synthetic"
+"""In the place of data: noise."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -83,6 +88,41 @@ class QuantizeOptions:
     """A file that was converted from the model."""
     scheme: str | None = None
     calibration_batches: int | None = None
+
+
+def given(options: CompareOptions, data: str | Path | None = None) -> Given:
+    """The same as words of a command line, in the order of the fields; how many batches, each command says for itself.
+
+    Data made up say nothing and are not repeated.
+    """
+    running = [
+        *_option("model", options.model),
+        *_option("builder", options.builder),
+        *_option("inputs", options.inputs),
+        *(word for name in options.outputs for word in _option("outputs", name)),
+        *_option("preprocess", options.preprocess),
+        *_option("channel-order", None if options.channel_order == "rgb" else options.channel_order),
+        *_option("size", None if options.size is None else "x".join(map(str, options.size))),
+        *_option("labels", options.labels),
+        *_option("batch-size", options.batch_size),
+        *(["--trust-model"] if options.trust_model else []),
+    ]
+    return Given(
+        data=None if data is None or str(data) == SYNTHETIC else str(data),
+        reading=(
+            *_option("graph", options.graph),
+            *(() if options.use_graph else ("--no-graph",)),
+            *_option("decay", options.decay),
+            *_option("steps", options.steps),
+        ),
+        running=tuple(running),
+        training=tuple(word for name in options.train_ops for word in _option("train-op", name)),
+    )
+
+
+def _option(name: str, value: object) -> tuple[str, ...]:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return () if value is None else (f"--{name}={text}",) if text.startswith("-") else (f"--{name}", text)
 
 
 def shows_options(function: _Function) -> _Function:

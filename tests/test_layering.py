@@ -19,7 +19,7 @@ BELOW = {
     "finding": {"model", "measured"},
     "sources": {"errors"},
     "recognise": {"errors", "model", "measured", "sources"},
-    "options": set(),
+    "options": {"model"},
     "folded": {"model"},
     "testing": {"model", "measured"},
     "testing_quantized": {"model", "measured", "testing"},
@@ -28,7 +28,10 @@ BELOW = {
     "suppress": {"errors", "finding", "config"},
     "not_checked": {"model", "finding", "rules"},
     "judge": {"model", "measured", "finding", "config", "suppress", "not_checked", "rules"},
-    "check": {"errors", "model", "measured", "finding", "config", "not_checked", "judge", "recognise", "sources"},
+    "check": {
+        *("errors", "model", "measured", "finding", "config", "not_checked", "judge", "recognise", "sources"),
+        "options",
+    },
     "gating": {
         *("errors", "model", "measured", "finding", "config", "not_checked", "judge", "check", "recognise", "sources"),
         *("options", "compare"),

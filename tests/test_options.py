@@ -10,7 +10,8 @@ import pytest
 
 import bncheck
 from bncheck import cli_common
-from bncheck.options import CompareKeywords, CompareOptions
+from bncheck.model import Given
+from bncheck.options import CompareKeywords, CompareOptions, given
 
 FUNCTIONS = ["compare_train_vs_eval", "compare_float_vs_quantized", "gate"]
 
@@ -44,3 +45,18 @@ def test_command_line_has_them_all() -> None:
     """`--train-op` and `--no-graph` are the only ones that the command line calls by another name."""
     by_api = {field.name for field in fields(CompareOptions)}
     assert by_api == {*cli_common._RUN, "train_ops", "use_graph"} - {"train_op", "no_graph"}
+
+
+def test_options_come_back_as_words() -> None:
+    """What was given and is no default, so that a recommended command repeats it; data made up are none."""
+    options = CompareOptions(
+        model="mobilenet_v2", outputs=("a", "b"), preprocess="-1..1", size=(64, 48), trust_model=True, steps=300
+    )
+    found = given(options, "digits.npz")
+    assert found.data == "digits.npz"
+    assert found.reading == ("--steps", "300")
+    assert found.running == (
+        *("--model", "mobilenet_v2", "--outputs", "a", "--outputs", "b", "--preprocess=-1..1"),
+        *("--size", "64x48", "--trust-model"),
+    )
+    assert given(CompareOptions(), "synthetic") == Given()

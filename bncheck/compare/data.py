@@ -18,9 +18,8 @@ from bncheck.compare.preprocess import check_name
 from bncheck.compare.samples import Batch, Samples, Wanted
 from bncheck.errors import NotFound, UnknownFormat, UsageError
 from bncheck.measured import DataFacts
-from bncheck.options import RunOptions
+from bncheck.options import SYNTHETIC, RunOptions
 
-SYNTHETIC = "synthetic"
 SYNTHETIC_BATCHES = 8
 BATCH_SIZE = 32
 _DEFAULT = RunOptions()

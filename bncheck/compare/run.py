@@ -20,8 +20,8 @@ from bncheck.config import Settings
 from bncheck.errors import UsageError
 from bncheck.finding import NotChecked, Report, Verdict
 from bncheck.judge import judge
-from bncheck.model import Facts, Hints
-from bncheck.options import CompareKeywords, CompareOptions, shows_options
+from bncheck.model import Facts, Given, Hints
+from bncheck.options import CompareKeywords, CompareOptions, given, shows_options
 from bncheck.recognise import recognise
 from bncheck.recognise.fold import prove
 from bncheck.sources import open_model
@@ -73,7 +73,7 @@ def compare_train_vs_eval(
     try:
         prepared = prepare(raw, hints, asked)
     except StatisticsLacking as error:
-        return _without_statistics(raw, hints, settings, error)
+        return _without_statistics(raw, hints, settings, error, given=given(asked, data))
     seconds["recognise"] = time.perf_counter() - start - seconds["read"]
     with open_twins(prepared.forward) as twins:
         opened = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
@@ -81,7 +81,7 @@ def compare_train_vs_eval(
             twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples)
         )
     seconds["compare"] = comparison.seconds
-    facts = replace(prepared.facts, comparison=comparison)
+    facts = replace(prepared.facts, comparison=comparison, given=given(asked, data))
     found(facts)
     return _judged(facts, settings, seconds)
 
@@ -129,16 +129,18 @@ def compare_float_vs_quantized(
             raw, other, lambda shape, dtype: open_data(data, shape=shape, dtype=dtype, options=asked), progress
         )
         seconds[QUANTIZED_TOO] = time.perf_counter() - start - seconds["read"]
-        facts = replace(recognise(raw, hints), quantized=measured.comparison, lite=measured.lite)
+        facts = replace(
+            recognise(raw, hints), quantized=measured.comparison, lite=measured.lite, given=given(asked, data)
+        )
         found(facts)
         return _judged(facts, settings, seconds)
     try:
         prepared = prepare(raw, hints, asked)
     except StatisticsLacking as error:
-        return _without_statistics(raw, hints, settings, error, QUANTIZED_TOO)
+        return _without_statistics(raw, hints, settings, error, QUANTIZED_TOO, given=given(asked, data))
     seconds["recognise"] = time.perf_counter() - start - seconds["read"]
     fold = None if lite is None else prove(raw, lite, facts=prepared.facts)
-    facts = replace(prepared.facts, fold=fold)
+    facts = replace(prepared.facts, fold=fold, given=given(asked, data))
     with open_twins(prepared.forward) as twins:
         samples = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
         total = None if samples.samples is None else _PASSES * samples.samples
@@ -189,10 +191,10 @@ def _two_files(
 
 
 def _without_statistics(
-    raw: RawModel, hints: Hints, settings: Settings, error: StatisticsLacking, *others_left_out: str
+    raw: RawModel, hints: Hints, settings: Settings, error: StatisticsLacking, *others_left_out: str, given: Given
 ) -> Report:
     """The verdict of the files, where they fail for want of the statistics; else the error stands."""
-    report = judge(recognise(raw, hints), settings=settings)
+    report = judge(replace(recognise(raw, hints), given=given), settings=settings)
     if report.verdict is not Verdict.FAIL:
         raise error
     others = tuple(item for item in report.not_checked if item.what != "train vs eval")

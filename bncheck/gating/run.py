@@ -18,7 +18,7 @@ from bncheck.gating.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, 
 from bncheck.judge import judge
 from bncheck.measured import same_data, scores
 from bncheck.not_checked import Asked
-from bncheck.options import CompareKeywords, CompareOptions, QuantizeOptions, shows_options
+from bncheck.options import SYNTHETIC, CompareKeywords, CompareOptions, QuantizeOptions, given, shows_options
 from bncheck.recognise import recognise
 from bncheck.sources import is_beside, open_checkpoint, open_model
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _DEFAULT = Settings()
-_SYNTHETIC = "synthetic"
 
 
 @shows_options
@@ -73,6 +72,7 @@ def gate(
     )
     old = None if against is None else _old(Path(against), replace(asked, graph=None))
     target = _read(path, asked, quantized=quantized)
+    target = replace(target, facts=replace(target.facts, given=given(asked, data)))
     known = settings if old is None else replace(settings, known=old.earlier.known)
     may_stop = early_stop and data is not None
     stopped = fatal(judge(target.facts, settings=known, asked=target.asked)) if may_stop else ""
@@ -116,7 +116,7 @@ def _refuse(
     for name, limit in (("max-time", max_time), ("max-memory", max_memory)):
         if limit is not None and not limit > 0:
             raise UsageError(f"--{name} is {limit:g}: it must be greater than 0")
-    if data is not None and str(data) != _SYNTHETIC and not Path(data).exists():
+    if data is not None and str(data) != SYNTHETIC and not Path(data).exists():
         raise NotFound(data, "no such file or folder")
     if against is not None and str(against) == "":
         raise UsageError("--against is empty: give an earlier model, or the JSON report of one")

@@ -197,7 +197,7 @@ def _debias(model: Facts, decay: float | None = None) -> str:
     """The command that undoes the init share without data; it tells the decay and count that no file does."""
     told = any(layer.decay is not None for layer in model.layers)
     missing = f" --decay {'DECAY' if decay is None else f'{decay:g}'}" if not told else ""
-    return repair(model).replace("--data images/", f"--debias{missing}{'' if model.run.updates else ' --steps STEPS'}")
+    return repair(model, debias=f"--debias{missing}{'' if model.run.updates else ' --steps STEPS'}")
 
 
 def _evidence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import PurePath
 
@@ -57,11 +58,64 @@ with tf.Graph().as_default():
 _KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
 
 
-def repair(model: Facts) -> str:
-    """The command that gives this checkpoint new statistics; without one at hand, with a word in its place."""
-    if model.run.keys is None and not model.run.values:
-        return "bncheck repair CHECKPOINT -o OUT --data images/"
-    return f"bncheck repair {shlex.quote(model.path)} -o fixed{_ending(model)} --data images/"
+def repair(model: Facts, *, debias: str | None = None) -> str:
+    """The command that gives this checkpoint new statistics; without one at hand, with words in its place.
+
+    From data, or with `debias` the words that make it undo the init share without any.
+    """
+    here = model.run.keys is not None or model.run.values
+    target = [
+        "bncheck",
+        "repair",
+        model.path if here else "CHECKPOINT",
+        "-o",
+        f"fixed{_ending(model)}" if here else "OUT",
+    ]
+    if debias is not None:
+        return f"{shlex.join([*target, *model.given.reading])} {debias}"
+    return shlex.join([*target, "--data", _data(model), *model.given.reading, *model.given.running])
+
+
+def compare(model: Facts, *more: str, command: str = "compare train-vs-eval") -> str:
+    """The command that runs the model as it was run, with those of `more` (option, value, ...) not given yet."""
+    given = (*model.given.reading, *model.given.running, *model.given.training)
+    named = {word.partition("=")[0] for word in given if word.startswith("--")}
+    pairs = zip(more[::2], more[1::2], strict=True)
+    new = [word for pair in pairs if pair[0] not in named for word in pair]
+    return shlex.join(["bncheck", *command.split(), model.path, "--data", _data(model), *given, *new])
+
+
+def _data(model: Facts) -> str:
+    return model.given.data or "images/"
+
+
+_COMMAND = re.compile(r"`?(bncheck (repair|compare [a-z-]+|gate) PATH[^`\n]*)`?")
+
+
+def filled(text: str, model: Facts) -> str:
+    """A rule's own remedy with its commands on lines of their own, for the model at hand instead of for PATH."""
+    found = []
+    for line in text.splitlines():
+        command = _COMMAND.search(line)
+        if command is None:
+            found.append(line)
+            continue
+        before, after = line[: command.start()].rstrip(), line[command.end() :].lstrip(" .,;:")
+        found += [before] if before else []
+        found += [indented(_for(model, command[1]))]
+        found += [after] if after else []
+    return "\n".join(found)
+
+
+def _for(model: Facts, command: str) -> str:
+    words = shlex.split(command)
+    if words[1] == "repair":
+        return repair(model, debias="--debias" if "--debias" in words else None)
+    options = words[words.index("PATH") + 1 :]
+    if "--data" in options:
+        place = options.index("--data")
+        options = options[:place] + options[place + 2 :]
+    return compare(model, *options, command=" ".join(words[1 : words.index("PATH")]))
 
 
 def _ending(model: Facts) -> str:

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from bncheck.model import RunFacts
+from bncheck.model import Given, RunFacts
 from bncheck.rules import RULES, fixes
+from bncheck.rules._rule import Rule
 from bncheck.testing import batch_norm, facts
 
 MODULES = (fixes, *(importlib.import_module(rule.check.__module__) for rule in RULES if rule.code.startswith("BN2")))
@@ -62,3 +63,43 @@ def test_without_a_checkpoint() -> None:
     """A word stands in its place."""
     keras = replace(facts(batch_norm("bn")), path="model.keras", format="Keras 3 archive")
     assert "CHECKPOINT" in fixes.repair(replace(keras, run=RunFacts()))
+
+
+GIVEN = Given(
+    data="my digits.npz",
+    reading=("--graph", "a.meta"),
+    running=("--model", "mobilenet_v2", "--preprocess", "-1..1"),
+    training=("--train-op", "train"),
+)
+
+
+def test_commands_repeat_what_was_given() -> None:
+    """So that they can be pasted; what trains is of no use to a repair, and data are none to undoing the init share."""
+    model = replace(facts(batch_norm("bn")), path="model.ckpt", format="TF1 checkpoint", given=GIVEN)
+    words = ["--graph", "a.meta", "--model", "mobilenet_v2", "--preprocess", "-1..1"]
+    start = ["bncheck", "repair", "model.ckpt", "-o", "fixed.ckpt"]
+    assert shlex.split(fixes.repair(model)) == [*start, "--data", "my digits.npz", *words]
+    assert shlex.split(fixes.repair(model, debias="--debias --steps STEPS")) == [
+        *(*start, "--graph", "a.meta", "--debias", "--steps", "STEPS"),
+    ]
+    again = shlex.split(fixes.compare(model, "--preprocess", "0..1", "--labels", "folders"))
+    assert again[:6] == ["bncheck", "compare", "train-vs-eval", "model.ckpt", "--data", "my digits.npz"]
+    assert again[6:] == [*words, "--train-op", "train", "--labels", "folders"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_no_remedy_leaves_the_path_open(rule: Rule) -> None:
+    """Of every rule's own words on its fix, for a model that has a path."""
+    text = fixes.filled(rule.info.sections.get("Fix", ""), replace(facts(batch_norm("bn")), given=GIVEN))
+    assert "PATH" not in text.replace("CHECKPOINT", "")
+    assert "images/" not in text.replace("gate NEXT --data images/", "")  # another model, of a time to come
+    for line in text.splitlines():
+        if "bncheck repair" in line or "bncheck compare" in line:
+            assert line.startswith("    bncheck ")
+
+
+def test_a_command_within_a_sentence_gets_its_own_line() -> None:
+    """A wrapped line cannot be pasted."""
+    model = replace(facts(batch_norm("bn")), path="m.ckpt", format="TF1 checkpoint")
+    text = fixes.filled("Then: `bncheck repair PATH -o OUT --data images/`. Where not, go back.", model)
+    assert text == "Then:\n    bncheck repair m.ckpt -o fixed.ckpt --data images/\nWhere not, go back."
