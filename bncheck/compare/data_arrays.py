@@ -112,6 +112,8 @@ def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: Want
 
 
 def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no zip archive, as an .npz is; was it cut short?")
     # opened here: where the archive is damaged, numpy leaves its own handle open
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
         names = list(held.files)

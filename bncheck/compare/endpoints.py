@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from bncheck.compare.losses import before_the_loss, logits_of_losses, logits_of_sigmoids, put_out, where_labels_join
@@ -32,8 +32,10 @@ class Exit:
 def find_input(view: GraphView, named: str | None = None) -> int:
     """The edge at which data enters; raises UsageError where the graph does not tell."""
     flat = view.flat
+    signature = _signature(view)
     if named is not None:
-        return _named(flat, named)
+        keyed = {} if signature is None else signature.inputs
+        return _named(flat, keyed.get(named, named), lambda: [_tensor(flat, find_input(view))])
     counts: dict[int, int] = {}
     for layer in view.layers:
         for site in layer.sites:
@@ -44,7 +46,6 @@ def find_input(view: GraphView, named: str | None = None) -> int:
         raise UsageError("no placeholder, iterator or queue feeds the batch norm of this graph: name one with --inputs")
     best = max(counts.values())
     found = [e for e, count in counts.items() if count == best]
-    signature = _signature(view)
     if signature is not None and len(found) > 1:
         found = [e for e in found if e in {flat.lookup(name) for name in signature.inputs.values()}] or found
     if len(found) > 1:
@@ -60,19 +61,21 @@ def find_input(view: GraphView, named: str | None = None) -> int:
 def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) -> list[Exit]:
     """Where to compare: what is named, else what the signature gives, else what the loss takes, else the ends."""
     flat = view.flat
-    if named:
-        return [_exit(view, name, _named(flat, name)) for name in named]
     signature = _signature(view)
+    keyed = {} if signature is None else signature.outputs
+    if named:
+        found = [_named(flat, keyed.get(name, name), lambda: _ends(view, input_edge)) for name in named]
+        return [_exit(view, name, e) for name, e in zip(named, found, strict=True)]
     if signature is not None:
-        outputs = {key: _named(flat, tensor) for key, tensor in signature.outputs.items()}
+        outputs = {key: _named(flat, tensor, list) for key, tensor in keyed.items()}
         return _served(view, outputs, reached(flat, [input_edge]))
     parts = parts_of(view, input_edge, [edge(node) for node in dealt(view, input_edge)] or [input_edge])
     logits = logits_of_losses(parts)
     learned = [*logits, *put_out(parts, [*logits, *where_labels_join(parts)])] or before_the_loss(parts)
-    found = learned or _of_inference(parts)
-    if not found:
+    edges = learned or _of_inference(parts)
+    if not edges:
         raise UsageError("no output was found behind the batch norm of this graph: name one with --outputs")
-    exits = [_exit(view, _told(flat, e), e) for e in dict.fromkeys(found)]
+    exits = [_exit(view, _told(flat, e), e) for e in dict.fromkeys(edges)]
     binary = logits_of_sigmoids(flat) if learned else frozenset()
     return [replace(e, kind=_by_the_loss(e, logits, binary)) if learned else e for e in exits]
 
@@ -144,13 +147,25 @@ def _signature(view: GraphView) -> RawSignature | None:
     return next((s for s in serving if s.name == "serving_default"), serving[0] if serving else None)
 
 
-def _named(flat: FlatGraph, name: str) -> int:
+def _ends(view: GraphView, input_edge: int) -> list[str]:
+    """Names of the outputs that are taken where none is named."""
+    return [found.name for found in find_outputs(view, input_edge)]
+
+
+def _named(flat: FlatGraph, name: str, taken: Callable[[], list[str]]) -> int:
+    """The edge of that name; `taken` tells what is taken where none is named, for the message."""
     e = flat.lookup(name)
-    if e is None:
-        last = name.partition(":")[0].rpartition("/")[2]
-        near = [n for n in flat.names[: flat.main_nodes] if last in n][:3]
-        raise UsageError(f"the graph has no tensor {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
-    return e
+    if e is not None:
+        return e
+    last = name.partition(":")[0].rpartition("/")[2]
+    near = [n for n in flat.names[: flat.main_nodes] if last in n][:3]
+    if near:
+        raise UsageError(f"the graph has no tensor {name!r}; near: {', '.join(near)}")
+    try:
+        own = ", ".join(taken())
+    except UsageError:
+        own = ""
+    raise UsageError(f"the graph has no tensor {name!r}" + (f"; left to itself, bncheck takes {own}" if own else ""))
 
 
 def _tensor(flat: FlatGraph, e: int) -> str:

@@ -61,7 +61,8 @@ def repair(
     NoModel where there is no batch norm, BncheckError where the model cannot be run. Nothing is written then.
     """
     if (data is None) == (not debias):
-        raise UsageError("a repair needs either --data or --debias, not both")
+        given = "both are given" if debias else "none is given"
+        raise UsageError(f"a repair takes either --data or --debias: {given}")
     if graph is not None and (options.model or options.builder):
         raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
     hints = hints_of(decay, steps, train_ops)

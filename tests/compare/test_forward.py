@@ -180,6 +180,16 @@ def test_unknown_output_is_named(tmp_path: Path) -> None:
         prepare(open_model(prefix), Hints(), RunOptions(outputs=("nowhere",)))
 
 
+def test_the_keys_of_a_signature_are_names_too() -> None:
+    """What a SavedModel calls its inputs and outputs names their tensors."""
+    raw = open_model(Path(__file__).parents[2] / "fixtures/tiny/healthy/keras_export/model")
+    (signature,) = [each for graph in raw.graphs for each in graph.signatures if each.name == "serving_default"]
+    ((input_key, _),) = signature.inputs.items()
+    ((output_key, _),) = signature.outputs.items()
+    named = prepare(raw, Hints(), RunOptions(inputs=input_key, outputs=(output_key,)))
+    assert named.outputs == (output_key,)
+
+
 def test_python_ops_are_refused_unless_trusted(tmp_path: Path) -> None:
     """A graph that runs Python, files or the network in its forward pass is refused by name."""
 
