@@ -7,9 +7,9 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from bncheck.errors import NoModel, NotFound, ReadError, UnknownFormat, UsageError
+from bncheck.errors import NotFound, ReadError, UnknownFormat, UsageError
 from bncheck.sources._files import LFS_POINTER, is_file, names, not_fetched, read_head, status
-from bncheck.sources.checkpoint_place import in_step_order, other_models
+from bncheck.sources.checkpoint_place import in_step_order, no_checkpoint
 from bncheck.sources.raw import PROVENANCE, RawModel
 
 _READERS = {
@@ -66,7 +66,10 @@ def is_beside(path: Path) -> bool:
 
 
 def run_dir(path: Path | str) -> list[Path]:
-    """The prefixes of all checkpoints in a directory, in step order. Raises NotFound, NoModel, Unreadable."""
+    """The prefixes of all checkpoints in a directory, in step order.
+
+    Raises NotFound, NoModel, Unsupported (none but V1 ones), Unreadable.
+    """
     path = Path(path)
     found = status(path)
     if found is None:
@@ -75,7 +78,7 @@ def run_dir(path: Path | str) -> list[Path]:
         raise NotFound(path, "a file, not a directory of checkpoints")
     prefixes = in_step_order(path)
     if not prefixes:
-        raise NoModel(path, "no checkpoint in this directory", hint=other_models(path))
+        raise no_checkpoint(path)
     return prefixes
 
 

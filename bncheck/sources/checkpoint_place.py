@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from bncheck.errors import NoModel, NotFound, Unsupported
-from bncheck.sources._files import is_file, names, read_whole, status
+from bncheck.sources._files import is_file, names, read_tail, read_whole, status
+from bncheck.sources.sstable import MAGIC, entries, open_table
 
 _FILE = re.compile(r"(?P<stem>.*)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
-_V1_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+_V1_SHARD = re.compile(r"-\d{5}-of-\d{5}\Z")
+_V1_HEADER = b"\x0a"
+"""Tag of `SavedTensorSlices.meta`, a message; a V2 header begins with its count of shards, a number."""
 _NUMBERED = re.compile(r"-(\d+)$")
 _CHECKPOINT_PATH = re.compile(rb"^\s*model_checkpoint_path\s*:\s*([\"'])(.*?)(?<!\\)\1", re.MULTILINE | re.DOTALL)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
@@ -55,7 +58,7 @@ def find(path: Path) -> Place | None:
             return place
         if is_file(_beside(path, ".index")):
             return Place(directory=path.parent, stem=path.name)
-        raise NoModel(path, "no checkpoint in this directory", hint=other_models(path))
+        raise no_checkpoint(path)
     if path.name == "checkpoint" and found is not None:
         named = _in_directory(path.parent)
         if named is not None:
@@ -86,7 +89,24 @@ def v1(path: Path) -> Unsupported:
     return Unsupported(path, "a V1 checkpoint: bncheck reads V2 ones", hint=V1_HINT)
 
 
-def other_models(directory: Path) -> str:
+def no_checkpoint(directory: Path) -> NoModel | Unsupported:
+    """The error for a directory without a V2 checkpoint: what it holds instead, a V1 checkpoint first."""
+    present = names(directory)
+    for name in present:
+        if ("ckpt" in name or f"{name}.meta" in present or _V1_SHARD.search(name)) and _is_v1(directory / name):
+            return v1(directory / name)
+    return NoModel(directory, "no checkpoint in this directory", hint=_other_models(directory))
+
+
+def _is_v1(path: Path) -> bool:
+    """Whether a file is a table of the kind that checkpoints are, with the header of V1."""
+    if not is_file(path) or read_tail(path, len(MAGIC)) != MAGIC:
+        return False
+    header = next(entries(open_table(path)), None)
+    return header is not None and not header.key and header.value[:1] == _V1_HEADER
+
+
+def _other_models(directory: Path) -> str:
     """What else in a directory without a checkpoint looks like a model, as a hint."""
     if is_file(directory / "variables" / "variables.index"):
         return "a SavedModel's variables are there without its saved_model.pb: give variables/variables"

@@ -162,6 +162,21 @@ def test_wrong_paths(run: Path, name: str, says: str) -> None:
         read_checkpoint(run / name)
 
 
+@pytest.mark.parametrize("name", ["model.ckpt-300", "nameless", "v1-00000-of-00002"])
+def test_v1_alone_in_a_directory(tmp_path: Path, name: str) -> None:
+    """A run whose checkpoints are V1 is told as such, by their content, and not by the graph that lies beside them."""
+    (tmp_path / name).write_bytes(table([(b"", chunk(1, b""))]))
+    (tmp_path / f"{name}.meta").write_bytes(b"")
+    for read in (run_dir, read_checkpoint):
+        with pytest.raises(Unsupported, match=f"{name}: a V1 checkpoint"):
+            read(tmp_path)
+    for other in (b"no table", write_bundle(tmp_path / "two", ONE).read_bytes()):
+        (tmp_path / name).write_bytes(other)
+        (tmp_path / "two.index").unlink(missing_ok=True)
+        with pytest.raises(NoModel, match=rf"no checkpoint in this directory \(it holds {name}.meta\)"):
+            run_dir(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["v1.ckpt", "v1.ckpt-00000-of-00002"])
 def test_v1(tmp_path: Path, name: str) -> None:
     """A V1 checkpoint is told by its content, or by the names of its shards, and says how to convert it."""
