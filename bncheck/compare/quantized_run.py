@@ -26,11 +26,12 @@ from bncheck.compare.attribution import (
 from bncheck.compare.convert import SCHEMES, float_model, quantized_model
 from bncheck.compare.data import Data
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
+from bncheck.compare.kept import Kept, ModeOutputs
 from bncheck.compare.lite_match import match
 from bncheck.compare.lite_run import read_file
 from bncheck.compare.loaded import load_tensorflow
 from bncheck.compare.train_eval import Prepared
-from bncheck.compare.twins import BatchRun, Twins
+from bncheck.compare.twins import Twins
 from bncheck.errors import UsageError
 from bncheck.measured import Attribution, Comparison, DataFacts, QuantizedComparison
 from bncheck.model import Facts, Hints, Layer, LiteFacts
@@ -89,6 +90,8 @@ class Run:
     prepared: Prepared
     modes: Comparison
     """Of both modes."""
+    kept: Kept
+    """The outputs that were compared, as far as they were kept."""
     data: Data
     describe: Describe
     asked: Wanted
@@ -237,17 +240,18 @@ def _attribution(
     *,
     progress: Progress,
 ) -> Attribution:
-    last: list[BatchRun] = []
+    last: list[ModeOutputs] = []
+    both = run.kept.again(run.twins)
     output = _judged(run.modes)
     modes = run.modes.outputs[output]
     rounding = next((one for one in measured.outputs if one.name == modes.name), measured.outputs[0])
 
     def trained(images: NDArray[Any]) -> NDArray[Any]:
-        last[:] = [run.twins.run(images)]
-        return np.asarray(last[0].train_outputs[output])
+        last[:] = both(images)
+        return np.asarray(last[0][output])
 
     def stored(_: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(last[0].eval_outputs[output])
+        return np.asarray(last[1][output])
 
     return attribute(
         trained,

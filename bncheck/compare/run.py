@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck.check import hints_of
 from bncheck.compare.built import with_network
 from bncheck.compare.data import Data, open_data, sample_shape
+from bncheck.compare.kept import Kept
 from bncheck.compare.quantized_run import Measured, Run, Wanted, measure_three_ways, measure_two_files, wanted
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twin_norm import StatisticsLacking
@@ -144,13 +145,24 @@ def compare_float_vs_quantized(
     with open_twins(prepared.forward) as twins:
         samples = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
         total = None if samples.samples is None else _PASSES * samples.samples
-        comparison = measure(twins, prepared, samples, samples.facts, progress=lambda done: progress(done, total))
+        kept = Kept()
+        comparison = measure(
+            twins, prepared, samples, samples.facts, progress=lambda done: progress(done, total), each=kept.add
+        )
         seconds["train vs eval"] = comparison.seconds
         facts = replace(facts, comparison=comparison)
         found(facts)
         start = time.perf_counter()
         measured = measure_three_ways(
-            Run(twins=twins, prepared=prepared, modes=comparison, data=samples, describe=samples.facts, asked=other),
+            Run(
+                twins=twins,
+                prepared=prepared,
+                modes=comparison,
+                kept=kept,
+                data=samples,
+                describe=samples.facts,
+                asked=other,
+            ),
             progress=lambda done: progress(comparison.data.samples + done, total),
         )
         seconds[QUANTIZED_TOO] = time.perf_counter() - start

@@ -113,11 +113,13 @@ def measure(
     describe: Callable[[int, int, int], DataFacts],
     *,
     progress: Callable[[int], None] = lambda _: None,
+    each: Callable[[BatchRun], None] = lambda _: None,
 ) -> Comparison:
     """Runs every batch through both twins. Memory does not grow with their number.
 
     `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `progress` hears of the
-    samples done. Raises BncheckError where the model refuses the data, or there is none.
+    samples done, `each` of what every batch tells. Raises BncheckError where the model refuses the data, or there is
+    none.
     """
     start = time.perf_counter()
     sites = prepared.forward.sites
@@ -132,6 +134,7 @@ def measure(
     for images, labels in batches:
         run = twins.run(images)
         _add(totals, run, images, labels)
+        each(run)
         progress(totals.images)
     if not totals.images:
         raise BncheckError("there is no data to compare on")
