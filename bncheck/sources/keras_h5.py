@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +144,23 @@ def open_file(path: Path, content: memoryview) -> H5File:
     """The file over these bytes; without locks, so that one in use or on a read-only disk opens too."""
     with reading(path, "the HDF5 file"):
         root = _h5py().File(Window(content), mode="r")
+        _close_at_exit()
         if root.id.get_create_plist().get_sizes() != (8, 8):
             raise ValueError("its addresses are not of 8 bytes, as Keras writes them")
         return H5File(path=path, content=content, base=int(root.userblock_size), root=root)
+
+
+@cache
+def _close_at_exit() -> None:
+    """HDF5 closes what is left open only when Python is gone, and a file over a Python object then ends in a crash."""
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    h5py = _h5py()
+    for number in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+        if number.get_access_plist().get_driver() == h5py.h5fd.fileobj_driver:
+            h5py.File(number).close()
 
 
 def attribute(file: H5File, group: Any, name: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -46,6 +48,19 @@ def names(model: RawModel) -> dict[str, list[str]]:
 def wiring(model: RawModel) -> list[tuple[str, tuple[str, ...]]]:
     """(call, calls that feed it)."""
     return [(call.name, call.inbound) for call in keras_of(model).calls]
+
+
+def test_a_process_that_keeps_a_file_ends_as_it_should(tmp_path: Path) -> None:
+    """HDF5 closes files when Python is gone, and must not call Python then: the exit code is the verdict's."""
+    path = h5_file(
+        tmp_path / "m.h5", sequential(conv("c"), batch_norm("bn")), {"c": {"c/kernel:0": KERNEL}, "bn": bn_values()}
+    )
+    code = (
+        "import ctypes, sys; from pathlib import Path; from bncheck.sources.keras import read_keras; "
+        "kept = read_keras(Path(sys.argv[1])); ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept)); sys.exit(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], check=False, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (3, b"")
 
 
 def test_reads_a_sequential_hdf5_model(tmp_path: Path) -> None:
