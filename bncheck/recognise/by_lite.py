@@ -12,7 +12,7 @@ import numpy as np
 from bncheck.model import Facts, FoldedOperator, Hints, Leftover, LiteFacts
 from bncheck.recognise.lite_leftovers import leftovers
 from bncheck.recognise.lite_values import Known, Wiring, integers, largest_by_channel, per_channel_scales
-from bncheck.sources.raw import RawLiteOperator, RawLiteTensor, RawModel
+from bncheck.sources.raw import RawLite, RawLiteOperator, RawLiteTensor, RawModel
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
             folded.extend(_folded(wiring, prefix, known))
             left.extend(leftovers(wiring, prefix))
     unread = [operator.name for operator in folded if operator.channel_max is None]
+    lacking = without_weights(raw.lite)
     notes = (f"ranges of {len(unread)} kernel(s) were not read, the first of {unread[0]}",) if unread else ()
+    notes += (lacking,) if lacking else ()
     lite = LiteFacts(
         folded=tuple(folded),
         leftovers=_told_apart(left),
@@ -71,6 +73,20 @@ def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
         operators=sum(len(subgraph.operators) for subgraph in raw.lite.subgraphs),
     )
     return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=raw.notes + notes)
+
+
+def without_weights(lite: RawLite) -> str:
+    """That a file's weights are not in it, as a sentence; empty where they are.
+
+    The converter writes them as variables where it cannot freeze them, and then loses what they hold.
+    """
+    kinds = Counter(operator.kind for subgraph in lite.subgraphs for operator in subgraph.operators)
+    if not kinds["READ_VARIABLE"] or kinds["ASSIGN_VARIABLE"]:
+        return ""
+    return (
+        f"its weights are variables that it reads and never sets, so it answers NaN: convert "
+        "it again from a model whose variables are frozen, as TFLiteConverter.from_keras_model does"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from bncheck.errors import UsageError
 from bncheck.measured import FoldedLayer, FoldProof
 from bncheck.model import Facts
 from bncheck.recognise.auxiliary import SHADOW
+from bncheck.recognise.by_lite import without_weights
 from bncheck.recognise.fold_beyond import beyond, difference, of_another
 from bncheck.recognise.fold_dense import forward, holds_kernel
 from bncheck.recognise.fold_explain import (
@@ -50,7 +51,7 @@ def prove(
         raise UsageError(f"{source.path} is a TFLite file: give the model that {lite.path} was converted from")
     model = source_of(source, facts, reference)
     linear, affine = places(lite.lite)
-    state = _State(source=model, linear=linear, affine=affine)
+    state = _State(source=model, linear=linear, affine=affine, lacking=without_weights(lite.lite))
     with np.errstate(all="ignore"):
         _by_kernel(state)
         _beyond(state)
@@ -72,6 +73,8 @@ class _State:
     source: Source
     linear: tuple[Place, ...]
     affine: tuple[Place, ...]
+    lacking: str
+    """Why the file holds no weights at all; empty where it does."""
     found: dict[int, list[Explanation]] = field(default_factory=dict)
     """Unit -> operators that hold it, with what was folded."""
     unexplained: dict[int, list[Match]] = field(default_factory=lambda: defaultdict(list))
@@ -333,6 +336,8 @@ def _unmatched(unit: Unit, why: str) -> FoldedLayer:
 
 def _why_unmatched(state: _State, unit: Unit) -> str:
     size = size_of(unit)
+    if state.lacking:
+        return state.lacking
     if state.foreign:
         return "the file holds not one of this model's kernels: it was converted from another model"
     if size is None:

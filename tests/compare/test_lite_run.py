@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lite_nets import images
+from lite_writer import Faults, G, Op, T, lite_bytes
 
 from bncheck.compare.convert import convert
 from bncheck.compare.lite_edit import dump, load, show
@@ -158,6 +159,26 @@ def test_several_inputs(lite: Callable[..., bytes]) -> None:
     model.subgraphs[0].inputs = [*model.subgraphs[0].inputs, model.subgraphs[0].operators[1].inputs[0]]
     with pytest.raises(Unsupported, match="2 inputs, 1 outputs"):
         read_file(dump(model), "two.tflite")
+
+
+@pytest.mark.parametrize(
+    ("kind", "custom", "says"),
+    [
+        ("READ_VARIABLE", "", "its weights are variables that it reads and never sets"),
+        (
+            "CUSTOM",
+            "FlexErf",
+            "it was converted with SELECT_TF_OPS and needs TensorFlow's own Erf, which LiteRT has no",
+        ),
+    ],
+)
+def test_files_that_cannot_be_run(kind: str, custom: str, says: str) -> None:
+    """Weights that are not in the file, and operators that LiteRT has no kernels for."""
+    graph = G(
+        tensors=[T(shape=(1, 4)), T(shape=(1, 4))], operators=[Op(kind=kind, inputs=(0,), outputs=(1,))], outputs=(1,)
+    )
+    with pytest.raises(Unsupported, match=rf"given\.tflite: {says}"):
+        read_file(lite_bytes(graph, faults=Faults(custom_code=custom)), "given.tflite")
 
 
 def test_portions() -> None:

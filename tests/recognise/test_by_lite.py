@@ -480,3 +480,23 @@ def test_real_files(
     assert lite.integer is (integer_kernels > 0)
     assert [one.operators for one in lite.leftovers] == leftovers
     assert all(op.channel_max is not None and op.channel_max.shape == (op.channels,) for op in lite.folded)
+
+
+@pytest.mark.parametrize("assigned", [False, True])
+def test_weights_that_are_variables(tmp_path: Path, *, assigned: bool) -> None:
+    """A file that reads variables and never sets them has lost its weights, and is told to; state is no such thing."""
+    tensors = [T(name="in", shape=SHAPE), T(name="handle", dtype="resource"), T(name="kernel", shape=SHAPE)]
+    operators = [
+        Op(kind="VAR_HANDLE", inputs=(), outputs=(1,)),
+        Op(kind="READ_VARIABLE", inputs=(1,), outputs=(2,)),
+        Op(kind="ADD", inputs=(0, 2), outputs=(3,)),
+    ]
+    if assigned:
+        operators.append(Op(kind="ASSIGN_VARIABLE", inputs=(1, 3), outputs=()))
+    path = tmp_path / "model.tflite"
+    graph = G(tensors=[*tensors, T(name="out", shape=SHAPE)], operators=operators, outputs=(3,))
+    path.write_bytes(lite_bytes(graph))
+    notes = recognise_lite(read_lite(path), Hints()).notes
+    assert [note.startswith("its weights are variables that it reads and never sets") for note in notes] == (
+        [] if assigned else [True]
+    )
