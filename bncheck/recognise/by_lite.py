@@ -64,15 +64,16 @@ def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
             left.extend(leftovers(wiring, prefix))
     unread = [operator.name for operator in folded if operator.channel_max is None]
     lacking = without_weights(raw.lite)
-    notes = (f"ranges of {len(unread)} kernel(s) were not read, the first of {unread[0]}",) if unread else ()
-    notes += (lacking,) if lacking else ()
+    notes = [*raw.notes, lacking] if lacking else [*raw.notes]
+    if unread:
+        notes.append(f"ranges of {len(unread)} kernel(s) were not read, the first of {unread[0]}")
     lite = LiteFacts(
         folded=tuple(folded),
         leftovers=_told_apart(left),
         integer=any(operator.weight_scales is not None for operator in folded),
         operators=sum(len(subgraph.operators) for subgraph in raw.lite.subgraphs),
     )
-    return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=raw.notes + notes)
+    return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=tuple(notes))
 
 
 def without_weights(lite: RawLite) -> str:
@@ -84,8 +85,7 @@ def without_weights(lite: RawLite) -> str:
     if not kinds["READ_VARIABLE"] or kinds["ASSIGN_VARIABLE"]:
         return ""
     return (
-        f"its weights are variables that it reads and never sets, so it answers NaN: convert "
-        "it again from a model whose variables are frozen, as TFLiteConverter.from_keras_model does"
+        "its weights are variables that it reads and never sets, so it answers NaN: convert it again from a model whose variables are frozen, as TFLiteConverter.from_keras_model does"
     )
 
 
