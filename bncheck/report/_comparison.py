@@ -11,6 +11,7 @@ import numpy as np
 from bncheck.finding import Report
 from bncheck.measured import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
 from bncheck.model import PerChannel
+from bncheck.report._names import shortened
 
 DIVERGES, INHERITS, GOOD = "diverges", "inherits", "good"
 
@@ -186,22 +187,6 @@ def table(report: Report, most: int | None) -> tuple[str, list[tuple[str, ...]]]
         layers = [layer for layer in layers if layer in chosen]
     shared, short = shortened([layer.layer for layer in comparison.layers])
     return shared, [(short[layer.layer], *_row(layer, state[layer.layer])) for layer in layers]
-
-
-def shortened(names: list[str]) -> tuple[str, Mapping[str, str]]:
-    """The names without the scopes that all begin and end with, and those scopes."""
-    paths = [name.split("/") for name in dict.fromkeys(names)]
-    if not paths:
-        return "layer", {}
-    longest = min(len(path) for path in paths) - 1 if len(paths) > 1 else 0
-    first = paths[0]
-    head = next((n for n in range(longest) if any(path[n] != first[n] for path in paths)), longest)
-    rest = longest - head
-    tail = next((n for n in range(rest) if any(path[-1 - n] != first[-1 - n] for path in paths)), rest)
-    if not head and not tail:
-        return "layer", {name: name for name in names}
-    short = {"/".join(path): "/".join(path[head : len(path) - tail]) for path in paths}
-    return "/".join((*first[:head], "…", *first[len(first) - tail :])), short
 
 
 def _row(layer: LayerDifference, state: str) -> tuple[str, ...]:

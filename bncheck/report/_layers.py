@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from bncheck.finding import Report
 from bncheck.model import Layer, Presence, Vector
 from bncheck.report._escape import visible
 from bncheck.report._layout import Line, cells, pad, wrap
+from bncheck.report._names import shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +52,38 @@ def modes(layer: Layer) -> str:
 
 
 def layer_table(report: Report, width: int) -> Iterator[Line]:
-    """A table of all layers; a name too long for its column has a line of its own, nothing is left out."""
-    head = ("layer", "ch", "mode", "decay", "share", "moved", "mean", "variance")
-    rows = [_row(layer, report.target.updates) for layer in report.layers]
+    """A table of all layers, nothing left out: what does not fit its column has a line of its own.
+
+    Where names need the room, what is the same of all layers is told once above the table.
+    """
+    title, short = shortened([layer.name for layer in report.layers])
+    head = (visible(title), "ch", "mode", "decay", "share", "moved", "mean", "variance")
+    rows = [(visible(short[layer.name]), *_row(layer, report.target.updates)) for layer in report.layers]
     used = [n for n in range(8) if n == 0 or any(row[n] for row in rows)]
-    widths = {n: max(cells(row[n]) for row in (head, *rows)) for n in used}
-    widths[0] = min(widths[0], max(16, width - sum(widths[n] + 2 for n in used[1:])))
-    yield (("  ".join(pad(head[n], widths[n]) for n in used).rstrip(), "label"),)
-    for row in rows:
+    widths = [max(cells(row[n]) for row in (head, *rows)) for n in range(8)]
+    if len(rows) > 1 and _needed(widths, used) > width:
+        same = [n for n in used[1:] if len({row[n] for row in rows}) == 1]
+        if same:
+            yield (("all layers: ", "label"), (", ".join(f"{head[n]} {rows[0][n]}" for n in same), ""))
+        used = [n for n in used if n not in same]
+    widths[0] = min(widths[0], max(16, width - _needed(widths, used[1:]) - 2))
+    for number, row in enumerate((head, *rows)):
+        style = "" if number else "label"
         name = row[0]
         if cells(name) > widths[0]:
-            yield from (((line, ""),) for line in wrap(name, width))
+            yield from (((line, style),) for line in wrap(name, width))
             name = ""
-        yield (("  ".join([pad(name, widths[0]), *(pad(row[n], widths[n]) for n in used[1:])]), ""),)
+        yield (("  ".join([pad(name, widths[0]), *(pad(row[n], widths[n]) for n in used[1:])]).rstrip(), style),)
+
+
+def _needed(widths: Sequence[int], used: Sequence[int]) -> int:
+    return sum(widths[n] for n in used) + 2 * (len(used) - 1)
 
 
 def _row(layer: Layer, updates: int | None) -> tuple[str, ...]:
     share = init_share(layer, updates)
     moved = "?" if layer.moved is None else "yes" if layer.moved else "no"
     return (
-        visible(layer.name),
         "" if layer.channels is None else str(layer.channels),
         modes(layer),
         "" if layer.decay is None else f"{layer.decay:.6g}",

@@ -8,7 +8,8 @@ from typing import Any
 
 from bncheck.finding import Report
 from bncheck.measured import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db
-from bncheck.report._comparison import data_document, decibel, output_document, output_told, percent, shortened
+from bncheck.report._comparison import data_document, decibel, output_document, output_told, percent
+from bncheck.report._names import shortened
 
 LOSES = "loses"
 

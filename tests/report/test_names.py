@@ -1,0 +1,53 @@
+"""Names in tables: short, and never two alike that were different."""
+
+from __future__ import annotations
+
+import pytest
+from formats import document, written
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncheck.judge import judge
+from bncheck.report._layout import cells
+from bncheck.report._names import shortened
+from bncheck.testing import batch_norm, facts
+
+
+@pytest.mark.parametrize(
+    ("names", "title", "shown"),
+    [
+        (["net/a/bn", "net/b/bn"], "net/…/bn", ["a", "b"]),
+        (["net/a/bn", "net/b/c/bn"], "net/…/bn", ["a", "b/c"]),
+        (["net/a", "net/a/bn"], "net/…", ["a", "a/bn"]),
+        (["a/bn", "b/bn", "bn"], "layer", ["a/bn", "b/bn", "bn"]),
+        (["net/a/bn"], "layer", ["net/a/bn"]),
+        (["net/a/bn", "net/a/bn"], "layer", ["net/a/bn", "net/a/bn"]),
+        ([], "layer", []),
+    ],
+)
+def test_shared_scopes_stand_in_the_title(names: list[str], title: str, shown: list[str]) -> None:
+    """What all names begin and end with is told once; at least one part of each stays."""
+    found, short = shortened(names)
+    assert (found, [short[name] for name in names]) == (title, shown)
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "bn", ""]), min_size=1, max_size=5).map("/".join), unique=True))
+def test_different_names_stay_different(names: list[str]) -> None:
+    """Whatever scopes they share."""
+    title, short = shortened(names)
+    assert len(set(short.values())) == len(names)
+    if title != "layer":
+        before, _, after = title.partition("…")
+        assert all(before + short[name] + after == name for name in names)
+
+
+def test_deep_names_at_80_columns() -> None:
+    """Each layer has one line, though its name is nearly as wide; all that is the same is told once. JSON has it all."""
+    scopes = "FeatureExtractor/InceptionV3/InceptionV3"
+    names = [f"{scopes}/Mixed_{n}/Branch_1/Conv2d_0b_3x3/BatchNorm" for n in range(9)]
+    report = judge(facts(*(batch_norm(name, decay=0.9) for name in names)))
+    lines = written(report, verbose=True).splitlines()
+    assert max(map(cells, lines)) <= 80
+    assert f"{scopes}/…/Branch_1/Conv2d_0b_3x3/BatchNorm" in lines
+    assert [line.split()[0] for line in lines if line.startswith("Mixed_")] == [f"Mixed_{n}" for n in range(9)]
+    assert [layer["name"] for layer in document(report)["layers"]] == names
