@@ -42,7 +42,7 @@ def test_different_names_stay_different(names: list[str]) -> None:
 
 
 def test_deep_names_at_80_columns() -> None:
-    """Each layer has one line, though its name is nearly as wide; all that is the same is told once. JSON has it all."""
+    """One line a layer, though its name is nearly as wide; all that is the same is told once. JSON has it all."""
     scopes = "FeatureExtractor/InceptionV3/InceptionV3"
     names = [f"{scopes}/Mixed_{n}/Branch_1/Conv2d_0b_3x3/BatchNorm" for n in range(9)]
     report = judge(facts(*(batch_norm(name, decay=0.9) for name in names)))
