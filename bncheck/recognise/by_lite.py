@@ -85,7 +85,8 @@ def without_weights(lite: RawLite) -> str:
     if not kinds["READ_VARIABLE"] or kinds["ASSIGN_VARIABLE"]:
         return ""
     return (
-        "its weights are variables that it reads and never sets, so it answers NaN: convert it again from a model whose variables are frozen, as TFLiteConverter.from_keras_model does"
+        "its weights are variables that it reads and never sets, so it answers NaN: convert it again "
+        "from a model whose variables are frozen, as TFLiteConverter.from_keras_model does"
     )
 
 
