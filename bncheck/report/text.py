@@ -88,7 +88,8 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
     yield (verdict, _VERDICT_STYLE[report.verdict]), ("  " + lines[0], "label")
     for line in lines[1:]:
         yield ((" " * (len(verdict) + 2) + line, "label"),)
-    if report.headline:
+    told_below = any(finding.message == report.headline for finding in report.findings)
+    if report.headline and not told_below:
         yield from _indented(visible(report.headline), width, 2)
 
 

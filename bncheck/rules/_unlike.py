@@ -70,7 +70,7 @@ def unlike_training(model: Facts) -> Unlike | None:
     if comparison is None or comparison.data.synthetic:
         return None
     if _untrained(model, comparison):
-        return _NOT_TRAINED
+        return NOT_TRAINED
     if labels_strange(comparison):
         return _strange_labels(comparison)
     output = judged_output(comparison)
@@ -82,7 +82,7 @@ def unlike_training(model: Facts) -> Unlike | None:
     return _everywhere(comparison) or _awake(model, comparison)
 
 
-_NOT_TRAINED = Unlike(
+NOT_TRAINED = Unlike(
     layers=(),
     told="The model is not trained yet: no moving statistic, beta or gamma ever left its initial value. In such a "
     "model the modes differ whatever the data are, and nothing can be said of either before it is trained.",

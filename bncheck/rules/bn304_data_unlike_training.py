@@ -9,8 +9,9 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts
+from bncheck.rules import fixes
 from bncheck.rules._rule import Needs, rule
-from bncheck.rules._unlike import unlike_training
+from bncheck.rules._unlike import NOT_TRAINED, unlike_training
 from bncheck.testing import batch_norm, classes_compared, compared, difference, untouched
 
 
@@ -62,8 +63,22 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=unlike.layers,
             message=unlike.told,
+            fix=_fix(model) if unlike is not NOT_TRAINED else "Train it, then compare.",
             measurements=(Measurement(name=unlike.name, value=unlike.value, limit=unlike.limit),),
         )
+
+
+def _fix(model: Facts) -> str:
+    """The same run with what may be missing; arrays are taken as they are, but for their labels."""
+    arrays = (model.given.data or "").endswith((".npz", ".npy"))
+    labelled = model.comparison is not None and model.comparison.data.labelled
+    labels = () if labelled else ("--labels", "labels.npy" if arrays else "folders")
+    images = () if arrays else ("--preprocess", "-1..1", "--channel-order", "bgr")
+    command = fixes.compare(model, *images, *labels)
+    return (
+        "Give what the model was trained on, in its range and channel order, best with labels, such as:\n"
+        f"{fixes.indented(command)}"
+    )
 
 
 _DOUBLED = np.log(np.array([4.0, 4.1, 3.9, 4.0]))

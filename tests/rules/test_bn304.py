@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from bncheck.finding import Severity, Verdict
 from bncheck.judge import judge
-from bncheck.model import RunFacts
+from bncheck.model import Given, RunFacts
+from bncheck.rules import bn304_data_unlike_training
 from bncheck.testing import classes_compared, compared, difference, features_compared, untouched
 
 
@@ -40,3 +43,20 @@ def test_an_output_of_numbers_without_noise() -> None:
     for nmse, floor, junk in ((0.24, 0.0018, True), (0.09, 0.0018, False), (0.24, 0.02, False)):
         model = compared(difference("b"), difference("a", local=0.3), output=features_compared(nmse, floor=floor))
         assert ("BN301" in [finding.code for finding in judge(model).findings]) is junk
+
+
+@pytest.mark.parametrize(
+    ("data", "more"),
+    [
+        ("digits.npz", "--labels labels.npy"),
+        ("photos", "--size 64x64 --channel-order bgr --labels folders"),
+    ],
+)
+def test_the_remedy_is_the_users_own_command(data: str, more: str) -> None:
+    """With the path, the data and the options that were given, and what may be missing of the others."""
+    running = ("--preprocess", "-1..1", *(("--size", "64x64") if data == "photos" else ()))
+    model = compared(difference("a", local=0.3), difference("b", local=0.3), output=classes_compared(0.3))
+    model = replace(model, path="run 1/model.keras", given=Given(data=data, running=running))
+    (found,) = bn304_data_unlike_training.check.check(model)
+    command = f"bncheck compare train-vs-eval 'run 1/model.keras' --data {data} --preprocess -1..1 {more}"
+    assert found.fix.splitlines()[-1].strip() == command
