@@ -29,6 +29,7 @@ from bncheck.cli_common import (
 from bncheck.cli_compare import compare
 from bncheck.cli_demo import demo
 from bncheck.cli_gate import gate
+from bncheck.cli_help import Command, examples
 from bncheck.cli_repair import repair
 from bncheck.errors import BncheckError
 
@@ -65,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else PASS
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples("inspect checkpoint model.ckpt-300", "explain BN201", "demo"),
+)
 @click.version_option(bncheck.__version__, prog_name="bncheck", message="%(prog)s %(version)s")
 def cli() -> None:
     """Tells whether a TensorFlow model's batch norm will turn it into junk, why, and how to repair it.
@@ -82,10 +86,16 @@ cli.add_command(demo)
 
 @cli.group()
 def inspect() -> None:
-    """Judge files as they are: no TensorFlow, no data, nothing is executed."""
+    """Judge files as they are: no TensorFlow, no data.
+
+    Nothing that is in a file is executed.
+    """
 
 
-@inspect.command()
+@inspect.command(
+    cls=Command,
+    epilog=examples("inspect checkpoint model.ckpt-300", "inspect checkpoint logs/ --steps 5000 --decay 0.999"),
+)
 @click.argument("path")
 @click.option("--graph", type=click.Path(path_type=Path), metavar="META", help="The graph, if not PATH.meta.")
 @no_graph_option
@@ -105,7 +115,10 @@ def checkpoint(
     reference: Path | None,
     **common: Any,
 ) -> int:
-    """Judge a TensorFlow checkpoint: prefix, index file or folder, with the MetaGraph of the same prefix."""
+    """Judge a TensorFlow checkpoint, with the graph beside it.
+
+    PATH is its prefix, its index file or its folder; the graph is the MetaGraph of the same prefix.
+    """
     if graph is not None and no_graph:
         raise click.UsageError("--graph and --no-graph exclude each other")
 
@@ -126,7 +139,7 @@ def checkpoint(
     return write_reports(reports, common)
 
 
-@inspect.command()
+@inspect.command(cls=Command, epilog=examples("inspect graph model.ckpt-300.meta --train-op train_step"))
 @click.argument("path")
 @decay_option
 @train_op_option
@@ -147,7 +160,9 @@ def graph(path: str, *, decay: float | None, train_op: tuple[str, ...], **common
     return write_reports(reports, common)
 
 
-@inspect.command()
+@inspect.command(
+    cls=Command, epilog=examples("inspect model model.keras", "inspect model int8.tflite --reference model.keras")
+)
 @click.argument("path")
 @decay_option
 @steps_option
@@ -185,14 +200,17 @@ def model(
     return write_reports(reports, common)
 
 
-@inspect.command()
+@inspect.command(cls=Command, epilog=examples("inspect run logs/ --output html=run.html"))
 @click.argument("directory")
 @no_graph_option
 @decay_option
 @train_op_option
 @common_options
 def run(directory: str, *, no_graph: bool, decay: float | None, train_op: tuple[str, ...], **common: Any) -> int:
-    """Judge all checkpoints of a training run's folder, and show since when something is wrong."""
+    """Judge all checkpoints of a training run's folder.
+
+    The table of them shows since when something is wrong.
+    """
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         return list(

@@ -69,8 +69,12 @@ def common_options(command: _Command) -> _Command:
     return command
 
 
-decay_option = click.option("--decay", type=float, help="Decay of the moving averages (0.999), where no file tells it.")
-steps_option = click.option("--steps", type=int, help="Number of updates of the statistics, where no file tells it.")
+decay_option = click.option(
+    "--decay", type=float, metavar="D", help="Decay of the moving averages (0.999), where no file tells it."
+)
+steps_option = click.option(
+    "--steps", type=int, metavar="N", help="Number of updates of the statistics, where no file tells it."
+)
 train_op_option = click.option("--train-op", multiple=True, metavar="NAME", help="Op that trains; repeatable.")
 reference_option = click.option(
     "--reference",

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bncheck
-from bncheck.cli_common import (
-    common_options,
-    given_options,
-    quantized_options,
-    run_options,
-    write_reports,
-)
+from bncheck.cli_common import common_options, given_options, quantized_options, run_options, write_reports
+from bncheck.cli_help import Command, examples
 
 if TYPE_CHECKING:
     from bncheck.config import Config, Settings
@@ -25,10 +20,20 @@ if TYPE_CHECKING:
 
 @click.group()
 def compare() -> None:
-    """Run a model in two modes on the same data: TensorFlow is needed, the graph is executed."""
+    """Run a model in two modes on the same data.
+
+    TensorFlow is needed, and the graph is executed.
+    """
 
 
-@compare.command("train-vs-eval")
+@compare.command(
+    "train-vs-eval",
+    cls=Command,
+    epilog=examples(
+        "compare train-vs-eval model.ckpt-300 --data test.npz",
+        "compare train-vs-eval bare.ckpt --data images/ --model mobilenet_v2",
+    ),
+)
 @click.argument("path")
 @click.option(
     "--data", required=True, metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic."
@@ -36,7 +41,9 @@ def compare() -> None:
 @run_options
 @common_options
 def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
-    """Compare batch statistics with stored ones: where the model goes wrong, how much, and why.
+    """Compare stored statistics with those of the batch.
+
+    Tells at which layer the model goes wrong, how much it costs, and why.
 
     PATH is a checkpoint (with the MetaGraph of the same prefix), SavedModel, Keras file or frozen graph.
     """
@@ -49,14 +56,23 @@ def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
     return write_reports(reports, asked)
 
 
-@compare.command("float-vs-quantized")
+@compare.command(
+    "float-vs-quantized",
+    cls=Command,
+    epilog=examples(
+        "compare float-vs-quantized model.ckpt-300 --data test.npz",
+        "compare float-vs-quantized model.keras --quantized int8.tflite",
+    ),
+)
 @click.argument("path")
 @click.option("--data", metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic.")
 @quantized_options
 @run_options
 @common_options
 def float_vs_quantized(path: str, **asked: Any) -> int:
-    """Compare batch statistics with stored ones, and float with quantized: which step loses what.
+    """Compare float with quantized, and the modes before.
+
+    Tells which step loses what: stored statistics against those of the batch, or quantization.
 
     PATH is a checkpoint (with the MetaGraph of the same prefix), SavedModel, Keras file, frozen graph, or a float
     TFLite file. With --quantized and without --data, what was folded into the file is proved from the files alone.

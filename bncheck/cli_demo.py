@@ -18,7 +18,10 @@ from bncheck.errors import UsageError
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave checkpoints and data in DIR: new.")
 @click.option("--steps", type=click.IntRange(1), default=300, show_default=True, help="Training steps.")
 def demo(keep: Path | None, steps: int) -> None:
-    """Train, lose and repair a MobileNetV2 on digits: what a forgotten update does, live, in under a minute."""
+    """Train, lose and repair a MobileNetV2 on digits.
+
+    What forgotten updates do, live, in under a minute. TensorFlow and scikit-learn are needed.
+    """
     from bncheck.demo import tell  # noqa: PLC0415 - start-up
     from bncheck.output import emit  # noqa: PLC0415 - start-up
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bncheck
+from bncheck.amounts import MEGABYTES, SECONDS, amount
 from bncheck.cli_common import common_options, given_options, quantized_options, run_options, write_reports
 from bncheck.cli_compare import progress_shown
+from bncheck.cli_help import Command, examples
 
 if TYPE_CHECKING:
     from bncheck.config import Config, Settings
@@ -19,7 +21,30 @@ if TYPE_CHECKING:
     from bncheck.gating.stages import Progress
 
 
-@click.command()
+class _Amount(click.ParamType):
+    name = "amount"
+
+    def __init__(self, units: Mapping[str, float]) -> None:
+        self.units = units
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return amount(str(value), self.units)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_SECONDS, _MEGABYTES = _Amount(SECONDS), _Amount(MEGABYTES)
+
+
+@click.command(
+    cls=Command,
+    epilog=examples(
+        "gate model.ckpt-300",
+        "gate model.ckpt-300 --data test.npz --max-time 600",
+        "gate new.keras --data test.npz --against released.json",
+    ),
+)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
     "--data", metavar="D", help="Run the model on it: folder of images, .npy, .npz, TFRecord, or the word synthetic."
@@ -27,17 +52,18 @@ if TYPE_CHECKING:
 @click.option("--no-quantize", is_flag=True, default=None, help="Do not compare float with quantized.")
 @quantized_options
 @click.option("--against", metavar="OLD", help="Earlier model, or its JSON report: fail on what became worse.")
-@click.option("--max-time", type=float, metavar="S", help="Seconds after which running the model is ended.")
-@click.option("--max-memory", type=float, metavar="MB", help="Megabytes at which running the model is ended.")
+@click.option("--max-time", type=_SECONDS, metavar="S", help="After it running the model is ended: 90 (s), 10m, 1h.")
+@click.option("--max-memory", type=_MEGABYTES, metavar="MB", help="At it running the model is ended: 2000 (MB), 2GB.")
 @click.option(
     "--all-stages", is_flag=True, default=None, help="Run the model also where a fault leaves no sense in it."
 )
 @run_options
 @common_options
 def gate(paths: tuple[str, ...], **asked: Any) -> int:
-    """Judge models by their files, then by running them: one verdict each, one exit code.
+    """Judge models by their files, then by running them.
 
-    PATH is whatever `inspect` and `compare` take. The model is run only with --data, here or in [tool.bncheck.gate].
+    One verdict each, one exit code: made for a CI. PATH is whatever `inspect` and `compare` take. The model is run only
+    with --data, here or in [tool.bncheck.gate].
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:

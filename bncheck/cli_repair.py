@@ -11,10 +11,17 @@ from typing import Any, TextIO
 import click
 
 from bncheck.cli_common import NOTHING, given_options, run_options, say
+from bncheck.cli_help import Command, examples
 from bncheck.errors import NoModel, UsageError
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog=examples(
+        "repair model.ckpt-300 -o fixed.ckpt --data train.npz",
+        "repair model.ckpt-300 -o fixed.ckpt --debias --decay 0.999",
+    ),
+)
 @click.argument("path")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT", help="Where the repaired copy goes: new.")
 @click.option("--data", metavar="D", help="Folder of images, .npy, .npz or TFRecord, as in training: re-estimate.")
@@ -26,10 +33,11 @@ from bncheck.errors import NoModel, UsageError
 @click.option("--fail-on", type=click.Choice(["error", "warning", "never"]), default="error", show_default=True)
 @click.option("--verbose", "-v", is_flag=True, help="Every layer.")
 def repair(path: str, **asked: Any) -> int:
-    """Write a copy of a checkpoint, SavedModel or Keras file with right batch norm statistics.
+    """Write a copy of a model with right batch norm statistics.
 
-    From --data (population statistics) or, where decay and number of updates are known, with --debias. The source is
-    never touched, nothing is overwritten. Exit codes are those of inspecting the copy.
+    PATH is a checkpoint, SavedModel or Keras file; the statistics come from --data (population statistics) or, where
+    decay and number of updates are known, from --debias. The source is never touched, nothing is overwritten. Exit
+    codes are those of inspecting the copy.
     """
     from bncheck.config import Config, FailOn, Settings  # noqa: PLC0415 - start-up
     from bncheck.output import emit  # noqa: PLC0415 - start-up

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bncheck"
 
 BASE = {"errors", "model", "finding", "config"}
-COMMANDS = {"cli_common", "cli_compare", "cli_demo", "cli_gate", "cli_repair"}
+COMMANDS = {"cli_common", "cli_help", "cli_compare", "cli_demo", "cli_gate", "cli_repair"}
 BELOW = {
     "errors": set(),
     "model": {"measured"},
@@ -24,7 +24,8 @@ BELOW = {
     "testing": {"model", "measured"},
     "testing_quantized": {"model", "measured", "testing"},
     "rules": {"model", "measured", "folded", "finding", "testing", "testing_quantized"},
-    "config": {"errors"},
+    "amounts": set(),
+    "config": {"amounts", "errors"},
     "suppress": {"errors", "finding", "config"},
     "not_checked": {"model", "finding", "rules"},
     "judge": {"model", "measured", "finding", "config", "suppress", "not_checked", "rules"},
@@ -42,10 +43,11 @@ BELOW = {
     "output": {"errors", "report"},
     "cli_common": {"errors", "config", "finding", "report", "output"},
     "cli": {"errors", "config", "finding", "output", "explain", "doctor", "report", *COMMANDS, ""},
-    "cli_compare": {"cli_common", "config", "finding", "compare", ""},
-    "cli_gate": {"cli_common", "cli_compare", "errors", "config", "finding", "check", "gating", ""},
+    "cli_help": set(),
+    "cli_compare": {"cli_common", "cli_help", "config", "finding", "compare", ""},
+    "cli_gate": {"amounts", "cli_common", "cli_help", "cli_compare", "errors", "config", "finding", "check", "gating", ""},
     "cli_demo": {"errors", "output", "demo"},
-    "cli_repair": {"cli_common", "errors", "config", "output", "repair"},
+    "cli_repair": {"cli_common", "cli_help", "errors", "config", "output", "repair"},
     "pytest_plugin": {"config", "finding", "report", ""},
     "__main__": {"cli"},
     "": {"check", "compare", "config", "finding", "gating"},
