@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bncheck.measured import (
     Attribution,
     Cell,
@@ -36,6 +39,8 @@ PRECISE = 0.01
 """Local NMSE (20 dB) below which an operator is good whatever its scale: int16 steps are finer than 8-bit weights."""
 IMPRECISE = 0.1
 """Local NMSE (10 dB) above which it is not, also where the output is float or its own range is all rounding."""
+RULED = 10.0
+"""Times that the median channel loses what all of them together do, from which a few channels rule the range."""
 MOSTLY = 0.5
 """Share of the local loss from which a part is called its cause."""
 
@@ -169,7 +174,7 @@ def losing(measured: QuantizedComparison) -> list[OperatorLoss]:
     """Operators that lose precision by themselves, in execution order: far from rounding, and for a tenth of signal.
 
     A local error above ALARM of the scale, of more than PRECISE of the signal; or of more than IMPRECISE, whatever
-    the scale; or one that is no number.
+    the scale, also of the median channel alone; or one that is no number.
     """
     return [operator for operator in measured.operators if _loses(operator)]
 
@@ -178,7 +183,35 @@ def _loses(operator: OperatorLoss) -> bool:
     if not operator.local_nmse <= IMPRECISE:
         return True
     coarse = operator.rmse_over_scale is not None and not operator.rmse_over_scale <= ALARM
-    return coarse and not operator.local_nmse <= PRECISE
+    return (coarse and not operator.local_nmse <= PRECISE) or ruled(operator)
+
+
+def ruled(operator: OperatorLoss) -> bool:
+    """Whether few channels rule the range of a layer's integers, so that most of the others fall below its steps.
+
+    All channels together show little of it, for the few have the energy; the layer behind has to bear it. Outputs of
+    other operators may be made so: of a thousand probabilities all but a few are below any step.
+    """
+    if operator.scale is None or (operator.layer is None and operator.weight_nmse is None):
+        return False
+    typical = median_channel(operator)
+    return typical > IMPRECISE and typical > RULED * operator.local_nmse
+
+
+def median_channel(operator: OperatorLoss) -> float:
+    """Local NMSE of the median channel, of those that lose something of a signal; 0 where there are none."""
+    known = operator.channel_nmse[_alive(operator)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def ruling_channel(operator: OperatorLoss) -> int:
+    """The channel that has most of the signal: every channel is rounded alike, so the one that loses the least."""
+    return int(np.argmin(np.where(_alive(operator), operator.channel_nmse, np.inf)))
+
+
+def _alive(operator: OperatorLoss) -> NDArray[np.bool_]:
+    """Channels that have a signal and an error; a dead one has neither."""
+    return np.isfinite(operator.channel_nmse) & (operator.channel_nmse > 0)
 
 
 def cause(operator: OperatorLoss) -> str:

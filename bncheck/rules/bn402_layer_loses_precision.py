@@ -12,7 +12,17 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.measured import OperatorLoss, QuantizedComparison
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._quantized import ALARM, IMPRECISE, PRECISE, cause, judged_quantized, losing
+from bncheck.rules._quantized import (
+    ALARM,
+    IMPRECISE,
+    PRECISE,
+    cause,
+    judged_quantized,
+    losing,
+    median_channel,
+    ruled,
+    ruling_channel,
+)
 from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, percent
 from bncheck.testing_quantized import operator_loss, quantized, quantized_classes
@@ -58,7 +68,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     By the local error of each operator, over all samples: its root mean square above 0.7 steps of the output's scale
     (rounding alone makes 0.289) and above 0.01 of the signal's energy (20 dB), or above 0.1 of it (10 dB), whatever the
     scale. It is clipping where most of it lies outside the output's range, bias where most of it is the mean of a
-    channel, else rounding: of the output, or of the kernel if that has one scale for all channels. ERROR where the
+    channel, else rounding: of the output, or of the kernel if that has one scale for all channels. A layer is also named
+    where its median channel loses above 0.1 of its signal, ten times what all channels together do: a few channels rule
+    the range of its output then, and the layer behind it bears the loss. ERROR where the
     output is junk for it (BN401). Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data
     of another kind than a file was calibrated on clip here and there.
 
@@ -99,7 +111,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     yield Evidence(
         layers=tuple(dict.fromkeys(operator.layer or operator.name for operator in wrong)),
         message=_message(worst, measured),
-        severity=None if junk else Severity.INFO if worst[0].local_nmse <= IMPRECISE else Severity.WARNING,
+        severity=None if junk else Severity.INFO if all(o.local_nmse <= IMPRECISE for o in wrong) else Severity.WARNING,
         confidence=Confidence.HIGH if junk and output is not None and output.certain else Confidence.MEDIUM,
         location=worst[0].tensor,
         fix=_fix(worst, measured),
@@ -108,7 +120,12 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 
 def _worst(operator: OperatorLoss) -> float:
-    return -operator.local_nmse if math.isfinite(operator.local_nmse) else -math.inf
+    return -_loss(operator) if math.isfinite(operator.local_nmse) else -math.inf
+
+
+def _loss(operator: OperatorLoss) -> float:
+    """That of all channels, or of the median one where a few rule the range."""
+    return median_channel(operator) if ruled(operator) else operator.local_nmse
 
 
 def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
@@ -117,7 +134,7 @@ def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
     told = f"{first.name} ({first.kind}){most}: {_size(first)}.{_how(first)}"
     kinds = Counter(cause(operator) for operator in worst if cause(operator))
     if len(worst) > 1:
-        told += f" In order: {listing([f'{o.name} ({_part(o.local_nmse)})' for o in worst[1:]])}."
+        told += f" In order: {listing([f'{o.name} ({_part(_loss(o))})' for o in worst[1:]])}."
     if len(kinds) > 1:
         told += f" By cause: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}."
     tensors = sum(operator.weight_per_channel is False for operator in worst)
@@ -129,6 +146,11 @@ def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
 def _size(operator: OperatorLoss) -> str:
     if not math.isfinite(operator.local_nmse):
         return "all of its output is lost to NaN or infinity" if operator.non_finite else "its output has no signal"
+    if ruled(operator):
+        return (
+            f"channel {ruling_channel(operator)} rules the range of its output, and of the median channel "
+            f"{_part(median_channel(operator))} is lost to rounding"
+        )
     parts = [f"{_part(operator.local_nmse)} of its output's energy"]
     if operator.rmse_over_scale is not None:
         parts.append(f"an error of {operator.rmse_over_scale:.2g} steps of its scale where rounding makes 0.29")
@@ -142,6 +164,8 @@ def _part(nmse: float) -> str:
 def _how(operator: OperatorLoss) -> str:
     """What makes it up, and where."""
     whole, kind = operator.local_nmse, cause(operator)
+    if ruled(operator):
+        return " The layers that read it can do no better."
     if not kind:
         return ""
     share = {"clipping": operator.clipping_nmse, "bias": operator.bias_nmse, "rounding": operator.rounding_nmse}[kind]
@@ -175,6 +199,12 @@ def _fix(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
         advice.append("Clipping: calibrate on more data of the kind that is served (--calibration-batches).")
     if "bias" in kinds:
         advice.append("Shifted channels: switch dead ones off before folding (bncheck explain BN404).")
+    if any(ruled(operator) for operator in worst):
+        advice.append(
+            "A channel that rules the range: divide its gamma and beta by what it is larger than the others, and "
+            "multiply\nthe weights behind it by as much, where only a ReLU lies between; or give activations 16 bits "
+            "(int16x8)."
+        )
     given = measured.scheme == "given"
     parts = dict.fromkeys(operator.tensor if given else _stem(operator.tensor) for operator in worst[:KEPT])
     more = f"  # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
@@ -190,6 +220,10 @@ def _stem(tensor: str) -> str:
 
 
 def _measurements(operator: OperatorLoss) -> Iterator[Measurement]:
+    if ruled(operator):
+        value = median_channel(operator)
+        yield Measurement(name=f"NMSE of the median channel, {operator.name}", value=value, limit=IMPRECISE)
+        return
     if operator.rmse_over_scale is not None:
         yield Measurement(name=f"rmse over scale, {operator.name}", value=operator.rmse_over_scale, limit=ALARM)
     limit = PRECISE if operator.rmse_over_scale is not None else IMPRECISE
@@ -197,18 +231,22 @@ def _measurements(operator: OperatorLoss) -> Iterator[Measurement]:
 
 
 def clean() -> tuple[Facts, ...]:
-    """Rounding; int16 steps below 8-bit weights; fine for want of signal to lose; noise made up."""
+    """Rounding; int16 steps below 8-bit weights; fine for want of signal to lose; noise made up; probabilities;
+    dead channels."""
     return (
         quantized(operator_loss(), operator_loss("b", local=4e-3, rmse=0.45)),
         quantized(operator_loss(local=1e-4, rmse=60.0)),
         quantized(operator_loss(local=0.05, rmse=0.4)),
         quantized(operator_loss(local=0.02, rmse=None)),
         quantized(operator_loss(local=0.4, rmse=3.0), synthetic=True),
+        quantized(operator_loss(layer=None, weight_nmse=None, channel_nmse=np.array([1e-3, 1.0, 1.0]))),
+        quantized(operator_loss(channel_nmse=np.array([0.0, 0.0, 1e-3, 2e-3]))),
     )
 
 
 def broken() -> tuple[Facts, ...]:
-    """One scale for a folded kernel; clipping, the output good all the same; a shift; dynamic range; NaN."""
+    """One scale for a folded kernel; clipping, the output good all the same; a shift; dynamic range; NaN; one channel
+    that rules the range."""
     junk = quantized_classes(0.2)
     channels = np.array([0.9, 0.01, 0.01, 0.9])
     collapsed = operator_loss(
@@ -220,4 +258,7 @@ def broken() -> tuple[Facts, ...]:
         quantized(operator_loss("a", local=0.05, rmse=2.0, bias=0.8), output=junk),
         quantized(operator_loss("a", local=0.3, rmse=None)),
         quantized(operator_loss("a", local=math.nan, non_finite=7)),
+        quantized(
+            operator_loss("a", channel_nmse=np.array([1e-4, 0.8, 0.9])), operator_loss("b", local=0.03, rmse=9.0)
+        ),
     )

@@ -174,6 +174,19 @@ def test_the_worst_comes_first_and_is_kept_in_float() -> None:
     assert "one scale a channel" in found.fix
 
 
+def test_a_channel_that_rules_the_range_is_named_before_the_layer_behind() -> None:
+    """Its layer loses little of all its energy, and nearly all of its other channels; the one behind bears it."""
+    first = operator_loss("first", local=1e-3, channel_nmse=np.array([0.0, 0.7, 2e-5, 0.9, 0.8]))
+    found = run_loses(quantized(first, operator_loss("behind", local=0.034, rmse=9.9), output=quantized_classes(0.2)))
+    assert found[0].layers == ("first", "behind")
+    assert found[0].message.startswith(
+        "first (CONV_2D) loses most by itself, of 2 operators that do: channel 2 rules the range of its output, and of "
+        "the median channel 75.0 % is lost to rounding. The layers that read it can do no better. In order: behind "
+    )
+    assert "multiply\nthe weights behind it by as much" in found[0].fix
+    assert found[0].measurements[0].name == "NMSE of the median channel, first"
+
+
 def test_names_to_keep_in_float() -> None:
     """As they are in a given file; else what every conversion calls them: the linear op, without its last digit."""
     fused = "net/Relu6;net/BatchNorm/add_1;net/conv/Conv2D1"
