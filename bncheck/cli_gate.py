@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,20 +21,16 @@ if TYPE_CHECKING:
     from bncheck.gating.stages import Progress
 
 
-class _Amount(click.ParamType):
-    name = "amount"
+def _in(units: Mapping[str, float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """Reads an option that is an amount."""
 
-    def __init__(self, units: Mapping[str, float]) -> None:
-        self.units = units
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def read(_context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
         try:
-            return amount(str(value), self.units)
+            return None if value is None else amount(value, units)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error), param=parameter) from None
 
-
-_SECONDS, _MEGABYTES = _Amount(SECONDS), _Amount(MEGABYTES)
+    return read
 
 
 @click.command(
@@ -52,8 +48,12 @@ _SECONDS, _MEGABYTES = _Amount(SECONDS), _Amount(MEGABYTES)
 @click.option("--no-quantize", is_flag=True, default=None, help="Do not compare float with quantized.")
 @quantized_options
 @click.option("--against", metavar="OLD", help="Earlier model, or its JSON report: fail on what became worse.")
-@click.option("--max-time", type=_SECONDS, metavar="S", help="After it running the model is ended: 90 (s), 10m, 1h.")
-@click.option("--max-memory", type=_MEGABYTES, metavar="MB", help="At it running the model is ended: 2000 (MB), 2GB.")
+@click.option(
+    "--max-time", callback=_in(SECONDS), metavar="S", help="Running the model is ended after it: 90 (seconds), 10m, 1h."
+)
+@click.option(
+    "--max-memory", callback=_in(MEGABYTES), metavar="MB", help="Running the model is ended beyond it: 2000 (MB), 2GB."
+)
 @click.option(
     "--all-stages", is_flag=True, default=None, help="Run the model also where a fault leaves no sense in it."
 )

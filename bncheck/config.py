@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from bncheck.amounts import MEGABYTES, SECONDS, amount
 from bncheck.errors import ConfigError
 
 FILE_NAME = "bncheck.toml"
@@ -237,10 +238,14 @@ def _data(value: object, where: _Where) -> Path | str:
     return "synthetic" if value == "synthetic" else _path(value, where)
 
 
-def _positive(value: object, where: _Where) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise where.error("a number greater than 0")
-    return float(value)
+def _amount(units: Mapping[str, float], example: str) -> Callable[[object, _Where], float]:
+    def read(value: object, where: _Where) -> float:
+        try:
+            return amount(str(value), units)
+        except ValueError:
+            raise where.error(f"a number greater than 0, or one with a unit, as {example!r}") from None
+
+    return read
 
 
 def _count(value: object, where: _Where) -> int:
@@ -361,7 +366,7 @@ _GATE: Mapping[str, Callable[[object, _Where], object]] = {
     "outputs": _texts,
     "trust-model": _flag,
     "against": _path,
-    "max-time": _positive,
-    "max-memory": _positive,
+    "max-time": _amount(SECONDS, "10m"),
+    "max-memory": _amount(MEGABYTES, "2GB"),
     "all-stages": _flag,
 }

@@ -47,7 +47,7 @@ outputs = "logits"
 trust-model = true
 against = "released.json"
 max-time = 600
-max-memory = 2000.5
+max-memory = "2.5 GB"
 all-stages = true
 
 [[ignores]]
@@ -105,7 +105,7 @@ def test_all_keys(tmp_path: Path) -> None:
             "trust_model": True,
             "against": tmp_path / "released.json",
             "max_time": 600.0,
-            "max_memory": 2000.5,
+            "max_memory": 2500.0,
             "early_stop": False,
         },
         ignores=(
@@ -155,6 +155,7 @@ def test_table_of_a_project(name: str, tmp_path: Path) -> None:
         ("[gate]\nmaxtime = 5", "unknown key 'maxtime' in gate (did you mean 'max-time'?)"),
         ("[gate]\nmax-time = 0", "gate.max-time must be a number greater than 0"),
         ("[gate]\nmax-memory = true", "gate.max-memory must be a number greater than 0"),
+        ('[gate]\nmax-time = "5 weeks"', "gate.max-time must be a number greater than 0, or one with a unit, as '10m'"),
         ("[gate]\nbatches = 1.5", "gate.batches must be a whole number from 1"),
         ("[gate]\nsize = 224", "gate.size must be [height, width]"),
         ("[gate]\nchannel-order = 'grb'", "gate.channel-order must be one of rgb, bgr"),
