@@ -16,6 +16,7 @@ from bncheck.compare.samples import (
     Batch,
     Samples,
     Wanted,
+    are_classes,
     checked_labels,
     fitted,
     index_batches,
@@ -72,6 +73,9 @@ def open_arrays(path: Path, wanted: Wanted) -> Samples:
     """Samples of a file of arrays. Raises ReadError for what is no such file, UsageError for arrays that do not fit."""
     images, labels = _read(path, wanted.labels)
     count = len(images)
+    targets = ""
+    if labels is not None and wanted.labels is None and not are_classes(labels):
+        labels, targets = None, f", {LABELS!r} being no classes but targets, which are not looked at"
     if labels is not None:
         labels = checked_labels(labels, count, str(path))
     elif wanted.labels is not None:
@@ -79,7 +83,7 @@ def open_arrays(path: Path, wanted: Wanted) -> Samples:
     fitted(images[:1], wanted, path)
     floating = "" if wanted.preprocess is None or images.dtype.kind != "f" else ", floating-point, left as they are"
     return Samples(
-        description=f"{path.name}, {count:,} samples of {named_shape(images.shape[1:])}{floating}",
+        description=f"{path.name}, {count:,} samples of {named_shape(images.shape[1:])}{floating}{targets}",
         count=count,
         labelled=labels is not None,
         open=lambda: _batches(path, images, labels, wanted),

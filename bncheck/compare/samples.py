@@ -124,13 +124,21 @@ def checked_labels(labels: NDArray[Any], count: int | None, where: str) -> NDArr
     if labels.ndim == 2 and labels.shape[1] > 1:
         labels = labels.argmax(axis=1)
     labels = labels.reshape(-1) if labels.ndim == 2 else labels
-    if labels.ndim != 1 or not (np.issubdtype(labels.dtype, np.integer) or _whole_numbers(labels)):
+    if labels.ndim != 1 or not (labels.dtype.kind in "biu" or _whole_numbers(labels)):
         raise ReadError(
             where, f"labels of shape {labels.shape} and type {labels.dtype}: one integer a sample is wanted"
         )
     if count is not None and len(labels) != count:
         raise ReadError(where, f"holds {len(labels):,} labels for {count:,} samples")
     return labels.astype(np.int64)
+
+
+def are_classes(labels: NDArray[Any]) -> bool:
+    """Whether an array may hold classes: an integer a sample or one-hot rows, no masks, boxes or amounts."""
+    integers = np.issubdtype(labels.dtype, np.integer) or labels.dtype == np.bool_ or _whole_numbers(labels)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return integers and bool(np.all(np.sort(labels, axis=1)[:, :-1] == 0))
+    return integers and labels.ndim in (1, 2)
 
 
 def _whole_numbers(labels: NDArray[Any]) -> bool:

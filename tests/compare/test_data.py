@@ -157,7 +157,7 @@ def broken(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
         "no samples": {"images": IMAGES[:0]},
     }
     np.savez(path, **arrays[kind])
-    return path, {}
+    return path, {"labels": "labels"} if kind == "odd labels" else {}
 
 
 @pytest.mark.parametrize(
@@ -253,3 +253,25 @@ def test_batches_as_the_graph_has_them(tmp_path: Path, declared: int | None, ask
     data = open_data(tmp_path / "x.npy", shape=(declared, 5), dtype=np.float32, options=RunOptions(batch_size=asked))
     assert data.batch_size == taken
     assert ("as the graph has it" in data.description) is (declared == taken == 12)
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes"),
+    [
+        (LABELS.astype(np.float32), True),
+        (np.eye(12)[LABELS % 12], True),
+        (LABELS > 3, True),
+        (LABELS / 7, False),
+        (np.zeros((len(LABELS), 8, 8), np.uint8), False),
+        (np.ones((len(LABELS), 4), np.float32), False),
+    ],
+)
+def test_targets_are_no_labels(targets: np.ndarray[Any, Any], tmp_path: Path, *, classes: bool) -> None:
+    """Amounts, masks and boxes called `labels` are left aside, and it is said; asked for by name, they are refused."""
+    np.savez(tmp_path / "d.npz", images=IMAGES, labels=targets)
+    found = opened(tmp_path / "d.npz")
+    assert found.labelled is classes
+    assert ("targets, which are not looked at" in found.description) is not classes
+    if not classes and targets.ndim != 2:
+        with pytest.raises(ReadError, match="one integer a sample is wanted"):
+            opened(tmp_path / "d.npz", labels="labels")
