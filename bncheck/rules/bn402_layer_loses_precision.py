@@ -68,10 +68,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     By the local error of each operator, over all samples: its root mean square above 0.7 steps of the output's scale
     (rounding alone makes 0.289) and above 0.01 of the signal's energy (20 dB), or above 0.1 of it (10 dB), whatever the
     scale. It is clipping where most of it lies outside the output's range, bias where most of it is the mean of a
-    channel, else rounding: of the output, or of the kernel if that has one scale for all channels. A layer is also named
-    where its median channel loses above 0.1 of its signal, ten times what all channels together do: a few channels rule
-    the range of its output then, and the layer behind it bears the loss. ERROR where the
-    output is junk for it (BN401). Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data
+    channel, else rounding: of the output, or of the kernel if that has one scale for all channels. A layer is also
+    named where its median channel loses above 0.1 of its signal, ten times what all channels together do: a few
+    channels rule the range of its output then, and the layer behind it bears the loss. ERROR where the output is junk for it (BN401). Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data
     of another kind than a file was calibrated on clip here and there.
 
     Not detected
@@ -231,8 +230,7 @@ def _measurements(operator: OperatorLoss) -> Iterator[Measurement]:
 
 
 def clean() -> tuple[Facts, ...]:
-    """Rounding; int16 steps below 8-bit weights; fine for want of signal to lose; noise made up; probabilities;
-    dead channels."""
+    """Rounding; int16 steps below 8-bit weights; no signal to lose; noise made up; probabilities; dead channels."""
     return (
         quantized(operator_loss(), operator_loss("b", local=4e-3, rmse=0.45)),
         quantized(operator_loss(local=1e-4, rmse=60.0)),
@@ -245,8 +243,7 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """One scale for a folded kernel; clipping, the output good all the same; a shift; dynamic range; NaN; one channel
-    that rules the range."""
+    """One scale for a kernel; clipping, the output good all the same; a shift; dynamic range; NaN; one channel rules."""
     junk = quantized_classes(0.2)
     channels = np.array([0.9, 0.01, 0.01, 0.9])
     collapsed = operator_loss(
