@@ -243,12 +243,15 @@ def explain(code: str, format_: str) -> None:
 @cli.command()
 @click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
 def rules(format_: str) -> None:
-    """List all rules."""
+    """List all rules; in a pipe one a line."""
     from bncheck import explain as pages  # noqa: PLC0415 - start-up
     from bncheck.output import emit  # noqa: PLC0415 - start-up
+    from bncheck.report._layout import columns  # noqa: PLC0415 - start-up
 
-    tables = {"text": pages.table, "markdown": pages.markdown_table, "json": pages.json_table}
-    text = tables[format_]()
+    if format_ == "text" and sys.stdout.isatty():
+        text = pages.listing(width=columns(sys.stdout))
+    else:
+        text = {"text": pages.table, "markdown": pages.markdown_table, "json": pages.json_table}[format_]()
     emit(None, lambda stream: _write(text, stream))
 
 

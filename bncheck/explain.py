@@ -23,8 +23,6 @@ _NEEDS = {
     Needs.FOLD: "TFLite file, its source",
     Needs.BEFORE: "--against",
 }
-
-
 _VERBATIM = ("- ", "* ", "| ", "|-")
 
 
@@ -89,10 +87,21 @@ def needs_of(rule: Rule) -> str:
 
 
 def table(rules: Sequence[Rule] = RULES) -> str:
-    """All rules, one a line."""
+    """All rules, one a line, for a pipe."""
     rows = [(r.code, r.slug, r.severity.value, needs_of(r), r.info.title) for r in rules]
     widths = [max(len(row[n]) for row in rows) for n in range(4)]
     return "".join("  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4])) + "\n" for row in rows)
+
+
+def listing(rules: Sequence[Rule] = RULES, width: int = 80) -> str:
+    """All rules for a terminal of `width` columns: a line that names each, and its title below."""
+    indent = " " * (max((len(rule.code) for rule in rules), default=0) + 2)
+    lines: list[str] = []
+    for rule in rules:
+        needs = needs_of(rule)
+        lines.append(f"{rule.code}  {rule.slug} · {rule.severity.value}{needs and f' · needs {needs}'}")
+        lines += (indent + line for line in wrap(rule.info.title, width - len(indent)))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def markdown_table(rules: Sequence[Rule] = RULES) -> str:

@@ -318,6 +318,17 @@ def test_rules_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert [entry["code"] for entry in json.loads(capsys.readouterr().out)] == [rule.code for rule in RULES]
 
 
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_rules_on_a_terminal(columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a title that does not fit goes on in the next line; every code still begins one."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert _run("rules") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in lines if not line.startswith(" ")] == [rule.code for rule in RULES]
+    assert max(len(line) for line in lines if line.startswith(" ")) <= int(columns)
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     """What inspect needs is there, with versions, and TensorFlow's state is told."""
     assert _run("doctor") == 0
