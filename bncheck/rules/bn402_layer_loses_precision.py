@@ -70,8 +70,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     scale. It is clipping where most of it lies outside the output's range, bias where most of it is the mean of a
     channel, else rounding: of the output, or of the kernel if that has one scale for all channels. A layer is also
     named where its median channel loses above 0.1 of its signal, ten times what all channels together do: a few
-    channels rule the range of its output then, and the layer behind it bears the loss. ERROR where the output is junk for it (BN401). Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data
-    of another kind than a file was calibrated on clip here and there.
+    channels rule the range of its output then, and the layer behind it bears the loss. ERROR where the output is junk
+    for it (BN401). Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data of another kind
+    than a file was calibrated on clip here and there.
 
     Not detected
     ------------
@@ -243,7 +244,7 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """One scale for a kernel; clipping, the output good all the same; a shift; dynamic range; NaN; one channel rules."""
+    """One scale for a kernel; clipping, the output good all the same; a shift; NaN; one channel rules."""
     junk = quantized_classes(0.2)
     channels = np.array([0.9, 0.01, 0.01, 0.9])
     collapsed = operator_loss(
