@@ -131,7 +131,7 @@ def load_digits() -> Digits:
         from sklearn import datasets  # noqa: PLC0415 - no dependency of anything else
     except ModuleNotFoundError as error:
         raise BncheckError(
-            "the demo trains on the digits of scikit-learn, which is not installed: pip install scikit-learn"
+            "the demo trains on the digits of scikit-learn, which is not installed: pip install 'bncheck[demo]'"
         ) from error
     raw = datasets.load_digits()
     times = SIZE // raw.images.shape[1]

@@ -34,13 +34,14 @@ PACKAGES = (
     Package(
         distribution="tensorflow",
         module="tensorflow",
-        use="compare, repair, demo",
+        use="compare, repair, gate --data, demo",
         core=False,
         also=("tensorflow-cpu", "tensorflow-macos", "tf-nightly"),
     ),
     Package(distribution="tf-slim", module="tf_slim", use="built-in backbones", core=False),
     Package(distribution="tf-keras", module="tf_keras", use="built-in backbones", core=False),
     Package(distribution="ai-edge-litert", module="ai_edge_litert", use="compare float-vs-quantized", core=False),
+    Package(distribution="scikit-learn", module="sklearn", use="demo", core=False, extra="demo"),
     Package(distribution="altair", module="altair", use="--format html", core=False, extra="html"),
     Package(distribution="vl-convert-python", module="vl_convert", use="--format html", core=False, extra="html"),
     Package(distribution="jinja2", module="jinja2", use="--format html", core=False, extra="html"),
@@ -83,7 +84,7 @@ def _notes(lacking: list[str]) -> list[str]:
     if lacking:
         return [f"inspect cannot work: pip install {' '.join(lacking)}"]
     notes = ["inspect, explain, rules: ready (no TensorFlow needed)"]
-    for extra, use in (("tf", "compare and repair"), ("html", "--format html")):
+    for extra, use in (("tf", "compare and repair"), ("demo", "the demo"), ("html", "--format html")):
         optional = [package for package in PACKAGES if not package.core and package.extra == extra]
         absent = [package.distribution for package in optional if _version(package) is None]
         if absent:

@@ -112,7 +112,10 @@ def _other_models(directory: Path) -> str:
         return "a SavedModel's variables are there without its saved_model.pb: give variables/variables"
     suffixes = (".keras", ".h5", ".hdf5", ".tflite", ".pb", ".pbtxt", ".meta")
     others = [name for name in names(directory) if name.endswith(suffixes)]
-    return f"it holds {_some(others)}" if others else ""
+    if others:
+        return f"it holds {_some(others)}"
+    inner = [name for name in names(directory) if is_file(directory / name / "checkpoint")]
+    return f"it holds folders that have one: {_some(inner)}" if inner else ""
 
 
 def _beside(path: Path, suffix: str) -> Path:

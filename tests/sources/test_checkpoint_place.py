@@ -127,6 +127,15 @@ def test_empty_directory(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+def test_directory_of_runs(tmp_path: Path) -> None:
+    """A directory whose folders hold checkpoints names them."""
+    write_bundle(tmp_path / "first" / "model", ONE)
+    (tmp_path / "first" / "checkpoint").write_text('model_checkpoint_path: "model"\n')
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(NoModel, match=r"\(it holds folders that have one: first\)"):
+        run_dir(tmp_path)
+
+
 def test_directory_of_something_else(tmp_path: Path) -> None:
     """A directory with other models says which."""
     (tmp_path / "model.h5").write_bytes(b"")
