@@ -160,5 +160,7 @@ def _shape_hint(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -
     if wanted is not None and len(shape) == len(wanted) == 3:
         if _fits((shape[2], shape[0], shape[1]), wanted) or _fits((shape[1], shape[2], shape[0]), wanted):
             return ": its channels are on another axis, transpose them"
+        if _fits(shape[:2], wanted[:2]):
+            return f": it wants {wanted[2]} channel{'s' if wanted[2] != 1 else ''} a pixel"
         return ": resize them, or give a folder of images, which bncheck resizes"
     return ""

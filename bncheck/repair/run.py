@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,14 @@ def repair(
         steps=facts.run.updates,
         compared_before=compared_before,
         compared_after=compared_after,
-        notes=(*found.notes, *note, *notes),
+        notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *note, *notes),
+    )
+
+
+def _unmeasured(output: Path) -> str:
+    return (
+        "not run: these averages are of the whole training, during which the weights moved; whether they fit the last "
+        f"ones, bncheck compare train-vs-eval {shlex.quote(str(output))} --data images/ tells"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import TextIO
 
-from bncheck.finding import Report, Severity, Verdict
+from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.measured import Comparison
 from bncheck.repair.report import LayerLeft, RepairReport
 from bncheck.report._escape import visible
@@ -71,7 +71,7 @@ def _method(report: RepairReport) -> str:
 
 def _side(label: str, report: Report, comparison: Comparison | None, width: int) -> Iterator[Line]:
     found = [
-        f"{finding.code} {finding.slug} ({finding.severity.value}, {_layers(len(finding.layers))})"
+        f"{finding.code} {finding.slug} ({', '.join(_standing(finding))})"
         for finding in report.findings
         if finding.severity is not Severity.INFO and finding.caused_by is None
     ]
@@ -85,6 +85,10 @@ def _side(label: str, report: Report, comparison: Comparison | None, width: int)
             (pad(verdict if not number else "", len(verdict) + 2), _STYLE[report.verdict]),
             (line, ""),
         )
+
+
+def _standing(finding: Finding) -> list[str]:
+    return [finding.severity.value, *([_layers(len(finding.layers))] if finding.layers else [])]
 
 
 def _measured(comparison: Comparison | None) -> Iterator[str]:

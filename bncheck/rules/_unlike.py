@@ -71,7 +71,7 @@ def unlike_training(model: Facts) -> Unlike | None:
         return None
     if _untrained(model, comparison):
         return NOT_TRAINED
-    if labels_strange(comparison):
+    if labels_strange(comparison) and not any(place.non_finite for place in comparison.layers):
         return _strange_labels(comparison)
     output = judged_output(comparison)
     if output is None or not output.junk or known_cause(model):
@@ -122,7 +122,7 @@ def _strange_labels(comparison: Comparison) -> Unlike:
         name="accuracy in train mode",
         value=train,
         limit=informed_accuracy(classes) if classes else 1.0,
-        decides=False,
+        decides=True,
     )
 
 

@@ -30,6 +30,7 @@ from bncheck.testing import classes_compared, compared, difference
 SHIFT_TOLD, RATIO_TOLD = 0.1, 0.1
 """Deviations, and logarithms, from which a mean or a variance is told to be off."""
 MEASURED = 5
+TEN, MILLION = 10, 1_000_000
 
 
 @rule(
@@ -108,14 +109,14 @@ def check(model: Facts) -> Iterator[Evidence]:
 def _message(comparison: Comparison, wrong: list[LayerDifference]) -> str:
     first = wrong[0]
     times = first.local_nmse / first.local_floor if first.local_floor else math.inf
-    floor = f", {times:,.0f} times what a batch does by chance" if math.isfinite(times) and times >= 2 else ""
+    floor = f", {_times(times)} what a batch does by chance" if math.isfinite(times) and times >= 2 else ""
     count, among = len(wrong), len(each_layer(comparison))
     others = f" the first of {many(count, 'layer')} that go wrong" if count > 1 else " where it goes wrong"
     if count == 1 and among > 1:
         others = " the only layer that goes wrong by itself"
     inherit = len(inheriting(comparison))
     behind = f" {many(inherit, 'layer')} behind only inherit{'s' if inherit == 1 else ''} it." if inherit else ""
-    return f"{first.layer} is{others}: it loses {_part(first.local_nmse)}{floor}.{_how(first)}{behind}"
+    return f"{first.layer} is{others}: it {_loses(first.local_nmse)}{floor}.{_how(first)}{behind}"
 
 
 def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], *, junk: bool) -> Evidence:
@@ -123,11 +124,11 @@ def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], 
     name, places = next(iter(apart.items()))
     used = sum(place.layer == name for place in comparison.layers)
     others = f", like {many(len(apart) - 1, 'more layer')}" if len(apart) > 1 else ""
-    lost = listing([_part(place.local_nmse) for place in places])
+    lost = listing([_loses(place.local_nmse) for place in places])
     return Evidence(
         layers=tuple(apart),
         message=f"{name} stands in {used} places whose data differ{others}: its statistics are right for all of them "
-        f"together, and by itself a place loses {lost}."
+        f"together, and by itself a place {lost}."
         + (" One set of statistics cannot fit them all." if junk else " The output bears it."),
         severity=Severity.ERROR if junk else Severity.INFO,
         confidence=Confidence.MEDIUM,
@@ -142,8 +143,18 @@ def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], 
     )
 
 
-def _part(nmse: float) -> str:
-    return f"{percent(nmse)} of its output's energy" if math.isfinite(nmse) else "all of its output to NaN"
+def _loses(nmse: float) -> str:
+    if not math.isfinite(nmse):
+        return "loses all of its output to NaN"
+    if nmse > 1:
+        return f"errs by {_times(nmse)} its output's energy"
+    return f"loses {percent(nmse)} of its output's energy"
+
+
+def _times(factor: float) -> str:
+    if factor >= MILLION:
+        return "more than a million times"
+    return f"{factor:.1f} times" if factor < TEN else f"{factor:,.0f} times"
 
 
 def _how(layer: LayerDifference) -> str:
@@ -167,7 +178,7 @@ def _how(layer: LayerDifference) -> str:
 def _sum_of_small(layers: list[LayerDifference]) -> str:
     if len(layers) == 1:
         return (
-            f"{layers[0].layer}, the only layer, loses {_part(layers[0].local_nmse)}: little, and yet the output is "
+            f"{layers[0].layer}, the only layer, {_loses(layers[0].local_nmse)}: little, and yet the output is "
             f"junk for it alone.{_how(layers[0])}"
         )
     names = listing([f"{layer.layer} ({percent(layer.local_nmse)})" for layer in layers])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from bncheck.finding import Evidence, Measurement, Severity
-from bncheck.measured import DataFacts
+from bncheck.measured import DataFacts, LayerDifference
 from bncheck.model import Facts
 from bncheck.rules import fixes
 from bncheck.rules._compared import FEWEST_VALUES
@@ -66,9 +68,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=tuple(dict.fromkeys(layer.layer for layer in found)),
             message=f"{sums} NaN or infinite{behind}.{_of_the_data(comparison.data)}",
-            fix=_CLEAN
-            if comparison.data.non_finite
-            else f"This checkpoint, if its statistics are the cause:\n{fixes.indented(fixes.repair(model))}",
+            fix=_CLEAN if comparison.data.non_finite else _fix(model, first),
             measurements=(Measurement(name=f"non-finite sums, {first.layer}", value=first.non_finite, limit=0),),
         )
     elif outputs:
@@ -82,6 +82,20 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 
 _CLEAN = "Take the samples that hold NaN or infinity out of the data; the model is not judged by them."
+
+
+def _fix(model: Facts, first: LayerDifference) -> str:
+    """New statistics help where the stored ones are no numbers, and not where NaN arrives with those of the batch."""
+    stored = next((layer for layer in model.layers if layer.name == first.layer), None)
+    values = [] if stored is None else [v.values for v in stored.statistics if v.values is not None]
+    arrives = not np.all(np.isfinite(first.log_variance_ratio)) and not np.all(np.isfinite(first.mean_shift))
+    if arrives and values and all(np.all(np.isfinite(each)) for each in values):
+        return (
+            f"The stored statistics of {first.layer} are numbers: NaN reaches it with those of the batch as well, from "
+            "a kernel, gamma or beta before it. New statistics do not help; go back to an earlier checkpoint (`bncheck "
+            "inspect run DIR` judges all of a folder)."
+        )
+    return f"This checkpoint, if its statistics are the cause:\n{fixes.indented(fixes.repair(model))}"
 
 
 def _of_the_data(data: DataFacts) -> str:

@@ -29,3 +29,14 @@ def test_an_only_layer_adds_up_with_nothing() -> None:
     assert message(one).startswith("a, the only layer, loses 0.9 % of its output's energy: little, and yet the output")
     several = compared(difference("a", local=0.009), difference("b", local=0.008), accuracy=(0.85, 0.55))
     assert message(several).startswith("No layer goes wrong by itself: small losses of 2 layers add up, most in a")
+
+
+def test_errors_beyond_the_signal_are_told_as_multiples() -> None:
+    """41,745,073,517.0 % is no number for people."""
+    several = difference("b")
+    assert (
+        "a is the only layer that goes wrong by itself: it errs by 4.2 times its output's energy, 6,071 times what"
+        in (message(compared(difference("a", local=4.25), several)))
+    )
+    huge = message(compared(difference("a", local=4e8), several))
+    assert "it errs by more than a million times its output's energy, more than a million times what a batch" in huge

@@ -60,3 +60,15 @@ def test_the_remedy_is_the_users_own_command(data: str, more: str) -> None:
     (found,) = bn304_data_unlike_training.check.check(model)
     command = f"bncheck compare train-vs-eval 'run 1/model.keras' --data {data} --preprocess -1..1 {more}"
     assert found.fix.splitlines()[-1].strip() == command
+
+
+def test_labels_in_vain_where_numbers_are_none() -> None:
+    """A model of NaN has not `learned` anything, but that is not why."""
+    model = compared(difference("a", local=float("nan"), non_finite=4), accuracy=(0.1, 0.1))
+    assert not list(bn304_data_unlike_training.check.check(model))
+
+
+def test_neither_mode_meets_the_labels_and_they_differ() -> None:
+    """Labels that are numbered otherwise, or other data, would look the same: nothing is accused, nothing passes."""
+    report = judge(compared(difference("a", local=0.3), accuracy=(0.08, 0.1), output=classes_compared(0.3)))
+    assert report.verdict is Verdict.INCONCLUSIVE
