@@ -54,7 +54,10 @@ class Net:
         return tuple(n for n in operator.outputs if n >= 0 and self.tensor(n).dtype in ACTIVATIONS)
 
     def constant(self, number: int) -> RawLiteTensor | None:
-        """The stored tensor behind a constant input, None for what is computed from data."""
+        """The stored tensor behind a constant input, None for what is computed from data.
+
+        Float exports of models that were trained quantization-aware round their constants when they run.
+        """
         for _ in range(8):
             if number < 0:
                 return None
@@ -62,7 +65,7 @@ class Net:
             if tensor.data is not None:
                 return tensor
             maker = self.makers.get(number)
-            if maker is None or maker.kind not in ("DEQUANTIZE", *VIEWS):
+            if maker is None or maker.kind not in ("DEQUANTIZE", "QUANTIZE", *VIEWS):
                 return None
             number = maker.inputs[0]
         return None

@@ -174,7 +174,7 @@ def _by_channel(values: NDArray[_Any], axis: int) -> NDArray[_Any]:
 
 
 def _kernel_half(tensor: RawLiteTensor, axis: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    if tensor.dtype in ("float32", "float64"):
+    if tensor.dtype in ("float32", "float64") and tensor.quantization is None:
         return np.zeros(tensor.shape[axis])
     return np.asarray(_SLACK * _by_channel(rounding(tensor, np.abs(values)), axis).max(axis=1))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.model import PerChannel
-from bncheck.sources.raw import RawLiteOperator, RawLiteSubgraph, RawLiteTensor
+from bncheck.sources.raw import RawLiteOperator, RawLiteSubgraph, RawLiteTensor, RawQuantization
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 INTEGERS = frozenset({"int2", "int4", "uint4", "int8", "uint8", "int16", "int32", "int64"})
@@ -46,14 +46,21 @@ class Wiring:
         return None if number < 0 else self.subgraph.tensors[number]
 
     def source(self, number: int) -> RawLiteTensor | None:
-        """The stored constant behind tensor `number`, through DEQUANTIZE (float16 and dynamic-range files)."""
+        """The stored constant behind tensor `number`, through DEQUANTIZE (float16 and dynamic-range files).
+
+        And through the QUANTIZE before it, where a model that was trained quantization-aware was exported in float:
+        then the constant has the quantization of what the QUANTIZE gives, by whose steps it was rounded in training.
+        """
+        rounded: RawQuantization | None = None
         for _ in range(_HOPS):
             tensor = self.tensor(number)
             if tensor is None or tensor.data is not None:
-                return tensor
+                return tensor if tensor is None or rounded is None else replace(tensor, quantization=rounded)
             writer = self.writers.get(number)
-            if writer is None or writer.kind not in ("DEQUANTIZE", "DENSIFY") or not writer.inputs:
+            if writer is None or writer.kind not in ("DEQUANTIZE", "DENSIFY", "QUANTIZE") or not writer.inputs:
                 return None
+            if writer.kind == "QUANTIZE":
+                rounded = tensor.quantization
             number = writer.inputs[0]
         return None
 
@@ -102,12 +109,12 @@ _HALF_PRECISION = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 0.0)}
 def rounding(tensor: RawLiteTensor, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far rounding to the stored type may have moved numbers of these magnitudes, in the tensor's shape.
 
-    `sizes` is whatever broadcasts to that shape; float32 and wider count as not rounded.
+    `sizes` is whatever broadcasts to that shape; float32 and wider count as not rounded, unless by `Wiring.source`.
     """
     if tensor.dtype in _HALF_PRECISION:
         relative, absolute = _HALF_PRECISION[tensor.dtype]
         return relative * sizes + absolute
-    if tensor.quantization is None or tensor.dtype not in INTEGERS:
+    if tensor.quantization is None or tensor.dtype not in INTEGERS | {"float32"}:
         return np.zeros(tensor.shape)
     halves = 0.5 * np.abs(tensor.quantization.scales.astype(np.float64))
     along = [1] * len(tensor.shape)

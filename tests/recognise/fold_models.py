@@ -115,7 +115,8 @@ class Operator:
     kernel: Any
     bias: Any = None
     scheme: str = "float32"
-    """"float32", "float16", "int8" (a scale a channel) or "int8-per-tensor"."""
+    """"float32", "float16", "int8" (a scale a channel), "int8-per-tensor", or "aware": trained quantization-aware and
+    exported in float, so that kernels were rounded to int8 before the fold and are again when the file runs."""
     behind: Sequence[tuple[str, Any]] = field(default_factory=tuple)
     """(kind, constant) of operators behind it."""
 
@@ -139,7 +140,19 @@ def lite(folder: Path, *operators: Operator) -> RawModel:
         return len(tensors) - 1
 
     def constant_of(name: str, values: Array, scheme: str, axis: int, steps: Any = None) -> int:
-        stored, more = _stored(values, scheme, axis, steps)
+        stored, more = _stored(values, "int8" if scheme == "aware" else scheme, axis, steps)
+        if scheme == "aware":
+            along = [1] * stored.ndim
+            along[axis] = -1
+            stored_real = (stored * np.reshape(more["scales"], along)).astype(np.float32)
+            number, rounded = (
+                add(constant(name, stored_real)),
+                add(T(name="", dtype="int8", shape=values.shape, **more)),
+            )
+            ops.append(Op(kind="QUANTIZE", inputs=(number,), outputs=(rounded,)))
+            wide = add(T(name=f"{name}_dequantize", shape=values.shape))
+            ops.append(Op(kind="DEQUANTIZE", inputs=(rounded,), outputs=(wide,)))
+            return wide
         number = add(constant(name, stored, **more))
         if scheme != "float16":
             return number
@@ -154,7 +167,7 @@ def lite(folder: Path, *operators: Operator) -> RawModel:
         inputs = [last, constant_of(f"{one.name}/kernel", one.kernel, one.scheme, axis)]
         if one.bias is not None:
             scales = np.asarray(tensors[inputs[1]].scales, np.float64) * 0.02 if "int8" in one.scheme else None
-            kind = "int32" if "int8" in one.scheme else one.scheme
+            kind = "int32" if "int8" in one.scheme else one.scheme.replace("aware", "float32")
             inputs.append(constant_of(f"{one.name}/bias", one.bias, kind, 0, scales))
         last = add(T(name=one.name, shape=shape))
         ops.append(Op(kind=one.kind, inputs=inputs, outputs=(last,)))

@@ -47,7 +47,7 @@ def net() -> list[Conv]:
     ]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, "aware"])
 def test_a_faithful_conversion_is_confirmed(tmp_path: Path, scheme: str) -> None:
     """All layers hold what is stored, by the right operators, within what rounding to the type explains."""
     layers = net()
@@ -62,7 +62,7 @@ def test_a_faithful_conversion_is_confirmed(tmp_path: Path, scheme: str) -> None
         assert layer.scale_ratio == pytest.approx(np.ones(8), abs=1e-6 if scheme == "float32" else 0.1)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, "aware"])
 @pytest.mark.parametrize(
     "change",
     [
