@@ -143,14 +143,19 @@ def _beyond(state: _State) -> None:
     """Operators that hold a kernel with more folded in than its own layer."""
     for unit in state.open_units():
         for match in state.unexplained[unit.number]:
-            found = None if match.place.order in state.taken else beyond(match, state.source)
-            if found is not None:
-                state.give(unit, found.explanation)
-                if found.second is not None:
-                    why = f"together with {unit.layer.name}, which it follows"
-                    second = replace(found.explanation, why=why, match=replace(match, unit=found.second))
-                    state.give(found.second, second)
+            if _gives_more(state, unit, match):
                 break
+
+
+def _gives_more(state: _State, unit: Unit, match: Match) -> bool:
+    found = None if match.place.order in state.taken else beyond(match, state.source)
+    if found is None:
+        return False
+    state.give(unit, found.explanation)
+    if found.second is not None:
+        why = f"together with {unit.layer.name}, which it follows"
+        state.give(found.second, replace(found.explanation, why=why, match=replace(match, unit=found.second)))
+    return True
 
 
 def _left_standing(state: _State) -> None:
@@ -182,18 +187,32 @@ def _forward(state: _State) -> None:
 
 
 def _by_any_kernel(state: _State) -> None:
-    """Layers of which no file tells what lies before them: by whichever stored kernel an operator holds."""
+    """Layers of which no file tells what lies before them: by whichever stored kernel an operator holds.
+
+    First those that explain an operator by themselves, then those that do with a second scale behind them.
+    """
     without = state.open_units()
     free = [place for place in state.free(state.linear) if any(u.channels == place.channels for u in without)]
     if not without or not free or state.source.ordered:
         return
+    for place, assumed in _assumed(state, free):
+        _assign(state, assumed, [place], guessed=True)
+    forms = forms_once()
+    for place, assumed in _assumed(state, state.free(free)) if state.open_units() else ():
+        helds = list(place.read())
+        found = (match for unit in assumed for match in matches(unit, place, helds, forms))
+        next((match for match in found if _gives_more(state, match.unit, match)), None)
+
+
+def _assumed(state: _State, places: Sequence[Place]) -> Iterator[tuple[Place, list[Unit]]]:
+    """Each place with each kernel of its size, and the layers of its channels that are still to be found."""
     for kernel in state.source.kernels():
         size = int(np.prod(kernel.tensor.shape, dtype=np.int64))
-        fitting = [place for place in state.free(free) if place.channels * place.fan_in == size]
-        for place in fitting:
-            bias = bias_beside(kernel.tensor, state.source.find, place.channels)
-            assumed = [_assuming(unit, kernel, bias) for unit in without if unit.channels == place.channels]
-            _assign(state, [unit for unit in assumed if unit.number not in state.found], [place], guessed=True)
+        for place in state.free(places):
+            if place.channels * place.fan_in == size:
+                bias = bias_beside(kernel.tensor, state.source.find, place.channels)
+                units = [unit for unit in state.open_units() if unit.channels == place.channels]
+                yield place, [_assuming(unit, kernel, bias) for unit in units]
 
 
 def _assuming(unit: Unit, kernel: Kernel, bias: Array | None) -> Unit:

@@ -263,6 +263,26 @@ def test_a_second_scale_behind_the_layer(tmp_path: Path) -> None:
     assert only(prove(checkpoint(layer), lite(tmp_path, file))).folded == "other"
 
 
+def test_two_layers_behind_one_kernel_of_which_no_name_tells(tmp_path: Path) -> None:
+    """Bare weights say neither what lies before a layer nor behind it: the numbers of both explain the operator."""
+    first, second, other = conv("a"), conv("b", seed=1), conv("c", seed=2, inputs=8)
+    kernel, bias = fold(first)
+    scale = second.gamma / np.sqrt(second.variance + np.float32(1e-3))
+    both = operator(first, kernel=kernel * scale[:, None, None, None], bias=(bias - second.mean) * scale + second.beta)
+    arrays = {f"kernels/{one.name}": one.kernel for one in (first, other)}
+    for one, name in zip((first, second, other), "xyz", strict=True):
+        vectors = {"gamma": one.gamma, "beta": one.beta, "moving_mean": one.mean, "moving_variance": one.variance}
+        arrays |= {f"{name}/{role}": values for role, values in vectors.items()}
+    proof = prove(of_arrays(arrays), lite(tmp_path, both, operator(other)))
+    assert states(proof) == ["stored"] * 3
+    assert [layer.operator for layer in proof.layers] == ["net/a/Conv2D", "net/a/Conv2D", "net/c/Conv2D"]
+    assert [layer.why for layer in proof.layers] == [
+        "together with y, which follows it",
+        "together with x, which it follows",
+        "",
+    ]
+
+
 def test_a_second_bias_behind_the_layer(tmp_path: Path) -> None:
     """A bias that is added to what batch norm gives is found among the model's vectors."""
     layer = conv("a")
