@@ -98,11 +98,38 @@ def test_commands_are_understood(command: str) -> None:
     group.make_context("bncheck", words)
 
 
-def test_links_lead_somewhere() -> None:
-    """Every relative link names a file of this project."""
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXT) if "://" not in link]
+def test_every_option_is_there() -> None:
+    """Each option of each command stands somewhere in the README."""
+
+    def options(command: click.Command) -> set[str]:
+        inner = command.commands.values() if isinstance(command, click.Group) else ()
+        own = {name for p in command.params if isinstance(p, click.Option) and not p.hidden for name in p.opts}
+        return own.union(*map(options, inner))
+
+    assert {name for name in options(cli.cli) if name.startswith("--") and name not in TEXT} <= {"--version"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    """Every relative link names a file of this project, or a heading of the page."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    headings = {
+        "#" + re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"(?m)^##+ (.+)$", text)
+    }
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if link not in headings and not (ROOT / link).exists()] == []
+
+
+def test_contributing_names_what_there_is() -> None:
+    """The parts that it lists are those of the package, and each command's file or module exists."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`bncheck/([a-z_]+(?:\.py|/))`", text):
+        assert (ROOT / "bncheck" / name).exists(), name
+    for module in re.findall(r"python -m ((?:fixtures|tests)[a-z0-9_.]+)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or path.is_dir() or module.endswith("."), module
 
 
 def test_gate_installs_and_tests_as_the_readme_says() -> None:
