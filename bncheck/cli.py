@@ -233,7 +233,7 @@ def explain(code: str, format_: str) -> None:
     """Print the page of a rule, by its code or name."""
     from bncheck import explain as pages  # noqa: PLC0415 - start-up
     from bncheck.output import emit  # noqa: PLC0415 - start-up
-    from bncheck.report._layout import columns  # noqa: PLC0415 - start-up
+    from bncheck.report.layout import columns  # noqa: PLC0415 - start-up
 
     rule = pages.find_rule(code)
     text = pages.markdown_page(rule) if format_ == "markdown" else pages.page(rule, columns(sys.stdout))
@@ -246,7 +246,7 @@ def rules(format_: str) -> None:
     """List all rules; in a pipe one a line."""
     from bncheck import explain as pages  # noqa: PLC0415 - start-up
     from bncheck.output import emit  # noqa: PLC0415 - start-up
-    from bncheck.report._layout import columns  # noqa: PLC0415 - start-up
+    from bncheck.report.layout import columns  # noqa: PLC0415 - start-up
 
     if format_ == "text" and sys.stdout.isatty():
         text = pages.listing(width=columns(sys.stdout))
@@ -267,6 +267,6 @@ def doctor() -> int:
 
 
 def _write(text: str, stream: TextIO) -> None:
-    from bncheck.report._escape import encodable  # noqa: PLC0415 - start-up
+    from bncheck.report.escape import encodable  # noqa: PLC0415 - start-up
 
     stream.write(encodable(text, stream.encoding))

@@ -28,7 +28,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def say(text: str) -> None:
     """One line on standard error, whatever the names in it hold."""
-    from bncheck.report._escape import encodable, visible  # noqa: PLC0415 - only errors pay for it
+    from bncheck.report.escape import encodable, visible  # noqa: PLC0415 - only errors pay for it
 
     print(encodable(f"bncheck: {visible(text)}", sys.stderr.encoding), file=sys.stderr)  # noqa: T201 - the one place
 
@@ -224,7 +224,7 @@ def _writer(
     def write(stream: TextIO) -> None:
         if place.format == "text":
             from bncheck.report import text  # noqa: PLC0415 - only where it is wanted
-            from bncheck.report._escape import encodable, visible  # noqa: PLC0415 - as above
+            from bncheck.report.escape import encodable, visible  # noqa: PLC0415 - as above
 
             if many and run:
                 text.write_run(reports, stream, verbose=verbose, quiet=quiet)

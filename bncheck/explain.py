@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from bncheck.errors import UsageError
 from bncheck.finding import RuleInfo
-from bncheck.report._layout import wrap
+from bncheck.report.layout import wrap
 from bncheck.rules import RULES
-from bncheck.rules._rule import HEADINGS, Needs, Rule
+from bncheck.rules.rule import HEADINGS, Needs, Rule
 
 _NEEDS = {
     Needs.VALUES: "values",

@@ -13,8 +13,8 @@ from bncheck.measured import QuantizedComparison
 from bncheck.model import Facts, Layer, Mode, Origin, Purpose
 from bncheck.not_checked import Asked, not_checked
 from bncheck.rules import RULES, fixes
-from bncheck.rules._quantized import FEWEST_SAMPLES
-from bncheck.rules._rule import Needs, Rule
+from bncheck.rules.quantized import FEWEST_SAMPLES
+from bncheck.rules.rule import Needs, Rule
 from bncheck.suppress import refuse_unknown_codes, selected, sort_out
 
 _DEFAULT = Settings()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bncheck.finding import NotChecked
 from bncheck.model import Facts, Origin
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs
+from bncheck.rules.rule import Needs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from bncheck.config import Ignore, Settings
 from bncheck.finding import Evidence, Measurement, Report, Severity
 from bncheck.judge import judge
 from bncheck.model import Facts, RunFacts
-from bncheck.rules._rule import Needs, Rule, rule
+from bncheck.rules.rule import Needs, Rule, rule
 from bncheck.testing import batch_norm, untouched, unwired, with_graph
 
 GOLDEN = Path(__file__).parent / "report" / "golden"

@@ -17,7 +17,7 @@ from bncheck.judge import judge
 from bncheck.model import Facts, LiteFacts, Mode, Origin, Purpose, RunFacts
 from bncheck.not_checked import Asked
 from bncheck.report._story import counts, stories
-from bncheck.rules._rule import Needs, Rule, rule
+from bncheck.rules.rule import Needs, Rule, rule
 from bncheck.testing import batch_norm, facts, folded, lite, site, unread, with_graph
 
 TODAY = date(2026, 6, 1)

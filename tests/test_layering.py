@@ -123,7 +123,7 @@ def test_nothing_static_imports_tensorflow(module: Path) -> None:
         ("sources", "from bncheck.model import Facts", ["model"]),
         ("finding", "from bncheck.report.json_v1 import dumps", []),
         ("rules", "import bncheck\nimport numpy", [""]),
-        ("rules", "from bncheck.rules._rule import rule\nfrom bncheck.model import Facts", []),
+        ("rules", "from bncheck.rules.rule import rule\nfrom bncheck.model import Facts", []),
     ],
 )
 def test_the_test_can_fail(part: str, source: str, wrong: list[str]) -> None:

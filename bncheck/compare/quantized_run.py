@@ -36,7 +36,7 @@ from bncheck.errors import UsageError
 from bncheck.measured import Attribution, Comparison, DataFacts, QuantizedComparison
 from bncheck.model import Facts, Hints, Layer, LiteFacts
 from bncheck.recognise import recognise
-from bncheck.rules._compared import judged_output
+from bncheck.rules.compared import judged_output
 from bncheck.sources.tflite import parse_lite
 
 CALIBRATION_BATCHES = 16

@@ -104,6 +104,6 @@ class _HookMethods:
 
 def _trained(facts: Facts) -> list[Layer]:
     """Layers with statistics that a train op of the graph trains on batch statistics."""
-    from bncheck.rules._wiring import has_statistics, trained_on_batches, trainers  # noqa: PLC0415 - as in _facts
+    from bncheck.rules.wiring import has_statistics, trained_on_batches, trainers  # noqa: PLC0415 - as in _facts
 
     return [layer for layer in facts.layers if has_statistics(layer) and trainers(layer) and trained_on_batches(layer)]

@@ -10,8 +10,8 @@ from typing import TextIO
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.measured import Comparison
 from bncheck.repair.report import LayerLeft, RepairReport
-from bncheck.report._escape import visible
-from bncheck.report._layout import Line, columns, pad, wrap, write_lines
+from bncheck.report.escape import visible
+from bncheck.report.layout import Line, columns, pad, wrap, write_lines
 
 _LABEL = 9
 _SHOWN = 3

@@ -10,7 +10,7 @@ from bncheck.model import Facts, Hints, Layer, Presence, RunFacts
 from bncheck.repair.found import Found
 from bncheck.repair.report import LayerLeft
 from bncheck.repair.statistics import NewStatistics, Refused, debiased
-from bncheck.rules._init_share import InitShare, init_shares
+from bncheck.rules.init_share import InitShare, init_shares
 
 _SHOWN = 3
 

@@ -20,8 +20,8 @@ from bncheck.repair.publish import copy, publish, publish_directory, taken, work
 from bncheck.repair.write_checkpoint import state_file, write_checkpoint
 from bncheck.repair.write_keras import write_keras
 from bncheck.sources import beside as meta_beside
-from bncheck.sources._files import is_file, names
 from bncheck.sources.checkpoint_place import Place, find
+from bncheck.sources.files import is_file, names
 from bncheck.sources.raw import RawModel
 
 _VARIABLES = "variables"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from bncheck.finding import Report
 from bncheck.report._comparison import DIVERGES, HEAD, facts_told, first_bad_layer, table
-from bncheck.report._escape import markdown, markdown_code, visible
-from bncheck.report._layout import Line, cells, pad, wrap
+from bncheck.report.escape import markdown, markdown_code, visible
+from bncheck.report.layout import Line, cells, pad, wrap
 
 ROWS = 8
 """Layers that are shown without --verbose."""

@@ -13,8 +13,8 @@ import numpy as np
 from bncheck.finding import Report
 from bncheck.measured import FoldedLayer, FoldProof
 from bncheck.report._comparison_text import ROWS, facts_lines, table_lines, table_markdown
-from bncheck.report._escape import markdown
-from bncheck.report._layout import Line
+from bncheck.report.escape import markdown
+from bncheck.report.layout import Line
 
 HEAD = ("layer", "holds", "differs by", "allowed")
 """Of the table; the first column is the name."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from bncheck.finding import Finding, Report, Severity
 from bncheck.report._comparison import DIVERGES, INHERITS, decibel
-from bncheck.report._escape import visible_lines
 from bncheck.report._html_channels import channel_document, channels_of, used_series
 from bncheck.report._html_charts import channel_chart, percent, run_chart
 from bncheck.report._html_layers import LayerView, layer_views
@@ -17,6 +16,7 @@ from bncheck.report._html_parts import Section, weight
 from bncheck.report._html_sections import sections
 from bncheck.report._html_table import layer_columns
 from bncheck.report._story import Story, counts, standing, stories
+from bncheck.report.escape import visible_lines
 
 FULL_LAYERS = 1_500
 """Layers that the reports of one page may show in full; of a longer run the older ones keep their findings."""

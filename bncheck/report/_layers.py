@@ -9,9 +9,9 @@ import numpy as np
 
 from bncheck.finding import Report
 from bncheck.model import Layer, Presence, Vector
-from bncheck.report._escape import visible
-from bncheck.report._layout import Line, cells, pad, wrap
 from bncheck.report._names import shortened
+from bncheck.report.escape import visible
+from bncheck.report.layout import Line, cells, pad, wrap
 
 
 @dataclass(frozen=True, kw_only=True)

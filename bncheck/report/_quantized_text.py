@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from bncheck.finding import Report
 from bncheck.report._comparison import first_bad_layer
 from bncheck.report._comparison_text import ROWS, facts_lines, table_lines, table_markdown
-from bncheck.report._escape import markdown, markdown_code, visible
-from bncheck.report._layout import Line, pad
 from bncheck.report._quantized import HEAD, LOSES, facts_told, losing, square, table, title
+from bncheck.report.escape import markdown, markdown_code, visible
+from bncheck.report.layout import Line, pad
 
 _LEGEND = (
     "local: its own loss; arrives: all before it included; stats: what stored statistics alone do, in float; "

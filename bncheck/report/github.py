@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
-from bncheck.report._escape import encodable, github_data, github_property, visible, visible_lines
 from bncheck.report._story import Story, stories
+from bncheck.report.escape import encodable, github_data, github_property, visible, visible_lines
 
 _COMMAND = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 LAYERS_NAMED = 10

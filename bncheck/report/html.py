@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import bncheck
 from bncheck.finding import Report
-from bncheck.report._escape import visible
+from bncheck.report.escape import visible
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -7,7 +7,7 @@ from typing import TextIO
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from bncheck.finding import Finding, Report, RuleInfo, StageState, Verdict, fails
-from bncheck.report._escape import visible, xml_text
+from bncheck.report.escape import visible, xml_text
 
 
 def write(report: Report, stream: TextIO) -> None:

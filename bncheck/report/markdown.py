@@ -8,11 +8,11 @@ from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._comparison_text import comparison_markdown
-from bncheck.report._escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
 from bncheck.report._fold import fold_markdown
 from bncheck.report._gate import stages_told
 from bncheck.report._quantized_text import quantized_markdown
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
+from bncheck.report.escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
 
 LAYERS_NAMED = 20
 

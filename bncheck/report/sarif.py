@@ -9,8 +9,8 @@ from typing import Any, TextIO
 
 import bncheck
 from bncheck.finding import Finding, Report, RuleInfo, Severity, Suppressed
-from bncheck.report._escape import sarif_text, uri_path, visible, visible_lines
 from bncheck.report._story import stories
+from bncheck.report.escape import sarif_text, uri_path, visible, visible_lines
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 FINGERPRINT = "bncheck/v1"

@@ -8,13 +8,13 @@ from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.report._comparison_text import comparison_lines
-from bncheck.report._escape import visible, visible_lines
 from bncheck.report._fold import fold_lines
 from bncheck.report._gate import stages_told
 from bncheck.report._layers import init_share, layer_table
-from bncheck.report._layout import Line, cells, columns, cut, pad, wrap, write_lines
 from bncheck.report._quantized_text import quantized_lines
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
+from bncheck.report.escape import visible, visible_lines
+from bncheck.report.layout import Line, cells, columns, cut, pad, wrap, write_lines
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""

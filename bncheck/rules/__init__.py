@@ -61,7 +61,7 @@ from bncheck.rules import (
     bn409_tensors_unmatched,
     bn501_worse_than_before,
 )
-from bncheck.rules._rule import Rule
+from bncheck.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     bn001_no_batch_norm_found.check,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bncheck.model import Facts, Layer, PerChannel
-from bncheck.rules._compared import each_layer, too_few
-from bncheck.rules._init_share import USUAL_EPSILON
 from bncheck.rules._statistics import median
+from bncheck.rules.compared import each_layer, too_few
+from bncheck.rules.init_share import USUAL_EPSILON
 
 SMALLEST = 0.02
 """Share below which it is not told from other differences."""

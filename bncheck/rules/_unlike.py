@@ -23,8 +23,8 @@ from bncheck.rules import (
     bn202_some_updates_not_wired,
     bn203_no_update_op,
 )
-from bncheck.rules._compared import divergence_limit, diverging, each_layer, judged_output, labels_strange, labels_tell
 from bncheck.rules._statistics import dead_channels, finite, listing, median, percent
+from bncheck.rules.compared import divergence_limit, diverging, each_layer, judged_output, labels_strange, labels_tell
 
 KNOWN_CAUSES = (
     bn101_never_moved,

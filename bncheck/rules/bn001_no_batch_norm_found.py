@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Gap, GapKind
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted
 from bncheck.testing import batch_norm, facts, folded, graph_facts, leftover, lite
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Gap, GapKind, Layer, Presence, RunFacts
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted
 from bncheck.testing import batch_norm, facts, graph_facts, unread, wired
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Gap, GapKind, Purpose
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import is_training_graph
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import is_training_graph
 from bncheck.testing import batch_norm, facts, graph_facts, served, serving, unwired, wired, with_graph
 
 

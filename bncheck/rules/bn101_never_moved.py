@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, RunFacts, Vector
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import keras_made, many, names, never_moved, trained
 from bncheck.rules.fixes import WIRE_UPDATES, training_code_and_repair
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, untouched
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Origin
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names, never_moved
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, untouched
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, RunFacts
-from bncheck.rules._compared import diverging, judged_output
-from bncheck.rules._init_share import CONTRADICTION, InitShare, counted_share, init_shares, share_bound, shrink
 from bncheck.rules._leftover import SMALLEST, Leftover, leftover
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, listing, many, median, names, never_moved, percent, quantile, values_of
+from bncheck.rules.compared import diverging, judged_output
 from bncheck.rules.fixes import indented, repair, training_code
+from bncheck.rules.init_share import CONTRADICTION, InitShare, counted_share, init_shares, share_bound, shrink
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 MUCH = 0.25

@@ -8,8 +8,8 @@ import numpy as np
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Vector
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import DEAD_VARIANCE, dead_channels, listing, many, names, values_of
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 FLT_MIN = float(np.finfo(np.float32).tiny)

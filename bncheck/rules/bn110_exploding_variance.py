@@ -8,8 +8,8 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, listing, many, median, names, values_of
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 OVERSHOT = 1e6

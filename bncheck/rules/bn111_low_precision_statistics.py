@@ -9,8 +9,8 @@ import numpy as np
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, PerChannel, RunFacts, Vector
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, listing, many, names, values_of
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}

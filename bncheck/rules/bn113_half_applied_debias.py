@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Debias, Facts, RunFacts
-from bncheck.rules._init_share import counted_share
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names, percent
+from bncheck.rules.init_share import counted_share
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 HARMLESS = 0.01

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts, GraphFacts, Layer, Presence, Purpose, Role, RunFacts, Vector
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, graph_facts, wired
 
 STATISTICS = ("/moving_mean", "/moving_variance")

@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Mode, RunFacts
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import moved, quoted, run_by_training, still, to_be_wired, trainers
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import moved, quoted, run_by_training, still, to_be_wired, trainers
 from bncheck.testing import batch_norm, facts, graph_facts, unread, untouched, unwired, wired, with_graph
 
 _BY_HAND = (

@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import moved, quoted, roles, run_by_training, still, to_be_wired, together, trainers
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import moved, quoted, roles, run_by_training, still, to_be_wired, together, trainers
 from bncheck.testing import batch_norm, untouched, unwired, update, updates, wired, with_graph
 
 _BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."

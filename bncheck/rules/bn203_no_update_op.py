@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Mode, Presence
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import quoted, roles, together, trainers, training_sites
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted, roles, together, trainers, training_sites
 from bncheck.testing import batch_norm, untouched, unwired, updates, wired, with_graph
 
 _MOVED = " Yet they have moved: restored from another run, or written in a way that was not followed."

@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Mode, Origin, Purpose, Site
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import has_statistics, quoted, served_outputs
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import has_statistics, quoted, served_outputs
 from bncheck.testing import batch_norm, keras_file, served, serving, site, wired, with_graph
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Mode, Purpose, Site, Switch
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import (
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import (
     moved,
     placeholder_switched,
     run_by_training,

@@ -9,8 +9,8 @@ from typing import Any
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Role, Update
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
-from bncheck.rules._wiring import quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted
 from bncheck.testing import batch_norm, switch, update, wired, with_graph
 
 MUCH, SOME = 2.0, 1.0

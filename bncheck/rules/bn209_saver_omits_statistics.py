@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, GraphFacts, Layer, Presence, Vector
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted
 from bncheck.testing import batch_norm, facts, graph_facts, saver, unread, wired, with_graph
 
 SAVE_ALL = """\

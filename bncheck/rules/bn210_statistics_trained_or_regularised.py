@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, GraphFacts, Layer, Mode, Presence
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import quoted, training_sites
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted, training_sites
 from bncheck.testing import batch_norm, unwired, wired, with_graph
 
 LEAVE_OUT = """\

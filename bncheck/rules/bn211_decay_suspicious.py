@@ -8,8 +8,8 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Origin
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, keras_file, wired, with_graph
 
 SMALL, LARGE = 0.5, 0.9999

@@ -10,8 +10,8 @@ import numpy as np
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Mode, Site
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import finite, many, values_of
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, site, unread, wired, with_graph
 
 SAME = 1e-4

@@ -8,9 +8,9 @@ from typing import Any
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Update
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import moved, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import moved, quoted
 from bncheck.testing import batch_norm, switch, unread, untouched, unwired, wired, with_graph
 
 OUTSIDE = """\

@@ -8,9 +8,9 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Role, Site, Update
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import quoted, trainers
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted, trainers
 from bncheck.testing import batch_norm, site, update, wired, with_graph
 
 ALL_TOWERS = """\

@@ -10,9 +10,9 @@ import numpy as np
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Linear, Mode, Origin, Site
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import quoted
 from bncheck.testing import batch_norm, keras_file, site
 
 SET = """\

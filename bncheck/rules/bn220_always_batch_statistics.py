@@ -8,10 +8,10 @@ from dataclasses import replace
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Layer, Mode
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
-from bncheck.rules._wiring import has_statistics, quoted, served_outputs
 from bncheck.rules.bn205_served_in_train_mode import statistics_dropped
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.wiring import has_statistics, quoted, served_outputs
 from bncheck.testing import batch_norm, served, serving, unwired, wired, with_graph
 
 

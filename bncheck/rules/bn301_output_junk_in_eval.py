@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._compared import CAUSES, judged_output, labels_tell
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._unlike import unlike_training
+from bncheck.rules.compared import CAUSES, judged_output, labels_tell
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
 

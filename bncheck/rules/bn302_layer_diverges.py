@@ -11,7 +11,9 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.measured import Comparison, LayerDifference
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._compared import (
+from bncheck.rules._statistics import finite, listing, many, median, percent
+from bncheck.rules._unlike import unlike_training
+from bncheck.rules.compared import (
     CAUSES,
     diverging,
     each_layer,
@@ -22,9 +24,7 @@ from bncheck.rules._compared import (
     too_few,
     torn,
 )
-from bncheck.rules._rule import Needs, rule
-from bncheck.rules._statistics import finite, listing, many, median, percent
-from bncheck.rules._unlike import unlike_training
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import classes_compared, compared, difference
 
 SHIFT_TOLD, RATIO_TOLD = 0.1, 0.1

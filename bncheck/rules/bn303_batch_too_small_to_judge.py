@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts
-from bncheck.rules._compared import FEWEST_IMAGES, FEWEST_VALUES, too_small
-from bncheck.rules._rule import Needs, rule
+from bncheck.rules.compared import FEWEST_IMAGES, FEWEST_VALUES, too_small
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import classes_compared, compared, difference
 
 

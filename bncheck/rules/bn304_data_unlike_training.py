@@ -10,8 +10,8 @@ import numpy as np
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._unlike import NOT_TRAINED, unlike_training
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, classes_compared, compared, difference, untouched
 
 

@@ -11,9 +11,9 @@ from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.measured import DataFacts, LayerDifference
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._compared import FEWEST_VALUES
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import many
+from bncheck.rules.compared import FEWEST_VALUES
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import percent
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import compared, difference
 
 DEPENDS = 1e-3

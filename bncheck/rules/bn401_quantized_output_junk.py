@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts
-from bncheck.rules._quantized import judged_quantized, losing
-from bncheck.rules._rule import Needs, rule
+from bncheck.rules.quantized import judged_quantized, losing
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing_quantized import attributed, operator_loss, quantized, quantized_classes, quantized_features
 
 

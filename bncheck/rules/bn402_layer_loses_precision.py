@@ -12,7 +12,8 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.measured import OperatorLoss, QuantizedComparison
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._quantized import (
+from bncheck.rules._statistics import listing, many, percent
+from bncheck.rules.quantized import (
     ALARM,
     IMPRECISE,
     PRECISE,
@@ -23,8 +24,7 @@ from bncheck.rules._quantized import (
     ruled,
     ruling_channel,
 )
-from bncheck.rules._rule import Needs, rule
-from bncheck.rules._statistics import listing, many, percent
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing_quantized import operator_loss, quantized, quantized_classes
 
 MEASURED = 5

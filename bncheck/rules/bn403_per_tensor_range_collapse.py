@@ -11,8 +11,8 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.folded import forecast
 from bncheck.model import Facts, FoldedOperator, Linear, LiteFacts
 from bncheck.rules._folding import ASSUMED, BITS, FoldedRanges, assumed, concerned, forecast_told, levels, spread
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 TOGETHER = 0.1

@@ -9,8 +9,8 @@ import numpy as np
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Linear
 from bncheck.rules._folding import ASSUMED, BITS, assumed, concerned, levels
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many, names
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 LIMIT = 2 ** (BITS - 4)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, FoldedOperator
-from bncheck.rules._rule import Needs, rule
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import folded, lite
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts, Leftover
-from bncheck.rules._rule import Needs, rule
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import folded, leftover, lite
 
 _BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)

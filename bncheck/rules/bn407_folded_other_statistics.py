@@ -9,8 +9,8 @@ from pathlib import PurePath
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.measured import FoldedLayer, FoldProof
 from bncheck.model import Facts
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import folded_layer, proved
 
 _WHOSE = {

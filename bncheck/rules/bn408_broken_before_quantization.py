@@ -9,11 +9,11 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.measured import Attribution, Cell, QuantizedComparison
 from bncheck.model import Facts
 from bncheck.rules import fixes
-from bncheck.rules._compared import CAUSES, labels_tell
-from bncheck.rules._quantized import broken_before
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import percent
 from bncheck.rules._unlike import unlike_training
+from bncheck.rules.compared import CAUSES, labels_tell
+from bncheck.rules.quantized import broken_before
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import compared, difference, features_compared
 from bncheck.testing_quantized import attributed, operator_loss, quantized, quantized_classes, quantized_features
 

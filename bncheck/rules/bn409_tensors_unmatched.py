@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.measured import Unmatched
 from bncheck.model import Facts
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import listing, many
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing_quantized import operator_loss, quantized, unmatched
 
 MANY = 0.1

@@ -10,9 +10,9 @@ from typing import Any
 from bncheck.finding import Evidence, Measurement, Severity
 from bncheck.measured import Before, Scores, same_data, scores, sqnr_db
 from bncheck.model import Facts
-from bncheck.rules._compared import CAUSES
-from bncheck.rules._rule import Needs, rule
 from bncheck.rules._statistics import percent
+from bncheck.rules.compared import CAUSES
+from bncheck.rules.rule import Needs, rule
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
 ACCURACY_LOST = 0.005

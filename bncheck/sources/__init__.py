@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 from bncheck.errors import NotFound, ReadError, UnknownFormat, UsageError
-from bncheck.sources._files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.checkpoint_place import in_step_order, no_checkpoint
+from bncheck.sources.files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.raw import PROVENANCE, RawModel
 
 _READERS = {

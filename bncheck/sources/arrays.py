@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.errors import BadChecksum, Malformed, TooLarge
-from bncheck.sources._files import opened
 from bncheck.sources.bundle_entry import possible
+from bncheck.sources.files import opened
 from bncheck.sources.raw import RawModel, RawTensor
 
 _ZIP = b"PK\x03\x04"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from bncheck.errors import Malformed
-from bncheck.sources._wire import FIXED32, LENGTH, VARINT, Field, fields, of_wire, signed
 from bncheck.sources.crc32c import unmask
+from bncheck.sources.wire import FIXED32, LENGTH, VARINT, Field, fields, of_wire, signed
 
 Extents: TypeAlias = tuple[tuple[int, int], ...]
 """(start, length) of a slice in every dimension; length -1: all of it."""

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.errors import BadChecksum, Malformed
-from bncheck.sources._files import read_range
-from bncheck.sources._wire import varint
 from bncheck.sources.bundle_entry import BundleEntry, Extents, window
 from bncheck.sources.crc32c import crc32c, unmask
+from bncheck.sources.files import read_range
+from bncheck.sources.wire import varint
 
 
 class StoredType(NamedTuple):

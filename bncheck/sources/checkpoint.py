@@ -16,13 +16,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bncheck.errors import Malformed, NotFound, ReadError, UnknownFormat, Unsupported
-from bncheck.sources._files import is_file, names, read_tail
-from bncheck.sources._wire import LENGTH, VARINT, fields, of_wire, signed
 from bncheck.sources.bundle_entry import BundleEntry, Extents, decode_entry, slice_key, window
 from bncheck.sources.bundle_tensor import STRING, TYPES, Part, read_numbers, read_parts, read_strings
 from bncheck.sources.checkpoint_place import Place, find, v1
+from bncheck.sources.files import is_file, names, read_tail
 from bncheck.sources.raw import RawModel, RawTensor
 from bncheck.sources.sstable import MAGIC, entries, open_table
+from bncheck.sources.wire import LENGTH, VARINT, fields, of_wire, signed
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _DATA = re.compile(r".*\.data-\d{5}-of-\d{5}", re.DOTALL)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from bncheck.errors import NoModel, NotFound, Unsupported
-from bncheck.sources._files import is_file, names, read_tail, read_whole, status
+from bncheck.sources.files import is_file, names, read_tail, read_whole, status
 from bncheck.sources.sstable import MAGIC, entries, open_table
 
 _FILE = re.compile(r"(?P<stem>.*)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)

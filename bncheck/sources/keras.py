@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bncheck.errors import Malformed, NoModel, NotFound, TooLarge, UnknownFormat, Unsupported
-from bncheck.sources import _files, keras_archive, keras_h5
+from bncheck.sources import files, keras_archive, keras_h5
 from bncheck.sources.keras_calls import calls
 from bncheck.sources.keras_config import Entry, parse, walk
 from bncheck.sources.keras_h5 import H5File, VariableGroup
@@ -23,7 +23,7 @@ _ITERATIONS = frozenset({"iter", "iteration", "iterations"})
 
 def matches(path: Path, head: bytes) -> bool:
     """Whether it is HDF5 (also behind a user block), a zip with a Keras configuration, or a map of Keras shards."""
-    if _files.status(path) is not None and path.is_dir():
+    if files.status(path) is not None and path.is_dir():
         return (path / keras_archive.CONFIG).is_file() and (path / keras_archive.WEIGHTS).is_file()
     if keras_h5.starts_hdf5(head):
         return True
@@ -48,9 +48,9 @@ def read_keras(path: Path) -> RawModel:
         return _read_directory(path)
     if path.name.endswith(SHARDS_SUFFIX):
         return _read_shards(path)
-    head = _files.read_head(path)
-    if head.startswith(_files.LFS_POINTER):
-        raise _files.not_fetched(path)
+    head = files.read_head(path)
+    if head.startswith(files.LFS_POINTER):
+        raise files.not_fetched(path)
     if head.startswith(keras_archive.ZIP_MAGIC):
         return _read_archive(path)
     content = keras_archive.map_file(path)
@@ -73,9 +73,9 @@ def _read_directory(path: Path) -> RawModel:
     """An unpacked archive, as `save_model(zipped=False)` writes it."""
     if not (path / keras_archive.CONFIG).is_file():
         raise NoModel(path, f"the directory has no {keras_archive.CONFIG!r}", hint="expected an unpacked .keras model")
-    config = _files.read_whole(path / keras_archive.CONFIG, limit=keras_archive.MAX_TEXT_BYTES)
+    config = files.read_whole(path / keras_archive.CONFIG, limit=keras_archive.MAX_TEXT_BYTES)
     metadata_path = path / keras_archive.METADATA
-    metadata = _files.read_whole(metadata_path, limit=1 << 20) if metadata_path.is_file() else b"{}"
+    metadata = files.read_whole(metadata_path, limit=1 << 20) if metadata_path.is_file() else b"{}"
     return _from_parts(path, config, metadata, keras_archive.map_file(path / keras_archive.WEIGHTS), "directory")
 
 
@@ -138,7 +138,7 @@ def _read_h5(path: Path, content: memoryview) -> RawModel:
 
 def _read_shards(path: Path) -> RawModel:
     """`save_weights(max_shard_size=)`: a JSON map of variable groups to HDF5 files beside it."""
-    text = _files.read_whole(path, limit=keras_archive.MAX_TEXT_BYTES)
+    text = files.read_whole(path, limit=keras_archive.MAX_TEXT_BYTES)
     weight_map = _json(path, text, "the map of shards").get("weight_map")
     if not isinstance(weight_map, Mapping):
         raise UnknownFormat(path, "a JSON file without `weight_map`", hint="expected Keras' map of weight shards")
@@ -152,7 +152,7 @@ def _read_shards(path: Path) -> RawModel:
         if not isinstance(name, str) or Path(name).name != name or "\\" in name:
             raise Malformed(path, f"shard {name!r} is no file name")
         shard = path.with_name(name)
-        if not _files.is_file(shard):
+        if not files.is_file(shard):
             raise NotFound(shard, f"no such file, though {path.name} names it as a shard")
         file = keras_h5.open_file(shard, keras_archive.map_file(shard))
         for place, group in keras_h5.variable_groups(file).items():

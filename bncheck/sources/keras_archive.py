@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bncheck.errors import BadChecksum, Malformed, NoModel, TooLarge, Truncated, Unsupported
-from bncheck.sources import _files
+from bncheck.sources import files
 
 ZIP_MAGIC = b"PK\x03\x04"
 CONFIG = "config.json"
@@ -36,7 +36,7 @@ _ZIP_RAISES = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, Ru
 
 def map_file(path: Path) -> memoryview:
     """The whole file, memory mapped; raises NotFound, Unreadable, Truncated for an empty one."""
-    with _files.opened(path) as (file, size):
+    with files.opened(path) as (file, size):
         if not size:
             raise Truncated(path, "the file is empty", offset=0)
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -60,13 +60,13 @@ def reading_zip(path: Path, what: str) -> Iterator[None]:
 
 def member_names(path: Path) -> frozenset[str]:
     """Names in the archive; raises ReadError."""
-    with _files.opened(path) as (file, _), reading_zip(path, "the archive"), zipfile.ZipFile(file) as archive:
+    with files.opened(path) as (file, _), reading_zip(path, "the archive"), zipfile.ZipFile(file) as archive:
         return frozenset(archive.namelist())
 
 
 def read_text(path: Path, name: str) -> bytes:
     """A small member as a whole. Raises NoModel where it is absent, BadChecksum, TooLarge, Malformed."""
-    with _files.opened(path) as (file, _), reading_zip(path, f"member {name!r}"), zipfile.ZipFile(file) as archive:
+    with files.opened(path) as (file, _), reading_zip(path, f"member {name!r}"), zipfile.ZipFile(file) as archive:
         info = _info(path, archive, name, MAX_TEXT_BYTES)
         return archive.read(info)
 
@@ -74,7 +74,7 @@ def read_text(path: Path, name: str) -> bytes:
 def member_content(path: Path, name: str) -> memoryview:
     """A member's bytes after its CRC-32 was verified: a window of the file where stored, in memory where packed."""
     content = map_file(path)
-    with _files.opened(path) as (file, _), reading_zip(path, f"member {name!r}"), zipfile.ZipFile(file) as archive:
+    with files.opened(path) as (file, _), reading_zip(path, f"member {name!r}"), zipfile.ZipFile(file) as archive:
         info = _info(path, archive, name, len(content))
         if info.compress_type != zipfile.ZIP_STORED:
             if info.file_size > MAX_UNPACKED_BYTES:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bncheck.errors import BadChecksum, Malformed, Truncated, UnknownFormat, Unsupported
-from bncheck.sources._files import read_whole
-from bncheck.sources._wire import varint
 from bncheck.sources.crc32c import crc32c, unmask
+from bncheck.sources.files import read_whole
+from bncheck.sources.wire import varint
 
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 FOOTER = 48

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bncheck.errors import Malformed, Truncated, Unsupported
 from bncheck.sources import tflite_schema as schema
-from bncheck.sources._files import opened
+from bncheck.sources.files import opened
 from bncheck.sources.flatbuffer import Flat, Table
 from bncheck.sources.raw import (
     RawLite,

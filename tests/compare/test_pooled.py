@@ -13,7 +13,7 @@ import bncheck
 from bncheck.compare.pooled import batch_moments, shared
 from bncheck.finding import Severity, Verdict
 from bncheck.rules import bn302_layer_diverges
-from bncheck.rules._compared import diverging, each_layer, torn
+from bncheck.rules.compared import diverging, each_layer, torn
 from bncheck.testing import batch_norm, classes_compared, compared, difference
 
 MEANS = np.array([0.0, 0.0, 0.0, 0.0])

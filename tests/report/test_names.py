@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncheck.judge import judge
-from bncheck.report._layout import cells
 from bncheck.report._names import shortened
+from bncheck.report.layout import cells
 from bncheck.testing import batch_norm, facts
 
 

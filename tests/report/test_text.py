@@ -11,7 +11,7 @@ from report_example import HOSTILE, assert_golden, example, hostile
 
 from bncheck.finding import Report, Severity, Verdict
 from bncheck.report import text
-from bncheck.report._layout import cells, cut, pad, wrap
+from bncheck.report.layout import cells, cut, pad, wrap
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bncheck.finding import Evidence
 from bncheck.model import Facts
-from bncheck.rules._rule import Rule
+from bncheck.rules.rule import Rule
 
 
 def only(rule: Rule, model: Facts) -> Evidence:

@@ -13,9 +13,9 @@ from bncheck.finding import Confidence, Evidence, Severity, Verdict
 from bncheck.judge import judge
 from bncheck.measured import OperatorLoss
 from bncheck.model import Facts, Linear
-from bncheck.rules._quantized import cause, losing
 from bncheck.rules.bn401_quantized_output_junk import check as junk
 from bncheck.rules.bn402_layer_loses_precision import check as loses
+from bncheck.rules.quantized import cause, losing
 from bncheck.testing import batch_norm, compared, difference
 from bncheck.testing_quantized import (
     attributed,

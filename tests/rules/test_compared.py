@@ -8,7 +8,7 @@ import pytest
 
 from bncheck.measured import Accuracy, informed_accuracy
 from bncheck.rules import bn302_layer_diverges
-from bncheck.rules._compared import (
+from bncheck.rules.compared import (
     diverging,
     judged_output,
     labels_strange,

@@ -11,7 +11,7 @@ import pytest
 
 from bncheck.model import Given, RunFacts
 from bncheck.rules import RULES, fixes
-from bncheck.rules._rule import Rule
+from bncheck.rules.rule import Rule
 from bncheck.testing import batch_norm, facts
 
 MODULES = (fixes, *(importlib.import_module(rule.check.__module__) for rule in RULES if rule.code.startswith("BN2")))

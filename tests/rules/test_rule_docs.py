@@ -8,7 +8,7 @@ import re
 import pytest
 
 from bncheck.rules import RULES
-from bncheck.rules._rule import HEADINGS, Rule, parse_docstring
+from bncheck.rules.rule import HEADINGS, Rule, parse_docstring
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 

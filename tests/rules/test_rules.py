@@ -15,8 +15,8 @@ import bncheck.rules
 from bncheck.finding import Evidence, Severity
 from bncheck.model import Facts
 from bncheck.rules import RULES
-from bncheck.rules._rule import Rule
 from bncheck.rules.failure_modes import CODES
+from bncheck.rules.rule import Rule
 
 BY_CODE = {rule.code: rule for rule in RULES}
 

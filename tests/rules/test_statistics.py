@@ -10,7 +10,6 @@ import pytest
 from bncheck.folded import fold_scale
 from bncheck.model import Debias, Linear, Role, RunFacts
 from bncheck.rules._folding import folded_ranges, levels
-from bncheck.rules._init_share import counted_share, init_shares, share_bound, shrink
 from bncheck.rules._statistics import (
     OBJECT_GRAPH,
     dead,
@@ -23,6 +22,7 @@ from bncheck.rules._statistics import (
     trained,
 )
 from bncheck.rules.bn107_dead_channels import floor_decay
+from bncheck.rules.init_share import counted_share, init_shares, share_bound, shrink
 from bncheck.testing import batch_norm, facts, unread, untouched, updates, vector
 
 

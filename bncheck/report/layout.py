@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO, TypeAlias
 
-from bncheck.report._escape import encodable
+from bncheck.report.escape import encodable
 
 Span: TypeAlias = tuple[str, str]
 """(text, style); a style is a key of STYLES or empty."""

@@ -17,8 +17,8 @@ from bncheck.measured import (
     informed_accuracy,
 )
 from bncheck.model import Facts
-from bncheck.rules._compared import Junk, judged_output
 from bncheck.rules._statistics import percent
+from bncheck.rules.compared import Junk, judged_output
 
 FEWEST_SAMPLES = 32
 """Below, neither agreement nor accuracy tells more than a complete collapse."""
