@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from bncheck.model import PerChannel
+import numpy as np
+from numpy.typing import NDArray
+
+PerChannel: TypeAlias = NDArray[np.float64]
+"""(channels,), float64, read-only."""
 
 
 def sqnr_db(nmse: float) -> float:

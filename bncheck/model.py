@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from bncheck.measured import Before, Comparison, FoldProof, QuantizedComparison
-
-PerChannel: TypeAlias = NDArray[np.float64]
-"""(channels,), float64, read-only."""
+from bncheck.measured import Before, Comparison, FoldProof, QuantizedComparison
+from bncheck.measured import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
 
 
 class Origin(Enum):

@@ -15,7 +15,7 @@ COMMANDS = {"cli_common", "cli_help", "cli_compare", "cli_demo", "cli_gate", "cl
 BELOW = {
     "errors": set(),
     "model": {"measured"},
-    "measured": {"model"},
+    "measured": set(),
     "finding": {"model", "measured"},
     "sources": {"errors"},
     "recognise": {"errors", "model", "measured", "sources"},
