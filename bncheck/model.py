@@ -312,8 +312,6 @@ class GraphFacts:
     """Variable -> L2Loss-like ops on it."""
     variables: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     """Variable -> shape, None unknown."""
-    unserved_train_sites: int = 0
-    """Training-mode sites of functions that no signature calls."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

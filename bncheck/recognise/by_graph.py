@@ -28,7 +28,6 @@ from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
 from bncheck.recognise.flat import FlatGraph
 from bncheck.recognise.graph_view import GraphView, view_graph
 from bncheck.recognise.layers import FoundLayer, PairedSite, pair
-from bncheck.recognise.operands import FUSED
 from bncheck.recognise.run import run_facts
 from bncheck.recognise.sites import FoundSite
 from bncheck.recognise.stored import linear_of
@@ -266,18 +265,6 @@ def _graph_facts(graph: GraphView) -> GraphFacts:
             for op in sorted(VARIABLES)
             for node in flat.by_op.get(op, ())
         },
-        unserved_train_sites=_unserved(graph),
-    )
-
-
-def _unserved(graph: GraphView) -> int:
-    """Training-mode fused ops in functions of the library that nothing calls."""
-    return sum(
-        1
-        for function in graph.raw.graph_def.library.function
-        if function.signature.name not in graph.flat.expanded
-        for node in function.node_def
-        if node.op in FUSED and ("is_training" not in node.attr or node.attr["is_training"].b)
     )
 
 

@@ -72,8 +72,6 @@ class FlatGraph:
     """Call node -> for each inlined body, the edges behind its outputs."""
     effects: dict[int, list[int]] = field(default_factory=dict)
     """Call node -> nodes of its bodies that run for their side effects."""
-    expanded: set[str] = field(default_factory=set)
-    """Functions that were inlined at least once."""
     variable_names: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, tuple[int, ...] | None] = field(default_factory=dict)
     """What `trace.variable_name` and `trace.declared_shape` were asked already."""

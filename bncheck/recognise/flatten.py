@@ -158,7 +158,6 @@ def _inline(graph: FlatGraph, call: int, branch: int, function: Any) -> None:
             loop=op in LOOPS,
         )
     )
-    graph.expanded.add(function.signature.name)
     prefix = graph.names[call]
     start = len(graph.ops)
     local = {node.name: start + number for number, node in enumerate(function.node_def)}

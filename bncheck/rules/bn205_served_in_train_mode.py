@@ -127,7 +127,7 @@ def clean() -> tuple[Facts, ...]:
     argument = replace(served(batch_norm("bn"), Mode.SWITCHED, outputs=()), origin=Origin.CONFIG)
     return (
         serving(served(batch_norm("bn"))),
-        serving(uncalled, unserved_train_sites=1),
+        serving(uncalled),
         serving(served(batch_norm("bn"), Mode.TRAIN, outputs=("train/loss",))),
         with_graph(wired(batch_norm("bn"))),
         keras_file(argument),

@@ -14,10 +14,6 @@ with tf.control_dependencies(update_ops):
     train_op = optimizer.minimize(loss, global_step)       # created inside the block"""
 """TF1: tf.layers, TF-slim with a raw optimizer, tf.contrib."""
 
-WIRE_SLIM = """\
-train_op = slim.learning.create_train_op(loss, optimizer)  # adds UPDATE_OPS itself"""
-"""TF-slim's own barrier."""
-
 WIRE_GROUP = """\
 train_op = tf.group(optimizer.minimize(loss, global_step), *update_ops)"""
 """Where the train op exists already: a block of control dependencies around it has no effect."""
