@@ -186,7 +186,7 @@ def both_modes(prefix: Path, held: Path, progress: Callable[[int], None]) -> Com
     """The checkpoint with batch statistics and with those that it stores, on the same images."""
     prepared = prepare(open_model(prefix), Hints())
     with without_warnings(), open_twins(prepared.forward) as twins:
-        data = open_data(held, shape=twins.input_shape, dtype=twins.input_dtype, options=RunOptions(batch_size=BATCH))
+        data = open_data(held, twins.inputs, RunOptions(batch_size=BATCH))
         return measure(twins, prepared, data, data.facts, progress=progress)
 
 

@@ -83,7 +83,9 @@ def eval_graph(
     if settle_lists(graph_def):
         _of_one_sample(graph_def)
     return EvalGraph(
-        graph_def=graph_def, input=forward.input, outputs=tuple(o.removeprefix(own) for o in forward.eval_outputs)
+        graph_def=graph_def,
+        input=forward.inputs[0].tensor,
+        outputs=tuple(o.removeprefix(own) for o in forward.eval_outputs),
     )
 
 

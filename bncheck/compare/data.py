@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.data_arrays import array_shape, open_arrays
+from bncheck.compare.data_arrays import array_shape, open_arrays, open_named_arrays
 from bncheck.compare.data_folder import open_folder
 from bncheck.compare.data_records import is_records, open_records
 from bncheck.compare.data_synthetic import open_synthetic
 from bncheck.compare.preprocess import check_name
-from bncheck.compare.samples import Batch, Samples, Wanted
+from bncheck.compare.samples import Batch, ModelInput, Samples, Wanted
 from bncheck.errors import NotFound, UnknownFormat, UsageError
 from bncheck.measured import DataFacts
 from bncheck.options import SYNTHETIC, RunOptions
@@ -59,14 +58,8 @@ class Data:
         )
 
 
-def open_data(
-    spec: str | Path,
-    *,
-    shape: tuple[int | None, ...] | None,
-    dtype: Any,
-    options: RunOptions = _DEFAULT,
-) -> Data:
-    """Opens a source of samples for a model input of `shape` (batch axis first, None unknown) and `dtype`.
+def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: RunOptions = _DEFAULT) -> Data:
+    """Opens a source of samples for a model's inputs. Of several each has a field of the batches, as named arrays.
 
     The size of a batch is that of the graph where nobody says and it has one of its own, else 32; a graph declared for
     single samples is tried with 32 too, for there is nothing to learn from one.
@@ -76,6 +69,7 @@ def open_data(
     Raises UsageError or ReadError, one sentence each, for what does not fit together or cannot be read.
     """
     check_name(options.preprocess)
+    shape = inputs[0].shape
     own = shape[0] if shape else None
     of_the_graph = options.batch_size is None and own is not None and own > 1
     batch_size = options.batch_size
@@ -86,14 +80,16 @@ def open_data(
         raise UsageError(f"batches of {batch_size}, {batches} of them: both numbers must be 1 or more")
     wanted = Wanted(
         shape=None if shape is None else shape[1:],
-        dtype=np.dtype(dtype),
+        dtype=inputs[0].dtype,
         batch_size=batch_size,
         preprocess=options.preprocess,
         labels=options.labels,
         channel_order=options.channel_order,
         size=options.size,
     )
-    if str(spec) == SYNTHETIC:
+    if len(inputs) > 1:
+        samples = _open_named(spec, wanted, inputs)
+    elif str(spec) == SYNTHETIC:
         batches = batches or SYNTHETIC_BATCHES
         samples = open_synthetic(wanted, batches)
     else:
@@ -110,6 +106,16 @@ def open_data(
         samples=held,
         open=lambda: _whole_batches(samples, batch_size),
     )
+
+
+def _open_named(spec: str | Path, wanted: Wanted, inputs: Sequence[ModelInput]) -> Samples:
+    path, names = Path(spec), ", ".join(entry.names[0] for entry in inputs)
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        raise UsageError(
+            f"the model takes {len(inputs)} inputs ({names}): give --data FILE.npz with an array for each under these "
+            "names, or name the one that counts with --inputs and outputs that do without the others with --outputs"
+        )
+    return open_named_arrays(path, wanted, inputs)
 
 
 def sample_shape(spec: str | Path, size: tuple[int, int] | None = None) -> tuple[int | None, ...] | None:

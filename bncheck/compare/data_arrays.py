@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare.samples import (
     Batch,
+    ModelInput,
     Samples,
     Wanted,
     are_classes,
@@ -90,9 +91,62 @@ def open_arrays(path: Path, wanted: Wanted) -> Samples:
     )
 
 
-def array_shape(path: Path) -> tuple[int, ...]:
-    """Shape of one sample of a file of arrays. Raises ReadError."""
-    return _read(path, None)[0].shape[1:]
+def open_named_arrays(path: Path, wanted: Wanted, inputs: Sequence[ModelInput]) -> Samples:
+    """Samples of a `.npz` with an array for each of several inputs; a batch has a field for each, in their order."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
+            keys = [next((name for name in entry.names if name in held.files), "") for entry in inputs]
+            if not all(keys):
+                missing = ", ".join(entry.names[0] for entry, key in zip(inputs, keys, strict=True) if not key)
+                raise ReadError(path, f"holds no array for {missing} but {', '.join(held.files[:8])}")
+            arrays: list[Rows] = [_within(path, key) if _stored(path, key) else held[key] for key in keys]
+            named = wanted.labels if wanted.labels in held.files else LABELS
+            labels = held[named] if named in held.files and named not in keys else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ReadError(path, f"cannot be read as arrays: {error}") from None
+    counts = {len(array) for array in arrays}
+    if len(counts) > 1:
+        raise ReadError(path, f"holds arrays of {', '.join(map(str, sorted(counts)))} samples: one for each is wanted")
+    if labels is not None and (wanted.labels is not None or are_classes(labels)):
+        labels = checked_labels(labels, len(arrays[0]), str(path))
+    elif wanted.labels is not None:
+        labels = read_labels(_label_file(path, wanted.labels), len(arrays[0]))
+    else:
+        labels = None
+    each = [
+        replace(wanted, shape=None if entry.shape is None else entry.shape[1:], dtype=entry.dtype) for entry in inputs
+    ]
+    for array, how in zip(arrays, each, strict=True):
+        fitted(array[:1], how, path)
+
+    def batches() -> Iterator[Batch]:
+        for chosen in index_batches(len(arrays[0]), wanted.batch_size):
+            parts = [fitted(array[chosen], how, path) for array, how in zip(arrays, each, strict=True)]
+            fields = [(key, part.dtype, part.shape[1:]) for key, part in zip(keys, parts, strict=True)]
+            together = np.empty(len(chosen), fields)
+            for key, part in zip(keys, parts, strict=True):
+                together[key] = part
+            yield together, None if labels is None else labels[chosen]
+
+    told = ", ".join(f"{key} {named_shape(array.shape[1:])}" for key, array in zip(keys, arrays, strict=True))
+    return Samples(
+        description=f"{path.name}, {len(arrays[0]):,} samples of {told}",
+        count=len(arrays[0]),
+        labelled=labels is not None,
+        open=batches,
+    )
+
+
+def array_shape(path: Path) -> tuple[int, ...] | None:
+    """Shape of one sample of a file of arrays; None where each is for an input of its own. Raises ReadError."""
+    try:
+        return _read(path, None)[0].shape[1:]
+    except _NoImages:
+        return None
+
+
+class _NoImages(ReadError):
+    """Several arrays, none of which is called as images are."""
 
 
 def _read(path: Path, named: str | None) -> tuple[Rows, NDArray[Any] | None]:
@@ -126,7 +180,7 @@ def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]
         elif len(names) == 1:
             chosen = names[0]
         else:
-            raise ReadError(path, f"holds no array {IMAGES!r} but {', '.join(names[:8]) or 'none'}")
+            raise _NoImages(path, f"holds no array {IMAGES!r} but {', '.join(names[:8]) or 'none'}")
         key = labels if labels in names else LABELS if labels is None and LABELS in names else None
         return _within(path, chosen) if _stored(path, chosen) else held[chosen], None if key is None else held[key]
 

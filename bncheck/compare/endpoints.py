@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bncheck.compare.losses import before_the_loss, logits_of_losses, logits_of_sigmoids, put_out, where_labels_join
 from bncheck.compare.outputs import Kind
-from bncheck.compare.reach import NO_OUTPUT, Parts, ends, feeding, parts_of, reached
+from bncheck.compare.reach import NO_OUTPUT, Parts, ends, feeding, inputs_beside, parts_of, reached
 from bncheck.compare.towers import dealt
 from bncheck.errors import UsageError
 from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of
@@ -52,6 +52,8 @@ def find_input(view: GraphView, named: str | None = None) -> int:
         found = [e for e in found if not reached(flat, [x for x in found if x != e])[node_of(e)]] or found
     if len(found) > 1 and _alike(view, found):
         found = found[:1]  # towers that share their layers (see compare/towers.py): one stands for all
+    if len(found) > 1 and set(found[1:]) <= set(inputs_beside(view, found[0])):
+        found = found[:1]  # the network takes all of them
     if len(found) > 1:
         names = ", ".join(_tensor(view.flat, e) for e in found)
         raise UsageError(f"several inputs feed batch norm ({names}): choose one with --inputs")
@@ -69,7 +71,9 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
     if signature is not None:
         outputs = {key: _named(flat, tensor, list) for key, tensor in keyed.items()}
         return _served(view, outputs, reached(flat, [input_edge]))
-    parts = parts_of(view, input_edge, [edge(node) for node in dealt(view, input_edge)] or [input_edge])
+    beside = inputs_beside(view, input_edge)
+    entries = [edge(node) for node in dealt(view, input_edge)] or [input_edge]
+    parts = parts_of(view, [input_edge, *beside], [*entries, *beside])
     logits = logits_of_losses(parts)
     learned = [*logits, *put_out(parts, [*logits, *where_labels_join(parts)])] or before_the_loss(parts)
     edges = learned or _of_inference(parts)

@@ -14,7 +14,7 @@ from typing import Any
 from bncheck.compare.inference_path import plan_of
 from bncheck.compare.twin_norm import Normalised, write_norm
 from bncheck.compare.twin_ops import write_op
-from bncheck.compare.twin_writer import EVAL, TRAIN, TwinWriter, data_type
+from bncheck.compare.twin_writer import EVAL, INPUT, TRAIN, TwinWriter, data_type
 from bncheck.model import Layer
 from bncheck.recognise.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph_view import GraphView
@@ -38,12 +38,24 @@ class TwinSite:
     """Of the channels in the input, -1 the last; None where batch norm keeps more axes than one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TwinInput:
+    """Where data enter both twins."""
+
+    name: str
+    """As people know it: that of the signature, or of the placeholder."""
+    also: tuple[str, ...]
+    """Other names that it goes by."""
+    tensor: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Forward:
-    """Both twins in one GraphDef (a message of `sources/protos.py`), on one input."""
+    """Both twins in one GraphDef (a message of `sources/protos.py`), on the same inputs."""
 
     graph_def: Any
-    input: str
+    inputs: tuple[TwinInput, ...]
+    """The one that was asked for first, then others that the outputs depend on."""
     batch: int | None
     """Samples that the graph declares its input to hold, where it does: the twins' input is open, other ops may not."""
     eval_outputs: tuple[str, ...]
@@ -59,14 +71,16 @@ def forward(
     plan = plan_of(view, layers, input_edge)
     graph_def, written = protos.GraphDef(), set[str]()
     graph_def.library.CopyFrom(view.raw.graph_def.library)
-    _write_input(graph_def, view, input_edge)
+    entries = {input_edge: INPUT}
     names, norms = {}, {}
     for twin in (EVAL, TRAIN):
-        writer = TwinWriter(plan=plan, twin=twin, graph_def=graph_def, written=written)
+        writer = TwinWriter(plan=plan, twin=twin, graph_def=graph_def, written=written, entries=entries)
         names[twin], norms[twin] = _write(writer, outputs, trusted=trusted)
+    for e, name in entries.items():
+        _write_input(graph_def, view, e, name)
     return Forward(
         graph_def=graph_def,
-        input="input:0",
+        inputs=tuple(_input(view, e, name) for e, name in entries.items()),
         batch=_declared_batch(view, input_edge),
         eval_outputs=names[EVAL],
         train_outputs=names[TRAIN],
@@ -106,10 +120,18 @@ def _site(layer: Layer, in_eval: Normalised, in_train: Normalised) -> TwinSite:
     )
 
 
-def _write_input(graph_def: Any, view: GraphView, input_edge: int) -> None:
-    node = graph_def.node.add(name="input", op="Placeholder")
-    node.attr["dtype"].type = data_type(view, input_edge)
-    shape = _declared_shape(view, input_edge)
+def _input(view: GraphView, e: int, name: str) -> TwinInput:
+    flat = view.flat
+    own = flat.names[node_of(e)] + (f":{port_of(e)}" if port_of(e) else "")
+    keys = [key for signature in view.raw.signatures for key, to in signature.inputs.items() if flat.lookup(to) == e]
+    known = tuple(dict.fromkeys((*keys, own, own.rpartition("/")[2])))
+    return TwinInput(name=known[0], also=known[1:], tensor=f"{name}:0")
+
+
+def _write_input(graph_def: Any, view: GraphView, e: int, name: str) -> None:
+    node = graph_def.node.add(name=name, op="Placeholder")
+    node.attr["dtype"].type = data_type(view, e)
+    shape = _declared_shape(view, e)
     if shape is not None:
         node.attr["shape"].shape.CopyFrom(shape)
         node.attr["shape"].shape.dim[0].size = -1

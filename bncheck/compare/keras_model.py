@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,15 +31,28 @@ def frozen_graph(raw: RawModel) -> RawModel:
     tf = load_tensorflow()
     keras = _keras(raw.keras.keras_version)
     model = _load(keras, raw.path)
-    if len(model.inputs) != 1:
-        raise BncheckError(f"{raw.path} has {len(model.inputs)} inputs: compare takes models of one")
-    shape = model.inputs[0].shape
-    function = tf.function(lambda x: model(x, training=False))
-    concrete = function.get_concrete_function(tf.TensorSpec(list(shape), model.inputs[0].dtype))
+    specs = [tf.TensorSpec(list(entry.shape), entry.dtype, name=_name(entry)) for entry in model.inputs]
+    function = tf.function(lambda *given: model(_as_taken(model, given), training=False))
+    concrete = function.get_concrete_function(*specs)
     constants = importlib.import_module("tensorflow.python.framework.convert_to_constants")
     frozen = constants.convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     graph_def = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
     return RawModel(path=raw.path, format=raw.format, graphs=(RawGraph(path=raw.path, graph_def=graph_def),))
+
+
+def _name(entry: Any) -> str:
+    """Of an input, as TensorFlow allows it."""
+    return re.sub(r"[^\w.-]", "_", str(entry.name).partition(":")[0]).lstrip("_.-") or "input"
+
+
+def _as_taken(model: Any, given: Sequence[Any]) -> Any:
+    """The inputs in the structure that the model was built with: one, a list, or under names."""
+    if len(given) == 1 and not isinstance(model.input, (dict, list, tuple)):
+        return given[0]
+    if isinstance(model.input, dict):
+        by_name = {_name(entry): value for entry, value in zip(model.inputs, given, strict=True)}
+        return {key: by_name[_name(entry)] for key, entry in model.input.items()}
+    return list(given)
 
 
 def _keras(version: str) -> Any:

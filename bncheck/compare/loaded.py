@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
-from bncheck.compare.forward import TwinSite
+from bncheck.compare.forward import TwinInput, TwinSite
 from bncheck.compare.moments import Moments, from_batch, split
+from bncheck.compare.samples import ModelInput
 from bncheck.errors import BncheckError
 
 
@@ -28,7 +29,7 @@ def load_tensorflow() -> Any:
 class Loaded:
     """A graph (a message of `sources/protos.py`) that TensorFlow has taken. Raises BncheckError where it does not."""
 
-    def __init__(self, tf: Any, graph_def: Any, input_name: str) -> None:
+    def __init__(self, tf: Any, graph_def: Any, inputs: Sequence[TwinInput]) -> None:
         self.graph: Any = tf.Graph()
         with self.graph.as_default():
             try:
@@ -37,31 +38,37 @@ class Loaded:
                 raise BncheckError(
                     f"TensorFlow {tf.__version__} cannot run this graph: {_first_line(error)}"
                 ) from error
-        self._input = self.graph.get_tensor_by_name(input_name)
+        self._tensors = [self.graph.get_tensor_by_name(entry.tensor) for entry in inputs]
+        self._inputs = inputs
         self._refusal: type[Exception] = tf.errors.OpError
         self._session = tf.compat.v1.Session(graph=self.graph)
 
-    @property
-    def input_dtype(self) -> Any:
-        """Data type of the input, as numpy's."""
-        return self._input.dtype.as_numpy_dtype
-
-    @property
-    def input_shape(self) -> tuple[int | None, ...] | None:
-        """Shape of the input as the graph declares it; None where the rank is unknown."""
-        return None if self._input.shape.rank is None else tuple(self._input.shape.as_list())
+    def inputs(self, batch: int | None) -> tuple[ModelInput, ...]:
+        """What the model takes, batches of `batch` samples where that is declared."""
+        return tuple(
+            ModelInput(
+                names=(entry.name, *entry.also),
+                shape=None if tensor.shape.rank is None else (batch, *tensor.shape.as_list()[1:]),
+                dtype=np.dtype(tensor.dtype.as_numpy_dtype),
+            )
+            for entry, tensor in zip(self._inputs, self._tensors, strict=True)
+        )
 
     def tensor(self, name: str) -> Any:
         """A tensor by its name, `op` standing for `op:0`."""
         return self.graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
 
     def runner(self, fetches: Any) -> Callable[[NDArray[Any]], Any]:
-        """A function of one batch that gives what `fetches` names; it raises BncheckError where the graph refuses."""
-        call = self._session.make_callable(fetches, [self._input])
+        """A function of one batch that gives what `fetches` names; it raises BncheckError where the graph refuses.
+
+        A batch for several inputs has a field for each, in their order.
+        """
+        call = self._session.make_callable(fetches, self._tensors)
 
         def run(batch: NDArray[Any]) -> Any:
+            names = batch.dtype.names
             try:
-                return call(batch)
+                return call(batch) if names is None else call(*(batch[name] for name in names))
             except (ValueError, self._refusal) as error:
                 raise BncheckError(
                     f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}"

@@ -28,7 +28,7 @@ from bncheck.compare.data import Data
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
 from bncheck.compare.kept import Kept, ModeOutputs
 from bncheck.compare.lite_match import match
-from bncheck.compare.lite_run import read_file
+from bncheck.compare.lite_run import affine, read_file
 from bncheck.compare.loaded import load_tensorflow
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins import Twins
@@ -103,6 +103,12 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
     `progress` hears of the samples done in two passes. Raises ReadError for a damaged file, BncheckError where the
     model cannot be converted or run.
     """
+    inputs = run.twins.inputs
+    if len(inputs) > 1:
+        raise UsageError(
+            f"the model takes {len(inputs)} inputs ({', '.join(entry.names[0] for entry in inputs)}): float against "
+            "quantized takes models of one; compare train-vs-eval runs it"
+        )
     converting = _Converting(tf=load_tensorflow(), run=run, shape=_shape(run.data))
     exact = converting.exact()
     rounded = converting.rounded(exact)
@@ -275,7 +281,9 @@ def measure_two_files(
     content, rounded = reference.read_bytes(), quantized.read_bytes()
     entry = read_file(content, reference).input
     shape = entry.shape_signature or entry.shape
-    data = data_of((None, *(None if size < 0 else size for size in shape[1:])), np.dtype(entry.dtype))
+    # a file that takes int8 is given real numbers, which are rounded by its scale; bytes may be meant as they are
+    dtype = np.dtype(np.float32 if affine(entry) is not None and entry.dtype != "uint8" else entry.dtype)
+    data = data_of((None, *(None if size < 0 else size for size in shape[1:])), dtype)
     measured = measure_quantized(
         content,
         rounded,

@@ -46,15 +46,44 @@ class Parts:
     """Scale or thin out, with a rate that may be fed."""
 
 
-def parts_of(view: GraphView, input_edge: int, entries: Sequence[int]) -> Parts:
-    """The parts of a graph whose data enter at `input_edge`; what counts of them begins at `entries` (edges)."""
+_WEIGHTED = frozenset(
+    "Conv2D Conv3D DepthwiseConv2dNative MatMul BatchMatMul BatchMatMulV2 Conv2DBackpropInput "
+    "Conv3DBackpropInputV2".split()
+)
+
+
+def inputs_beside(view: GraphView, input_edge: int) -> list[int]:
+    """Other data that join those of the input within the network: weights or batch norm follow. Labels join behind."""
+    flat = view.flat
+    feeds = [e for e in dict.fromkeys(all_feeds(flat)) if e != input_edge]
+    if not feeds:
+        return []
+    ours, backward = reached(flat, [input_edge]), _backward(flat)
+    sites = {site.node for layer in view.layers for site in layer.sites}
+    weighted = {node for op in _WEIGHTED for node in flat.by_op.get(op, ())}
+    within = [node for node in sites | weighted if ours[node] and not backward[node]]
+    found = []
+    for e in feeds:
+        theirs = reached(flat, [e])
+        if any(theirs[node] and (node in sites or not _of_data(flat, node, ours, theirs)) for node in within):
+            found.append(e)
+    return found
+
+
+def _of_data(flat: FlatGraph, node: int, ours: bytearray, theirs: bytearray) -> bool:
+    """Whether all that a product multiplies is data, as where a loss compares predictions."""
+    return all(ours[node_of(e)] or theirs[node_of(e)] for e in flat.data[node][:2])
+
+
+def parts_of(view: GraphView, inputs: Sequence[int], entries: Sequence[int]) -> Parts:
+    """The parts of a graph whose data enter at `inputs` (edges); what counts of them begins at `entries`."""
     flat = view.flat
     sites = frozenset(site.node for layer in view.layers for site in layer.sites)
     return Parts(
         flat=flat,
         sites=sites,
         ours=reached(flat, entries),
-        others=reached(flat, [e for e in all_feeds(flat) if e != input_edge]),
+        others=reached(flat, [e for e in all_feeds(flat) if e not in inputs]),
         behind=reached(flat, [edge(node) for node in sites]),
         backward=_backward(flat),
         within_dropout=_within_dropout(flat),

@@ -14,6 +14,7 @@ from bncheck.compare.built import with_network
 from bncheck.compare.data import Data, open_data, sample_shape
 from bncheck.compare.kept import Kept
 from bncheck.compare.quantized_run import Measured, Run, Wanted, measure_three_ways, measure_two_files, wanted
+from bncheck.compare.samples import ModelInput
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twin_norm import StatisticsLacking
 from bncheck.compare.twins import open_twins
@@ -77,7 +78,7 @@ def compare_train_vs_eval(
         return _without_statistics(raw, hints, settings, error, given=given(asked, data))
     seconds["recognise"] = time.perf_counter() - start - seconds["read"]
     with open_twins(prepared.forward) as twins:
-        opened = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
+        opened = open_data(data, twins.inputs, asked)
         comparison = measure(
             twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples)
         )
@@ -127,7 +128,7 @@ def compare_float_vs_quantized(
         return _by_fold_alone(raw, lite, hints, settings, seconds)
     if raw.lite is not None:
         measured = _two_files(
-            raw, other, lambda shape, dtype: open_data(data, shape=shape, dtype=dtype, options=asked), progress
+            raw, other, lambda shape, dtype: open_data(data, [ModelInput(shape=shape, dtype=dtype)], asked), progress
         )
         seconds[QUANTIZED_TOO] = time.perf_counter() - start - seconds["read"]
         facts = replace(
@@ -143,7 +144,7 @@ def compare_float_vs_quantized(
     fold = None if lite is None else prove(raw, lite, facts=prepared.facts)
     facts = replace(prepared.facts, fold=fold, given=given(asked, data))
     with open_twins(prepared.forward) as twins:
-        samples = open_data(data, shape=twins.input_shape, dtype=twins.input_dtype, options=asked)
+        samples = open_data(data, twins.inputs, asked)
         total = None if samples.samples is None else _PASSES * samples.samples
         kept = Kept()
         comparison = measure(

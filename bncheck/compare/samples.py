@@ -20,6 +20,17 @@ SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelInput:
+    """One input of a model."""
+
+    shape: tuple[int | None, ...] | None
+    """Batch axis first, None what is open; None where the rank is."""
+    dtype: np.dtype[Any]
+    names: tuple[str, ...] = ("images",)
+    """All that it goes by, the best known first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What a model takes, and how the user wants it filled."""
 

@@ -61,10 +61,10 @@ def _refuse(writer: TwinWriter, node: int, *, trusted: bool) -> None:
         raise BncheckError(
             f"{flat.names[node]} is a {op}: it touches files, the network or Python, and runs only with --trust-model"
         )
-    if op in ("Placeholder", "PlaceholderV2") or op.endswith("Iterator") or "IteratorGetNext" in op:
+    if op in ("Placeholder", "PlaceholderV2"):
         raise BncheckError(
-            f"the output depends on {flat.names[node]} ({op}) besides the input: name the right input with --inputs, "
-            "or outputs that do without it with --outputs"
+            f"the output depends on {flat.names[node]} ({op}), a single value that nobody gives: name outputs that do "
+            "without it with --outputs"
         )
     inside = (flat.frames[flat.frame_of[site]].call for site in writer.plan.sites if site in flat.frame_of)
     if op in LOOPS and node in inside:

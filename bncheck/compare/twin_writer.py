@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from bncheck.compare.inference_path import Plan, taken
 from bncheck.errors import BncheckError
+from bncheck.recognise.feeds import is_feed
 from bncheck.recognise.flat import node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.trace import VARIABLES
 
 EVAL, TRAIN, WEIGHTS = "eval", "train", "weights"
 """First part of the name of a node: of one twin, or of both."""
+INPUT = "input"
+"""Name of the placeholder at which the data enter; that of a second input ends in _1."""
 
 FLOAT, DOUBLE, INT32, BFLOAT16, HALF = 1, 2, 3, 14, 19
 """tensorflow.DataType (types.proto)."""
@@ -32,6 +35,8 @@ class TwinWriter:
     graph_def: Any
     written: set[str]
     """Names in `graph_def`, those of the other twin and of the weights included."""
+    entries: dict[int, str]
+    """Edge at which data enter -> the placeholder in its place; what the outputs need besides the first joins."""
     pending: list[int] = field(default_factory=list)
     """Nodes that are named and still to be written."""
 
@@ -47,9 +52,11 @@ class TwinWriter:
     def tensor(self, e: int) -> str:
         """Name of what inference takes for an edge; its node becomes pending where it is not written yet."""
         e = taken(self.plan, e)
-        if e == self.plan.input_edge:
-            return "input"
-        node = node_of(e)
+        node, flat = node_of(e), self.plan.view.flat
+        if e not in self.entries and flat.ops[node] != "PlaceholderWithDefault" and is_feed(flat, flat.ops[node], node):
+            self.entries[e] = f"{INPUT}_{len(self.entries)}"
+        if e in self.entries:
+            return self.entries[e]
         name = self.name(node)
         if name not in self.written:
             self.written.add(name)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare.forward import Forward
 from bncheck.compare.loaded import Loaded, SiteMoments, load_tensorflow, moment_fetches, site_moments
+from bncheck.compare.samples import ModelInput
 
 ELEMENTS, PART = 1 << 16, 16
 """Of a layer's output, samples spread over the batch are compared: so many elements, and a sixteenth of the batch, at
@@ -41,7 +42,7 @@ class Twins:
     def __init__(self, tf: Any, forward: Forward) -> None:
         self._sites = forward.sites
         self._batch = forward.batch
-        self._loaded = Loaded(tf, forward.graph_def, forward.input)
+        self._loaded = Loaded(tf, forward.graph_def, forward.inputs)
         fetches = {
             "sums": _sums(tf, self._loaded, forward, whole=False),
             "moments": moment_fetches(tf, self._loaded, forward.sites),
@@ -53,15 +54,9 @@ class Twins:
         """Made where it is asked for, which is seldom."""
 
     @property
-    def input_dtype(self) -> Any:
-        """Data type of the input, as numpy's."""
-        return self._loaded.input_dtype
-
-    @property
-    def input_shape(self) -> tuple[int | None, ...] | None:
-        """Shape of the input as the graph declares it; None where the rank is unknown."""
-        shape = self._loaded.input_shape
-        return None if shape is None else (self._batch, *shape[1:])
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """What the model takes; nearly always one."""
+        return self._loaded.inputs(self._batch)
 
     def run(self, batch: NDArray[Any]) -> BatchRun:
         """One batch through both twins; raises BncheckError where the graph refuses it."""

@@ -44,7 +44,7 @@ def reestimate(
     """Population statistics of every layer of the forward pass."""
     prepared = _runnable(raw, hints, options)
     with open_train_twin(prepared.forward) as twin:
-        data = open_data(spec, shape=twin.input_shape, dtype=twin.input_dtype, options=options)
+        data = open_data(spec, twin.inputs, options)
         if data.synthetic:
             raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
         counted = population(twin, data, tolerance=options.tolerance, progress=lambda done: progress("estimate", done))

@@ -33,6 +33,8 @@ from bncheck.sources.raw import RawModel
 _DEFAULT = Settings()
 _OF_THE_START = ("BN103", "BN113")
 """Rules that reckon what is left of the initial values by the counters, which know nothing of a repair."""
+_OFF = "BN301"
+"""The rule that tells whether the output is junk in eval mode; in doubt as well."""
 _NO_OPTIONS = DataOptions()
 
 
@@ -217,7 +219,8 @@ def _compared(  # noqa: PLR0917 - what a comparison takes
 
 
 def _with_measured(inspected: Report, measured: Report | None) -> tuple[Report, Comparison | None]:
-    """The report to tell, and the figures: what the files show, unless eval mode was seen to fail."""
+    """The report to tell, and the figures: what the files show, unless eval mode was seen to be off."""
     if measured is None:
         return inspected, None
-    return measured if measured.verdict is Verdict.FAIL else inspected, measured.comparison
+    off = measured.verdict is Verdict.FAIL or any(finding.code == _OFF for finding in measured.findings)
+    return measured if off else inspected, measured.comparison

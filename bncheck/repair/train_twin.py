@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare.forward import Forward, TwinSite
 from bncheck.compare.loaded import Loaded, load_tensorflow
+from bncheck.compare.samples import ModelInput
 from bncheck.compare.twin_writer import EVAL
 from bncheck.repair.population import SiteMoments
 
@@ -34,7 +35,7 @@ class TrainTwin:
         self._batch = forward.batch
         pruned = type(forward.graph_def)(library=forward.graph_def.library)
         pruned.node.extend(node for node in forward.graph_def.node if not node.name.startswith(f"{EVAL}/"))
-        self._loaded = Loaded(tf, pruned, forward.input)
+        self._loaded = Loaded(tf, pruned, forward.inputs)
         self._run = self._loaded.runner([_moments(tf, self._loaded, site) for site in forward.sites])
 
     def close(self) -> None:
@@ -42,15 +43,9 @@ class TrainTwin:
         self._loaded.close()
 
     @property
-    def input_shape(self) -> tuple[int | None, ...] | None:
-        """Shape of the input as the graph declares it; None where the rank is unknown."""
-        shape = self._loaded.input_shape
-        return None if shape is None else (self._batch, *shape[1:])
-
-    @property
-    def input_dtype(self) -> Any:
-        """Data type of the input, as numpy's."""
-        return self._loaded.input_dtype
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """What the model takes; nearly always one."""
+        return self._loaded.inputs(self._batch)
 
     def run(self, batch: NDArray[Any]) -> SiteMoments:
         """Moments of every site's input; raises BncheckError where the graph refuses the batch."""

@@ -10,6 +10,7 @@ import pytest
 
 from bncheck.compare.data import Data, open_data, sample_shape
 from bncheck.compare.preprocess import RANGES, preprocessed
+from bncheck.compare.samples import ModelInput
 from bncheck.errors import BncheckError, NotFound, ReadError, UnknownFormat, UsageError
 from bncheck.options import RunOptions
 
@@ -21,7 +22,12 @@ LABELS = np.arange(COUNT) % 5
 
 def opened(spec: object, *, shape: Any = SHAPE, dtype: Any = np.float32, **how: Any) -> Data:
     """Opened for a model of float images in batches of 8, unless told otherwise."""
-    return open_data(str(spec), shape=shape, dtype=dtype, options=RunOptions(**({"batch_size": 8} | how)))
+    return open_data(str(spec), [model_input(shape, dtype)], RunOptions(**({"batch_size": 8} | how)))
+
+
+def model_input(shape: Any, dtype: Any = np.float32) -> ModelInput:
+    """The input of a model."""
+    return ModelInput(shape=shape, dtype=np.dtype(dtype))
 
 
 def pooled(data: Data) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
@@ -236,12 +242,12 @@ def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
     """A file cut short is refused when it is opened, and one cut while it is read is named with the offset."""
     path = tmp_path / "x.npy"
     np.save(path, np.zeros((8, 100), np.float32))
-    data = open_data(path, shape=(None, 100), dtype=np.float32, options=RunOptions(batch_size=4))
+    data = open_data(path, [model_input((None, 100))], RunOptions(batch_size=4))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ReadError, match="ends before its last sample"):
         list(data)
     with pytest.raises(ReadError, match="ends before its last sample"):
-        open_data(path, shape=(None, 100), dtype=np.float32)
+        open_data(path, [model_input((None, 100))])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +256,7 @@ def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
 def test_batches_as_the_graph_has_them(tmp_path: Path, declared: int | None, asked: int | None, taken: int) -> None:
     """A fixed batch dimension is used and told of, unless somebody asks otherwise; one of 1 teaches nothing."""
     np.save(tmp_path / "x.npy", np.zeros((64, 5), np.float32))
-    data = open_data(tmp_path / "x.npy", shape=(declared, 5), dtype=np.float32, options=RunOptions(batch_size=asked))
+    data = open_data(tmp_path / "x.npy", [model_input((declared, 5))], RunOptions(batch_size=asked))
     assert data.batch_size == taken
     assert ("as the graph has it" in data.description) is (declared == taken == 12)
 
@@ -275,3 +281,39 @@ def test_targets_are_no_labels(targets: np.ndarray[Any, Any], tmp_path: Path, *,
     if not classes and targets.ndim != 2:
         with pytest.raises(ReadError, match="one integer a sample is wanted"):
             opened(tmp_path / "d.npz", labels="labels")
+
+
+TWO = [
+    ModelInput(shape=(None, 4, 6, 3), dtype=np.dtype(np.float32), names=("left", "serving_default_left")),
+    ModelInput(shape=(None, 5), dtype=np.dtype(np.int64), names=("right",)),
+]
+
+
+def test_an_array_for_each_input(tmp_path: Path) -> None:
+    """Under any of its names; samples stay together, with their labels, however they are shuffled."""
+    numbers = np.arange(COUNT)[:, None] * np.ones(5, np.int64)
+    np.savez(tmp_path / "d.npz", serving_default_left=IMAGES, right=numbers, labels=LABELS)
+    data = open_data(tmp_path / "d.npz", TWO, RunOptions(batch_size=8))
+    (batch, labels), *_ = data
+    assert data.description.endswith("37 samples of serving_default_left 4x6x3, right 5")
+    assert batch.dtype.names == ("serving_default_left", "right")
+    np.testing.assert_array_equal(batch["serving_default_left"], IMAGES[batch["right"][:, 0]])
+    np.testing.assert_array_equal(labels, LABELS[batch["right"][:, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"left": IMAGES}, "holds no array for right but left"),
+        ({"left": IMAGES, "right": np.zeros((3, 5))}, "arrays of 3, 37 samples"),
+        ({"left": IMAGES, "right": np.zeros((COUNT, 6), np.int64)}, "of shape 6, the model takes 5"),
+        ({}, r"takes 2 inputs \(left, right\): give --data FILE.npz with an array for each"),
+    ],
+)
+def test_inputs_that_are_missing(arrays: dict[str, Any], says: str, tmp_path: Path) -> None:
+    """One sentence that names them."""
+    path = tmp_path / ("d.npz" if arrays else "synthetic")
+    if arrays:
+        np.savez(path, **arrays)
+    with pytest.raises((ReadError, UsageError), match=says):
+        open_data(path, TWO, RunOptions(batch_size=8))

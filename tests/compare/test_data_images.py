@@ -11,6 +11,7 @@ import pytest
 
 from bncheck.compare.data import open_data
 from bncheck.compare.data_records import records
+from bncheck.compare.samples import ModelInput
 from bncheck.errors import BadChecksum, BncheckError, NotFound, ReadError, Truncated, UsageError
 from bncheck.options import RunOptions
 
@@ -26,7 +27,7 @@ def all_of(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Every image and label of a source, for a model of float images of 5x7."""
     options = RunOptions(**({"batch_size": 8, "preprocess": "0..255"} | how))
-    batches = list(open_data(str(spec), shape=shape, dtype=dtype, options=options))
+    batches = list(open_data(str(spec), [ModelInput(shape=shape, dtype=np.dtype(dtype))], options))
     labels = [part for _, part in batches if part is not None]
     return np.concatenate([images for images, _ in batches]), np.concatenate(labels) if labels else None
 

@@ -36,6 +36,7 @@ class _Styles:
 styles: Any = _Styles()
 IMAGES = np.random.default_rng(0).normal(0.3, 1.2, (64, 8, 8, 3)).astype(np.float32)
 LABELS = np.arange(64) % 4
+CONDITION = np.random.default_rng(1).normal(2, 1, (64, 2)).astype(np.float32)
 TRAINING, INFERENCE = True, False
 
 
@@ -274,6 +275,17 @@ def contrastive(training: Any) -> Built:
     return Built(outputs=[embedded], loss=tf.reduce_mean(loss), feeds={x: IMAGES}, images=x)
 
 
+def embedded_class(training: Any) -> Built:
+    """A second input that weights follow, and labels that join behind them, in one training graph."""
+    tf, v1 = styles.tf, styles.v1
+    x, condition = styles.images(), v1.placeholder(tf.float32, [None, 2], name="condition")
+    told = tf.nn.relu(norm(dense(condition, "told", 3), training, "bn_told"))
+    logits = dense(tf.concat([pooled(body(x, training)), told], 1))
+    if not training:
+        return Built(outputs=[logits], images=x, feeds={condition: CONDITION})
+    return classified(x, logits, also={condition: CONDITION})
+
+
 MODELS: dict[str, Build] = {
     build.__name__: build
     for build in (
@@ -291,6 +303,7 @@ MODELS: dict[str, Build] = {
         towers,
         segmenter,
         contrastive,
+        embedded_class,
     )
 }
 LOOPS_OF_OLD = "recurrent, control flow v1"
@@ -315,7 +328,15 @@ def prefix_and_outputs(build: Build, folder: Path) -> tuple[Path, list[Any]]:
         built = build(INFERENCE)
         with v1.Session() as session:
             v1.train.Saver().restore(session, str(prefix))
-            return prefix, session.run(built.outputs, {built.images: IMAGES})
+            return prefix, session.run(built.outputs, {built.images: IMAGES} | built.feeds)
+
+
+def together(*arrays: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A batch for several inputs."""
+    rows = np.empty(len(arrays[0]), [(str(n), array.dtype, array.shape[1:]) for n, array in enumerate(arrays)])
+    for number, array in enumerate(arrays):
+        rows[str(number)] = array
+    return rows
 
 
 @pytest.mark.parametrize("name", [*MODELS, LOOPS_OF_OLD])
@@ -331,9 +352,10 @@ def test_eval_twin_is_the_authors_inference_graph(name: str, tmp_path: Path) -> 
     prepared = prepare(open_model(prefix), Hints())
     assert len(prepared.outputs) == len(expected)
     with open_twins(prepared.forward) as twins:
-        assert twins.input_shape is not None
-        assert twins.input_shape[1:] == (8, 8, 3)
-        run = twins.run(IMAGES)
+        entry, *others = twins.inputs
+        assert entry.shape is not None
+        assert entry.shape[1:] == (8, 8, 3)
+        run = twins.run(together(IMAGES, CONDITION) if others else IMAGES)
     for ours, theirs in zip(run.eval_outputs, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3 if name == "half" else 2e-4)
     assert not np.allclose(run.train_outputs[0], expected[0], rtol=1e-2, atol=1e-3)

@@ -33,6 +33,6 @@ def test_parts_are_slices_of_the_whole() -> None:
     assert len(parts) == 2
     np.testing.assert_array_equal(np.concatenate(parts, axis=-1), whole)
     with open_twins(prepared.forward) as twins:
-        shape = [4, *(size or 8 for size in (twins.input_shape or (None, 8, 8, 3))[1:])]
+        shape = [4, *(size or 8 for size in (twins.inputs[0].shape or (None, 8, 8, 3))[1:])]
         run = twins.run(np.random.default_rng(0).normal(0, 1, shape).astype(np.float32))
     assert all(np.all(np.isfinite(output)) for output in (*run.train_outputs, *run.eval_outputs))

@@ -1,0 +1,62 @@
+"""Models of several inputs, from a `.npz` with an array for each under its name."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bncheck
+from bncheck.errors import UsageError
+from bncheck.finding import Verdict
+from bncheck.repair import repair
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
+
+DRAWN = np.random.default_rng(0)
+IMAGES = DRAWN.normal(0.2, 1, (96, 8, 8, 3)).astype(np.float32)
+NUMBERS = DRAWN.normal(3, 2, (96, 5)).astype(np.float32)
+
+
+def network(*, as_dict: bool) -> Any:
+    """Images and numbers, each with a batch norm, trained until its statistics are right."""
+    keras = importlib.import_module("keras")
+    layers = keras.layers
+    left, right = keras.Input((8, 8, 3), name="left"), keras.Input((5,), name="right")
+    seen = layers.Flatten()(layers.ReLU()(layers.BatchNormalization(momentum=0.8)(layers.Conv2D(4, 3)(left))))
+    read = layers.ReLU()(layers.BatchNormalization(momentum=0.8)(layers.Dense(6)(right)))
+    output = layers.Dense(4)(layers.Concatenate()([seen, read]))
+    model = keras.Model({"left": left, "right": right} if as_dict else [left, right], output)
+    for start in [*range(0, 96, 32)] * 8:
+        some = (IMAGES[start : start + 32], NUMBERS[start : start + 32])
+        model(dict(zip(("left", "right"), some, strict=True)) if as_dict else list(some), training=True)
+    return model
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_both_inputs_are_fed(tmp_path: Path, *, as_dict: bool) -> None:
+    """Keras file and SavedModel give what Keras gives; broken statistics are found and repaired."""
+    model = network(as_dict=as_dict)
+    model.save(tmp_path / "model.keras")
+    model.export(str(tmp_path / "saved"), verbose=False)
+    given = {"left": IMAGES, "right": NUMBERS} if as_dict else [IMAGES, NUMBERS]
+    labels = np.asarray(model(given, training=False)).argmax(1)
+    np.savez(tmp_path / "d.npz", left=IMAGES, right=NUMBERS, labels=labels)
+    for name in ("model.keras", "saved"):
+        report = bncheck.compare_train_vs_eval(tmp_path / name, data=tmp_path / "d.npz")
+        assert report.verdict is Verdict.PASS
+        assert report.comparison is not None
+        assert len(report.comparison.layers) == 2
+    for norm in [layer for layer in model.layers if layer.name.startswith("batch_norm")]:
+        norm.moving_mean.assign(norm.moving_mean + 4)
+    model.save(tmp_path / "broken.keras")
+    fixed = repair(tmp_path / "broken.keras", tmp_path / "fixed.keras", data=tmp_path / "d.npz")
+    assert (fixed.before.verdict, fixed.after.verdict) == (Verdict.FAIL, Verdict.PASS)
+    with pytest.raises(UsageError, match=r"takes 2 inputs \(.*\): float against quantized takes models of one"):
+        bncheck.compare_float_vs_quantized(tmp_path / "model.keras", data=tmp_path / "d.npz")
+    np.savez(tmp_path / "one.npz", images=IMAGES)
+    with pytest.raises(bncheck.errors.ReadError, match="holds no array for left, right but images"):
+        bncheck.compare_train_vs_eval(tmp_path / "model.keras", data=tmp_path / "one.npz")
