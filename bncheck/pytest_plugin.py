@@ -54,13 +54,18 @@ def bncheck_model(pytestconfig: pytest.Config) -> Callable[..., Report]:
 
 def _judged(path: str | Path, folder: Path, options: dict[str, Any]) -> Report:
     """The gate's report, with the configuration that is nearest to the folder."""
+    __tracebackhide__ = True
     import bncheck  # noqa: PLC0415 - nothing is loaded before it is used
     from bncheck.config import Config, find_config, load_config, settings_of  # noqa: PLC0415 - as above
+    from bncheck.errors import BncheckError  # noqa: PLC0415 - as above
 
-    found = find_config(folder)
-    config = Config() if found is None else load_config(found)
-    known = {"decay": config.decay, "train_ops": config.train_op, "settings": settings_of(config)}
-    return bncheck.gate(path, **{**known, **config.gate, **options})
+    try:
+        found = find_config(folder)
+        config = Config() if found is None else load_config(found)
+        known = {"decay": config.decay, "train_ops": config.train_op, "settings": settings_of(config)}
+        return bncheck.gate(path, **{**known, **config.gate, **options})
+    except BncheckError as error:  # its sentence says all: where bncheck raised it is nobody's concern
+        raise error.with_traceback(None) from None
 
 
 def _story(report: Report) -> str:

@@ -122,6 +122,7 @@ def test_unreadable_is_an_error_in_one_sentence(pytester: pytest.Pytester) -> No
     result = _run(pytester)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E*bncheck.errors.NotFound: none/model.ckpt*"])
+    result.stdout.no_fnmatch_line("*gating/run.py*")
 
 
 def test_fixture_is_documented(pytester: pytest.Pytester) -> None:

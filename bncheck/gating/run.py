@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _DEFAULT = Settings()
+_COVERAGE = "BN0"
+"""Codes of what could not be seen, which are no faults."""
 
 
 @shows_options
@@ -169,14 +171,19 @@ def _measured_old(old: _Old, measuring: Measuring, new: Ran) -> tuple[_Old, Stag
         ran = replace(measuring, quantize=_of_old(measuring.quantize) if QUANTIZED in done else None).ran(old.target)
     except UsageError as error:
         # options that fit the new model need not fit the old one: what is known of the new one must not get lost
-        return old, Stage(name=AGAINST, state=StageState.IMPOSSIBLE, why=f"{old.earlier.path}: {error}")
+        return old, Stage(name=AGAINST, state=StageState.IMPOSSIBLE, why=_about(old, str(error)))
     seconds = time.perf_counter() - start
     earlier = of_report(judge(ran.facts, asked=old.target.asked), old.earlier.path)
     failed = next((stage for stage in ran.stages if stage.state in UNDECIDED), None)
     stage = _done(AGAINST, seconds)
     if failed is not None:
-        stage = replace(failed, name=AGAINST, why=f"{old.earlier.path}: {failed.why}")
+        stage = replace(failed, name=AGAINST, why=_about(old, failed.why))
     return replace(old, earlier=earlier), stage
+
+
+def _about(old: _Old, why: str) -> str:
+    """A sentence that names the earlier model."""
+    return why if why.startswith(old.earlier.path) else f"{old.earlier.path}: {why}"
 
 
 def _of_old(quantize: QuantizeOptions | None) -> QuantizeOptions | None:
@@ -199,7 +206,10 @@ def _held_against(report: Report, earlier: Earlier) -> Report:
         )
     found = {finding.code for finding in (*report.findings, *(entry.finding for entry in report.suppressed))}
     judged = {rule.code for rule in report.rules}
-    gone = sorted({known.code for known in earlier.known if known.severity != "info"} & judged - found)
+    faults = {
+        known.code for known in earlier.known if known.severity != "info" and not known.code.startswith(_COVERAGE)
+    }
+    gone = sorted(faults & judged - found)
     notes = (f"better than {earlier.path}: {', '.join(gone)} no longer found",) if gone else ()
     return replace(
         report,

@@ -255,7 +255,9 @@ def test_what_got_better_is_told() -> None:
     """A fault of the earlier model that is gone is a note, so that the accepted report can be renewed."""
     report = bncheck.gate(_bundle("good"), against=_unmoved())
     assert "better than model.ckpt-300: BN101 no longer found" in report.target.notes
-    assert not any("better" in note for note in bncheck.gate(_unmoved(), against="model.ckpt-300").target.notes)
+    write_bundle(Path("none"), {"weights": np.ones(4, np.float32)})
+    for path, against in ((_unmoved(), "model.ckpt-300"), ("good", "none")):
+        assert not any("better" in note for note in bncheck.gate(path, against=against).target.notes)
 
 
 def test_several_models_are_told_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
