@@ -161,7 +161,10 @@ _RUN = (
 
 
 def given_options(asked: dict[str, Any], config: Config) -> dict[str, Any]:
-    """Takes those of `run_options` out of `asked`: what was given there or configured, as the Python API names it."""
+    """Takes those of `run_options` out of `asked`: what was given there or configured, as the Python API names it.
+
+    Raises click.UsageError for what excludes each other, or is no size.
+    """
     if asked["graph"] is not None and asked["no_graph"]:
         raise click.UsageError("--graph and --no-graph exclude each other")
     found = {name: asked.pop(name) for name in _RUN}

@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.measured import (
-    Accuracy,
-    Comparison,
-    DataFacts,
-    FoldedLayer,
-    FoldProof,
-    LayerDifference,
-    OutputDifference,
-)
+from bncheck.measured import Accuracy, Comparison, DataFacts, FoldedLayer, FoldProof, LayerDifference, OutputDifference
 from bncheck.model import (
     Facts,
     FoldedOperator,

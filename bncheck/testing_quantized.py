@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.measured import (
-    Accuracy,
-    Attribution,
-    Cell,
-    OperatorLoss,
-    OutputDifference,
-    QuantizedComparison,
-    Unmatched,
-)
+from bncheck.measured import Accuracy, Attribution, Cell, OperatorLoss, OutputDifference, QuantizedComparison, Unmatched
 from bncheck.model import Facts
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, features_compared, images
 

@@ -32,7 +32,7 @@ SIGNATURE = "serving_default"
 
 
 def named(spec: Spec, tensors: Mapping[str, RawTensor], path: Path, shape: Shape) -> RawModel:
-    """See `registry.build`."""
+    """The graph of a named backbone: see `registry.build`. Raises BncheckError where it does not fit the tensors."""
     notes: list[str] = []
     keras = renamed(tensors, spec.scope) if spec.backbone.name == "mobilenet_v2" else None
     if keras is not None:

@@ -87,7 +87,7 @@ def check_network(spec: Spec, wanted: Shapes, every: Shapes, shapes: Shapes) -> 
 
 
 def check_builder(name: str, wanted: Shapes, every: Shapes, shapes: Shapes) -> list[str]:
-    """As `check_network`; a checkpoint may have more than what a builder builds."""
+    """As `check_network`; a checkpoint may have more than what a builder builds. Raises BncheckError."""
     troubles = _troubles(wanted, shapes)
     if troubles:
         nearest = ((v, _nearest(v, shapes)) for v in _lacking(wanted, shapes))

@@ -82,7 +82,10 @@ def open_records(paths: Sequence[Path], where: str, wanted: Wanted) -> Samples:
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """The records of one file: length, masked CRC-32C of the length, data, masked CRC-32C of the data."""
+    """The records of one file: length, masked CRC-32C of the length, data, masked CRC-32C of the data.
+
+    Raises Truncated, BadChecksum, Malformed.
+    """
     with path.open("rb") as stream:
         offset = 0
         while head := stream.read(_HEADER.size):

@@ -16,7 +16,10 @@ DEFAULT_RANGE = "-1..1"
 
 
 def open_synthetic(wanted: Wanted, batches: int) -> Samples:
-    """Seeded noise: of images, blurred at several scales as photographs are; of anything else, normal numbers."""
+    """Seeded noise: of images, blurred at several scales as photographs are; of anything else, normal numbers.
+
+    Raises UsageError where the model does not say what it takes, or takes what cannot be made up.
+    """
     shape = wanted.shape
     if wanted.labels is not None:
         raise UsageError("synthetic data has no labels")

@@ -38,7 +38,10 @@ class StatisticsNotMoving(BncheckError):
 
 
 def updates_until(share: float, decay: float) -> int:
-    """The number of updates after which less than `share` (0 to 1) of the initial value is left: decay**n < share."""
+    """The number of updates after which less than `share` (0 to 1) of the initial value is left: decay**n < share.
+
+    Raises UsageError for a share or decay out of that range.
+    """
     if not 0 < share < 1 or not 0 <= decay < 1:
         raise UsageError(f"share {share} and decay {decay} must lie between 0 and 1")
     return 1 if decay == 0 else math.floor(math.log(share) / math.log(decay)) + 1

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from bncheck.model import Debias, Role, Site, Vector
+from bncheck.recognise.name_families import SHADOW
 from bncheck.recognise.values import vector
 from bncheck.sources.raw import RawTensor
-
-SHADOW = "/ExponentialMovingAverage"
 
 
 class Named(Protocol):

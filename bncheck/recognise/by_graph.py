@@ -31,15 +31,8 @@ from bncheck.recognise.layers import FoundLayer, PairedSite, pair
 from bncheck.recognise.run import run_facts
 from bncheck.recognise.sites import FoundSite
 from bncheck.recognise.stored import linear_of
-from bncheck.recognise.trace import (
-    VARIABLES,
-    declared_shape,
-    describe_switch,
-    variable_name,
-)
-from bncheck.recognise.train import (
-    regularised,
-)
+from bncheck.recognise.trace import VARIABLES, declared_shape, describe_switch, variable_name
+from bncheck.recognise.train import regularised
 from bncheck.recognise.update_facts import right_before, update_facts
 from bncheck.recognise.upstream import Upstream, upstream
 from bncheck.sources.raw import RawGraph, RawModel

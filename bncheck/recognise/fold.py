@@ -14,7 +14,6 @@ import numpy as np
 from bncheck.errors import UsageError
 from bncheck.measured import FoldedLayer, FoldProof
 from bncheck.model import Facts
-from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.by_lite import without_weights
 from bncheck.recognise.fold_beyond import beyond, difference, of_another
 from bncheck.recognise.fold_dense import forward, holds_kernel
@@ -33,6 +32,7 @@ from bncheck.recognise.fold_fit import Array
 from bncheck.recognise.fold_lite import Place, places
 from bncheck.recognise.fold_order import by_order, exchanged, is_named, size_of
 from bncheck.recognise.fold_source import Kernel, Source, Unit, bias_beside, source_of
+from bncheck.recognise.name_families import SHADOW
 from bncheck.sources.raw import RawModel
 
 

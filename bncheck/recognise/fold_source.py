@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from bncheck.model import Facts, Hints, Layer, Linear, Mode, Presence, Role, Site, Vector
 from bncheck.recognise import recognise
-from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.flat import node_of
 from bncheck.recognise.fold_neighbours import (
     ANYWHERE,
@@ -23,6 +22,7 @@ from bncheck.recognise.fold_neighbours import (
     of_graph,
 )
 from bncheck.recognise.kernels import MAX_KERNEL, kernel_bytes
+from bncheck.recognise.name_families import SHADOW
 from bncheck.recognise.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.values import per_channel
 from bncheck.sources.raw import RawModel, RawTensor

@@ -83,7 +83,7 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
     train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
     train_ops = with_accumulation(flat, feeds, train_ops, optimizers, averages)
     gathering = {node for op in train_ops for node in op.gathering}
-    serving = bool(_signatures(chosen)) or not any(op in flat.by_op for op in VARIABLES)
+    serving = bool(chosen.served) or not any(op in flat.by_op for op in VARIABLES)
     outputs = serving_outputs(flat, chosen) if serving else {}
     return GraphView(
         flat=flat,
@@ -110,10 +110,6 @@ def _chosen(raw: RawModel) -> RawGraph:
     """The MetaGraph that serves; training ones of the same folder share its variables."""
     serving = [graph for graph in raw.graphs if "serve" in graph.tags]
     return (serving or [graph for graph in raw.graphs if "train" not in graph.tags] or list(raw.graphs))[0]
-
-
-def _signatures(raw: RawGraph) -> list[str]:
-    return [s.name for s in raw.signatures if not s.name.startswith("__saved_model")]
 
 
 def _trainable(raw: RawGraph, stored: Any | None, flat: FlatGraph, keys: dict[int, str]) -> frozenset[str]:

@@ -7,14 +7,7 @@ from typing import NamedTuple
 from bncheck.recognise.contexts import Contexts
 from bncheck.recognise.evaluate import evaluate
 from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
-from bncheck.recognise.trace import (
-    PLACEHOLDERS,
-    VARIABLES,
-    constant,
-    declared_shape,
-    predicate,
-    steps_back,
-)
+from bncheck.recognise.trace import PLACEHOLDERS, VARIABLES, constant, declared_shape, predicate, steps_back
 from bncheck.sources import protos
 
 FUSED = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"})

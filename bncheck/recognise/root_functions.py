@@ -21,8 +21,7 @@ def with_root_functions(raw: RawGraph, stored: Any | None) -> Any:
     object graph, where there is one.
     """
     objects = raw.object_graph
-    served = [s for s in raw.signatures if not s.name.startswith("__saved_model")]
-    if objects is None or served or not objects.nodes:
+    if objects is None or raw.served or not objects.nodes:
         return raw.graph_def
     graph_def = protos.GraphDef()
     graph_def.CopyFrom(raw.graph_def)

@@ -249,9 +249,7 @@ def _strings(graph: FlatGraph, e: int) -> list[str]:
 def serving_outputs(graph: FlatGraph, raw: RawGraph) -> dict[str, int]:
     """Output name -> node: of the signatures, else what an inference graph computes for nobody."""
     outputs: dict[str, int] = {}
-    for signature in raw.signatures:
-        if signature.name.startswith("__saved_model"):
-            continue
+    for signature in raw.served:
         for key, tensor in signature.outputs.items():
             e = graph.lookup(tensor)
             if e is not None:

@@ -40,7 +40,7 @@ def write_run(reports: Sequence[Report], stream: TextIO) -> None:
 
 
 def page_text(reports: Sequence[Report], *, many: bool) -> str:
-    """The page, in ASCII."""
+    """The page, in ASCII. Raises ImportError where the extra `html` is not installed."""
     try:
         from bncheck.report import _html_page  # noqa: PLC0415 - Altair is optional, and heavy
 

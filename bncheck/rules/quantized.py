@@ -8,14 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.measured import (
-    Attribution,
-    Cell,
-    OperatorLoss,
-    OutputDifference,
-    QuantizedComparison,
-    informed_accuracy,
-)
+from bncheck.measured import Attribution, Cell, OperatorLoss, OutputDifference, QuantizedComparison, informed_accuracy
 from bncheck.model import Facts
 from bncheck.rules._statistics import percent
 from bncheck.rules.compared import Junk, judged_output

@@ -60,7 +60,7 @@ def read_checkpoint(path: Path) -> RawModel:
 
 
 def object_graph(tensors: Mapping[str, RawTensor]) -> Any | None:
-    """The TrackableObjectGraph among the tensors; None where there is none or its shard is absent."""
+    """The TrackableObjectGraph among the tensors; None where there is none or its shard is absent. Raises Malformed."""
     tensor = tensors.get(OBJECT_GRAPH)
     if tensor is None or tensor.unavailable is not None:
         return None

@@ -48,7 +48,7 @@ def read_graph(path: Path) -> RawModel:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file, after its size was checked against protobuf's limit."""
+    """The whole file, after its size was checked against protobuf's limit. Raises TooLarge, NotFound, Unreadable."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -103,7 +103,7 @@ def _varint(path: Path, content: bytes, position: int) -> tuple[int, int]:
 
 
 def graph_kind(path: Path, content: bytes) -> Any:
-    """`protos.GraphDef` or `protos.MetaGraphDef`, told by the top-level fields."""
+    """`protos.GraphDef` or `protos.MetaGraphDef`, told by the top-level fields. Raises Truncated, UnknownFormat."""
     nodes = 0
     others: set[int] = set()
     for number, wire, offset in fields(path, content):

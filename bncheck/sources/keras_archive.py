@@ -44,7 +44,7 @@ def map_file(path: Path) -> memoryview:
 
 @contextmanager
 def reading_zip(path: Path, what: str) -> Iterator[None]:
-    """The one place where zipfile's exceptions become ReadError."""
+    """The one place where zipfile's exceptions become ReadError: Unsupported, BadChecksum, Malformed, Truncated."""
     try:
         yield
     except _ZIP_RAISES as error:
@@ -72,7 +72,10 @@ def read_text(path: Path, name: str) -> bytes:
 
 
 def member_content(path: Path, name: str) -> memoryview:
-    """A member's bytes after its CRC-32 was verified: a window of the file where stored, in memory where packed."""
+    """A member's bytes after its CRC-32 was verified: a window of the file where stored, in memory where packed.
+
+    Raises TooLarge, Truncated, and what `reading_zip` raises.
+    """
     content = map_file(path)
     with files.opened(path) as (file, _), reading_zip(path, f"member {name!r}"), zipfile.ZipFile(file) as archive:
         info = _info(path, archive, name, len(content))

@@ -112,7 +112,7 @@ class Window(io.RawIOBase):
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """The one place where h5py's exceptions become ReadError."""
+    """The one place where h5py's exceptions become ReadError: Truncated, Malformed."""
     try:
         yield
     except _H5PY_RAISES as error:
@@ -141,7 +141,10 @@ def holds_hdf5(content: memoryview) -> bool:
 
 
 def open_file(path: Path, content: memoryview) -> H5File:
-    """The file over these bytes; without locks, so that one in use or on a read-only disk opens too."""
+    """The file over these bytes; without locks, so that one in use or on a read-only disk opens too.
+
+    Raises Truncated, Malformed.
+    """
     with reading(path, "the HDF5 file"):
         root = _h5py().File(Window(content), mode="r")
         _close_at_exit()
@@ -164,7 +167,10 @@ def _close_all() -> None:
 
 
 def attribute(file: H5File, group: Any, name: str) -> Any:
-    """An attribute's value, None where there is none; its size is checked before memory is taken."""
+    """An attribute's value, None where there is none; its size is checked before memory is taken.
+
+    Raises Unsupported, TooLarge, and what `reading` raises.
+    """
     with reading(file.path, f"attribute {name!r}"):
         if name not in group.attrs:
             return None
@@ -183,7 +189,7 @@ def attribute(file: H5File, group: Any, name: str) -> Any:
 
 
 def text_attribute(file: H5File, group: Any, name: str) -> str | None:
-    """A text attribute (bytes or str, by Keras version), None where there is none."""
+    """A text attribute (bytes or str, by Keras version), None where there is none. Raises as `attribute`."""
     value = attribute(file, group, name)
     if value is None:
         return None
@@ -251,7 +257,7 @@ def is_group(found: Any) -> bool:
 
 
 def members(file: H5File, group: Any) -> tuple[str, ...]:
-    """Names of a group's members, in the file's order."""
+    """Names of a group's members, in the file's order. Raises Malformed, Truncated."""
     with reading(file.path, f"group {group.name!r}"):
         if len(group) > MAX_OBJECTS:
             raise OverflowError(f"{len(group):,} members")

@@ -54,6 +54,11 @@ class RawGraph:
     object_graph: Any | None = None
     """SavedObjectGraph of a TF2 SavedModel, else None."""
 
+    @property
+    def served(self) -> tuple[RawSignature, ...]:
+        """Its signatures without TensorFlow's own (`__saved_model_init_op`)."""
+        return tuple(signature for signature in self.signatures if not signature.name.startswith("__saved_model"))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawKerasLayer:

@@ -80,7 +80,7 @@ def read_lite(path: Path | str) -> RawModel:
 
 
 def parse_lite(path: Path, content: memoryview) -> RawModel:
-    """As `read_lite`, of bytes at hand; errors name `path`."""
+    """As `read_lite`, of bytes at hand; errors name `path`. Raises Truncated, Malformed, Unsupported."""
     flat = Flat.over(path, content)
     if len(flat.data) < 8:
         raise Truncated(path, f"{len(flat.data)} bytes are too few for a TFLite file", offset=0)
