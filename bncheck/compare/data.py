@@ -22,6 +22,7 @@ from bncheck.options import SYNTHETIC, RunOptions
 SYNTHETIC_BATCHES = 8
 BATCH_SIZE = 32
 _DEFAULT = RunOptions()
+_LESS_KNOWN = ("bfloat16",)
 KINDS = "a folder of images, .npy, .npz, a TFRecord of tf.Example, or the word synthetic"
 
 
@@ -69,6 +70,12 @@ def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: RunOption
     Raises UsageError or ReadError, one sentence each, for what does not fit together or cannot be read.
     """
     check_name(options.preprocess)
+    for entry in inputs:
+        if entry.dtype.kind not in "biuf" and entry.dtype.name not in _LESS_KNOWN:
+            raise UsageError(
+                f"the model takes strings at {entry.names[0]}, such as encoded images: name the numbers that it "
+                "makes of them with --inputs"
+            )
     shape = inputs[0].shape
     own = shape[0] if shape else None
     of_the_graph = options.batch_size is None and own is not None and own > 1

@@ -47,12 +47,11 @@ def _name(entry: Any) -> str:
 
 def _as_taken(model: Any, given: Sequence[Any]) -> Any:
     """The inputs in the structure that the model was built with: one, a list, or under names."""
-    if len(given) == 1 and not isinstance(model.input, (dict, list, tuple)):
-        return given[0]
-    if isinstance(model.input, dict):
+    built_with = getattr(model, "input", None)  # Keras 3 has none for Sequential
+    if isinstance(built_with, dict):
         by_name = {_name(entry): value for entry, value in zip(model.inputs, given, strict=True)}
-        return {key: by_name[_name(entry)] for key, entry in model.input.items()}
-    return list(given)
+        return {key: by_name[_name(entry)] for key, entry in built_with.items()}
+    return given[0] if len(given) == 1 else list(given)
 
 
 def _keras(version: str) -> Any:

@@ -71,7 +71,7 @@ class Loaded:
                 return call(batch) if names is None else call(*(batch[name] for name in names))
             except (ValueError, self._refusal) as error:
                 raise BncheckError(
-                    f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}"
+                    f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}{_single(batch)}"
                 ) from error
 
         return run
@@ -135,6 +135,15 @@ def site_moments(got: Any, sites: Sequence[TwinSite]) -> SiteMoments:
             got["means"],
             np.asarray(got["variances"], np.float64) * np.repeat(biased, channels),
         ),
+    )
+
+
+def _single(batch: NDArray[Any]) -> str:
+    """What to do with a graph that was exported for a fixed number of samples; it shows in its reshapes alone."""
+    return (
+        " (was it exported for batches of another size? give that as --batch-size, or export it with an open one)"
+        if len(batch) > 1
+        else ""
     )
 
 

@@ -273,6 +273,8 @@ def _batch_dependence(twins: Twins, prepared: Prepared, totals: _Totals) -> floa
     graph = prepared.facts.graph
     if graph is None or not graph.serving or not totals.kept or totals.batch_size < 2:
         return None
+    if prepared.forward.batch is not None and prepared.forward.batch > 1:
+        return None  # it takes no single sample
     served = [site for layer in prepared.facts.layers for site in layer.sites if site.outputs]
     trains = any(site.mode is Mode.TRAIN for site in served)
     images, run = totals.kept[0]

@@ -317,3 +317,9 @@ def test_inputs_that_are_missing(arrays: dict[str, Any], says: str, tmp_path: Pa
         np.savez(path, **arrays)
     with pytest.raises((ReadError, UsageError), match=says):
         open_data(path, TWO, RunOptions(batch_size=8))
+
+
+def test_strings_are_no_numbers(npz: Path) -> None:
+    """A model that decodes images itself is told apart before anything is read."""
+    with pytest.raises(UsageError, match="takes strings at images, such as encoded images: name the numbers"):
+        open_data(npz, [model_input((None,), object)], RunOptions())
