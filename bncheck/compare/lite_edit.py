@@ -14,6 +14,7 @@ from bncheck.errors import BncheckError
 
 _SCHEMAS = ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated")
 _IDENTIFIER = b"TFL3"
+_SERVING = b"serving_default"
 _OUTPUTS = 8
 """Where a subgraph's vtable has its outputs, the third of its fields."""
 
@@ -63,6 +64,36 @@ def show(content: bytes, tensors: Iterable[int]) -> bytes:
     struct.pack_into("<I", edited, place, len(edited) - place)
     edited.extend(struct.pack(f"<I{len(numbers)}i", len(numbers), *numbers))
     return bytes(edited)
+
+
+def served_first(content: bytes) -> bytes:
+    """The file with the subgraph that serves in the first place, where it has several signatures.
+
+    That is the one of the signature "serving_default", else of the one with the most operators.
+    """
+    read = _schema().Model.GetRootAs(content, 0)
+    signatures = [read.SignatureDefs(number) for number in range(read.SignatureDefsLength())]
+    sizes = {s.SubgraphIndex(): read.Subgraphs(s.SubgraphIndex()).OperatorsLength() for s in signatures}
+    default = [s.SubgraphIndex() for s in signatures if s.SignatureKey() == _SERVING]
+    if len(sizes) < 2:
+        return content
+    served = default[0] if default else max(sizes, key=lambda number: sizes[number])
+    return content if served == 0 else _exchanged(content, served)
+
+
+def _exchanged(content: bytes, other: int) -> bytes:
+    """The file with its first subgraph and another in each other's place; loops and branches know them by number."""
+    model = load(content)
+    graphs = model.subgraphs
+    graphs[0], graphs[other] = graphs[other], graphs[0]
+    for graph in graphs:
+        for operator in graph.operators:
+            options = operator.builtinOptions
+            for name, number in () if options is None else tuple(vars(options).items()):
+                if name.endswith("ubgraphIndex") or name == "subgraph":
+                    setattr(options, name, {0: other, other: 0}.get(number, number))
+    _forget_signatures(model)
+    return dump(model)
 
 
 def unchain(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
-from bncheck.compare.lite_edit import free_batch
+from bncheck.compare.lite_edit import free_batch, served_first
 from bncheck.compare.silence import silence
 from bncheck.errors import BncheckError, Unsupported
 from bncheck.recognise.by_lite import without_weights
@@ -35,7 +35,7 @@ class LiteFile:
     path: str
     content: bytes
     graph: RawLiteSubgraph
-    """The main subgraph."""
+    """The subgraph that serves, which is the first of `content`."""
 
     @property
     def input(self) -> RawLiteTensor:
@@ -47,6 +47,10 @@ def read_file(content: bytes, path: str | Path = "the converted model") -> LiteF
     """Reads and checks a TFLite file; raises ReadError for a damaged one, and for one that cannot be run here."""
     raw = parse_lite(Path(path), memoryview(content))
     assert raw.lite is not None
+    if len(raw.lite.subgraphs) > 1:
+        content = served_first(content)
+        raw = parse_lite(Path(path), memoryview(content))
+        assert raw.lite is not None
     graph = raw.lite.subgraphs[0]
     if len(graph.inputs) != 1 or not graph.outputs:
         raise Unsupported(path, f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs: compare takes one input")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from lite_nets import images
 from lite_writer import Faults, G, Op, T, lite_bytes
 
 from bncheck.compare.convert import convert
-from bncheck.compare.lite_edit import dump, load, show
+from bncheck.compare.float_quantized import run_outputs
+from bncheck.compare.lite_edit import _schema, dump, load, show
 from bncheck.compare.lite_run import Affine, Runner, batching, input_values, portions, read_file, real_values
 from bncheck.compare.lite_sums import TensorSums, add_local, round_into
 from bncheck.errors import BncheckError, ReadError, Unsupported
@@ -179,6 +181,24 @@ def test_files_that_cannot_be_run(kind: str, custom: str, says: str) -> None:
     )
     with pytest.raises(Unsupported, match=rf"given\.tflite: {says}"):
         read_file(lite_bytes(graph, faults=Faults(custom_code=custom)), "given.tflite")
+
+
+@pytest.mark.parametrize("key", [b"serving_default", b"main"])
+def test_several_signatures(lite: Callable[..., bytes], key: bytes) -> None:
+    """Of a file with several, the subgraph of the default one is run, or else the largest; wherever it stands."""
+    content = lite("dense")
+    model = load(content)
+    main, other = model.subgraphs[0], copy.copy(model.subgraphs[0])
+    other.operators, other.outputs = main.operators[:1], main.operators[0].outputs
+    model.subgraphs = [other, main]
+    own = model.signatureDefs[0] if model.signatureDefs else _schema().SignatureDefT()
+    model.signatureDefs = [copy.copy(own), copy.copy(own)]
+    for number, name in enumerate((b"auxiliary", key)):
+        model.signatureDefs[number].subgraphIndex, model.signatureDefs[number].signatureKey = number, name
+    file, single = read_file(dump(model)), read_file(content)
+    assert [o.kind for o in file.graph.operators] == [o.kind for o in single.graph.operators]
+    for found, expected in zip(*(next(run_outputs(c, [images(4)])) for c in (dump(model), content)), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_portions() -> None:
