@@ -32,7 +32,7 @@ SIGNATURE = "serving_default"
 
 
 def named(spec: Spec, tensors: Mapping[str, RawTensor], path: Path, shape: Shape) -> RawModel:
-    """The graph of a named backbone: see `registry.build`. Raises BncheckError where it does not fit the tensors."""
+    """The graph of a named backbone: see `build.build`. Raises BncheckError where it does not fit the tensors."""
     notes: list[str] = []
     keras = renamed(tensors, spec.scope) if spec.backbone.name == "mobilenet_v2" else None
     if keras is not None:
@@ -63,7 +63,7 @@ def named(spec: Spec, tensors: Mapping[str, RawTensor], path: Path, shape: Shape
 
 
 def by_builder(builder: Builder, tensors: Mapping[str, RawTensor], path: Path, shape: Shape) -> RawModel:
-    """See `registry.build`."""
+    """The graph of a user's builder: see `build.build`. Raises BncheckError where it does not fit the tensors."""
     mend_loaded_slim()
     with _graph() as graph:
         images = v1.placeholder(tf.float32, [None, *(shape or (None, None, 3))], name=INPUT)

@@ -22,7 +22,7 @@ def load_tensorflow() -> Any:
         return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _standard_error_held():
-        import tensorflow  # noqa: ICN001, PLC0415  held while it loads
+        import tensorflow  # noqa: ICN001, PLC0415 - held while it loads
     tensorflow.get_logger().setLevel("ERROR")
     return tensorflow
 

@@ -1,6 +1,6 @@
 """The backbones that can be named (`--model mobilenet_v2:depth_multiplier=0.35`) and the builders that users bring.
 
-What they are is told here without TensorFlow; `build` loads it and gives what a `.meta` beside a checkpoint gives.
+What they are is told here without TensorFlow; `build.py` loads it and builds them.
 """
 
 from __future__ import annotations
@@ -8,14 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bncheck.errors import BncheckError, UsageError
-from bncheck.sources.raw import RawModel, RawTensor
-
-if TYPE_CHECKING:
-    from bncheck.backbones.builders import Builder
+from bncheck.errors import UsageError
 
 _ANY = {"image_size": int, "num_classes": int, "scope": str, "partial": bool}
 """Options of every backbone.
@@ -183,34 +178,6 @@ def parse(text: str) -> Spec:
             raise UsageError(f"{name}: {key} is given twice")
         options[key] = _value(name, key, value, types[key])
     return Spec(backbone=backbone, options=options)
-
-
-def build(
-    what: Spec | Builder,
-    tensors: Mapping[str, RawTensor],
-    *,
-    path: Path | str = "",
-    input_shape: tuple[int | None, ...] | None = None,
-) -> RawModel:
-    """The inference graph of `what`, with the checkpoint's tensors: what reading a `.meta` beside a checkpoint gives.
-
-    The graph has one float placeholder `input` (batch, height, width, channels), batch norm in eval mode, and a
-    signature that names its outputs. `tensors` are those of the checkpoint at `path`; Keras's names of MobileNetV2 are
-    understood, and the model then has them by ours. `input_shape` (height, width, channels) is that of the data at
-    hand; the option `image_size` goes before it, and without both the input has the size that the backbone was made
-    for. Raises BncheckError where the checkpoint and the graph do not fit each other, or without TensorFlow.
-    """
-    try:
-        from bncheck.backbones.quiet import load_tensorflow  # noqa: PLC0415 - see next line
-
-        load_tensorflow()
-        from bncheck.backbones import building  # noqa: PLC0415 - needs TensorFlow
-
-        if isinstance(what, Spec):
-            return building.named(what, tensors, Path(path), input_shape)
-        return building.by_builder(what, tensors, Path(path), input_shape)
-    except ModuleNotFoundError as error:
-        raise BncheckError(f"{error.name} is not installed: pip install 'bncheck[tf]'") from error
 
 
 _EXAMPLES = {int: "224", float: "0.35", bool: "true", str: "layer_19"}

@@ -16,8 +16,9 @@ def with_network(raw: RawModel, options: RunOptions, shape: tuple[int | None, ..
         return raw
     if options.model is not None and options.builder is not None:
         raise UsageError("--model and --builder exclude each other")
-    from bncheck.backbones.builders import load_builder  # noqa: PLC0415 - only bare checkpoints need one
-    from bncheck.backbones.registry import build, parse  # noqa: PLC0415 - as above
+    from bncheck.backbones.build import build  # noqa: PLC0415 - only bare checkpoints need one
+    from bncheck.backbones.builders import load_builder  # noqa: PLC0415 - as above
+    from bncheck.backbones.registry import parse  # noqa: PLC0415 - as above
 
     what = parse(options.model) if options.model is not None else load_builder(options.builder or "")
     return build(what, raw.tensors, path=raw.path, input_shape=shape)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bncheck.backbones.build import build
 from bncheck.backbones.builders import load_builder
-from bncheck.backbones.registry import BACKBONES, build, parse
+from bncheck.backbones.registry import BACKBONES, parse
 from bncheck.errors import BncheckError, UsageError
 from bncheck.model import Hints, Mode
 from bncheck.sources import open_model

@@ -87,7 +87,8 @@ def test_both_outputs_are_compared_from_the_files_alone(forgotten: Path) -> None
 
 def test_the_backbone_alone_is_compared_by_name(forgotten: Path) -> None:
     """In its scope, up to layer_19, the head left out and told."""
-    from bncheck.backbones.registry import build, parse
+    from bncheck.backbones.build import build
+    from bncheck.backbones.registry import parse
     from bncheck.model import Hints
     from bncheck.recognise import recognise
     from bncheck.sources import open_model

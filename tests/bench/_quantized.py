@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.backbones.registry import build, parse
+from bncheck.backbones.build import build
+from bncheck.backbones.registry import parse
 from bncheck.compare.convert import eval_graph, float_model, quantized_model
 from bncheck.compare.float_quantized import measure_quantized
 from bncheck.compare.train_eval import Prepared, prepare
