@@ -18,7 +18,7 @@ from bncheck.compare.lite_edit import free_batch, served_first
 from bncheck.compare.silence import silence
 from bncheck.errors import BncheckError, Unsupported
 from bncheck.recognise.by_lite import without_weights
-from bncheck.sources.raw import RawLiteSubgraph, RawLiteTensor
+from bncheck.sources.raw import RawLite, RawLiteSubgraph, RawLiteTensor
 from bncheck.sources.tflite import parse_lite
 
 ACTIVATIONS = frozenset({"float32", "float16", "int8", "uint8", "int16"})
@@ -45,25 +45,29 @@ class LiteFile:
 
 def read_file(content: bytes, path: str | Path = "the converted model") -> LiteFile:
     """Reads and checks a TFLite file; raises ReadError for a damaged one, and for one that cannot be run here."""
-    raw = parse_lite(Path(path), memoryview(content))
-    assert raw.lite is not None
-    if len(raw.lite.subgraphs) > 1:
+    lite = _parsed(content, path)
+    if len(lite.subgraphs) > 1:
         content = served_first(content)
-        raw = parse_lite(Path(path), memoryview(content))
-        assert raw.lite is not None
-    graph = raw.lite.subgraphs[0]
+        lite = _parsed(content, path)
+    graph = lite.subgraphs[0]
     if len(graph.inputs) != 1 or not graph.outputs:
         raise Unsupported(path, f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs: compare takes one input")
-    lacking = without_weights(raw.lite)
+    lacking = without_weights(lite)
     if lacking:
         raise Unsupported(path, lacking)
-    kinds = {operator.kind for subgraph in raw.lite.subgraphs for operator in subgraph.operators}
+    kinds = {operator.kind for subgraph in lite.subgraphs for operator in subgraph.operators}
     selected = sorted(kind.removeprefix(_SELECTED) for kind in kinds if kind.startswith(_SELECTED))
     if selected:
         more = "" if len(selected) <= 3 else f" and {len(selected) - 3} more"
         why = f"it was converted with SELECT_TF_OPS and needs TensorFlow's own {', '.join(selected[:3])}{more}"
         raise Unsupported(path, f"{why}, which LiteRT has no kernels for: convert it with TFLite's operators alone")
     return LiteFile(path=str(path), content=content, graph=graph)
+
+
+def _parsed(content: bytes, path: str | Path) -> RawLite:
+    raw = parse_lite(Path(path), memoryview(content))
+    assert raw.lite is not None
+    return raw.lite
 
 
 @dataclass(frozen=True, kw_only=True)
