@@ -84,6 +84,7 @@ def test_boxes_beside_a_sigmoid() -> None:
 def test_single_units_of_real_models(tmp_path: Path) -> None:
     """A sigmoid unit of Keras, float and int8; a logit of TF1 by the loss on its sigmoid: labels are met or not."""
     keras = importlib.import_module("keras")
+    keras.utils.set_random_seed(0)
     styles: Any = importlib.import_module("graph_styles")
     tf, v1 = styles.tf, styles.v1
     images = np.random.default_rng(1).normal(0, 1, (64, 8, 8, 3)).astype(np.float32)
