@@ -7,8 +7,10 @@ are the same, down to one of its oddities, see `_shared`.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from bncheck.errors import BncheckError
 
 _ELEMENTS = 1 << 22
 """Activations of one invocation at most: bounds memory."""
+_THREADS = os.cpu_count() or 1
 _IN_PLACE = frozenset({"ADD", "SUB", "MUL", "DIV"})
 _HIDDEN_RANGES = ("LSTM", "RNN", "SVDF", "IF", "CALL")
 """Parts of names of operators with tensors inside, whose ranges only TensorFlow's calibrator sees.
@@ -48,12 +51,13 @@ def ranges(file: LiteFile, batches: Iterable[NDArray[Any]]) -> Mapping[int, tupl
     runner = Runner(show(file.content, wanted), file.path)
     entry = file.graph.inputs[0]
     size = 1 if _batch(file) == 1 else max(1, _ELEMENTS // max(elements, 1))
+    numbers = list(dict.fromkeys((entry, *wanted)))
     found: dict[int, tuple[float, float]] = {}
-    for images in batches:
-        for samples in portions(images, size):
-            runner.run({entry: input_values(file, images[samples])})
-            for number in dict.fromkeys((entry, *wanted)):
-                _widen(found, number, runner, file)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for images in batches:
+            for samples in portions(images, size):
+                runner.run({entry: input_values(file, images[samples])})
+                list(pool.map(lambda share: _widen(found, share, runner, file), _shares(numbers)))
     return found | {
         number: (min(found[number][0], found[output][0]), max(found[number][1], found[output][1]))
         for number, output in _shared(file)
@@ -82,16 +86,22 @@ def _shared(file: LiteFile) -> Iterator[tuple[int, int]]:
                     break
 
 
-def _widen(found: dict[int, tuple[float, float]], number: int, runner: Runner, file: LiteFile) -> None:
-    values = runner.tensor(number)
-    if values.dtype != np.float32 or not values.size:
-        return
-    low, high = float(np.min(values)), float(np.max(values))
-    if not math.isfinite(high - low):
-        name = file.graph.tensors[number].name
-        raise BncheckError(f"{name} is not finite on the calibration data: it has no range to quantize")
-    before = found.get(number, (low, high))
-    found[number] = (min(low, before[0]), max(high, before[1]))
+def _shares(numbers: Sequence[int]) -> list[Sequence[int]]:
+    """Dealt to the threads, for most take microseconds."""
+    return [numbers[first::_THREADS] for first in range(_THREADS)]
+
+
+def _widen(found: dict[int, tuple[float, float]], numbers: Sequence[int], runner: Runner, file: LiteFile) -> None:
+    for number in numbers:
+        values = runner.tensor(number)
+        if values.dtype != np.float32 or not values.size:
+            continue
+        low, high = float(np.min(values)), float(np.max(values))
+        if not math.isfinite(high - low):
+            name = file.graph.tensors[number].name
+            raise BncheckError(f"{name} is not finite on the calibration data: it has no range to quantize")
+        before = found.get(number, (low, high))
+        found[number] = (min(low, before[0]), max(high, before[1]))
 
 
 def with_ranges(content: bytes, found: Mapping[int, tuple[float, float]]) -> bytes:

@@ -26,7 +26,7 @@ from bncheck.compare.lite_run import (
     portions,
     real_values,
 )
-from bncheck.compare.lite_sums import TensorSums, add_chain, add_local, round_into
+from bncheck.compare.lite_sums import TensorSums, add_chain, add_local, places, round_into
 from bncheck.compare.outputs import Kind
 
 _ELEMENTS = 1 << 23
@@ -96,6 +96,7 @@ class Pair:
         self._alone = Runner(self.local.quantized, quantized.path)
         self._float_alone = None if self.local.reference is None else Runner(self.local.reference, reference.path)
         self._pool = pool
+        self._in_full = False
         self._fed = _together(self.local)
 
     def run(self, images: NDArray[Any], labels: NDArray[Any] | None) -> None:
@@ -113,6 +114,7 @@ class Pair:
         reference, quantized = self._files
         self._float.run({reference.graph.inputs[0]: input_values(reference, images)})
         self._chain.run({quantized.graph.inputs[0]: input_values(quantized, images)})
+        self._in_full = not all(map(self._finite, self.matching.outputs))
         self._spread(self._add_chain, len(self.sums))
         if not alone:
             return
@@ -169,7 +171,7 @@ class Pair:
         if reference.size != test.size or not test.size:
             return
         sums = self.sums[which] or TensorSums(channels=test.shape[-1] if test.ndim > 1 else 1)
-        add_chain(sums, reference, test, affine(self.matching.quantized.tensor(part.output)))
+        add_chain(sums, *self._compared(reference, test), affine(self.matching.quantized.tensor(part.output)))
         self.sums[which] = sums
 
     def _add_local(self, which: int) -> None:
@@ -183,7 +185,20 @@ class Pair:
             reference = self._reference(part.reference)
             if part.given is not None:
                 reference = part.given.real(part.given.stored(reference))
-        add_local(sums, reference, self._alone.tensor(part.output), affine(self.matching.quantized.tensor(part.output)))
+        test = self._alone.tensor(part.output)
+        add_local(sums, *self._compared(reference, test), affine(self.matching.quantized.tensor(part.output)))
+
+    def _compared(self, reference: NDArray[Any], test: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What is added up of two tensors: all, where an output is not finite, to see where from."""
+        if self._in_full:
+            return reference, test
+        return places(reference.reshape(test.shape)), places(test)
+
+    def _finite(self, pair: tuple[int, int]) -> bool:
+        number, other = pair
+        return bool(np.all(np.isfinite(self._chain.tensor(number)))) and bool(
+            np.all(np.isfinite(self._reference(other)))
+        )
 
     def _add_outputs(self, labels: NDArray[Any] | None) -> None:
         for total, (number, other) in zip(self.outputs, self.matching.outputs, strict=True):

@@ -18,6 +18,8 @@ Values: TypeAlias = NDArray[Any]
 
 BLOCK = 1 << 17
 """Elements that are worked on at a time: they stay in the cache, and float32 sums of as many are good to 1e-6."""
+PLACES = 1 << 15
+"""Elements of each sample's tensor that are added up; of a larger one about so many, at places spread over it."""
 _MARGIN = 1e-3
 """Of a step."""
 
@@ -68,6 +70,23 @@ class TensorSums:
         bias = float(np.sum(self.shift**2) / each) if each else 0.0
         bias = min(bias, held)
         return held - bias, max(total - held, 0.0), bias
+
+
+def places(values: Values) -> Values:
+    """All channels at places spread evenly over each sample, the same ones for every sample and batch.
+
+    A tensor of 112x112x96 tells in 340 of its places what it loses, to 0.05 dB, and every sample has its say. To add
+    up all of them would take a quarter of the whole comparison's time.
+    """
+    if values.ndim < 3 or not values.size:
+        return values
+    samples, channels = values.shape[0], values.shape[-1]
+    rows = values.reshape(samples, -1, channels)
+    count = rows.shape[1]
+    step = min(max(1, count * channels // PLACES), count)
+    while math.gcd(step, count) > 1:  # as wide as the image, or a part of it, would see some columns alone
+        step += 1
+    return rows[:, step // 2 :: step]
 
 
 def add_chain(sums: TensorSums, reference: Values, test: Values, how: Affine | None) -> None:

@@ -13,7 +13,7 @@ import pytest
 from lite_nets import Maker, images
 from numpy.typing import NDArray
 
-from bncheck.compare import lite_pair
+from bncheck.compare import lite_pair, lite_sums
 from bncheck.compare.convert import EvalGraph, convert, float_model
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
 from bncheck.compare.lite_edit import dump, load
@@ -191,6 +191,35 @@ def test_any_split_of_the_data(lite: Callable[..., bytes], monkeypatch: pytest.M
         np.testing.assert_allclose(one.channel_nmse, other.channel_nmse, rtol=1e-2, atol=1e-9)
     assert first.outputs[0].agreement == second.outputs[0].agreement
     assert vars(first.accuracy) == vars(second.accuracy)
+
+
+def test_large_tensors_are_added_up_in_places(lite: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places of every sample tell what all of them tell, and the same ones however the data are dealt to batches."""
+    files, data = (lite("residual"), lite("residual", "int8")), images(160)
+    whole = measured(*files, data).operators
+    monkeypatch.setattr(lite_sums, "PLACES", 64)
+    some, again = (measured(*files, data, sizes=sizes).operators for sizes in ((160,), (60, 77, 1, 22)))
+    assert any(one.local_nmse != other.local_nmse for one, other in zip(whole, some, strict=True))
+    for one, other, dealt in zip(whole, some, again, strict=True):
+        assert other.cumulative_nmse == pytest.approx(one.cumulative_nmse, rel=0.1)
+        assert close(other.cumulative_nmse, dealt.cumulative_nmse)
+        assert close(other.local_nmse, dealt.local_nmse)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 112, 112, 96), (2, 56, 56, 24), (5, 7, 7, 1280), (4, 300, 300, 1), (2, 4096, 32), (2, 2, 1, 10**5)]
+)
+def test_places_are_spread_over_each_sample(shape: tuple[int, ...]) -> None:
+    """Rows, columns and channels all have their say, and about as many elements as wanted."""
+    values = np.broadcast_to(np.arange(math.prod(shape[1:-1])).reshape(shape[1:-1])[..., None], shape)
+    found = lite_sums.places(np.ascontiguousarray(values))
+    assert (len(found), found.shape[-1]) == (shape[0], shape[-1])
+    assert found[0].size >= min(lite_sums.PLACES / 4, math.prod(shape[1:]))
+    assert found[0].size <= 2 * lite_sums.PLACES or found.shape[1] == 1
+    np.testing.assert_array_equal(found, np.broadcast_to(found[:1], found.shape))
+    if len(shape) == 4:
+        columns = set(found[0, :, 0] % shape[2])
+        assert len(columns) >= shape[2] / 3
 
 
 def test_outputs_agreement_and_accuracy(lite: Callable[..., bytes]) -> None:
