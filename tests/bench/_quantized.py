@@ -1,14 +1,17 @@
-"""One way of finding out what quantization does to MobileNetV2 1.0 at 96x96, in a process of its own.
+"""One way of finding out what quantization does to a model, in a process of its own.
 
-python -m tests.bench._quantized WAY PREFIX SAMPLES CALIBRATION
+python -m tests.bench._quantized WAY MODEL SIZE SAMPLES CALIBRATION
 
+MODEL is a Keras file, or the prefix of a checkpoint of MobileNetV2 1.0; SIZE is the height and width of its images.
 WAY is "bncheck", "debugger" (TensorFlow's QuantizationDebugger fed as its guide feeds it, one sample at a time) or
-"debugger-32" (batches of 32). TensorFlow is loaded and the inference graph made before the clock starts, in each.
-Prints seconds, seconds of all threads, and the MiB resident at most.
+"debugger-32" (batches of 32). TensorFlow is loaded before the clock starts, in each. A Keras file is read after that,
+by each in its own way; of a checkpoint the inference graph is made before, and both convert that. Prints seconds,
+seconds of all threads, and the MiB resident at most.
 """
 
 from __future__ import annotations
 
+import importlib
 import resource
 import sys
 import time
@@ -30,44 +33,44 @@ from bncheck.measured import DataFacts
 from bncheck.model import Hints
 from bncheck.sources import open_model
 
-SIZE = 96
+
+def prepared(path: str, size: int) -> Prepared:
+    """The model's forward pass."""
+    raw = open_model(Path(path), graph=None, use_graph=False)
+    if path.endswith(".keras"):
+        return prepare(raw, Hints())
+    what = parse(f"mobilenet_v2:image_size={size}")
+    return prepare(build(what, raw.tensors, path=raw.path, input_shape=(size, size, 3)), Hints())
 
 
-def prepared(prefix: str) -> Prepared:
-    """The checkpoint's forward pass."""
-    raw = open_model(Path(prefix), graph=None, use_graph=False)
-    what = parse(f"mobilenet_v2:image_size={SIZE}")
-    return prepare(build(what, raw.tensors, path=raw.path, input_shape=(SIZE, SIZE, 3)), Hints())
-
-
-def data(samples: int, batch: int) -> Iterator[NDArray[Any]]:
+def data(samples: int, batch: int, size: int) -> Iterator[NDArray[Any]]:
     """The same samples in batches of any size, made as they are asked for."""
     for start in range(0, samples, 32):
-        made = np.random.default_rng(start).uniform(-1, 1, (min(32, samples - start), SIZE, SIZE, 3))
+        made = np.random.default_rng(start).uniform(-1, 1, (min(32, samples - start), size, size, 3))
         images = made.astype(np.float32)
         for part in range(0, len(images), batch):
             yield images[part : part + batch]
 
 
-def bncheck(tf: Any, model: Prepared, samples: int, calibration: int) -> int:
+def bncheck(tf: Any, model: Prepared, size: int, samples: int, calibration: int) -> int:
     """Both conversions and the comparison; gives the number of operators told of."""
     float_bytes = float_model(tf, model)
-    quantized = quantized_model(tf, model, "int8", data(calibration, 32), float_bytes=float_bytes)
+    quantized = quantized_model(tf, model, "int8", data(calibration, 32, size), float_bytes=float_bytes)
     found = measure_quantized(
         float_bytes,
         quantized,
         layers=model.layers,
-        batches=((images, None) for images in data(samples, 32)),
-        describe=lambda count, size, batches: DataFacts(
-            description="noise", samples=count, batch_size=size, batches=batches
+        batches=((images, None) for images in data(samples, 32, size)),
+        describe=lambda count, largest, batches: DataFacts(
+            description="noise", samples=count, batch_size=largest, batches=batches
         ),
         scheme="int8",
     )
     return len(found.operators)
 
 
-def debugger(tf: Any, model: Prepared, samples: int, calibration: int, batch: int) -> int:
-    """TensorFlow's, from a converter of the same graph; gives the number of layers told of."""
+def converter(tf: Any, model: Prepared) -> Any:
+    """TensorFlow's, of the graph that bncheck converts."""
     graph = eval_graph(model.forward)
     graph_def = tf.compat.v1.GraphDef.FromString(graph.graph_def.SerializeToString())
     imported = tf.Graph()
@@ -76,27 +79,42 @@ def debugger(tf: Any, model: Prepared, samples: int, calibration: int, batch: in
     first, last = (
         imported.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in (graph.input, *graph.outputs)
     )
-    converter = tf.compat.v1.lite.TFLiteConverter(graph_def, [first], [last])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([images] for images in data(calibration, batch))
+    return tf.compat.v1.lite.TFLiteConverter(graph_def, [first], [last])
+
+
+def debugger(  # noqa: PLR0917 - as for bncheck
+    tf: Any, made: Any, size: int, samples: int, calibration: int, batch: int
+) -> int:
+    """TensorFlow's, with a converter; gives the number of layers told of."""
+    made.optimizations = [tf.lite.Optimize.DEFAULT]
+    made.representative_dataset = lambda: ([images] for images in data(calibration, batch, size))
     found = tf.lite.experimental.QuantizationDebugger(
-        converter=converter, debug_dataset=lambda: ([images] for images in data(samples, batch))
+        converter=made, debug_dataset=lambda: ([images] for images in data(samples, batch, size))
     )
     found.run()
     return len(found.layer_statistics)
 
 
-def main(way: str, prefix: str, samples: str, calibration: str) -> None:
+def main(way: str, path: str, *numbers: str) -> None:
     """Runs one way and prints what it cost."""
     warnings.simplefilter("ignore")
-    tf, model = load_tensorflow(), prepared(prefix)
+    size, samples, calibration = map(int, numbers)
+    tf = load_tensorflow()
+    from_file = path.endswith(".keras")
+    if from_file:
+        importlib.import_module("keras")
+    model = None if from_file else prepared(path, size)
     wall, cpu = time.perf_counter(), time.process_time()
     if way == "bncheck":
-        found = bncheck(tf, model, int(samples), int(calibration))
+        found = bncheck(tf, model or prepared(path, size), size, samples, calibration)
     else:
-        found = debugger(tf, model, int(samples), int(calibration), 32 if way == "debugger-32" else 1)
+        if model is None:
+            made = tf.lite.TFLiteConverter.from_keras_model(tf.keras.models.load_model(path))
+        else:
+            made = converter(tf, model)
+        found = debugger(tf, made, size, samples, calibration, 32 if way == "debugger-32" else 1)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert found > 60
+    assert found > 20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{wall:.4f} {cpu:.4f} {peak:.1f}")
 
