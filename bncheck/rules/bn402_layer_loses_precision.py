@@ -17,6 +17,7 @@ from bncheck.rules.quantized import (
     ALARM,
     IMPRECISE,
     PRECISE,
+    Quantized,
     cause,
     judged_quantized,
     losing,
@@ -71,7 +72,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     channel, else rounding: of the output, or of the kernel if that has one scale for all channels. A layer is also
     named where its median channel loses above 0.1 of its signal, ten times what all channels together do: a few
     channels rule the range of its output then, and the layer behind it bears the loss. ERROR where the output is junk
-    for it (BN401). Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data of another kind
+    for it, as BN401 has it. Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data of another kind
     than a file was calibrated on clip here and there.
 
     Not detected
@@ -111,12 +112,19 @@ def check(model: Facts) -> Iterator[Evidence]:
     yield Evidence(
         layers=tuple(dict.fromkeys(operator.layer or operator.name for operator in wrong)),
         message=_message(worst, measured),
-        severity=None if junk else Severity.INFO if all(o.local_nmse <= IMPRECISE for o in wrong) else Severity.WARNING,
+        severity=_severity(output, wrong),
         confidence=Confidence.HIGH if junk and output is not None and output.certain else Confidence.MEDIUM,
         location=worst[0].tensor,
         fix=_fix(worst, measured),
         measurements=tuple(item for operator in worst[:MEASURED] for item in _measurements(operator)),
     )
+
+
+def _severity(output: Quantized | None, wrong: list[OperatorLoss]) -> Severity | None:
+    """As bad as what comes of it; None: an error."""
+    if output is not None and output.lost.junk:
+        return None if output.ruin else Severity.WARNING
+    return Severity.INFO if all(operator.local_nmse <= IMPRECISE for operator in wrong) else Severity.WARNING
 
 
 def _worst(operator: OperatorLoss) -> float:

@@ -129,6 +129,7 @@ def test_precision_limits(local: float, rmse: float | None, speaks: bool) -> Non
         (0.05, quantized_classes(), Severity.INFO),
         (0.2, quantized_classes(), Severity.WARNING),
         (0.05, quantized_classes(0.2), Severity.ERROR),
+        (0.05, quantized_features(0.25), Severity.WARNING),
     ],
 )
 def test_severity_follows_the_output(local: float, output: Any, severity: Severity) -> None:
