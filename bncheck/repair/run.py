@@ -99,7 +99,7 @@ def repair(
         raw, hints, opened, options, settings, lambda done: progress("compare before", done)
     )
     before, compared_before = _with_measured(before, measured_before)
-    files, notes = place.write(replaced, added, text)
+    made = place.write(replaced, added, text)
     written = open_model(place.path, graph=None, use_graph=use_graph)
     judged = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
     after = _inspected(place.path, written, graph, hints, judged, use_graph=use_graph)
@@ -113,7 +113,7 @@ def repair(
         method="debias" if debias else "data",
         repaired=repaired,
         left=found.left,
-        files=tuple(str(file) for file in files),
+        files=tuple(str(file) for file in made.files),
         provenance=str(beside(place.path)),
         before=before,
         after=after,
@@ -122,7 +122,7 @@ def repair(
         steps=facts.run.updates,
         compared_before=compared_before,
         compared_after=compared_after,
-        notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *note, *notes),
+        notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *note, *made.notes),
     )
 
 

@@ -9,11 +9,10 @@ from typing import TextIO
 
 from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.measured import Comparison
-from bncheck.repair.report import LayerLeft, RepairReport
+from bncheck.repair.report import LayerLeft, LayerRepair, RepairReport
 from bncheck.report.escape import visible
-from bncheck.report.layout import Line, columns, pad, wrap, write_lines
+from bncheck.report.layout import LABEL, Line, columns, hanging, pad, wrap, write_lines
 
-_LABEL = 9
 _SHOWN = 3
 _STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
 
@@ -27,18 +26,18 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
     total = len(report.before.layers)
     what = f"{len(report.repaired)} of {_layers(total, 'batch norm layer')}"
     yield ("REPAIRED", "label"), (f"  {_name(report.source)} -> {_name(report.output)} · {report.format} · {what}", "")
-    yield from _hanging("Method", _method(report), width)
+    yield from hanging("Method", visible(_method(report)), width)
     yield from _side("Before", report.before, report.compared_before, width)
     yield from _side("After", report.after, report.compared_after, width)
     for reason, names in _grouped(report.left).items():
-        yield from _hanging("Left", f"{_listing(names)}: {reason}", width)
+        yield from hanging("Left", visible(f"{_listing(names)}: {reason}"), width)
     for note in report.notes:
-        yield from _hanging("Note", note, width)
+        yield from hanging("Note", visible(note), width)
     if verbose:
         yield ()
         for layer in report.repaired:
-            yield from _hanging("", _layer(layer.layer, layer.variance_ratio, layer.clipped, layer.added), width)
-    yield from _hanging("Files", ", ".join(_name(file) for file in report.files), width)
+            yield from hanging("", visible(_layer(layer)), width)
+    yield from hanging("Files", visible(", ".join(_name(file) for file in report.files)), width)
     yield ()
     yield ((f"verdict {report.after.verdict.value} · exit {report.exit_code}", ""),)
 
@@ -77,9 +76,9 @@ def _side(label: str, report: Report, comparison: Comparison | None, width: int)
     ]
     parts = [", ".join(found) or "no findings", *_measured(comparison)]
     verdict = report.verdict.value.upper()
-    lines = wrap(visible("; ".join(parts)), width - 2 - _LABEL - len(verdict) - 2)
+    lines = wrap(visible("; ".join(parts)), width - 2 - LABEL - len(verdict) - 2)
     for number, line in enumerate(lines):
-        head = pad(label if not number else "", _LABEL)
+        head = pad(label if not number else "", LABEL)
         yield (
             ("  " + head, "label"),
             (pad(verdict if not number else "", len(verdict) + 2), _STYLE[report.verdict]),
@@ -119,13 +118,8 @@ def _listing(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _layer(name: str, ratio: float | None, clipped: int, added: tuple[str, ...]) -> str:
-    parts = [] if ratio is None else [f"variance x {ratio:.3g}"]
-    parts += [f"{clipped} channels set to 0"] if clipped else []
-    parts += [f"added {', '.join(added)}"] if added else []
-    return f"{name}: {', '.join(parts) or 'new statistics'}"
-
-
-def _hanging(label: str, text: str, width: int) -> Iterator[Line]:
-    for number, line in enumerate(wrap(visible(text), width - 2 - _LABEL)):
-        yield ("  " + pad(label if number == 0 else "", _LABEL), "label"), (line, "")
+def _layer(layer: LayerRepair) -> str:
+    parts = [] if layer.variance_ratio is None else [f"variance x {layer.variance_ratio:.3g}"]
+    parts += [f"{layer.clipped} channels set to 0"] if layer.clipped else []
+    parts += [f"added {', '.join(layer.added)}"] if layer.added else []
+    return f"{layer.layer}: {', '.join(parts) or 'new statistics'}"

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from bncheck.errors import Unsupported, UsageError
 from bncheck.model import PerChannel
@@ -28,6 +29,18 @@ _VARIABLES = "variables"
 _FINGERPRINT = "fingerprint.pb"
 
 
+Vectors: TypeAlias = Mapping[str, PerChannel]
+"""Key of a tensor -> its new values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What there is now that was not there before."""
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Destination:
     """A place that was found free, and how to fill it."""
@@ -38,8 +51,8 @@ class Destination:
     """Files of the source by which it can be told again."""
     can_add: bool
     """Whether tensors that the source lacks can be added."""
-    write: Callable[[Mapping[str, PerChannel], Mapping[str, PerChannel], str], tuple[tuple[Path, ...], tuple[str, ...]]]
-    """(replaced, added, text of the provenance) -> (files written, notes)."""
+    write: Callable[[Vectors, Vectors, str], Written]
+    """(replaced, added, text of the provenance) -> what was written."""
 
 
 def destination(raw: RawModel, output: Path) -> Destination:
@@ -85,9 +98,7 @@ def _checkpoint(raw: RawModel, output: Path) -> Destination:
     if not is_file(meta) and raw.graphs:
         meta = raw.graphs[0].path
 
-    def write(
-        replaced: Mapping[str, PerChannel], added: Mapping[str, PerChannel], text: str
-    ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    def write(replaced: Vectors, added: Vectors, text: str) -> Written:
         with workshop(target.prefix) as folder:
             made = write_checkpoint(place, Place(directory=folder, stem=target.stem), replaced, added)
             beside_it = []
@@ -100,9 +111,9 @@ def _checkpoint(raw: RawModel, output: Path) -> Destination:
             files = [*made[:-1], *beside_it, made[-1]]
             named = [target.directory / file.name for file in files]
             publish(list(zip(files, named, strict=True)))
-            return (*named, *(state := _state(target, folder))), () if state else (
-                _STATE_LEFT.format(target.directory),
-            )
+            state = _state(target, folder)
+            notes = () if state else (_STATE_LEFT.format(target.directory),)
+            return Written(files=(*named, *state), notes=notes)
 
     return Destination(
         path=target.prefix,
@@ -149,9 +160,7 @@ def _saved_model(raw: RawModel, output: Path) -> Destination:
     _check_free(source, output)
     place = Place(directory=source / _VARIABLES, stem=_VARIABLES)
 
-    def write(
-        replaced: Mapping[str, PerChannel], added: Mapping[str, PerChannel], text: str
-    ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    def write(replaced: Vectors, added: Vectors, text: str) -> Written:
         with workshop(output) as folder:
             copied = folder / output.name
             # links are followed, so that the copy stands alone; the variables are written anew
@@ -163,9 +172,9 @@ def _saved_model(raw: RawModel, output: Path) -> Destination:
             note.write_text(text, encoding="utf-8")
             publish([(note, beside(output))])
             publish_directory(copied, output)
-        return (output, beside(output)), (
-            (f"{_FINGERPRINT} was left out: it names the old variables",) if is_file(source / _FINGERPRINT) else ()
-        )
+        stale = is_file(source / _FINGERPRINT)
+        notes = (f"{_FINGERPRINT} was left out: it names the old variables",) if stale else ()
+        return Written(files=(output, beside(output)), notes=notes)
 
     graph = next((source / name for name in ("saved_model.pb", "saved_model.pbtxt") if is_file(source / name)), None)
     return Destination(
@@ -195,16 +204,14 @@ def _keras(raw: RawModel, output: Path) -> Destination:
     if not output.name.endswith(ending):
         raise UsageError(f"{output}: the copy of a {ending} file must end in {ending} for Keras to load it")
 
-    def write(
-        replaced: Mapping[str, PerChannel], added: Mapping[str, PerChannel], text: str
-    ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    def write(replaced: Vectors, added: Vectors, text: str) -> Written:
         assert not added
         with workshop(output) as folder:
             made, note = folder / output.name, beside(folder / output.name)
             write_keras(raw, made, replaced)
             note.write_text(text, encoding="utf-8")
             publish([(note, beside(output)), (made, output)])
-        return (output, beside(output)), ()
+        return Written(files=(output, beside(output)))
 
     return Destination(path=output, hashed=(source,), can_add=False, write=write)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,18 +74,15 @@ def _write_archive(source: Path, target: Path, datasets: Mapping[str, tuple[str,
             plain.file_size = info.file_size
             if info.filename == WEIGHTS:
                 with old.open(info) as member, weights.open("wb") as file:
-                    while block := member.read(_COPY_BYTES):
-                        file.write(block)
+                    shutil.copyfileobj(member, file, _COPY_BYTES)
                 _write_datasets(weights, datasets)
                 plain.file_size = weights.stat().st_size
-                with weights.open("rb") as member, new.open(plain, "w") as out:
-                    while block := member.read(_COPY_BYTES):
-                        out.write(block)
+                with weights.open("rb") as changed, new.open(plain, "w") as out:
+                    shutil.copyfileobj(changed, out, _COPY_BYTES)
                 weights.unlink()
             else:
                 with old.open(info) as member, new.open(plain, "w") as out:
-                    while block := member.read(_COPY_BYTES):
-                        out.write(block)
+                    shutil.copyfileobj(member, out, _COPY_BYTES)
 
 
 def _verify(raw: RawModel, target: Path, replaced: Mapping[str, PerChannel]) -> None:

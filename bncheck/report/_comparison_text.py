@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from bncheck.finding import Report
 from bncheck.report._comparison import DIVERGES, HEAD, facts_told, first_bad_layer, table
 from bncheck.report.escape import markdown, markdown_code, visible
-from bncheck.report.layout import Line, cells, pad, wrap
+from bncheck.report.layout import Line, cells, hanging, pad, wrap
 
 ROWS = 8
 """Layers that are shown without --verbose."""
-_LABEL = 9
 
 
 def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
@@ -39,8 +38,7 @@ def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[L
 def facts_lines(facts: Sequence[tuple[str, str]], width: int) -> Iterator[Line]:
     """A label and its text, which hangs beside it."""
     for label, text in facts:
-        for number, line in enumerate(wrap(visible(text), width - 2 - _LABEL)):
-            yield ("  " + pad("" if number else label, _LABEL), "label"), (line, "")
+        yield from hanging(label, visible(text), width)
 
 
 def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, bad: str) -> Iterator[Line]:

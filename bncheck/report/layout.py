@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TextIO, TypeAlias
 
 from bncheck.report.escape import encodable
@@ -25,6 +25,8 @@ STYLES: Mapping[str, str] = {
 }
 """Meaning -> rich style."""
 
+LABEL = 9
+"""Columns of the labels at the left: Effect, Fix, Method, ..."""
 NARROWEST, WIDEST = 40, 110
 """Columns between which text is laid out; longer lines of prose are hard to read."""
 
@@ -92,6 +94,12 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
     """The text filled up with spaces to `width` cells."""
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
+
+
+def hanging(label: str, text: str, width: int, *, indent: int = 2) -> Iterator[Line]:
+    """A label, and its text beside it in as many lines as it takes."""
+    for number, line in enumerate(wrap(text, width - indent - LABEL)):
+        yield (" " * indent + pad("" if number else label, LABEL), "label"), (line, "")
 
 
 def write_lines(lines: Iterable[Line], stream: TextIO) -> None:

@@ -14,7 +14,7 @@ from bncheck.report._layers import init_share, layer_table
 from bncheck.report._quantized_text import quantized_lines
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 from bncheck.report.escape import visible, visible_lines
-from bncheck.report.layout import Line, cells, columns, cut, pad, wrap, write_lines
+from bncheck.report.layout import LABEL, Line, cells, columns, cut, hanging, pad, wrap, write_lines
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
@@ -24,7 +24,6 @@ FIX_LINES = 12
 MEASURED_QUANTIZED = ("BN401", "BN402", "BN408", "BN409")
 """Findings of the fold's family that running the quantized file gave."""
 
-_LABEL = 9
 _VERDICT_STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
 
 
@@ -54,7 +53,7 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
         return
     yield from _stages(report, width)
     for note in report.target.notes:
-        yield from _hanging("Note", visible(note), width, indent=2)
+        yield from hanging("Note", visible(note), width, indent=2)
     for story in told:
         if story.severity is Severity.INFO and not verbose:
             continue
@@ -95,8 +94,8 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
 
 def _stages(report: Report, width: int) -> Iterator[Line]:
     if report.gate is not None:
-        parts = _wrap_parts([visible(part) for part in stages_told(report.gate)], width - 2 - _LABEL)
-        yield from (((f"  {pad('' if n else 'Stages', _LABEL)}", "label"), (line, "")) for n, line in enumerate(parts))
+        parts = _wrap_parts([visible(part) for part in stages_told(report.gate)], width - 2 - LABEL)
+        yield from (((f"  {pad('' if n else 'Stages', LABEL)}", "label"), (line, "")) for n, line in enumerate(parts))
 
 
 def _story(story: Story, report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
@@ -109,12 +108,12 @@ def _story(story: Story, report: Report, width: int, *, verbose: bool) -> Iterat
         yield from _indented(opening + visible(finding.message), width, 2)
     alone = len(cause.layers) <= 1 and cause.location not in cause.layers
     if cause.location and alone and cause.location not in cause.message:
-        yield from _hanging("At", visible(cause.location), width)
+        yield from hanging("At", visible(cause.location), width)
     yield from _named_layers(story, report, width, verbose=verbose)
     if verbose:
         yield from _measurements(story, width)
     if cause.why:
-        yield from _hanging("Effect", visible(cause.why), width)
+        yield from hanging("Effect", visible(cause.why), width)
     yield from _fix(cause, width, verbose=verbose)
 
 
@@ -166,7 +165,7 @@ def _named_layers(story: Story, report: Report, width: int, *, verbose: bool) ->
     if not verbose and all(name in told for name in finding.layers[: len(shown)]):
         return
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-    yield from _hanging("Layers" if len(names) > 1 else "Layer", ", ".join(shown) + more, width)
+    yield from hanging("Layers" if len(names) > 1 else "Layer", ", ".join(shown) + more, width)
 
 
 def _measurements(story: Story, width: int) -> Iterator[Line]:
@@ -175,12 +174,12 @@ def _measurements(story: Story, width: int) -> Iterator[Line]:
             value = f"{m.value:.6g}" if isinstance(m.value, float) else visible(str(m.value))
             limit = "" if m.limit is None else f" (limit {m.limit:.6g})"
             text = f"{visible(m.name)} = {value}{' ' + m.unit if m.unit else ''}{limit}"
-            yield from _hanging(finding.code, text, width)
+            yield from hanging(finding.code, text, width)
 
 
 def _fix(finding: Finding, width: int, *, verbose: bool) -> Iterator[Line]:
     """Prose wrapped, code lines (those indented) as they are."""
-    lines = list(_fix_lines(finding.fix, width - 2 - _LABEL))
+    lines = list(_fix_lines(finding.fix, width - 2 - LABEL))
     shown = lines if verbose or len(lines) <= FIX_LINES + 2 else lines[:FIX_LINES]
     while shown and not shown[-1][0]:
         shown.pop()
@@ -189,9 +188,9 @@ def _fix(finding: Finding, width: int, *, verbose: bool) -> Iterator[Line]:
         if not text:
             yield ()
             continue
-        yield ("  " + pad(label, _LABEL), "label"), (text, style)
+        yield ("  " + pad(label, LABEL), "label"), (text, style)
     if len(shown) < len([line for line in lines if line[0]]) and len(shown) < len(lines):
-        yield ("  " + " " * _LABEL, ""), (f"... the rest: bncheck explain {finding.code}", "dim")
+        yield ("  " + " " * LABEL, ""), (f"... the rest: bncheck explain {finding.code}", "dim")
 
 
 def _fix_lines(fix: str, width: int) -> Iterator[tuple[str, str]]:
@@ -254,7 +253,7 @@ def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool) -> 
     if not quiet:
         hows = [f"{n.what}: {n.how}" for n in report.not_checked if n.how]
         for how in hows:
-            yield from _hanging("To check", visible(how), width, indent=0)
+            yield from hanging("To check", visible(how), width, indent=0)
 
 
 def _plural(severity: str, count: int) -> str:
@@ -314,8 +313,3 @@ def _run_row(report: Report) -> tuple[str, str, str, str, str, str]:
 def _indented(text: str, width: int, indent: int) -> Iterator[Line]:
     for line in wrap(text, width - indent):
         yield ((" " * indent + line, ""),)
-
-
-def _hanging(label: str, text: str, width: int, *, indent: int = 2) -> Iterator[Line]:
-    for number, line in enumerate(wrap(text, width - indent - _LABEL)):
-        yield (" " * indent + pad(label if number == 0 else "", _LABEL), "label"), (line, "")

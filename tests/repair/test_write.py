@@ -12,7 +12,7 @@ from bundle_writer import write_bundle
 
 from bncheck.errors import ReadError, UsageError
 from bncheck.repair.publish import publish, workshop
-from bncheck.repair.write import destination
+from bncheck.repair.write import Written, destination
 from bncheck.sources import open_model
 from bncheck.sources.checkpoint import read_checkpoint
 
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
     return prefix
 
 
-def write(source: Path, output: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def write(source: Path, output: Path) -> Written:
     """The checkpoint with NEW in it."""
     return destination(open_model(source, use_graph=False), output).write(NEW, {}, "{}\n")
 
@@ -53,9 +53,9 @@ def test_a_checkpoint_comes_whole(source: Path, tmp_path: Path) -> None:
     before = hashes(source.parent)
     out = tmp_path / "fixed"
     out.mkdir()
-    files, notes = write(source, out / "fixed.ckpt")
+    written = write(source, out / "fixed.ckpt")
     assert (
-        {path.name for path in files}
+        {path.name for path in written.files}
         == {path.name for path in out.iterdir()}
         == {
             "checkpoint",
@@ -65,7 +65,7 @@ def test_a_checkpoint_comes_whole(source: Path, tmp_path: Path) -> None:
             "fixed.ckpt.meta",
         }
     )
-    assert notes == ()
+    assert written.notes == ()
     assert (out / "fixed.ckpt.meta").read_bytes() == b"a graph"
     assert read_checkpoint(out).path == out / "fixed.ckpt"
     assert read_checkpoint(out).tensors["bn/moving_variance"].read().tolist() == [3.0, 4.0]
@@ -84,10 +84,10 @@ def test_a_training_runs_own_checkpoint_file_stays(source: Path) -> None:
     """Beside the source, the state file still names what training would resume from, and a note says so."""
     state = source.parent / "checkpoint"
     state.write_text('model_checkpoint_path: "model.ckpt-7"\n')
-    files, notes = write(source, source.parent / "fixed.ckpt")
+    written = write(source, source.parent / "fixed.ckpt")
     assert state.read_text() == 'model_checkpoint_path: "model.ckpt-7"\n'
-    assert state not in files
-    assert "give the prefix when restoring" in notes[0]
+    assert state not in written.files
+    assert "give the prefix when restoring" in written.notes[0]
 
 
 @pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-7.index", "../run/model.ckpt-7", ""])
@@ -186,9 +186,9 @@ def test_a_saved_model_comes_whole(tmp_path: Path) -> None:
     before = hashes(source)
     raw = open_model(source)
     key = next(key for key, tensor in raw.tensors.items() if tensor.dtype == "float32" and len(tensor.shape) == 1)
-    files, notes = destination(raw, tmp_path / "out").write({key: np.full(raw.tensors[key].shape, 0.25)}, {}, "{}\n")
-    assert [path.name for path in files] == ["out", "out.bncheck.json"]
-    assert "fingerprint.pb" in notes[0]
+    written = destination(raw, tmp_path / "out").write({key: np.full(raw.tensors[key].shape, 0.25)}, {}, "{}\n")
+    assert [path.name for path in written.files] == ["out", "out.bncheck.json"]
+    assert "fingerprint.pb" in written.notes[0]
     after = hashes(tmp_path / "out")
     assert set(after) == set(before) - {"fingerprint.pb"}
     assert {name for name in after if after[name] != before[name]} == {
