@@ -72,8 +72,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     channel, else rounding: of the output, or of the kernel if that has one scale for all channels. A layer is also
     named where its median channel loses above 0.1 of its signal, ten times what all channels together do: a few
     channels rule the range of its output then, and the layer behind it bears the loss. ERROR where the output is junk
-    for it, as BN401 has it. Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data of another kind
-    than a file was calibrated on clip here and there.
+    for it, as BN401 has it. Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data of
+    another kind than a file was calibrated on clip here and there.
 
     Not detected
     ------------
