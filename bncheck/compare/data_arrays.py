@@ -98,7 +98,8 @@ def open_named_arrays(path: Path, wanted: Wanted, inputs: Sequence[ModelInput]) 
             keys = [next((name for name in entry.names if name in held.files), "") for entry in inputs]
             if not all(keys):
                 missing = ", ".join(entry.names[0] for entry, key in zip(inputs, keys, strict=True) if not key)
-                raise ReadError(path, f"holds no array for {missing} but {', '.join(held.files[:8])}")
+                found = ", ".join(held.files[:8]) or "none"
+                raise ReadError(path, f"holds no array for {missing}, which the model takes, but {found}")
             arrays: list[Rows] = [_within(path, key) if _stored(path, key) else held[key] for key in keys]
             named = wanted.labels if wanted.labels in held.files else LABELS
             labels = held[named] if named in held.files and named not in keys else None

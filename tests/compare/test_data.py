@@ -304,7 +304,7 @@ def test_an_array_for_each_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"left": IMAGES}, "holds no array for right but left"),
+        ({"left": IMAGES}, "holds no array for right, which the model takes, but left"),
         ({"left": IMAGES, "right": np.zeros((3, 5))}, "arrays of 3, 37 samples"),
         ({"left": IMAGES, "right": np.zeros((COUNT, 6), np.int64)}, "of shape 6, the model takes 5"),
         ({}, r"takes 2 inputs \(left, right\): give --data FILE.npz with an array for each"),
