@@ -46,7 +46,7 @@ def inspect_checkpoint(
     hints = hints_of(decay, steps, train_ops)
     seconds: dict[str, float] = {}
     read = open_checkpoint if is_beside(Path(path)) else open_model
-    with _timed(seconds, "read"):
+    with timed(seconds, "read"):
         raw = read(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
     if not raw.tensors:
         kind = "graph" if raw.graphs else "model"
@@ -61,7 +61,7 @@ def inspect_graph(
     """Judges a graph: `.meta`, `.pb`, `.pbtxt` or a SavedModel. Raises as `inspect_checkpoint`."""
     hints = hints_of(decay, None, train_ops)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "read"):
+    with timed(seconds, "read"):
         raw = open_model(Path(path), graph=None, use_graph=True)
     if not raw.graphs:
         kind = "checkpoint" if raw.tensors and raw.keras is None else "model"
@@ -84,7 +84,7 @@ def inspect_model(
     """
     hints = hints_of(decay, steps, train_ops)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "read"):
+    with timed(seconds, "read"):
         raw = open_model(Path(path), graph=None, use_graph=True)
     asked = CompareOptions(decay=decay, steps=steps, train_ops=train_ops)
     return _report(raw, hints, seconds, settings, asked=asked, reference=reference)
@@ -120,10 +120,11 @@ def inspect_run(
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes how long the block takes."""
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def hints_of(decay: float | None, steps: int | None, train_ops: Sequence[str]) -> Hints:
@@ -144,13 +145,13 @@ def _report(
     asked: CompareOptions,
     reference: str | Path | None = None,
 ) -> Report:
-    with _timed(seconds, "recognise"):
+    with timed(seconds, "recognise"):
         facts = replace(recognise(raw, hints), given=given(asked))
         if reference is not None and raw.lite is not None:
             facts = replace(facts, fold=_fold_proof(raw, Path(reference)))
         elif reference is not None:
             facts = replace(facts, reference=_read_reference(Path(reference)))
-    with _timed(seconds, "rules"):
+    with timed(seconds, "rules"):
         report = judge(facts, settings=settings, asked=Asked(use_graph=asked.use_graph))
     return replace(report, timing=seconds)
 

@@ -50,7 +50,7 @@ BELOW = {
     },
     "cli_demo": {"errors", "output", "demo"},
     "cli_repair": {"cli_common", "cli_help", "errors", "config", "output", "repair"},
-    "pytest_plugin": {"config", "finding", "report", ""},
+    "pytest_plugin": {"errors", "config", "finding", "report", ""},
     "__main__": {"cli"},
     "": {"check", "compare", "config", "finding", "gating"},
 }

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncheck.check import hints_of
+from bncheck.check import hints_of, timed
 from bncheck.compare.built import with_network
 from bncheck.compare.data import Data, open_data, sample_shape
 from bncheck.compare.kept import Kept
-from bncheck.compare.quantized_run import Measured, Run, Wanted, measure_three_ways, measure_two_files, wanted
+from bncheck.compare.quantized_run import Run, Wanted, measure_three_ways, measure_two_files, wanted
 from bncheck.compare.samples import ModelInput
-from bncheck.compare.train_eval import measure, prepare
+from bncheck.compare.train_eval import Prepared, measure, prepare
 from bncheck.compare.twin_norm import StatisticsLacking
 from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
 from bncheck.errors import UsageError
 from bncheck.finding import NotChecked, Report, Verdict
 from bncheck.judge import judge
+from bncheck.measured import FoldProof
 from bncheck.model import Facts, Given, Hints
 from bncheck.options import CompareKeywords, CompareOptions, given, shows_options
 from bncheck.recognise import recognise
@@ -60,32 +60,27 @@ def compare_train_vs_eval(
     `path` is whatever `inspect` takes that can be run; a bare checkpoint needs `model` (a named backbone,
     "mobilenet_v2:depth_multiplier=0.35") or `builder` ("pkg.mod:function" with `function(images, is_training)`).
     `inputs` and `outputs` name tensors where the graph does not tell; `data` and its options are those of
-    `compare.data.open_data`, all others are told in `compare.options.CompareOptions`. The graph is executed; one with
+    `compare.data.open_data`, all others are told in `bncheck.options.CompareOptions`. The graph is executed; one with
     ops that touch files, the network or Python only with `trust_model`.
 
     Raises ReadError where a file cannot be read, UsageError for what does not fit together, BncheckError where the
     model cannot be run or TensorFlow is not there.
     """
-    seconds: dict[str, float] = {}
-    start = time.perf_counter()
-    asked = CompareOptions(**options)
-    hints = hints_of(asked.decay, asked.steps, asked.train_ops)
-    raw = _opened(Path(path), asked, sample_shape(data, asked.size))
-    seconds["read"] = time.perf_counter() - start
+    call = _call(path, data, CompareOptions(**options), settings=settings, progress=progress, found=found)
     try:
-        prepared = prepare(raw, hints, asked)
+        with timed(call.seconds, "recognise"):
+            prepared = prepare(call.raw, call.hints, call.options)
     except StatisticsLacking as error:
-        return _without_statistics(raw, hints, settings, error, given=given(asked, data))
-    seconds["recognise"] = time.perf_counter() - start - seconds["read"]
+        return _without_statistics(call, error)
     with open_twins(prepared.forward) as twins:
-        opened = open_data(data, twins.inputs, asked)
+        opened = open_data(data, twins.inputs, call.options)
         comparison = measure(
             twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples)
         )
-    seconds["compare"] = comparison.seconds
-    facts = replace(prepared.facts, comparison=comparison, given=given(asked, data))
+    call.seconds["compare"] = comparison.seconds
+    facts = replace(prepared.facts, comparison=comparison, given=call.given)
     found(facts)
-    return _judged(facts, settings, seconds)
+    return _judged(call, facts)
 
 
 @shows_options
@@ -112,102 +107,132 @@ def compare_float_vs_quantized(
     Raises ReadError where a file cannot be read, UsageError for what does not fit together, BncheckError where the
     model cannot be run or converted, or the quantized file is of another model.
     """
-    seconds: dict[str, float] = {}
-    start = time.perf_counter()
-    asked, other = CompareOptions(**options), wanted(quantized, scheme, calibration_batches)
-    hints = hints_of(asked.decay, asked.steps, asked.train_ops)
+    other = wanted(quantized, scheme, calibration_batches)
     if data is None and other.quantized is None:
         raise UsageError("nothing to compare: give --data, or the quantized file with --quantized")
-    raw = _opened(Path(path), asked, None if data is None else sample_shape(data, asked.size))
-    lite = None if other.quantized is None else open_model(other.quantized, graph=None, use_graph=False)
+    call = _call(path, data, CompareOptions(**options), settings=settings, progress=progress, found=found)
+    with timed(call.seconds, "read"):
+        lite = None if other.quantized is None else open_model(other.quantized, graph=None, use_graph=False)
     if lite is not None and lite.lite is None:
         raise UsageError(f"{other.quantized}: {lite.format}, not a TFLite file: --quantized takes one")
-    seconds["read"] = time.perf_counter() - start
     if data is None:
         assert lite is not None
-        return _by_fold_alone(raw, lite, hints, settings, seconds)
-    if raw.lite is not None:
-        measured = _two_files(
-            raw, other, lambda shape, dtype: open_data(data, [ModelInput(shape=shape, dtype=dtype)], asked), progress
-        )
-        seconds[QUANTIZED_TOO] = time.perf_counter() - start - seconds["read"]
-        facts = replace(
-            recognise(raw, hints), quantized=measured.comparison, lite=measured.lite, given=given(asked, data)
-        )
-        found(facts)
-        return _judged(facts, settings, seconds)
+        return _by_fold_alone(call, lite)
+    if call.raw.lite is not None:
+        return _judged(call, _two_files(call, data, other))
     try:
-        prepared = prepare(raw, hints, asked)
+        with timed(call.seconds, "recognise"):
+            prepared = prepare(call.raw, call.hints, call.options)
     except StatisticsLacking as error:
-        return _without_statistics(raw, hints, settings, error, QUANTIZED_TOO, given=given(asked, data))
-    seconds["recognise"] = time.perf_counter() - start - seconds["read"]
-    fold = None if lite is None else prove(raw, lite, facts=prepared.facts)
-    facts = replace(prepared.facts, fold=fold, given=given(asked, data))
+        return _without_statistics(call, error, QUANTIZED_TOO)
+    fold = None if lite is None else prove(call.raw, lite, facts=prepared.facts)
+    return _judged(call, _three_ways(call, data, prepared, fold, other))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Call:
+    """A model that was read, and what is wanted of it."""
+
+    raw: RawModel
+    hints: Hints
+    given: Given
+    options: CompareOptions
+    settings: Settings
+    progress: Progress
+    found: Found
+    seconds: dict[str, float]
+    """Stage -> how long it took; grows."""
+
+
+def _call(
+    path: str | Path,
+    data: str | Path | None,
+    options: CompareOptions,
+    *,
+    settings: Settings,
+    progress: Progress,
+    found: Found,
+) -> _Call:
+    seconds: dict[str, float] = {}
+    hints = hints_of(options.decay, options.steps, options.train_ops)
+    with timed(seconds, "read"):
+        raw = _opened(Path(path), options, None if data is None else sample_shape(data, options.size))
+    return _Call(
+        raw=raw,
+        hints=hints,
+        given=given(options, data),
+        options=options,
+        settings=settings,
+        progress=progress,
+        found=found,
+        seconds=seconds,
+    )
+
+
+def _three_ways(call: _Call, data: str | Path, prepared: Prepared, fold: FoldProof | None, other: Wanted) -> Facts:
+    """Both modes in float, then float against quantized."""
+    facts = replace(prepared.facts, fold=fold, given=call.given)
     with open_twins(prepared.forward) as twins:
-        samples = open_data(data, twins.inputs, asked)
+        samples = open_data(data, twins.inputs, call.options)
         total = None if samples.samples is None else _PASSES * samples.samples
         kept = Kept()
-        comparison = measure(
-            twins, prepared, samples, samples.facts, progress=lambda done: progress(done, total), each=kept.add
+        modes = measure(
+            twins, prepared, samples, samples.facts, progress=lambda done: call.progress(done, total), each=kept.add
         )
-        seconds["train vs eval"] = comparison.seconds
-        facts = replace(facts, comparison=comparison)
-        found(facts)
-        start = time.perf_counter()
-        measured = measure_three_ways(
-            Run(
-                twins=twins,
-                prepared=prepared,
-                modes=comparison,
-                kept=kept,
-                data=samples,
-                describe=samples.facts,
-                asked=other,
-            ),
-            progress=lambda done: progress(comparison.data.samples + done, total),
+        call.seconds["train vs eval"] = modes.seconds
+        facts = replace(facts, comparison=modes)
+        call.found(facts)
+        run = Run(
+            twins=twins, prepared=prepared, modes=modes, kept=kept, data=samples, describe=samples.facts, asked=other
         )
-        seconds[QUANTIZED_TOO] = time.perf_counter() - start
+        with timed(call.seconds, QUANTIZED_TOO):
+            measured = measure_three_ways(run, progress=lambda done: call.progress(modes.data.samples + done, total))
     facts = replace(facts, quantized=measured.comparison, lite=measured.lite)
-    found(facts)
-    return _judged(facts, settings, seconds)
+    call.found(facts)
+    return facts
 
 
-def _judged(facts: Facts, settings: Settings, seconds: dict[str, float]) -> Report:
-    start = time.perf_counter()
-    report = judge(facts, settings=settings)
-    seconds["rules"] = time.perf_counter() - start
-    return replace(report, timing=seconds)
+def _two_files(call: _Call, data: str | Path, other: Wanted) -> Facts:
+    """A float TFLite file against a quantized one."""
+    if other.quantized is None:
+        raise UsageError(
+            f"{call.raw.path} is a TFLite file, which is not converted again: give the quantized one with --quantized, "
+            "or the model that it was converted from"
+        )
+
+    def opened(shape: tuple[int | None, ...] | None, dtype: Any) -> Data:
+        return open_data(data, [ModelInput(shape=shape, dtype=dtype)], call.options)
+
+    with timed(call.seconds, QUANTIZED_TOO):
+        measured = measure_two_files(call.raw.path, other.quantized, opened, progress=call.progress)
+    facts = replace(
+        recognise(call.raw, call.hints), quantized=measured.comparison, lite=measured.lite, given=call.given
+    )
+    call.found(facts)
+    return facts
 
 
-def _by_fold_alone(
-    raw: RawModel, lite: RawModel, hints: Hints, settings: Settings, seconds: dict[str, float]
-) -> Report:
+def _by_fold_alone(call: _Call, lite: RawModel) -> Report:
     """Without data: what was folded into the file, from the files alone."""
+    raw = call.raw
     if raw.lite is not None:
         raise UsageError(f"{raw.path} and {lite.path} are TFLite files: comparing two of them takes --data")
-    facts = recognise(raw, hints)
-    report = _judged(replace(facts, fold=prove(raw, lite, facts=facts)), settings, seconds)
+    facts = recognise(raw, call.hints)
+    report = _judged(call, replace(facts, fold=prove(raw, lite, facts=facts)))
     files = f"{shlex.quote(str(raw.path))} --quantized {shlex.quote(str(lite.path))}"
     how = f"bncheck compare float-vs-quantized {files} --data images/"
     return replace(report, not_checked=(*report.not_checked, NotChecked(what=QUANTIZED_TOO, why="needs data", how=how)))
 
 
-def _two_files(
-    raw: RawModel, asked: Wanted, opened: Callable[[tuple[int | None, ...] | None, Any], Data], progress: Progress
-) -> Measured:
-    if asked.quantized is None:
-        raise UsageError(
-            f"{raw.path} is a TFLite file, which is not converted again: give the quantized one with --quantized, or "
-            "the model that it was converted from"
-        )
-    return measure_two_files(raw.path, asked.quantized, opened, progress=progress)
+def _judged(call: _Call, facts: Facts) -> Report:
+    with timed(call.seconds, "rules"):
+        report = judge(facts, settings=call.settings)
+    return replace(report, timing=call.seconds)
 
 
-def _without_statistics(
-    raw: RawModel, hints: Hints, settings: Settings, error: StatisticsLacking, *others_left_out: str, given: Given
-) -> Report:
+def _without_statistics(call: _Call, error: StatisticsLacking, *others_left_out: str) -> Report:
     """The verdict of the files, where they fail for want of the statistics; else the error stands."""
-    report = judge(replace(recognise(raw, hints), given=given), settings=settings)
+    report = judge(replace(recognise(call.raw, call.hints), given=call.given), settings=call.settings)
     if report.verdict is not Verdict.FAIL:
         raise error
     others = tuple(item for item in report.not_checked if item.what != "train vs eval")
