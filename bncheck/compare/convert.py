@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
 from bncheck.compare.calibrate import can_calibrate, ranges, with_ranges
+from bncheck.compare.float32 import in_float32
 from bncheck.compare.forward import Forward
 from bncheck.compare.lite_run import LiteFile, read_file
 from bncheck.compare.loops import settle_lists
@@ -59,7 +60,7 @@ class EvalGraph:
 def eval_graph(
     forward: Forward, *, statistics: Statistics | None = None, shape: tuple[int | None, ...] | None = None
 ) -> EvalGraph:
-    """The eval twin alone, under the names of the model's own graph; the train twin and its weights fall away.
+    """The eval twin alone, under the names of the model's own graph, in float32; the train twin falls away.
 
     `statistics` replace the stored ones of the layers that they name (UsageError for a layer that is not there, or of
     other channels); `shape` is that of the data, batch axis first, for axes that the graph leaves open.
@@ -80,6 +81,7 @@ def eval_graph(
             _overwrite(node, replaced[name])
         if node.op == "Placeholder" and shape is not None:
             _settle_shape(node, shape)
+    in_float32(graph_def)
     if settle_lists(graph_def):
         _of_one_sample(graph_def)
     return EvalGraph(

@@ -13,6 +13,7 @@ from lite_nets import Maker, images
 
 from bncheck.compare import convert as module
 from bncheck.compare.convert import SCHEMES, EvalGraph, convert, eval_graph, rounds, unrounded
+from bncheck.compare.float32 import in_float32
 from bncheck.compare.float_quantized import run_outputs
 from bncheck.compare.lite_edit import load
 from bncheck.compare.lite_layers import folded_layers
@@ -242,6 +243,26 @@ def test_a_recurrent_layer(tf: Any, tmp_path: Path) -> None:
         assert "WHILE" in [operator.kind for operator in read_file(rounded).graph.operators]
         with pytest.raises(BncheckError, match=r"scheme int16x8: it finds no ranges in the loop .*/while; --scheme"):
             convert(tf, graph, "int16x8", [data])
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_other_precisions(tf: Any, kind: str) -> None:
+    """A model of mixed or double precision is converted in float32, constants of every form included."""
+    graph, data = tf.Graph(), images(4)
+    with graph.as_default():
+        maker = Maker(tf, 0)
+        x = tf.cast(tf.compat.v1.placeholder(tf.float32, (None, 16, 16, 3), name="images"), kind)
+        x = tf.nn.conv2d(x, tf.cast(maker.draw(3, 3, 3, 8, scale=0.2), kind), 1, "SAME")
+        x = tf.nn.relu(x + tf.constant([0.5] * 8, kind)) * tf.constant(0.25, kind)
+        scores = tf.cast(tf.reduce_mean(x, [1, 2]), tf.float32, name="scores")
+        with tf.compat.v1.Session() as session:
+            expected = session.run(scores, {"images:0": data})
+    graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
+    in_float32(graph_def)
+    (found,) = next(
+        run_outputs(convert(tf, EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))), [data])
+    )
+    np.testing.assert_allclose(found, expected, rtol={"float16": 5e-3, "bfloat16": 4e-2, "float64": 1e-5}[kind])
 
 
 def test_a_model_that_rounds_by_ranges_it_learned(tf: Any) -> None:
