@@ -97,7 +97,7 @@ def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
     return NotChecked(
         what="statistics",
         why="no checkpoint was given",
-        how="bncheck inspect checkpoint CKPT --graph " + facts.path,
+        how="bncheck inspect checkpoint CKPT --graph " + shlex.quote(facts.path),
         codes=codes,
     )
 

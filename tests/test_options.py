@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import typing
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 import bncheck
 from bncheck import cli_common
+from bncheck.compare.convert import SCHEMES
+from bncheck.config import load_config
+from bncheck.errors import ConfigError
 from bncheck.model import Given
 from bncheck.options import CompareKeywords, CompareOptions, given
 
@@ -39,6 +43,18 @@ def test_unknown_option(name: str) -> None:
     """A keyword that is none is a TypeError that names it, before anything is read."""
     with pytest.raises(TypeError, match="batchsize"):
         getattr(bncheck, name)("nowhere.ckpt", data="synthetic", batchsize=3)
+
+
+def test_schemes_are_the_converters(tmp_path: Path) -> None:
+    """Command line and configuration take each scheme that there is, and no other."""
+    assert set(cli_common.SCHEMES) == set(SCHEMES)
+    path = tmp_path / "bncheck.toml"
+    for scheme in SCHEMES:
+        path.write_text(f"[gate]\nscheme = {scheme!r}\n")
+        assert load_config(path).gate == {"scheme": scheme}
+    path.write_text("[gate]\nscheme = 'float'\n")
+    with pytest.raises(ConfigError, match="int16x8"):
+        load_config(path)
 
 
 def test_command_line_has_them_all() -> None:

@@ -11,7 +11,7 @@ from bncheck.finding import Finding, Report, Severity, Verdict
 from bncheck.measured import Comparison
 from bncheck.repair.report import LayerLeft, LayerRepair, RepairReport
 from bncheck.report.escape import visible
-from bncheck.report.layout import LABEL, Line, columns, hanging, pad, wrap, write_lines
+from bncheck.report.layout import LABEL, Line, columns, counted, hanging, pad, wrap, write_lines
 
 _SHOWN = 3
 _STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
@@ -24,7 +24,7 @@ def write(report: RepairReport, stream: TextIO, *, verbose: bool = False) -> Non
 
 def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]:
     total = len(report.before.layers)
-    what = f"{len(report.repaired)} of {_layers(total, 'batch norm layer')}"
+    what = f"{len(report.repaired)} of {counted(total, 'batch norm layer')}"
     yield ("REPAIRED", "label"), (f"  {_name(report.source)} -> {_name(report.output)} · {report.format} · {what}", "")
     yield from hanging("Method", visible(_method(report)), width)
     yield from _side("Before", report.before, report.compared_before, width)
@@ -40,10 +40,6 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
     yield from hanging("Files", visible(", ".join(_name(file) for file in report.files)), width)
     yield ()
     yield ((f"verdict {report.after.verdict.value} · exit {report.exit_code}", ""),)
-
-
-def _layers(count: int, noun: str = "layer") -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _name(path: str) -> str:
@@ -87,7 +83,7 @@ def _side(label: str, report: Report, comparison: Comparison | None, width: int)
 
 
 def _standing(finding: Finding) -> list[str]:
-    return [finding.severity.value, *([_layers(len(finding.layers))] if finding.layers else [])]
+    return [finding.severity.value, *([counted(len(finding.layers), "layer")] if finding.layers else [])]
 
 
 def _measured(comparison: Comparison | None) -> Iterator[str]:

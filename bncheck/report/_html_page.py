@@ -17,6 +17,7 @@ from bncheck.report._html_sections import sections
 from bncheck.report._html_table import layer_columns
 from bncheck.report._story import Story, counts, standing, stories
 from bncheck.report.escape import visible_lines
+from bncheck.report.layout import counted
 
 FULL_LAYERS = 1_500
 """Layers that the reports of one page may show in full; of a longer run the older ones keep their findings."""
@@ -168,9 +169,9 @@ def _target_facts(report: Report) -> Iterator[str]:
     target = report.target
     yield target.format
     if report.folded is not None and not report.layers:
-        yield _many(report.folded, "operator") + " to fold into"
+        yield counted(report.folded, "operator") + " to fold into"
     elif report.exit_code != 2:
-        yield _many(len(report.layers), "batch norm layer")
+        yield counted(len(report.layers), "batch norm layer")
     if target.step is not None:
         yield f"step {target.step:,}"
     if target.updates is not None and target.updates != target.step:
@@ -244,7 +245,7 @@ _TOLD = ("What it detects", "How it decides", "Not detected", "References")
 
 def _finding(finding: Finding, report: Report) -> dict[str, Any]:
     found, total = len(finding.layers), len(report.layers)
-    of = "" if not found else f"{found} of {_many(total, 'layer')}" if total >= found else _many(found, "place")
+    of = "" if not found else f"{found} of {counted(total, 'layer')}" if total >= found else counted(found, "place")
     return {
         "code": finding.code,
         "slug": finding.slug,
@@ -308,14 +309,7 @@ def _run_section(reports: Sequence[Report]) -> dict[str, Any]:
         if moved:
             drawn.append((place, _MOVED, sum(moved) / len(moved), _name(report)))
         if parts:
-            drawn.append(
-                (
-                    place,
-                    "initial value's part of the variance, median channel of the worst layer",
-                    max(parts),
-                    _name(report),
-                )
-            )
+            drawn.append((place, _WORST, max(parts), _name(report)))
         codes = dict.fromkeys(s.cause.code for s in stories(report) if s.severity is not Severity.INFO)
         rows.append(
             {
@@ -337,10 +331,6 @@ def _run_section(reports: Sequence[Report]) -> dict[str, Any]:
         if len(reports) > 1 and drawn and _is_run(reports)
         else None,
     }
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _seconds(seconds: float) -> str:

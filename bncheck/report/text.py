@@ -14,7 +14,7 @@ from bncheck.report._layers import init_share, layer_table
 from bncheck.report._quantized_text import quantized_lines
 from bncheck.report._story import SEVERITIES, Story, counts, standing, stories
 from bncheck.report.escape import visible, visible_lines
-from bncheck.report.layout import LABEL, Line, cells, columns, cut, hanging, pad, wrap, write_lines
+from bncheck.report.layout import LABEL, Line, cells, columns, counted, cut, hanging, pad, wrap, write_lines
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
@@ -77,9 +77,9 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
     target = report.target
     parts = [visible(PurePath(target.path).name or target.path), visible(target.format)]
     if report.folded is not None:
-        parts.append(_many(report.folded, "operator") + " to fold into")
+        parts.append(counted(report.folded, "operator") + " to fold into")
     elif report.exit_code != 2:
-        parts.append(_many(len(report.layers), "batch norm layer"))
+        parts.append(counted(len(report.layers), "batch norm layer"))
     if target.step is not None:
         parts.append(f"step {target.step:,}")
     verdict = report.verdict.value.upper()
@@ -135,11 +135,7 @@ def _of_layers(finding: Finding, report: Report) -> str:
     if not finding.layers:
         return ""
     found, total = len(finding.layers), len(report.layers)
-    return f" · {found} of {_many(total, 'layer')}" if total >= found else f" · {_many(found, 'place')}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f" · {found} of {counted(total, 'layer')}" if total >= found else f" · {counted(found, 'place')}"
 
 
 def _seen(cause: Finding, finding: Finding) -> str:
