@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bncheck.finding import Report
+from bncheck.finding import Report, Severity
 from bncheck.measured import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
 from bncheck.model import PerChannel
 from bncheck.report._names import shortened
@@ -27,7 +27,9 @@ def states(report: Report) -> Mapping[str, str]:
     if comparison is None:
         return {}
     findings = (*report.findings, *(entry.finding for entry in report.suppressed))
-    wrong = {name for finding in findings if finding.code == _NAMED_BY for name in finding.layers}
+    # a note names layers whose places differ, which are right all the same
+    faults = (finding for finding in findings if finding.code == _NAMED_BY and finding.severity is not Severity.INFO)
+    wrong = {name for finding in faults for name in finding.layers}
     found: dict[str, str] = {}
     behind = False
     for layer in comparison.layers:
@@ -185,8 +187,20 @@ def table(report: Report, most: int | None) -> tuple[str, list[tuple[str, ...]]]
         chosen = [layer for layer in layers if layer.layer == first][:1]
         chosen += [layer for layer in worst if layer not in chosen][: most - len(chosen)]
         layers = [layer for layer in layers if layer in chosen]
-    shared, short = shortened([layer.layer for layer in comparison.layers])
-    return shared, [(short[layer.layer], *_row(layer, state[layer.layer])) for layer in layers]
+    title, short = shortened([layer.layer for layer in comparison.layers])
+    places = _places(comparison.layers)
+    return title, [
+        (short[layer.layer] + places.get(id(layer), ""), *_row(layer, state[layer.layer])) for layer in layers
+    ]
+
+
+def _places(layers: Sequence[LayerDifference]) -> Mapping[int, str]:
+    """Which of its places a row is, for layers that have several: row's identity -> " #2"."""
+    rows: dict[str, list[LayerDifference]] = {}
+    for layer in layers:
+        rows.setdefault(layer.layer, []).append(layer)
+    several = [own for own in rows.values() if len(own) > 1]
+    return {id(layer): f" #{number}" for own in several for number, layer in enumerate(own, 1)}
 
 
 def _row(layer: LayerDifference, state: str) -> tuple[str, ...]:

@@ -124,11 +124,11 @@ def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], 
     name, places = next(iter(apart.items()))
     used = sum(place.layer == name for place in comparison.layers)
     others = f", like {many(len(apart) - 1, 'more layer')}" if len(apart) > 1 else ""
-    lost = listing([_loses(place.local_nmse) for place in places])
+    worst = max(places, key=lambda place: place.local_nmse)
     return Evidence(
         layers=tuple(apart),
         message=f"{name} stands in {used} places whose data differ{others}: its statistics are right for all of them "
-        f"together, and by itself a place {lost}."
+        f"together, while by itself the worst place {_loses(worst.local_nmse)}."
         + (" One set of statistics cannot fit them all." if junk else " The output bears it."),
         severity=Severity.ERROR if junk else Severity.INFO,
         confidence=Confidence.MEDIUM,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from bncheck.finding import Evidence, Measurement, Severity
+from bncheck.measured import Comparison
 from bncheck.model import Facts
+from bncheck.rules import fixes
 from bncheck.rules.compared import FEWEST_IMAGES, FEWEST_VALUES, too_small
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import classes_compared, compared, difference
@@ -52,11 +55,26 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=(),
             message=f"{reason}.",
+            fix=_fix(model, comparison, fewest),
             measurements=(
                 Measurement(name="samples", value=comparison.data.samples, limit=FEWEST_IMAGES),
                 Measurement(name="fewest values a channel and batch", value=fewest, limit=FEWEST_VALUES),
             ),
         )
+
+
+def _fix(model: Facts, comparison: Comparison, fewest: int) -> str:
+    """More samples, other outputs, or the same run with batches that are large enough."""
+    size = comparison.data.batch_size
+    if comparison.data.samples < FEWEST_IMAGES:
+        return f"Give more samples: {FEWEST_IMAGES} at least, and some hundreds to be sure."
+    if comparison.data.batches > 1 and all(output.floor is None for output in comparison.outputs):
+        command = fixes.compare(fixes.without(model, "--outputs"), "--outputs", "TENSOR")
+        return f"Name an output that has a row for each sample:\n{fixes.indented(command)}"
+    larger = max(2 * size, math.ceil(size * FEWEST_VALUES / max(fewest, 1)))
+    wanted = str(min(larger, comparison.data.samples)) if comparison.data.batches > 1 else str(max(size // 4, 8))
+    command = fixes.compare(fixes.without(model, "--batch-size"), "--batch-size", wanted)
+    return f"More data, or in batches of another size:\n{fixes.indented(command)}"
 
 
 def clean() -> tuple[Facts, ...]:

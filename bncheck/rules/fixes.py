@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import PurePath
 
 from bncheck.model import Facts
@@ -79,6 +80,17 @@ def compare(model: Facts, *more: str, command: str = "compare train-vs-eval") ->
     pairs = zip(more[::2], more[1::2], strict=True)
     new = [word for pair in pairs if pair[0] not in named for word in pair]
     return shlex.join(["bncheck", *command.split(), model.path, "--data", _data(model), *given, *new])
+
+
+def without(model: Facts, option: str) -> Facts:
+    """The model as if an option, with its value, had not been given: another is recommended."""
+    kept, words = [], iter(model.given.running)
+    for word in words:
+        if word == option:
+            next(words, None)
+        elif word.partition("=")[0] != option:
+            kept.append(word)
+    return replace(model, given=replace(model.given, running=tuple(kept)))
 
 
 def _data(model: Facts) -> str:

@@ -83,3 +83,16 @@ def test_too_little_data_is_no_verdict() -> None:
     report = judge(compared(*LAYERS, samples=8))
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
     assert "8 samples are too few" in report.headline
+
+
+def test_places_of_a_shared_layer() -> None:
+    """Each has a row with its number; where they only differ among themselves, the layer is no bad one."""
+    places = [difference("siamese/bn", local=0.3, cumulative_nmse=0.05) for _ in range(2)]
+    together = difference("siamese/bn", local=1e-3)
+    report = judge(compared(*places, difference("head/bn"), shared=(together,)))
+    assert [finding.code for finding in report.findings] == ["BN302"]
+    assert report.verdict is Verdict.PASS
+    assert document(report)["comparison"]["first_bad_layer"] is None
+    shown = written(report)
+    assert "siamese/bn #1" in shown or "siamese #1" in shown
+    assert not [line for line in shown.splitlines() if "#" in line and "diverges" in line]
