@@ -44,25 +44,50 @@ def facts_lines(facts: Sequence[tuple[str, str]], width: int) -> Iterator[Line]:
 def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, bad: str) -> Iterator[Line]:
     """Rows under a head, columns without any content left out; a name that is too long gets lines of its own.
 
-    The first column is the name, the second a state, set to the left; rows whose state is `bad` stand out.
+    The first column is the name, the second a state, set to the left; rows whose state is `bad` stand out. Where names
+    need the room, the heads of the other columns go on two lines.
     """
-    shown = (visible(head[0]), *head[1:])
+    title = visible(head[0])
     used = [0, *(n for n in range(1, len(head)) if any(row[n] for row in rows))]
-    widths = [max((cells(visible(row[n])) for row in (shown, *rows)), default=0) for n in range(len(head))]
-    room = width - 2 - sum(widths[n] + 2 for n in used[1:])
-    widths[0] = max(12, min(widths[0], room))
-    if cells(shown[0]) > widths[0]:
-        yield from ((("  " + line, "label"),) for line in wrap(shown[0], width - 2))
-        shown = ("", *shown[1:])
-    yield (("  " + "  ".join(pad(shown[n], widths[n], right=n > 1) for n in used).rstrip(), "label"),)
+    longest = max((cells(visible(row[0])) for row in rows), default=0)
+    heads = [(title, *head[1:])]
+    widths = _widths(heads, rows, used, width)
+    if longest > widths[0]:
+        heads = [("", *(_halves(text)[half] for text in head[1:])) for half in (0, 1)]
+        widths = _widths(heads, rows, used, width)
+    if cells(title) > widths[0]:
+        yield from ((("  " + line, "label"),) for line in wrap(title, width - 2))
+        title = ""
+    heads[-1] = (title, *heads[-1][1:])
+    for row in heads:
+        yield ((_row(row, widths, used), "label"),)
     for row in rows:
         name = visible(row[0])
         if cells(name) > widths[0]:
             yield from ((("  " + line, ""),) for line in wrap(name, width - 2))
             name = ""
-        style = "error" if row[1] == bad else ""
-        cellsed = [pad(name, widths[0]), *(pad(row[n], widths[n], right=n > 1) for n in used[1:])]
-        yield (("  " + "  ".join(cellsed).rstrip(), style),)
+        yield ((_row((name, *row[1:]), widths, used), "error" if row[1] == bad else ""),)
+
+
+def _widths(
+    heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], used: Sequence[int], width: int
+) -> list[int]:
+    """Of each column; of the names as much as they need and the others leave."""
+    widths = [max((cells(visible(row[n])) for row in (*heads, *rows)), default=0) for n in range(len(heads[0]))]
+    room = width - 2 - sum(widths[n] + 2 for n in used[1:])
+    widths[0] = max(12, min(widths[0], room))
+    return widths
+
+
+def _row(row: Sequence[str], widths: Sequence[int], used: Sequence[int]) -> str:
+    found = [pad(row[0], widths[0]), *(pad(row[n], widths[n], right=n > 1) for n in used[1:])]
+    return ("  " + "  ".join(found)).rstrip()
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """`local dB` in two lines; a word alone stands in the lower one."""
+    first, _, second = text.rpartition(" ")
+    return first, second
 
 
 def comparison_markdown(report: Report) -> Iterator[str]:

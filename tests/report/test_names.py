@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bncheck.judge import judge
 from bncheck.report._names import shortened
 from bncheck.report.layout import cells
-from bncheck.testing import batch_norm, facts
+from bncheck.testing import batch_norm, classes_compared, compared, difference, facts
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,16 @@ def test_deep_names_at_80_columns() -> None:
     assert f"{scopes}/…/Branch_1/Conv2d_0b_3x3/BatchNorm" in lines
     assert [line.split()[0] for line in lines if line.startswith("Mixed_")] == [f"Mixed_{n}" for n in range(9)]
     assert [layer["name"] for layer in document(report)["layers"]] == names
+
+
+def test_names_get_the_room_of_the_heads() -> None:
+    """Measured layers take one line each at 80 columns: the heads of the numbers go on two lines for that."""
+    layers = [difference(f"MobilenetV2/expanded_conv_{n}/depthwise/BatchNorm", local=0.3) for n in range(1, 6)]
+    layers += [difference(f"MobilenetV2/expanded_conv_{n}/project/BatchNorm", local=0.3) for n in range(1, 4)]
+    lines = written(judge(compared(*layers, output=classes_compared(0.4), accuracy=(0.95, 0.4)))).splitlines()
+    assert max(map(cells, lines)) <= 80
+    (units,) = [n for n, line in enumerate(lines) if line.split()[-5:] == ["dB", "dB", "dB", "shift", "ratio"]]
+    assert lines[units - 1].split()[-5:] == ["local", "floor", "arrives", "mean", "var"]
+    assert [line.split()[0] for line in lines[units + 1 : units + 9]] == [
+        name.layer.removeprefix("MobilenetV2/").removesuffix("/BatchNorm") for name in layers
+    ]
