@@ -169,7 +169,7 @@ def _verdict(
 
 def _too_little(facts: Facts) -> str:
     """Why there is nothing to judge; empty where there is."""
-    unproved = _unproved(facts)
+    unproved = _unproved(facts) or _no_output(facts)
     if unproved:
         return unproved
     if facts.lite is not None and not facts.layers:
@@ -198,6 +198,14 @@ def _unproved(facts: Facts) -> str:
         return f"nothing of {facts.fold.source} was found in {facts.fold.path}: {layers[0].why}"
     were = "was" if missing == 1 else "were"
     return f"{missing} of {len(layers)} layers {were} not found in {facts.fold.path}" if missing else ""
+
+
+def _no_output(facts: Facts) -> str:
+    """That float and quantized have no output in common, by which they could be judged; empty where they have."""
+    measured = facts.quantized
+    if measured is None or measured.outputs:
+        return ""
+    return f"{measured.quantized or measured.scheme} has none of the model's outputs, so what it answers was not judged"
 
 
 def _too_few(measured: QuantizedComparison | None) -> str:

@@ -19,6 +19,7 @@ from bncheck.not_checked import Asked
 from bncheck.report._story import counts, stories
 from bncheck.rules.rule import Needs, Rule, rule
 from bncheck.testing import batch_norm, facts, folded, lite, site, unread, with_graph
+from bncheck.testing_quantized import operator_loss, quantized
 
 TODAY = date(2026, 6, 1)
 
@@ -350,3 +351,13 @@ def test_graph_beside_the_checkpoint_is_named() -> None:
     assert target.graph_path is not None
     same = with_graph(batch_norm(), format="SavedModel", path="m/saved_model.pb")
     assert _judge(replace(same, format="SavedModel", path="m")).target.format == "SavedModel"
+
+
+def test_no_output_in_common_is_no_pass() -> None:
+    """A quantized file that lacks the model's head was not judged by what it answers."""
+    model = quantized(operator_loss())
+    assert model.quantized is not None
+    assert judge(model).verdict is Verdict.PASS
+    bare = judge(replace(model, quantized=replace(model.quantized, outputs=(), scheme="given", quantized="q.tflite")))
+    assert (bare.verdict, bare.exit_code) == (Verdict.INCONCLUSIVE, 3)
+    assert bare.headline == "q.tflite has none of the model's outputs, so what it answers was not judged"

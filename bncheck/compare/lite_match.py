@@ -24,6 +24,8 @@ _FAMILIES = {
     "MEAN": "mean",
     "PADV2": "PAD",
 }
+_SCORES = frozenset({"SOFTMAX", "LOGISTIC"})
+"""Operators that people put behind a model, or take away, when they export it."""
 _COMMUTES = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM"})
 SAME_KERNEL = 0.5
 """Cosine from which a kernel is taken for the quantized form of another; of unrelated ones it is near 0."""
@@ -54,6 +56,8 @@ class Matching:
     """In the quantized file's order."""
     outputs: tuple[tuple[int, int], ...]
     """(output of the quantized file, output of the float file), in the float file's order."""
+    compared: tuple[tuple[int, int], ...]
+    """The tensors that are compared for each: the outputs, or what only one of the files applies a SOFTMAX to."""
     unmatched: tuple[Unmatched, ...]
 
 
@@ -98,6 +102,7 @@ def match(quantized: LiteFile, reference: LiteFile) -> Matching:
         tensors=search.tensors,
         pairs=tuple(search.pairs),
         outputs=outputs,
+        compared=tuple(_before_scores(search, *pair) for pair in outputs),
         unmatched=tuple(_unmatched(search)),
     )
 
@@ -287,6 +292,24 @@ def _match_outputs(search: _Search) -> tuple[tuple[int, int], ...]:
                 search.tensors.setdefault(search.quantized.behind(number), search.reference.behind(other, CARRIERS))
                 search.why.pop(search.quantized.behind(number), None)
     return tuple((found[other], other) for other in theirs if other in found)
+
+
+def _before_scores(search: _Search, number: int, other: int) -> tuple[int, int]:
+    """Two outputs as far as both files compute them: where one of them ends in a SOFTMAX, its input."""
+    ours, theirs = search.quantized, search.reference
+    computed, source = ours.behind(number), theirs.behind(other, CARRIERS)
+    maker, their_maker = ours.makers.get(computed), theirs.makers.get(source)
+    if maker is not None and maker.kind in _SCORES:
+        before = ours.behind(maker.inputs[0])
+        image = search.tensors.get(before)
+        if image is not None and theirs.behind(image, CARRIERS) == source:
+            return before, other
+    if their_maker is not None and their_maker.kind in _SCORES:
+        before = theirs.behind(their_maker.inputs[0], CARRIERS)
+        image = search.tensors.get(computed)
+        if image is not None and theirs.behind(image, CARRIERS) == before:
+            return number, before
+    return number, other
 
 
 def _same_model(search: _Search, quantized: LiteFile, reference: LiteFile) -> None:

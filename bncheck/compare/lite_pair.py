@@ -77,7 +77,7 @@ class Pair:
         self.samples = 0
         self.outputs = [
             OutputSums(step=_step(matching, other), kind=(kinds or {}).get(other, _kind(matching, other)))
-            for _, other in matching.outputs
+            for _, other in matching.compared
         ]
         self._files = (reference, quantized)
         ways = [batching(file, images) for file in self._files]
@@ -114,7 +114,7 @@ class Pair:
         reference, quantized = self._files
         self._float.run({reference.graph.inputs[0]: input_values(reference, images)})
         self._chain.run({quantized.graph.inputs[0]: input_values(quantized, images)})
-        self._in_full = not all(map(self._finite, self.matching.outputs))
+        self._in_full = not all(map(self._finite, self.matching.compared))
         self._spread(self._add_chain, len(self.sums))
         if not alone:
             return
@@ -201,7 +201,7 @@ class Pair:
         )
 
     def _add_outputs(self, labels: NDArray[Any] | None) -> None:
-        for total, (number, other) in zip(self.outputs, self.matching.outputs, strict=True):
+        for total, (number, other) in zip(self.outputs, self.matching.compared, strict=True):
             test = real_values(self.matching.quantized.tensor(number), self._chain.tensor(number))
             total.add(self._reference(other), test, labels)
 

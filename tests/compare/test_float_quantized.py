@@ -76,6 +76,26 @@ def test_a_file_against_itself(lite: Callable[..., bytes], name: str) -> None:
         assert [(output.nmse, output.agreement) for output in found.outputs] == [(0, 1)]
 
 
+def without_softmax(content: bytes) -> bytes:
+    """The file without the operators from its SOFTMAX on."""
+    model = load(content)
+    graph = model.subgraphs[0]
+    number, last = next((n, o) for n, o in enumerate(read_file(content).graph.operators) if o.kind == "SOFTMAX")
+    graph.operators, graph.outputs, model.signatureDefs = graph.operators[:number], [last.inputs[0]], None
+    return dump(model)
+
+
+def test_a_softmax_that_one_of_the_files_has(lite: Callable[..., bytes]) -> None:
+    """Outputs are compared as far as both files compute them: scores are no probabilities."""
+    exact, rounded = lite("dense"), lite("dense", "int8")
+    scores = measured(without_softmax(exact), without_softmax(rounded), images(8)).outputs[0]
+    for reference, quantized in ((without_softmax(exact), rounded), (exact, without_softmax(rounded))):
+        found = measured(reference, quantized, images(8))
+        (output,) = found.outputs
+        assert (output.nmse, output.agreement) == (scores.nmse, scores.agreement)
+        assert output.nmse < 1e-2
+
+
 def test_by_hand(lite: Callable[..., bytes]) -> None:
     """A dense operator's loss, computed from its kernel, bias and types alone, in float64."""
     reference, quantized, data = read_file(lite("dense")), read_file(lite("dense", "int8")), images(64)
