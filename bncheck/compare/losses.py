@@ -50,8 +50,8 @@ def _of_the_input_alone(parts: Parts, e: int) -> bool:
 def _before_flattening(flat: FlatGraph, loss: int) -> int:
     """The logits of a loss; before the reshape by which the loss itself makes pixels rows."""
     e = _logits(flat, flat.data[loss][0])
-    scope = flat.names[loss].rpartition("/")[0]
-    own = scope and flat.ops[node_of(e)] == "Reshape" and flat.names[node_of(e)].rpartition("/")[0] == scope
+    scope = flat.names[node_of(e)].rpartition("/")[0]
+    own = flat.ops[node_of(e)] == "Reshape" and scope in (flat.names[loss].rpartition("/")[0] or None, flat.names[loss])
     return _logits(flat, flat.data[node_of(e)][0]) if own else e
 
 

@@ -8,7 +8,7 @@ from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.model import Facts
 from bncheck.rules import fixes
 from bncheck.rules._unlike import unlike_training
-from bncheck.rules.compared import CAUSES, judged_output, labels_tell
+from bncheck.rules.compared import CAUSES, in_doubt, judged_output, labels_tell
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
@@ -39,8 +39,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     same samples are dealt to other batches. Outputs that are no classes: an error above 0.3 of the signal's energy and
     4 times that of train mode with itself, or above 0.1 and 20 times that; the same goes where train mode gives three
     quarters of the samples one class, for then naming it always looks nearly as good. A gap must also exceed two
-    standard errors of so many samples. A WARNING of low confidence where the data may be at fault (BN304) and there are
-    no labels.
+    standard errors of so many samples. A WARNING of low confidence where there are no labels and the data may be at
+    fault (BN304), or no layer is off by itself and the gap is less than twice its limit.
 
     Not detected
     ------------
@@ -61,11 +61,15 @@ def check(model: Facts) -> Iterator[Evidence]:
     if comparison is None or output is None or not output.junk:
         return
     unlike = unlike_training(model)
-    doubtful = unlike is not None and unlike.decides
+    unclear = in_doubt(comparison, output)
+    doubtful = unclear or (unlike is not None and unlike.decides)
     certain = labels_tell(comparison)
+    told = "The output is junk in eval mode"
+    if unclear:
+        told = "The output is another in eval mode, and labels would tell whether it is worse"
     yield Evidence(
         layers=(),
-        message=f"The output is junk in eval mode: {output.told}.",
+        message=f"{told}: {output.told}.",
         severity=Severity.WARNING if doubtful else None,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
         location=comparison.outputs[0].name if len(comparison.outputs) == 1 else "",

@@ -17,6 +17,7 @@ from bncheck.rules.compared import (
     CAUSES,
     diverging,
     each_layer,
+    in_doubt,
     inheriting,
     judged_output,
     labels_tell,
@@ -90,7 +91,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     if not wrong and not junk:
         return
     unlike = unlike_training(model)
-    doubtful = unlike is not None and unlike.decides
+    unclear = output is not None and junk and in_doubt(comparison, output)
+    doubtful = unclear or (unlike is not None and unlike.decides)
     certain = junk and labels_tell(comparison)
     told = wrong or sorted(each_layer(comparison), key=lambda layer: -layer.local_nmse)
     yield Evidence(

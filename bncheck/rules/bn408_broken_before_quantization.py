@@ -11,7 +11,7 @@ from bncheck.model import Facts
 from bncheck.rules import fixes
 from bncheck.rules._statistics import percent
 from bncheck.rules._unlike import unlike_training
-from bncheck.rules.compared import CAUSES, labels_tell
+from bncheck.rules.compared import CAUSES, in_doubt, labels_tell
 from bncheck.rules.quantized import broken_before
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import compared, difference, features_compared
@@ -65,7 +65,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     if before is None or measured is None or model.comparison is None:
         return
     unlike = unlike_training(model)
-    doubtful = unlike is not None and unlike.decides
+    doubtful = in_doubt(model.comparison, before) or (unlike is not None and unlike.decides)
     certain = labels_tell(model.comparison)
     found = measured.attribution
     told = f"{before.told[0].upper()}{before.told[1:]}: before any quantization" if found is None else _divided(found)
