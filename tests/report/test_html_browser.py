@@ -230,6 +230,17 @@ def test_the_channels_of_a_chosen_layer(browser: webdriver.Chrome, pages: dict[s
     assert heads[:3] == ["channel", "mean shift, standard deviations", "variance, batch / stored"]
 
 
+def test_charts_are_drawn_as_large_as_they_are_shown(browser: webdriver.Chrome, pages: dict[str, str]) -> None:
+    """None is scaled, the first of the panels that share a row neither: its letters would be of another size."""
+    opened(browser, pages["52 layers"])
+    scales = browser.execute_script(
+        "return [...document.querySelectorAll('.chart svg')].filter(e => e.checkVisibility())"
+        ".map(e => e.getBoundingClientRect().width / e.viewBox.baseVal.width)"
+    )
+    assert len(scales) >= 6
+    assert all(abs(scale - 1) < 0.02 for scale in scales)
+
+
 def test_everything_is_reached_by_keyboard(browser: webdriver.Chrome, pages: dict[str, str]) -> None:
     """Tab goes first to the skip link, then to everything that acts, with a ring that is seen; Enter sorts."""
     opened(browser, pages["52 layers"])

@@ -158,16 +158,19 @@
     };
     const show = async () => {
       const layer = layers[Number(pick.value)];
-      for (const entry of panels) {
-        const { panel, chart } = entry;
-        const [found, drawn] = points(layer, panel);
+      const known = panels.map((entry) => [entry, ...points(layer, entry.panel)]);
+      // all before the first is drawn: a chart is drawn as wide as its panel is, and panels share a row
+      for (const [{ panel, chart }, found, drawn] of known) {
         panel.hidden = found.length === 0;
+        chart.hidden = drawn.length === 0;
+      }
+      for (const [entry, found, drawn] of known) {
+        const { panel, chart } = entry;
         if (panel.hidden) continue;
         const odd = found.length - drawn.length;
         const middle = drawn.length ? "median " + figure(median(drawn.map((p) => p.y)), "share" in panel.dataset) : "";
         panel.querySelector(".told").textContent = [middle, odd ? `${odd} zero or not finite, not drawn` : ""].filter(Boolean).join("; ");
         chart.setAttribute("aria-label", `${panel.querySelector("figcaption").textContent} of ${layer.name}, by channel`);
-        chart.hidden = drawn.length === 0;
         if (chart.hidden) continue;
         entry.view = entry.view || await draw(chart, chart.id + "-spec");
         if (entry.view) await entry.view.data("channels", drawn).resize().runAsync();
