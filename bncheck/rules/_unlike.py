@@ -116,9 +116,9 @@ def _strange_labels(comparison: Comparison) -> Unlike:
     classes = next((output.classes for output in comparison.outputs if output.classes), 0) or 0
     return Unlike(
         layers=(),
-        told=f"In neither mode does the model meet more of the labels than chance would among {classes} classes "
-        f"({percent(train)} in train mode): it has not learned them, which is not batch norm's doing, or the labels "
-        "are numbered otherwise, or the data are not what it was trained on.",
+        told=f"In neither mode is the accuracy above what chance gives among {classes} classes "
+        f"({percent(train)} in train mode): the model has not learned them, which is not batch norm's doing, or the "
+        "labels are numbered otherwise, or the data are not what it was trained on.",
         name="accuracy in train mode",
         value=train,
         limit=informed_accuracy(classes) if classes else 1.0,
@@ -182,7 +182,7 @@ def _everywhere(comparison: Comparison) -> Unlike | None:
         told=f"{len(wrong)} of {len(layers)} layers are off, {wrong[0].layer} among them, which sees the "
         "data as they are, and neither values nor wiring show a fault: either the data are unlike those the statistics "
         "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or "
-        "another domain. Labels would tell: if train mode meets them and eval mode does not, the model is at fault.",
+        "another domain. Labels would tell: if train mode is accurate and eval mode is not, the model is at fault.",
         name="share of layers that diverge",
         value=len(wrong) / len(layers),
         limit=0.0,

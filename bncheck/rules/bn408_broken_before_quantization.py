@@ -120,9 +120,9 @@ def _repaired(measured: QuantizedComparison) -> str:
     after = cells.get(("re-estimated", "quantized"))
     if after is None:
         return ""
-    told = f" With statistics re-estimated from these data, the quantized model {{}} {percent(after)} of the {{}}."
-    words = ("meets", "labels") if found.measure == "accuracy" else ("agrees with train mode on", "samples")
-    return told.format(*words)
+    accurate = f"has {percent(after)} accuracy" if found.measure == "accuracy" else ""
+    agrees = f"agrees with train mode on {percent(after)} of the samples"
+    return f" With statistics re-estimated from these data, the quantized model {accurate or agrees}."
 
 
 def _level(found: Attribution, cell: Cell) -> float | None:

@@ -215,7 +215,7 @@ def _by_accuracy(comparison: Comparison) -> Junk | None:
     differing = 1 - next((output.agreement or 0.0 for output in comparison.outputs if output.classes), 0.0)
     limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
     return Junk(
-        told=f"{percent(stored)} of the labels are met in eval mode, {percent(train)} in train mode",
+        told=f"accuracy is {percent(stored)} in eval mode and {percent(train)} in train mode",
         name="accuracy lost in eval mode",
         value=train - stored,
         limit=limit,

@@ -86,7 +86,7 @@ def _by_accuracy(measured: QuantizedComparison) -> Quantized:
     differing = 1 - next((output.agreement or 0.0 for output in measured.outputs if output.classes), 0.0)
     limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / max(measured.data.samples, 1)))
     lost = Junk(
-        told=f"{percent(low)} of the labels are met, {percent(stored)} in float with the same statistics",
+        told=f"accuracy is {percent(low)}, and {percent(stored)} in float with the same statistics",
         name="accuracy lost by quantization",
         value=stored - low,
         limit=limit,

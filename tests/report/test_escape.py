@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from bncheck.report import _escape
+from bncheck.report import escape
 
 ORDINARY = "MobilenetV2/expanded_conv_3/depthwise/BatchNorm/moving_mean:0"
 
@@ -15,7 +15,7 @@ ORDINARY = "MobilenetV2/expanded_conv_3/depthwise/BatchNorm/moving_mean:0"
 def test_ordinary_names_are_left_alone() -> None:
     """A usual layer name is shown as it is, other scripts and emoji with it."""
     for name in (ORDINARY, "层/bn", "été", "a b", "🙂"):
-        assert _escape.visible(name) == name
+        assert escape.visible(name) == name
 
 
 def test_all_controls_are_spelled_out() -> None:
@@ -28,7 +28,7 @@ def test_all_controls_are_spelled_out() -> None:
         or unicodedata.bidirectional(character) in directions
     ]
     assert len(harmful) > 2048
-    assert [c for c in harmful if not re.fullmatch(r"\\[a-zA-Z0-9]+", _escape.visible(c))] == []
+    assert [c for c in harmful if not re.fullmatch(r"\\[a-zA-Z0-9]+", escape.visible(c))] == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_all_controls_are_spelled_out() -> None:
 )
 def test_encodable(text: str, encoding: str | None, shown: str) -> None:
     """Only what the encoding lacks is replaced."""
-    assert _escape.encodable(text, encoding) == shown
+    assert escape.encodable(text, encoding) == shown
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_encodable(text: str, encoding: str | None, shown: str) -> None:
 )
 def test_github_data(text: str, shown: str) -> None:
     """Percent signs first, line ends encoded, other controls spelled out."""
-    assert _escape.github_data(text) == shown
+    assert escape.github_data(text) == shown
 
 
 def test_github_property() -> None:
     """A property cannot end early."""
-    assert _escape.github_property("a,b:c::d\n%") == "a%2Cb%3Ac%3A%3Ad\\n%25"
+    assert escape.github_property("a,b:c::d\n%") == "a%2Cb%3Ac%3A%3Ad\\n%25"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_github_property() -> None:
 )
 def test_markdown_code(text: str, shown: str) -> None:
     """A code span is fenced by more ticks than it holds; pipes would split a table cell."""
-    assert _escape.markdown_code(text) == shown
+    assert escape.markdown_code(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_markdown_code(text: str, shown: str) -> None:
 )
 def test_markdown_prose(text: str, shown: str) -> None:
     """Code in a rule's sentence stays code; an odd tick is only a tick."""
-    assert _escape.markdown_prose(text) == shown
+    assert escape.markdown_prose(text) == shown
 
 
 def test_markdown_links_nothing() -> None:
     """Addresses, mentions and issue numbers of a name do not become links."""
-    shown = _escape.markdown("https://x.y www.z.z @me #12 <b>")
+    shown = escape.markdown("https://x.y www.z.z @me #12 <b>")
     assert shown == "https:&#47;&#47;x.y www&#46;z.z &#64;me \\#12 &lt;b&gt;"
 
 
 def test_uri_path() -> None:
     """Paths are percent-encoded; a name that is no UTF-8 keeps its bytes."""
-    assert _escape.uri_path("a b/#?%.pb") == "a%20b/%23%3F%25.pb"
-    assert _escape.uri_path("\udcff") == "%FF"
+    assert escape.uri_path("a b/#?%.pb") == "a%20b/%23%3F%25.pb"
+    assert escape.uri_path("\udcff") == "%FF"

@@ -35,7 +35,7 @@ def test_labels_that_neither_mode_meets() -> None:
     """That the model has learned nothing is said first."""
     report = judge(compared(difference("a"), accuracy=(0.06, 0.05)))
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "it has not learned them, which is not batch norm's doing" in report.headline
+    assert "the model has not learned them, which is not batch norm's doing" in report.headline
 
 
 def test_an_output_of_numbers_without_noise() -> None:
