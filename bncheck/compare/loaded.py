@@ -41,7 +41,10 @@ class Loaded:
         self._tensors = [self.graph.get_tensor_by_name(entry.tensor) for entry in inputs]
         self._inputs = inputs
         self._refusal: type[Exception] = tf.errors.OpError
-        self._session = tf.compat.v1.Session(graph=self.graph)
+        config = tf.compat.v1.ConfigProto()
+        # TensorFlow rewrites the graph twice; the second time takes 0.3 s and makes no batch faster.
+        config.graph_options.rewrite_options.meta_optimizer_iterations = 1
+        self._session = tf.compat.v1.Session(graph=self.graph, config=config)
 
     def inputs(self, batch: int | None) -> tuple[ModelInput, ...]:
         """What the model takes, batches of `batch` samples where that is declared."""
