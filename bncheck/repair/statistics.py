@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from bncheck.compare.moments import Moments
 from bncheck.errors import BncheckError
 from bncheck.model import Layer, PerChannel, Presence, Role, Vector
+from bncheck.rules.init_share import updates_a_step
 
 MAX_STORAGE_ERROR = 1e-4
 """Largest error, relative to the initial value, that undoing the init share may make of the storage's rounding."""
@@ -79,12 +79,6 @@ def reestimated(layer: str, moments: Moments) -> NewStatistics:
             "alone",
         )
     return NewStatistics(layer=layer, mean=moments.mean, variance=np.maximum(moments.variance, 0.0))
-
-
-def updates_a_step(layer: Layer, role: Role) -> int:
-    """How many updates of one statistic a step runs: the most that any one train op reaches, at least 1."""
-    by_train_op = Counter(op for update in layer.updates if update.role is role for op in update.train_ops)
-    return max(by_train_op.values(), default=1)
 
 
 def _check(layer: Layer, decay: float | None, steps: int | None) -> None:

@@ -14,7 +14,15 @@ from bncheck.rules._leftover import SMALLEST, Leftover, leftover
 from bncheck.rules._statistics import finite, listing, many, median, names, never_moved, percent, quantile, values_of
 from bncheck.rules.compared import diverging, judged_output
 from bncheck.rules.fixes import indented, repair, training_code
-from bncheck.rules.init_share import CONTRADICTION, InitShare, counted_share, init_shares, share_bound, shrink
+from bncheck.rules.init_share import (
+    CONTRADICTION,
+    InitShare,
+    counted_share,
+    init_shares,
+    share_bound,
+    shrink,
+    updates_a_step,
+)
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
@@ -258,7 +266,7 @@ def _evidence(
         layers=layers,
         message=(
             f"{percent(share)} of the statistics is still the initial value after "
-            f"{many(model.run.updates or 0, 'update')} with decay {worst.layer.decay:g}; {effect}. "
+            f"{_updates(model, worst.layer)} with decay {worst.layer.decay:g}; {effect}. "
             f"{len(layers)} of {many(judged, 'layer')}: "
             f"{listing(layers)}.{doubt}"
         ),
@@ -268,6 +276,11 @@ def _evidence(
         fix=_fix(model, worst.layer.decay or 0.0),
         measurements=tuple(found),
     )
+
+
+def _updates(model: Facts, layer: Layer) -> str:
+    each, steps = updates_a_step(layer), model.run.updates or 0
+    return many(steps, "update") if each == 1 else f"{many(steps, 'step')} of {each} updates each"
 
 
 def _unknown(model: Facts, judged: list[Layer], bound: float) -> Iterator[Evidence]:

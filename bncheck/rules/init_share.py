@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.model import Layer, Role, RunFacts
+from bncheck.model import Layer, Origin, Role, RunFacts
 from bncheck.rules._statistics import finite, median, values_of
 
 CONTRADICTION = 1e-3
@@ -27,9 +27,14 @@ PLAUSIBLE = 50.0
 more, for all that a counted share leaves room for, were trained for longer than the counter says."""
 
 
-def updates_a_step(layer: Layer) -> int:
-    """How many updates of the moving variance one step runs: the most that any one train op reaches, at least 1."""
-    by_train_op = Counter(op for update in layer.updates if update.role is Role.VARIANCE for op in update.train_ops)
+def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:
+    """How many updates of a statistic one step runs: the most that any one train op reaches, at least 1.
+
+    Keras updates a layer wherever it is called.
+    """
+    if layer.origin is Origin.CONFIG:
+        return max(len(layer.sites), 1)
+    by_train_op = Counter(op for update in layer.updates if update.role is role for op in update.train_ops)
     return max(by_train_op.values(), default=1)
 
 

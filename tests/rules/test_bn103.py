@@ -9,7 +9,7 @@ import pytest
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.measured import OutputDifference
-from bncheck.model import Facts, Layer, RunFacts
+from bncheck.model import Facts, Layer, Mode, Origin, RunFacts, Site
 from bncheck.rules.bn103_init_share_too_high import check, shorter_decay
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, unread, untouched, wired
 
@@ -279,3 +279,15 @@ def test_variances_without_a_common_floor() -> None:
     )
     (evidence,) = found(replace(measured_good, run=run(300)))
     assert evidence.severity is Severity.INFO
+
+
+def test_keras_updates_a_shared_layer_wherever_it_is_called() -> None:
+    """Twice a step in a siamese network: 0.998 leaves 72.0 % after 82 steps."""
+    values = diluted([0.01, 0.05, 0.3, 0.02], 0.998, 164)
+    sites = tuple(Site(name=name, form="BatchNormalization", mode=Mode.SWITCHED) for name in ("bn", "bn:1"))
+    shared = batch_norm("bn", variance=values, decay=0.998, origin=Origin.CONFIG, sites=sites)
+    (evidence,) = found(facts(shared, run=run(82)))
+    assert evidence.message.startswith(
+        "72.0 % of the statistics is still the initial value after 82 steps of 2 updates"
+    )
+    assert evidence.severity is Severity.ERROR
