@@ -10,7 +10,7 @@ from bncheck.compare.outputs import Kind
 from bncheck.compare.reach import NO_OUTPUT, Parts, ends, feeding, inputs_beside, parts_of, reached
 from bncheck.compare.towers import dealt
 from bncheck.errors import UsageError
-from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of
+from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.sources.raw import RawSignature
 
@@ -79,13 +79,14 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
     edges = learned or _of_inference(parts)
     if not edges:
         raise UsageError("no output was found behind the batch norm of this graph: name one with --outputs")
-    exits = [_exit(view, _told(flat, e), e) for e in dict.fromkeys(edges)]
+    exits = [_exit(view, _short_name(flat, e), e) for e in dict.fromkeys(edges)]
     binary = logits_of_sigmoids(flat) if learned else frozenset()
     return [replace(e, kind=_by_the_loss(e, logits, binary)) if learned else e for e in exits]
 
 
-def _told(flat: FlatGraph, e: int) -> str:
-    return flat.names[node_of(e)] + (f":{e & 0xFFFF}" if e & 0xFFFF else "")
+def _short_name(flat: FlatGraph, e: int) -> str:
+    """As people write it: the first output of an op without its port."""
+    return flat.names[node_of(e)] + (f":{port_of(e)}" if port_of(e) else "")
 
 
 def _exit(view: GraphView, name: str, e: int) -> Exit:
@@ -121,11 +122,11 @@ def _through_calls(flat: FlatGraph, e: int, also: Container[str] = ()) -> int:
         node = node_of(e)
         if node in flat.returns and flat.ops[node] not in CONDITIONALS and flat.returns[node]:
             behind = flat.returns[node][0]
-            if (e & 0xFFFF) >= len(behind):
+            if port_of(e) >= len(behind):
                 return e
-            e = behind[e & 0xFFFF]
+            e = behind[port_of(e)]
         elif (flat.ops[node] in ("Identity", "IdentityN", "Cast") or flat.ops[node] in also) and flat.data[node]:
-            e = flat.data[node][e & 0xFFFF if flat.ops[node] == "IdentityN" else 0]
+            e = flat.data[node][port_of(e) if flat.ops[node] == "IdentityN" else 0]
         else:
             return e
     return e
@@ -173,7 +174,7 @@ def _named(flat: FlatGraph, name: str, taken: Callable[[], list[str]]) -> int:
 
 
 def _tensor(flat: FlatGraph, e: int) -> str:
-    return f"{flat.names[node_of(e)]}:{e & 0xFFFF}"
+    return f"{flat.names[node_of(e)]}:{port_of(e)}"
 
 
 def _of_inference(parts: Parts) -> list[int]:

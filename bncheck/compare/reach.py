@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from bncheck.recognise.feeds import is_feed
-from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of
+from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.operands import FUSED
 from bncheck.recognise.trace import VARIABLES
@@ -137,8 +137,8 @@ def data_of(flat: FlatGraph, node: int) -> tuple[int, ...]:
     data, op = flat.data[node], flat.ops[node]
     if op in _SHAPE_ONLY:
         return ()
-    if any(e & 0xFFFF and flat.ops[e >> 16] in FUSED for e in data):
-        data = tuple(e for e in data if not (e & 0xFFFF and flat.ops[e >> 16] in FUSED))  # moments, for updates
+    if any(port_of(e) and flat.ops[node_of(e)] in FUSED for e in data):
+        data = tuple(e for e in data if not (port_of(e) and flat.ops[node_of(e)] in FUSED))  # moments, for updates
     if op in ("Switch", "RefSwitch", "_SwitchN"):
         return data[:1]
     if op in CONDITIONALS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bncheck.compare.reach import reached
-from bncheck.recognise.flat import edge, node_of
+from bncheck.recognise.flat import edge, node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.trace import constant
 
@@ -33,7 +33,7 @@ def dealt(view: GraphView, input_edge: int) -> dict[int, int]:
 
 def _to_the_same_layers(view: GraphView, split: int) -> bool:
     flat = view.flat
-    used = {e & 0xFFFF for reader in flat.consumers(split) for e in flat.data[reader] if node_of(e) == split}
+    used = {port_of(e) for reader in flat.consumers(split) for e in flat.data[reader] if node_of(e) == split}
     if not 2 <= len(used) <= _MOST:
         return False
     layers = []

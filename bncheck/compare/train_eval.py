@@ -25,6 +25,7 @@ from bncheck.model import Facts, Hints, Layer, Mode, PerChannel
 from bncheck.options import RunOptions
 from bncheck.recognise import recognise
 from bncheck.recognise.by_graph import facts_of_view
+from bncheck.recognise.flat import node_of
 from bncheck.recognise.graph_view import view_graph
 from bncheck.sources.raw import RawModel
 
@@ -74,7 +75,7 @@ def prepare(raw: RawModel, hints: Hints, options: RunOptions = _DEFAULT) -> Prep
         facts=facts,
         layers=layers,
         forward=forward(view, layers, entry, [e.edge for e in exits], trusted=options.trust_model),
-        input=names[entry >> 16],
+        input=names[node_of(entry)],
         outputs=tuple(e.name for e in exits),
         kinds=tuple(e.kind for e in exits),
     )

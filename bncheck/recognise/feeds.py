@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bncheck.recognise.flat import CONDITIONALS, FlatGraph
+from bncheck.recognise.flat import CONDITIONALS, PORT_BITS, FlatGraph
 from bncheck.recognise.trace import PLACEHOLDERS, VARIABLES, declared_shape
 
 _QUEUES = re.compile(
@@ -61,10 +61,10 @@ def _masks(graph: FlatGraph, bits: dict[int, int]) -> list[int]:
             edges = edges[1:]
         mask = 0
         for e in edges:
-            mask |= masks[e >> 16]
+            mask |= masks[e >> PORT_BITS]
         if node in returns:
             for branch in returns[node]:
                 for e in branch:
-                    mask |= masks[e >> 16]
+                    mask |= masks[e >> PORT_BITS]
         masks[node] = mask
     return masks

@@ -59,8 +59,7 @@ def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, 
         yield from ((("  " + line, "label"),) for line in wrap(title, width - 2))
         title = ""
     heads[-1] = (title, *heads[-1][1:])
-    for row in heads:
-        yield ((_row(row, widths, used), "label"),)
+    yield from (((_row(line, widths, used), "label"),) for line in heads)
     for row in rows:
         name = visible(row[0])
         if cells(name) > widths[0]:
