@@ -164,6 +164,9 @@ class OperatorLoss:
     """Of the dequantized kernel against the float one; None where the operator has no constant kernel."""
     weight_per_channel: bool | None = None
     """Whether the kernel has a scale for each channel; None where it is not quantized."""
+    weights_beyond: float | None = None
+    """Share of the integer kernel's weights, cut off ones left out, that are further from the float ones than half a
+    step: rounding leaves none. None where the kernel is not stored in integers, or the float one is not known."""
     worst_channels: tuple[int, ...] = ()
     """Channels with the largest share of the local loss, worst first, at most 5."""
     non_finite: int = 0

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from bncheck.compare import metrics
 from bncheck.compare.lite_layers import Folded, folded_layers
 from bncheck.compare.lite_local import Part
 from bncheck.compare.lite_match import Matching, match
+from bncheck.compare.lite_net import Kernel
 from bncheck.compare.lite_outputs import OutputSums
 from bncheck.compare.lite_pair import Pair
 from bncheck.compare.lite_run import LiteFile, Runner, affine, batching, input_values, portions, read_file, real_values
@@ -30,6 +32,8 @@ Batch = tuple[NDArray[Any], NDArray[Any] | None]
 """Images (samples, ...) and, where there are any, labels (samples,)."""
 
 _WORST = 5
+_HALF_STEP = 0.51
+"""Of a step: the quotient that is rounded has itself been rounded in float32."""
 
 
 def measure_quantized(
@@ -150,7 +154,7 @@ def _loss(part: Part, sums: TensorSums, matching: Matching, folded: Folded, name
     signal, error = float(np.sum(sums.signal)), float(np.sum(sums.error))
     rounding, clipping, bias = sums.parts
     r2, t2, e2 = (float(value) for value in sums.chain)
-    weight_nmse, per_channel = _weights(part, matching)
+    weights = _weights(part, matching)
     return OperatorLoss(
         name=name,
         layer=None if part.counterpart is None else folded.operators.get(part.counterpart),
@@ -167,8 +171,9 @@ def _loss(part: Part, sums: TensorSums, matching: Matching, folded: Folded, name
         scale=None if how is None else how.scale,
         zero_point=None if how is None else how.zero_point,
         channel_nmse=_each(sums.signal, sums.error),
-        weight_nmse=weight_nmse,
-        weight_per_channel=per_channel,
+        weight_nmse=weights.nmse,
+        weight_per_channel=weights.per_channel,
+        weights_beyond=weights.beyond,
         worst_channels=tuple(
             int(c)
             for c in np.argsort(-np.nan_to_num(sums.error, nan=np.inf), kind="stable")[:_WORST]
@@ -184,18 +189,39 @@ def _each(signal: PerChannel, error: PerChannel) -> PerChannel:
         return np.where(error == 0, 0.0, np.where(signal == 0, math.nan, error / signal))
 
 
-def _weights(part: Part, matching: Matching) -> tuple[float | None, bool | None]:
-    """(NMSE of the dequantized kernel against the float one, whether it has a scale for each channel)."""
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    """What became of a kernel, as `OperatorLoss` has it."""
+
+    nmse: float | None = None
+    per_channel: bool | None = None
+    beyond: float | None = None
+
+
+def _weights(part: Part, matching: Matching) -> _Weights:
     ours, theirs = matching.quantized, matching.reference
     operator = ours.graph.operators[part.operator]
     stored = ours.kernel_tensor(operator)
     integer = stored is not None and stored.quantization is not None and stored.dtype.startswith(("int", "uint"))
-    per_channel = stored.quantization.scales.size > 1 if integer and stored and stored.quantization else None
+    scales = stored.quantization.scales if integer and stored and stored.quantization else None
+    per_channel = None if scales is None else scales.size > 1
     test = ours.kernel(operator)
     reference = None if part.counterpart is None else theirs.kernel(theirs.graph.operators[part.counterpart])
     if test is None or reference is None or test.shape != reference.shape:
-        return None, per_channel
-    return metrics.nmse(float(np.sum(reference**2)), float(np.sum((test - reference) ** 2))), per_channel
+        return _Weights(per_channel=per_channel)
+    return _Weights(
+        nmse=metrics.nmse(float(np.sum(reference**2)), float(np.sum((test - reference) ** 2))),
+        per_channel=per_channel,
+        beyond=None if scales is None or scales.size not in (1, len(test)) else _beyond(test, reference, scales),
+    )
+
+
+def _beyond(test: Kernel, reference: Kernel, scales: NDArray[Any]) -> float:
+    """Share of the weights that rounding cannot have moved so far; what the ends of the type cut off does not count."""
+    steps = np.abs(np.asarray(scales, np.float64)).reshape(-1, 1)
+    ends = np.abs(test) >= (np.max(np.abs(test), axis=1, keepdims=True) if scales.size > 1 else np.max(np.abs(test)))
+    far = np.abs(test - reference) > _HALF_STEP * steps + 1e-6 * np.abs(reference)
+    return float(np.mean(far & ~ends))
 
 
 def _output_names(matching: Matching, given: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ _FAMILIES = {
 }
 _SCORES = frozenset({"SOFTMAX", "LOGISTIC"})
 """Operators that people put behind a model, or take away, when they export it."""
+_SCALES = frozenset({"MUL", "ADD", "SUB", "DIV"})
+_ONE_SIZE = 0.1
 _COMMUTES = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM"})
 SAME_KERNEL = 0.5
 """Cosine from which a kernel is taken for the quantized form of another; of unrelated ones it is near 0."""
@@ -96,6 +98,7 @@ def match(quantized: LiteFile, reference: LiteFile) -> Matching:
         _match_operator(search, operator)
     outputs = _match_outputs(search)
     _same_model(search, quantized, reference)
+    _same_preparation(search, quantized.path)
     return Matching(
         quantized=search.quantized,
         reference=search.reference,
@@ -329,6 +332,47 @@ def _same_model(search: _Search, quantized: LiteFile, reference: LiteFile) -> No
             f"{quantized.path} has the operators of this model and other weights: the median kernel has a cosine of "
             f"{np.median(likenesses):.2f} with the model's: it was converted from another model or checkpoint"
         )
+
+
+def _same_preparation(search: _Search, path: str) -> None:
+    """Raises BncheckError where one file scales its input before the first layer and the other has nothing for it.
+
+    Where the kernel behind it took the scale in, both give the same all the same.
+    """
+    first = next((pair for pair in search.pairs if pair.likeness is not None and pair.reference is not None), None)
+    if first is None or not _as_large(search, first):
+        return
+    matched = {pair.quantized for pair in search.pairs}
+    sides = ((search.quantized, matched, path, "the model"), (search.reference, search.used, "the model", path))
+    for wiring, known, one, other in sides:
+        kinds = _scaling(wiring, known)
+        if kinds:
+            raise BncheckError(
+                f"{one} scales its input itself ({', '.join(kinds)}), {other} does not, so the same data mean "
+                f"something else to each: give the model that {path} was converted from"
+            )
+
+
+def _scaling(wiring: Net, known: Collection[int]) -> list[str]:
+    """Kinds of the operators that scale the input, other than the known ones."""
+    entry, kinds = wiring.graph.inputs[0], []
+    for operator in wiring.graph.operators:
+        data = wiring.data_inputs(operator)
+        scales = operator.kind in _SCALES and operator.index not in known and len(data) == 1
+        if scales and wiring.behind(data[0], CARRIERS) == entry:
+            kinds.append(operator.kind)
+            entry = operator.outputs[0]
+    return kinds
+
+
+def _as_large(search: _Search, pair: Pair) -> bool:
+    """Whether the kernels of a pair are of one size, so that neither holds a scale that the other lacks."""
+    ours, theirs = search.kernels.get((True, pair.quantized)), search.kernels.get((False, pair.reference or 0))
+    if ours is None or theirs is None:
+        return False
+    with np.errstate(all="ignore"):
+        ratio = float(np.sqrt(np.sum(ours**2) / np.sum(theirs**2)))
+    return abs(ratio - 1) < _ONE_SIZE
 
 
 def _unmatched(search: _Search) -> Iterable[Unmatched]:

@@ -29,6 +29,8 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing_quantized import operator_loss, quantized, quantized_classes
 
 MEASURED = 5
+_OTHER_WEIGHTS = 0.01
+"""Share of a kernel's weights that rounding cannot have moved so far."""
 KEPT = 4
 """Tensors that the fix names."""
 KEEP_IN_FLOAT = """\
@@ -176,6 +178,11 @@ def _how(operator: OperatorLoss) -> str:
         return " The layers that read it can do no better."
     if not kind:
         return ""
+    if operator.weights_beyond is not None and operator.weights_beyond > _OTHER_WEIGHTS:
+        return (
+            f" Its kernel is no rounding of the model's: {percent(operator.weights_beyond)} of the weights are further "
+            "off than half a step. It was converted from other weights, or changed since."
+        )
     share = {"clipping": operator.clipping_nmse, "bias": operator.bias_nmse, "rounding": operator.rounding_nmse}[kind]
     named = {"clipping": "clipping", "bias": "a shift of whole channels", "rounding": "rounding"}[kind]
     kernel = ""

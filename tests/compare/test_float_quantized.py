@@ -268,6 +268,7 @@ def test_other_schemes(net: Callable[..., Any], lite: Callable[..., bytes], sche
     for operator in dense[:1] if scheme == "dynamic" else dense:
         assert operator.weight_nmse is not None
         assert 0 < operator.weight_nmse < 1e-2
+        assert operator.weights_beyond in (None, 0)
         assert (operator.scale is None) == (scheme in ("dynamic", "float16"))
         assert operator.weight_per_channel == {"float16": None, "int8-per-tensor": False}.get(scheme, True)
         assert 0 < operator.local_nmse < 1e-2

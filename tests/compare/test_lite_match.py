@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lite_nets import NETS, SHAPE, Maker
+from lite_nets import NETS, SHAPE, Maker, images
 
 from bncheck.compare.convert import EvalGraph, convert
 from bncheck.compare.lite_edit import dump, load
@@ -218,6 +218,26 @@ def test_layers_that_are_not_there(net: Callable[..., Any], lite: Callable[..., 
         "unread": "its statistics are not at hand",
     }
     assert len(found.operators) == len(layers) - 1
+
+
+def test_a_file_that_scales_its_input(tf: Any) -> None:
+    """The same data mean something else to a file with a MUL before the first layer, whichever of the two it is."""
+
+    def converted(times: float, scheme: str) -> bytes:
+        graph = tf.Graph()
+        with graph.as_default():
+            maker = Maker(tf, 0)
+            x = tf.compat.v1.placeholder(tf.float32, (None, *SHAPE[1:]), name="images")
+            x = maker.conv(tf.pad(x * times if times != 1 else x, [[0, 0], [1, 1], [1, 1], [0, 0]]))
+            tf.identity(tf.reduce_mean(tf.nn.relu(x), [1, 2]), name="scores")
+        graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
+        net = EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))
+        return convert(tf, net, scheme, [images(8)])
+
+    for ours, theirs, says in ((0.5, 1.0, "given.tflite scales its input"), (1.0, 0.5, "the model scales its input")):
+        with pytest.raises(BncheckError, match=rf"{says} itself \(MUL\), .* does not, so the same data mean something"):
+            matched(converted(ours, "int8"), converted(theirs, "float"))
+    assert matched(converted(0.5, "int8"), converted(0.5, "float")).unmatched == ()
 
 
 def test_a_layer_that_the_dense_layer_behind_it_took_in(tf: Any) -> None:

@@ -188,6 +188,13 @@ def test_a_channel_that_rules_the_range_is_named_before_the_layer_behind() -> No
     assert found[0].measurements[0].name == "NMSE of the median channel, first"
 
 
+def test_a_kernel_of_other_weights_is_told_as_that() -> None:
+    """Rounding is not to blame for weights that it cannot have moved so far."""
+    (found,) = run_loses(quantized(operator_loss(local=0.9, rmse=40.0, weight_nmse=1.4, weights_beyond=0.97)))
+    assert "Its kernel is no rounding of the model's: 97.0 % of the weights" in found.message
+    assert "is rounding" not in found.message
+
+
 def test_names_to_keep_in_float() -> None:
     """As they are in a given file; else what every conversion calls them: the linear op, without its last digit."""
     fused = "net/Relu6;net/BatchNorm/add_1;net/conv/Conv2D1"
