@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bncheck.compare.reach import reached
 from bncheck.compare.towers import dealt
 from bncheck.errors import BncheckError
 from bncheck.model import Layer, Mode
@@ -29,6 +30,8 @@ class Plan:
     """Predicate node -> its value in inference."""
     dealt: Mapping[int, int]
     """Split of the batch between towers -> the edge that the first of them takes whole."""
+    fed: bytearray
+    """For each node whether the data of the input reach it: then it is no further input, whatever its op."""
 
 
 def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int) -> Plan:
@@ -45,7 +48,14 @@ def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int) -> Plan
             sites[paired.site.node] = (paired, layer)
             if paired.mode is Mode.SWITCHED and paired.switch is not None:
                 settled[paired.switch[0]] = not paired.switch[1]
-    return Plan(view=view, input_edge=input_edge, sites=sites, settled=settled, dealt=dealt(view, input_edge))
+    return Plan(
+        view=view,
+        input_edge=input_edge,
+        sites=sites,
+        settled=settled,
+        dealt=dealt(view, input_edge),
+        fed=reached(flat, [input_edge]),
+    )
 
 
 def taken(plan: Plan, e: int) -> int:

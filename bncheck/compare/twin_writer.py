@@ -53,7 +53,8 @@ class TwinWriter:
         """Name of what inference takes for an edge; its node becomes pending where it is not written yet."""
         e = taken(self.plan, e)
         node, flat = node_of(e), self.plan.view.flat
-        if e not in self.entries and flat.ops[node] != "PlaceholderWithDefault" and is_feed(flat, flat.ops[node], node):
+        beside = flat.ops[node] != "PlaceholderWithDefault" and not self.plan.fed[node]
+        if e not in self.entries and beside and is_feed(flat, flat.ops[node], node):
             self.entries[e] = f"{INPUT}_{len(self.entries)}"
         if e in self.entries:
             return self.entries[e]
