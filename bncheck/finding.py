@@ -8,8 +8,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bncheck.lite_facts import LiteFacts
     from bncheck.measured import Comparison, FoldProof, QuantizedComparison
-    from bncheck.model import Layer, LiteFacts
+    from bncheck.model import Layer
 
 
 class Severity(Enum):

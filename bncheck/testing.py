@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from bncheck.lite_facts import FoldedOperator, Leftover, LiteFacts
 from bncheck.measured import Accuracy, Comparison, DataFacts, FoldedLayer, FoldProof, LayerDifference, OutputDifference
 from bncheck.model import (
     Facts,
-    FoldedOperator,
     GraphFacts,
     Layer,
-    Leftover,
-    LiteFacts,
     Mode,
     Origin,
     PerChannel,

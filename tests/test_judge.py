@@ -14,7 +14,8 @@ from bncheck.config import FailOn, Ignore, Settings
 from bncheck.errors import ConfigError
 from bncheck.finding import Evidence, Report, Severity, Verdict
 from bncheck.judge import judge
-from bncheck.model import Facts, LiteFacts, Mode, Origin, Purpose, RunFacts
+from bncheck.lite_facts import LiteFacts
+from bncheck.model import Facts, Mode, Origin, Purpose, RunFacts
 from bncheck.not_checked import Asked
 from bncheck.report._story import counts, stories
 from bncheck.rules.rule import Needs, Rule, rule

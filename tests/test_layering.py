@@ -10,34 +10,35 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bncheck"
 
-BASE = {"errors", "model", "finding", "config"}
+FACTS = {"model", "measured", "lite_facts"}
 COMMANDS = {"cli_common", "cli_help", "cli_compare", "cli_demo", "cli_gate", "cli_repair"}
 BELOW = {
     "errors": set(),
-    "model": {"measured"},
+    "model": {"measured", "lite_facts"},
     "measured": set(),
-    "finding": {"model", "measured"},
+    "lite_facts": {"measured"},
+    "finding": {*FACTS},
     "sources": {"errors"},
-    "recognise": {"errors", "model", "measured", "sources"},
+    "recognise": {"errors", *FACTS, "sources"},
     "options": {"model"},
     "folded": {"model"},
-    "testing": {"model", "measured"},
-    "testing_quantized": {"model", "measured", "testing"},
-    "rules": {"model", "measured", "folded", "finding", "testing", "testing_quantized"},
+    "testing": {*FACTS},
+    "testing_quantized": {*FACTS, "testing"},
+    "rules": {*FACTS, "folded", "finding", "testing", "testing_quantized"},
     "amounts": set(),
     "config": {"amounts", "errors"},
     "suppress": {"errors", "finding", "config"},
     "not_checked": {"model", "finding", "rules"},
-    "judge": {"model", "measured", "finding", "config", "suppress", "not_checked", "rules"},
+    "judge": {*FACTS, "finding", "config", "suppress", "not_checked", "rules"},
     "check": {
-        *("errors", "model", "measured", "finding", "config", "not_checked", "judge", "recognise", "sources"),
+        *("errors", *FACTS, "finding", "config", "not_checked", "judge", "recognise", "sources"),
         "options",
     },
     "gating": {
-        *("errors", "model", "measured", "finding", "config", "not_checked", "judge", "check", "recognise", "sources"),
+        *("errors", *FACTS, "finding", "config", "not_checked", "judge", "check", "recognise", "sources"),
         *("options", "compare"),
     },
-    "report": {"model", "measured", "folded", "finding", ""},
+    "report": {*FACTS, "folded", "finding", ""},
     "explain": {"errors", "finding", "report", "rules"},
     "doctor": {""},
     "output": {"errors", "report"},

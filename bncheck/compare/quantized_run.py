@@ -33,8 +33,9 @@ from bncheck.compare.loaded import load_tensorflow
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins import Twins
 from bncheck.errors import UsageError
+from bncheck.lite_facts import LiteFacts
 from bncheck.measured import Attribution, Comparison, DataFacts, QuantizedComparison
-from bncheck.model import Facts, Hints, Layer, LiteFacts
+from bncheck.model import Facts, Hints, Layer
 from bncheck.recognise import recognise
 from bncheck.rules.compared import judged_output
 from bncheck.sources.tflite import parse_lite

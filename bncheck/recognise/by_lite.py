@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bncheck.model import Facts, FoldedOperator, Hints, Leftover, LiteFacts
+from bncheck.lite_facts import FoldedOperator, Leftover, LiteFacts
+from bncheck.model import Facts, Hints
 from bncheck.recognise.lite_leftovers import leftovers
 from bncheck.recognise.lite_values import Known, Wiring, integers, largest_by_channel, per_channel_scales
 from bncheck.sources.raw import RawLite, RawLiteOperator, RawLiteTensor, RawModel

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.model import Leftover
+from bncheck.lite_facts import Leftover
 from bncheck.recognise.lite_values import FLOATS, INTEGERS, Wiring, real, rounding, stored
 from bncheck.sources.raw import RawLiteOperator, RawLiteTensor
 

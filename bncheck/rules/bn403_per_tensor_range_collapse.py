@@ -9,7 +9,8 @@ import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
 from bncheck.folded import forecast
-from bncheck.model import Facts, FoldedOperator, Linear, LiteFacts
+from bncheck.lite_facts import FoldedOperator, LiteFacts
+from bncheck.model import Facts, Linear
 from bncheck.rules._folding import ASSUMED, BITS, FoldedRanges, assumed, concerned, forecast_told, levels, spread
 from bncheck.rules._statistics import listing, many, names
 from bncheck.rules.rule import Needs, rule

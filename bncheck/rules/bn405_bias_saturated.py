@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
-from bncheck.model import Facts, FoldedOperator
+from bncheck.lite_facts import FoldedOperator
+from bncheck.model import Facts
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import folded, lite
 

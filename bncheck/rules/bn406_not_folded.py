@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bncheck.finding import Confidence, Evidence, Measurement, Severity
-from bncheck.model import Facts, Leftover
+from bncheck.lite_facts import Leftover
+from bncheck.model import Facts
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import folded, leftover, lite
 

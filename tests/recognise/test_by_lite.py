@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from lite_writer import G, Op, T, constant, lite_bytes
 
-from bncheck.model import FoldedOperator, Hints, Leftover, LiteFacts
+from bncheck.lite_facts import FoldedOperator, Leftover, LiteFacts
+from bncheck.model import Hints
 from bncheck.recognise.by_lite import recognise_lite
 from bncheck.sources.tflite import read_lite
 

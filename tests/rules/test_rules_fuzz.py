@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.model import Debias, Facts, FoldedOperator, Layer, Linear, RunFacts
+from bncheck.lite_facts import FoldedOperator
+from bncheck.model import Debias, Facts, Layer, Linear, RunFacts
 from bncheck.rules import RULES
 from bncheck.testing import batch_norm, facts, folded, lite
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bncheck.finding import Evidence, Severity
-from bncheck.model import Hints, LiteFacts
+from bncheck.lite_facts import LiteFacts
+from bncheck.model import Hints
 from bncheck.recognise.by_lite import recognise_lite
 from bncheck.rules import bn405_bias_saturated, bn406_not_folded
 from bncheck.sources import tflite_schema as schema
