@@ -68,7 +68,7 @@ class _Overriding(Loaded):
     instead: dict[str, Any]
 
     def runner(self, fetches: Any) -> Any:
-        return lambda batch: self._session.run(fetches, {self._input: batch, **self.instead})
+        return lambda batch: self._session.run(fetches, {self._tensors[0]: batch, **self.instead})
 
 
 @dataclass
