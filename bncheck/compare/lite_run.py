@@ -119,6 +119,21 @@ def affine(tensor: RawLiteTensor) -> Affine | None:
     return Affine(scale=scale, zero_point=int(quantization.zero_points[0]), dtype=tensor.dtype)
 
 
+def scheme_of(file: LiteFile) -> str:
+    """How a file was quantized: "float", or the name of the scheme in `compare.convert` that gives the like."""
+    tensors = file.graph.tensors
+    kinds = {tensor.dtype for tensor in tensors if tensor.data is None and affine(tensor) is not None}
+    kernels = [t for t in tensors if t.data is not None and len(t.shape) > 1 and t.quantization is not None]
+    if "int16" in kinds:
+        return "int16x8"
+    if kinds:
+        several = any(t.quantization is not None and t.quantization.scales.size > 1 for t in kernels)
+        return "int8" if several or not kernels else "int8-per-tensor"
+    if kernels:
+        return "dynamic"
+    return "float16" if any(t.dtype == "float16" and t.data is not None for t in tensors) else "float"
+
+
 def real_values(tensor: RawLiteTensor, values: NDArray[Any]) -> NDArray[Any]:
     """What the values of a tensor stand for."""
     how = affine(tensor)

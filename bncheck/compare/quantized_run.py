@@ -23,12 +23,12 @@ from bncheck.compare.attribution import (
     attribute,
     reestimated,
 )
-from bncheck.compare.convert import SCHEMES, float_model, quantized_model
+from bncheck.compare.convert import FLOAT_SCHEME, SCHEMES, float_model, quantized_model
 from bncheck.compare.data import Data
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
 from bncheck.compare.kept import Kept, ModeOutputs
 from bncheck.compare.lite_match import match
-from bncheck.compare.lite_run import affine, read_file
+from bncheck.compare.lite_run import affine, read_file, scheme_of
 from bncheck.compare.loaded import load_tensorflow
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins import Twins
@@ -166,14 +166,19 @@ class _Converting:
 
     def rounded(self, exact: bytes, statistics: Statistics | None = None) -> bytes:
         """`exact` quantized; or the file that was given, where the statistics are its own."""
-        asked = self.run.asked
-        if asked.quantized is not None and statistics is None:
-            return asked.quantized.read_bytes()
+        asked, scheme = self.run.asked, self.run.asked.scheme
+        if asked.quantized is not None:
+            given = asked.quantized.read_bytes()
+            if statistics is None:
+                return given
+            scheme = scheme_of(read_file(given, asked.quantized))
+            if scheme == FLOAT_SCHEME:
+                return exact
         calibration = _first(self.run.data, asked.calibration_batches)
         return quantized_model(
             self.tf,
             self.run.prepared,
-            asked.scheme,
+            scheme,
             calibration,
             statistics=statistics,
             shape=self.shape,

@@ -135,10 +135,14 @@ def _repaired(measured: QuantizedComparison) -> Quantized | None:
     limit = {"accuracy": ACCURACY_GAP, "agreement": DISAGREES}.get(found.measure, OUTPUT_JUNK)
     if found.measure != "nmse":
         limit = max(limit, ERRORS_ALLOWED * math.sqrt(max(1 - after, 0.0) / max(measured.data.samples, 1)))
+    alike = ", converted again alike" if measured.scheme == "given" else ""
     lost = Junk(
-        told=f"with statistics re-estimated, it has {percent(after)} {found.measure} where float has {percent(before)}"
-        if found.measure != "nmse"
-        else f"with statistics re-estimated, its error is {-after:.2g} of the signal where float has {-before:.2g}",
+        told=f"with statistics re-estimated{alike}, "
+        + (
+            f"it has {percent(after)} {found.measure} where float has {percent(before)}"
+            if found.measure != "nmse"
+            else f"its error is {-after:.2g} of the signal where float has {-before:.2g}"
+        ),
         name=f"{found.measure} lost by quantization, statistics re-estimated",
         value=before - after,
         limit=limit,

@@ -11,10 +11,10 @@ import pytest
 from lite_nets import images
 from lite_writer import Faults, G, Op, T, lite_bytes
 
-from bncheck.compare.convert import convert
+from bncheck.compare.convert import SCHEMES, convert
 from bncheck.compare.float_quantized import run_outputs
 from bncheck.compare.lite_edit import _schema, dump, load, show
-from bncheck.compare.lite_run import Affine, Runner, batching, input_values, portions, read_file, real_values
+from bncheck.compare.lite_run import Affine, Runner, batching, input_values, portions, read_file, real_values, scheme_of
 from bncheck.compare.lite_sums import TensorSums, add_local, round_into
 from bncheck.errors import BncheckError, ReadError, Unsupported
 
@@ -199,6 +199,12 @@ def test_several_signatures(lite: Callable[..., bytes], key: bytes) -> None:
     assert [o.kind for o in file.graph.operators] == [o.kind for o in single.graph.operators]
     for found, expected in zip(*(next(run_outputs(c, [images(4)])) for c in (dump(model), content)), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("scheme", ["float", *SCHEMES])
+def test_how_a_file_was_quantized(lite: Callable[..., bytes], scheme: str) -> None:
+    """Each scheme is told by the types of activations and kernels, so that a model can be converted again alike."""
+    assert scheme_of(read_file(lite("dense", scheme))) == scheme
 
 
 def test_portions() -> None:
