@@ -9,19 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bncheck.check import hints_of, inspect_checkpoint, inspect_model
+from bncheck.check import hints_of
 from bncheck.compare.built import with_network
 from bncheck.compare.data import Data, sample_shape
-from bncheck.compare.train_eval import measure, prepare
-from bncheck.compare.twins import open_twins
 from bncheck.config import Settings
-from bncheck.errors import BncheckError, NoModel, UsageError
-from bncheck.finding import Report, Verdict
-from bncheck.judge import judge
-from bncheck.measured import Comparison
-from bncheck.model import Hints, Layer, PerChannel, Presence, Vector
+from bncheck.errors import NoModel, UsageError
+from bncheck.model import Layer, PerChannel, Presence, Vector
 from bncheck.recognise import recognise
 from bncheck.repair.estimate import DataOptions, reestimate
+from bncheck.repair.judged import Judging, judged
 from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.report import LayerRepair, RepairReport
 from bncheck.repair.statistics import NewStatistics
@@ -33,8 +29,6 @@ from bncheck.sources.raw import RawModel
 _DEFAULT = Settings()
 _OF_THE_START = ("BN103", "BN113")
 """Rules that reckon what is left of the initial values by the counters, which know nothing of a repair."""
-_OFF = "BN301"
-"""The rule that tells whether the output is junk in eval mode; in doubt as well."""
 _NO_OPTIONS = DataOptions()
 
 
@@ -71,7 +65,6 @@ def repair(
     hints = hints_of(decay, steps, train_ops)
     raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
     place = destination(raw, Path(output))
-    before = _inspected(Path(path), raw, graph, hints, settings, use_graph=use_graph)
     facts = recognise(raw, hints)
     if not facts.layers:
         raise NoModel(path, "no batch norm was found to repair")
@@ -84,6 +77,7 @@ def repair(
         facts = recognise(raw, hints) if options.model or options.builder else facts
     layers = {layer.name: layer for layer in facts.layers}
     repaired, replaced, added = _changes(raw, place, layers, found.new)
+    known_decay = next((layer.decay for layer in facts.layers if layer.decay is not None), None)
     text = provenance(
         source=Path(path),
         hashed=place.hashed,
@@ -91,21 +85,17 @@ def repair(
         method="data" if debias is False else "debias",
         repaired=repaired,
         left=found.left,
-        decay=next((layer.decay for layer in facts.layers if layer.decay is not None), None),
+        decay=known_decay,
         steps=facts.run.updates,
         population=found.population,
     )
-    measured_before, note = _compared(
-        raw, hints, opened, options, settings, lambda done: progress("compare before", done)
-    )
-    before, compared_before = _with_measured(before, measured_before)
+    how = Judging(hints=hints, graph=graph, use_graph=use_graph, options=options, data=opened)
+    before = judged(how, Path(path), raw, settings, lambda done: progress("compare before", done))
     made = place.write(replaced, added, text)
     written = open_model(place.path, graph=None, use_graph=use_graph)
-    judged = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
-    after = _inspected(place.path, written, graph, hints, judged, use_graph=use_graph)
     written = written if data is None else with_network(written, options, sample_shape(data, options.size))
-    measured_after, _ = _compared(written, hints, opened, options, judged, lambda done: progress("compare after", done))
-    after, compared_after = _with_measured(after, measured_after)
+    then = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
+    after = judged(how, place.path, written, then, lambda done: progress("compare after", done))
     return RepairReport(
         source=str(path),
         output=str(place.path),
@@ -115,14 +105,14 @@ def repair(
         left=found.left,
         files=tuple(str(file) for file in made.files),
         provenance=str(beside(place.path)),
-        before=before,
-        after=after,
+        before=before.report,
+        after=after.report,
         population=found.population,
-        decay=next((layer.decay for layer in facts.layers if layer.decay is not None), None),
+        decay=known_decay,
         steps=facts.run.updates,
-        compared_before=compared_before,
-        compared_after=compared_after,
-        notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *note, *made.notes),
+        compared_before=before.comparison,
+        compared_after=after.comparison,
+        notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *before.notes, *made.notes),
     )
 
 
@@ -131,14 +121,6 @@ def _unmeasured(output: Path) -> str:
         "not run: these averages are of the whole training, during which the weights moved; whether they fit the last "
         f"ones, bncheck compare train-vs-eval {shlex.quote(str(output))} --data images/ tells"
     )
-
-
-def _inspected(
-    path: Path, raw: RawModel, graph: str | Path | None, hints: Hints, settings: Settings, *, use_graph: bool
-) -> Report:
-    if "checkpoint" in raw.format:
-        return inspect_checkpoint(path, graph=graph, use_graph=use_graph, **vars(hints), settings=settings)
-    return inspect_model(path, **vars(hints), settings=settings)
 
 
 def _changes(
@@ -195,32 +177,3 @@ def _ratio(layer: Layer, statistics: NewStatistics) -> float | None:
     below, above = old + epsilon, statistics.variance + epsilon
     known = np.isfinite(below) & (below > 0) & (above > 0)
     return float(np.exp(np.mean(np.log(above[known] / below[known])))) if np.any(known) else None
-
-
-def _compared(  # noqa: PLR0917 - what a comparison takes
-    raw: RawModel,
-    hints: Hints,
-    data: Data | None,
-    options: DataOptions,
-    settings: Settings,
-    progress: Callable[[int], None],
-) -> tuple[Report | None, tuple[str, ...]]:
-    """Train mode against eval mode on the data, judged; a note where that cannot be measured."""
-    if data is None or not options.compare:
-        return None, ()
-
-    try:
-        prepared = prepare(raw, hints, options)
-        with open_twins(prepared.forward) as twins:
-            comparison = measure(twins, prepared, data, data.facts, progress=progress)
-    except BncheckError as error:
-        return None, (f"train mode was not compared with eval mode: {error}",)
-    return judge(replace(prepared.facts, comparison=comparison), settings=settings), ()
-
-
-def _with_measured(inspected: Report, measured: Report | None) -> tuple[Report, Comparison | None]:
-    """The report to tell, and the figures: what the files show, unless eval mode was seen to be off."""
-    if measured is None:
-        return inspected, None
-    off = measured.verdict is Verdict.FAIL or any(finding.code == _OFF for finding in measured.findings)
-    return measured if off else inspected, measured.comparison
