@@ -114,9 +114,9 @@ def _same_input(quantized: LiteFile, reference: LiteFile) -> None:
     ours, theirs = ((f.input.shape_signature or f.input.shape)[1:] for f in (quantized, reference))
     agree = len(ours) == len(theirs) and all(a == b or -1 in (a, b) for a, b in zip(ours, theirs, strict=True))
     if not agree:
-        raise BncheckError(
-            f"{quantized.path} takes samples of {_by(ours)}, the float model of {_by(theirs)}: it is another model"
-        )
+        turned = "the channels are on another axis, which compare cannot turn: convert both in one layout"
+        why = turned if sorted(ours) == sorted(theirs) else "it is another model"
+        raise BncheckError(f"{quantized.path} takes samples of {_by(ours)}, the float model of {_by(theirs)}: {why}")
 
 
 def _by(shape: Iterable[int]) -> str:

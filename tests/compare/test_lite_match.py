@@ -151,10 +151,14 @@ def test_other_models(lite: Callable[..., bytes]) -> None:
     with pytest.raises(BncheckError, match=r"other weights: the median kernel has a cosine of -?0\.\d\d"):
         matched(lite("residual", "int8", 1), lite("residual"))
     small = load(lite("unfused", "int8"))
-    small.subgraphs[0].tensors[int(small.subgraphs[0].inputs[0])].shape = [1, 8, 8, 3]
-    small.subgraphs[0].tensors[int(small.subgraphs[0].inputs[0])].shapeSignature = [-1, 8, 8, 3]
-    with pytest.raises(BncheckError, match="takes samples of 8x8x3, the float model of 16x16x3"):
-        matched(dump(small), lite("unfused"))
+    entry = small.subgraphs[0].tensors[int(small.subgraphs[0].inputs[0])]
+    for shape, says in (
+        ([8, 8, 3], "takes samples of 8x8x3, the float model of 16x16x3: it is another model"),
+        ([3, 16, 16], "takes samples of 3x16x16, the float model of 16x16x3: the channels are on another axis"),
+    ):
+        entry.shape, entry.shapeSignature = [1, *shape], [-1, *shape]
+        with pytest.raises(BncheckError, match=says):
+            matched(dump(small), lite("unfused"))
 
 
 def test_other_statistics_are_no_other_model(lite: Callable[..., bytes]) -> None:
