@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from bncheck.compare.data_arrays import array_shape, open_arrays, open_named_arrays
 from bncheck.compare.data_folder import open_folder
@@ -163,10 +160,3 @@ def _open_path(path: Path, wanted: Wanted) -> Samples:
     if is_records(path):
         return open_records([path], str(path), wanted)
     raise UnknownFormat(path, f"holds no samples that bncheck reads: --data takes {KINDS}")
-
-
-def first_batch(data: Data) -> NDArray[Any]:
-    """The images of the first batch, for probes. Raises UsageError where there is none."""
-    for images, _ in data:
-        return images
-    raise UsageError(f"{data.description}: holds no samples")
