@@ -27,6 +27,7 @@ STYLES: Mapping[str, str] = {
 
 LABEL = 9
 """Columns of the labels at the left: Effect, Fix, Method, ..."""
+_UNITS = frozenset({"%", "dB", "s", "ms", "kB", "MB", "GB"})
 NARROWEST, WIDEST = 40, 110
 """Columns between which text is laid out; longer lines of prose are hard to read."""
 
@@ -62,10 +63,13 @@ def _cell(character: str) -> int:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """The words of a text in lines of at most `width` cells; a word that is longer is cut where it must."""
+    """The words of a text in lines of at most `width` cells; a word that is longer is cut where it must.
+
+    A number and its unit are one word.
+    """
     lines: list[str] = []
     line = ""
-    for word in text.split():
+    for word in _words(text):
         rest = word
         if line and cells(line) + 1 + cells(rest) <= width:
             line = f"{line} {rest}"
@@ -78,6 +82,16 @@ def wrap(text: str, width: int) -> list[str]:
             rest = rest[len(head) :]
         line = rest
     return [*lines, line] if line or not lines else lines
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = []
+    for word in text.split():
+        if words and words[-1][-1].isdigit() and word.rstrip(".,;:)") in _UNITS:
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    return words
 
 
 def cut(text: str, width: int) -> str:

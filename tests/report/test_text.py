@@ -189,6 +189,9 @@ def test_hostile_is_spelled_out() -> None:
 @pytest.mark.parametrize(
     ("words", "width", "lines"),
     [
+        ("it makes up 83.1 % of it", 15, ["it makes up", "83.1 % of it"]),
+        ("in batches of 32, 0.8 s", 21, ["in batches of 32,", "0.8 s"]),
+        ("1 s", 2, ["1 ", "s"]),
         ("one two three", 7, ["one two", "three"]),
         ("", 10, [""]),
         ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
@@ -196,7 +199,7 @@ def test_hostile_is_spelled_out() -> None:
     ],
 )
 def test_wrap(words: str, width: int, lines: list[str]) -> None:
-    """Lines are measured in terminal cells; a word that is too long is cut, none is lost."""
+    """Lines are measured in terminal cells; a word that is too long is cut, none is lost; numbers keep their units."""
     assert wrap(words, width) == lines
 
 
