@@ -138,7 +138,7 @@ def facts_told(comparison: Comparison) -> list[tuple[str, str]]:
         told.append(("Accuracy", f"train mode {percent(train)}, eval mode {percent(stored)}"))
     told += [("Output", f"{output.name}: {output_told(output)}") for output in comparison.outputs]
     if comparison.batch_dependence is not None:
-        text = f"one sample alone and in its batch differ by {comparison.batch_dependence:.2g} of the signal's energy"
+        text = f"one sample alone and in its batch differ by {comparison.batch_dependence:.2g} times the signal's energy"
         told.append(("Served", text))
     return told
 

@@ -246,7 +246,7 @@ def _by_error(output: OutputDifference) -> Junk | None:
         return None
     limit = min(max(OUTPUT_NMSE, TIMES_FLOOR * output.floor), max(PLAIN_NMSE, PLAIN_TIMES * output.floor))
     return Junk(
-        told=f"{output.name} in eval mode is off by {output.nmse:.2g} of the signal's energy "
+        told=f"{output.name} in eval mode is off by {output.nmse:.2g} times the signal's energy "
         f"(cosine {output.cosine:.3f}); batch noise alone makes {output.floor:.2g}",
         name=f"NMSE of {output.name}",
         value=output.nmse,

@@ -113,7 +113,7 @@ def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Qu
 
 def _by_error(output: OutputDifference) -> Quantized:
     lost = Junk(
-        told=f"{output.name} is off by {output.nmse:.2g} of the float signal's energy "
+        told=f"{output.name} is off by {output.nmse:.2g} times the float signal's energy "
         f"({_decibel(output.nmse)} dB, cosine {output.cosine:.3f})",
         name=f"NMSE of {output.name}",
         value=output.nmse,
