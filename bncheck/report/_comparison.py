@@ -138,8 +138,8 @@ def facts_told(comparison: Comparison) -> list[tuple[str, str]]:
         told.append(("Accuracy", f"train mode {percent(train)}, eval mode {percent(stored)}"))
     told += [("Output", f"{output.name}: {output_told(output)}") for output in comparison.outputs]
     if comparison.batch_dependence is not None:
-        text = f"one sample alone and in its batch differ by {comparison.batch_dependence:.2g} times the signal's energy"
-        told.append(("Served", text))
+        times = f"{comparison.batch_dependence:.2g} times the signal's energy"
+        told.append(("Served", f"one sample alone and in its batch differ by {times}"))
     return told
 
 
