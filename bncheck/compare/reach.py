@@ -6,11 +6,11 @@ import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from bncheck.recognise.feeds import is_feed
+from bncheck.recognise.feeds import is_feed, is_input
 from bncheck.recognise.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.operands import FUSED
-from bncheck.recognise.trace import VARIABLES
+from bncheck.recognise.trace import VARIABLES, declared_shape
 from bncheck.recognise.updates import WRITES
 from bncheck.recognise.upstream import dropout_input, is_dropout
 
@@ -46,6 +46,8 @@ class Parts:
     """Scale or thin out, with a rate that may be fed."""
 
 
+_INTEGERS = (3, 9)
+"""tensorflow.DataType: int32, int64."""
 _WEIGHTED = frozenset(
     "Conv2D Conv3D DepthwiseConv2dNative MatMul BatchMatMul BatchMatMulV2 Conv2DBackpropInput "
     "Conv3DBackpropInputV2".split()
@@ -55,7 +57,7 @@ _WEIGHTED = frozenset(
 def inputs_beside(view: GraphView, input_edge: int) -> list[int]:
     """Other data that join those of the input within the network: weights or batch norm follow. Labels join behind."""
     flat = view.flat
-    feeds = [e for e in dict.fromkeys(all_feeds(flat)) if e != input_edge]
+    feeds = [e for e in dict.fromkeys(all_feeds(flat)) if e != input_edge and _may_be_samples(flat, node_of(e))]
     if not feeds:
         return []
     ours, backward = reached(flat, [input_edge]), _backward(flat)
@@ -70,6 +72,14 @@ def inputs_beside(view: GraphView, input_edge: int) -> list[int]:
     return found
 
 
+def _may_be_samples(flat: FlatGraph, node: int) -> bool:
+    """Whether a feed may be samples: an integer for each is a label or a length, which loops compare with."""
+    if not is_input(flat, flat.ops[node], node):
+        return False
+    shape, kind = declared_shape(flat, node), flat.attr(node, "dtype")
+    return kind is None or kind.type not in _INTEGERS or shape is None or len(shape) > 1
+
+
 def _of_data(flat: FlatGraph, node: int, ours: bytearray, theirs: bytearray) -> bool:
     """Whether all that a product multiplies is data, as where a loss compares predictions."""
     return all(ours[node_of(e)] or theirs[node_of(e)] for e in flat.data[node][:2])
@@ -79,11 +89,18 @@ def parts_of(view: GraphView, inputs: Sequence[int], entries: Sequence[int]) -> 
     """The parts of a graph whose data enter at `inputs` (edges); what counts of them begins at `entries`."""
     flat = view.flat
     sites = frozenset(site.node for layer in view.layers for site in layer.sites)
+    ours = reached(flat, entries)
+    # arrays that a loop reads hold what was written to them
+    others = [
+        e
+        for e in all_feeds(flat)
+        if e not in inputs and (is_input(flat, flat.ops[node_of(e)], node_of(e)) or not ours[node_of(e)])
+    ]
     return Parts(
         flat=flat,
         sites=sites,
-        ours=reached(flat, entries),
-        others=reached(flat, [e for e in all_feeds(flat) if e not in inputs]),
+        ours=ours,
+        others=reached(flat, others),
         behind=reached(flat, [edge(node) for node in sites]),
         backward=_backward(flat),
         within_dropout=_within_dropout(flat),

@@ -96,8 +96,10 @@ def _copy(writer: TwinWriter, node: int, name: str) -> None:
         resources = [place for place, kind in enumerate(proto.attr["T"].list.type) if kind == RESOURCE]
         take_values(proto, writer.graph_def.library, {place: kinds[place] for place in resources if place in kinds})
     elif "T" in proto.attr and proto.attr["T"].type == RESOURCE and flat.data[node]:
-        # a variable's handle on its way into a branch or loop: here it is the value
-        proto.attr["T"].type = data_type(view, _handle(flat, flat.data[node][0]))
+        # a variable's handle on its way into a branch or loop: here it is the value; an array's handle stays one
+        handle = _handle(flat, flat.data[node][0])
+        if flat.ops[node_of(handle)] in VARIABLES:
+            proto.attr["T"].type = data_type(view, handle)
 
 
 def _handle(flat: FlatGraph, e: int) -> int:

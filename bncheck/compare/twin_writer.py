@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare.inference_path import Plan, taken
 from bncheck.errors import BncheckError
-from bncheck.recognise.feeds import is_feed
+from bncheck.recognise.feeds import is_input
 from bncheck.recognise.flat import node_of, port_of
 from bncheck.recognise.graph_view import GraphView
 from bncheck.recognise.trace import VARIABLES
@@ -53,8 +53,8 @@ class TwinWriter:
         """Name of what inference takes for an edge; its node becomes pending where it is not written yet."""
         e = taken(self.plan, e)
         node, flat = node_of(e), self.plan.view.flat
-        beside = flat.ops[node] != "PlaceholderWithDefault" and not self.plan.fed[node]
-        if e not in self.entries and beside and is_feed(flat, flat.ops[node], node):
+        beside = not self.plan.fed[node]
+        if e not in self.entries and beside and is_input(flat, flat.ops[node], node):
             self.entries[e] = f"{INPUT}_{len(self.entries)}"
         if e in self.entries:
             return self.entries[e]

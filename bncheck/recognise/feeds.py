@@ -42,6 +42,11 @@ def is_feed(graph: FlatGraph, op: str, node: int) -> bool:
     return _QUEUES.match(op) is not None
 
 
+def is_input(graph: FlatGraph, op: str, node: int) -> bool:
+    """Feeds at which somebody has to give data; those that a loop reads from its own arrays are none."""
+    return op not in ("PlaceholderWithDefault", "TensorArrayReadV3") and is_feed(graph, op, node)
+
+
 def _masks(graph: FlatGraph, bits: dict[int, int]) -> list[int]:
     if not bits:
         return []

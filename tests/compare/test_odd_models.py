@@ -192,14 +192,15 @@ def half(training: Any) -> Built:
 
 
 def recurrent(training: Any) -> Built:
-    """A loop behind batch norm, with a variable in it."""
+    """A loop behind batch norm, with a variable in it, that reads its steps from an array as `dynamic_rnn` does."""
     tf, v1 = styles.tf, styles.v1
     x = styles.images()
-    rows = tf.reshape(body(x, training, (4,)), [-1, 8, 32])
+    rows = tf.transpose(tf.reshape(body(x, training, (4,)), [-1, 8, 32]), [1, 0, 2])
+    array = tf.TensorArray(tf.float32, 8).unstack(rows)
     kernel = v1.get_variable("cell", [36, 4], use_resource=True)
 
     def step(n: Any, state: Any) -> Any:
-        return n + 1, tf.tanh(tf.matmul(tf.concat([rows[:, n], state], 1), kernel))
+        return n + 1, tf.tanh(tf.matmul(tf.concat([array.read(n), state], 1), kernel))
 
     shapes = [tf.TensorShape([]), tf.TensorShape([None, 4])]
     _, state = v1.while_loop(lambda n, _: n < 8, step, [0, tf.zeros([tf.shape(x)[0], 4])], shapes)
