@@ -42,7 +42,7 @@ def main(report: Path) -> None:
         edges = "return arguments[1].map((s, n) => document.querySelector(s).getBoundingClientRect()[arguments[0][n]])"
         top, bottom = browser.execute_script(edges, ["top", "bottom"], [first, last])
         left = 0 if first == "body" else browser.execute_script(edges, ["left"], [first])[0] - 24
-        top, bottom = max(0, top - 24), bottom + 12
+        top, bottom = max(0, top - 24), bottom + 4
         clip = {"x": left, "y": top, "width": WIDTH - left, "height": bottom - top, "scale": 1}
         shot = browser.execute_cdp_cmd(
             "Page.captureScreenshot", {"format": "png", "clip": clip, "captureBeyondViewport": True}
