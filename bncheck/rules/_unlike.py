@@ -24,7 +24,16 @@ from bncheck.rules import (
     bn203_no_update_op,
 )
 from bncheck.rules._statistics import dead_channels, finite, listing, median, percent
-from bncheck.rules.compared import divergence_limit, diverging, each_layer, judged_output, labels_strange, labels_tell
+from bncheck.rules.compared import (
+    DIVERGES,
+    TIMES_CHANCE,
+    divergence_limit,
+    diverging,
+    each_layer,
+    judged_output,
+    labels_strange,
+    labels_tell,
+)
 
 KNOWN_CAUSES = (
     bn101_never_moved,
@@ -128,7 +137,7 @@ def _strange_labels(comparison: Comparison) -> Unlike:
 
 def _first_layer(comparison: Comparison) -> Unlike | None:
     """The first layer is off and hardly another: what reaches it is the data as they are."""
-    wrong, layers = diverging(comparison), each_layer(comparison)
+    wrong, layers = _off(comparison), each_layer(comparison)
     if not wrong or wrong[0] is not layers[0] or len(wrong) > max(1, FEW * len(layers)):
         return None
     factor = _common_factor(wrong[0])
@@ -145,6 +154,16 @@ def _first_layer(comparison: Comparison) -> Unlike | None:
         limit=divergence_limit(comparison),
         decides=True,
     )
+
+
+def _off(comparison: Comparison) -> list[LayerDifference]:
+    """Layers that diverge. The first one, which vouches for the data, also where few images would excuse another."""
+    wrong, layers = diverging(comparison), each_layer(comparison)
+    if not layers or any(layer is layers[0] for layer in wrong):
+        return wrong
+    chance = layers[0].local_floor / max(comparison.data.batches, 1)
+    limit = max(DIVERGES, TIMES_CHANCE * chance if math.isfinite(chance) else math.inf)
+    return wrong if layers[0].local_nmse <= limit else [layers[0], *wrong]
 
 
 def _common_factor(layer: LayerDifference) -> float | None:
@@ -174,7 +193,7 @@ def _other_range(comparison: Comparison, layer: LayerDifference, factor: float) 
 
 def _everywhere(comparison: Comparison) -> Unlike | None:
     """Layers are off from the first on, no fault of the files explains it, and no label vouches for the data."""
-    wrong, layers = diverging(comparison), each_layer(comparison)
+    wrong, layers = _off(comparison), each_layer(comparison)
     if len(wrong) < 2 or wrong[0] is not layers[0]:
         return None
     return Unlike(

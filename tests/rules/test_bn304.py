@@ -72,3 +72,24 @@ def test_neither_mode_meets_the_labels_and_they_differ() -> None:
     """Labels that are numbered otherwise, or other data, would look the same: nothing is accused, nothing passes."""
     report = judge(compared(difference("a", local=0.3), accuracy=(0.08, 0.1), output=classes_compared(0.3)))
     assert report.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("samples", [96, 352])
+@pytest.mark.parametrize(
+    ("first", "chance", "verdict"),
+    [
+        (0.03, 7e-4, Verdict.INCONCLUSIVE),
+        (0.003, 7e-4, Verdict.FAIL),
+        (0.03, 0.2, Verdict.FAIL),
+    ],
+)
+def test_few_images_do_not_vouch_for_themselves(samples: int, first: float, chance: float, verdict: Verdict) -> None:
+    """A first layer that chance does not put off tells of other data, however few they are; another is judged."""
+    model = compared(
+        difference("a", local=first, local_floor=chance),
+        *(difference(name, local=0.3) for name in "bc"),
+        *(difference(f"d{n}") for n in range(9)),
+        output=classes_compared(0.3),
+        samples=samples,
+    )
+    assert judge(model).verdict is verdict
