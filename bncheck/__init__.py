@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bncheck.check import inspect_checkpoint, inspect_graph, inspect_model, inspect_run
-    from bncheck.compare.run import compare_float_vs_quantized, compare_train_vs_eval
-    from bncheck.config import FailOn, Ignore, Settings
-    from bncheck.finding import Finding, Report, Severity, Verdict
-    from bncheck.gating.run import gate
+from bncheck.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from bncheck.commands.compare import compare_float_vs_quantized, compare_train_vs_eval
+    from bncheck.commands.gate.gate import gate
+    from bncheck.commands.inspect import inspect_checkpoint, inspect_graph, inspect_model, inspect_run
+    from bncheck.facts.findings import Finding, Report, Severity, Verdict
+    from bncheck.settings.config import FailOn, Ignore, Settings
 
 __all__ = [
     "FailOn",
@@ -38,20 +38,20 @@ __all__ = [
 ]
 
 _HOME = {
-    "FailOn": "bncheck.config",
-    "Finding": "bncheck.finding",
-    "Ignore": "bncheck.config",
-    "Report": "bncheck.finding",
-    "Settings": "bncheck.config",
-    "Severity": "bncheck.finding",
-    "Verdict": "bncheck.finding",
-    "compare_float_vs_quantized": "bncheck.compare.run",
-    "compare_train_vs_eval": "bncheck.compare.run",
-    "gate": "bncheck.gating.run",
-    "inspect_checkpoint": "bncheck.check",
-    "inspect_graph": "bncheck.check",
-    "inspect_model": "bncheck.check",
-    "inspect_run": "bncheck.check",
+    "FailOn": "bncheck.settings.config",
+    "Finding": "bncheck.facts.findings",
+    "Ignore": "bncheck.settings.config",
+    "Report": "bncheck.facts.findings",
+    "Settings": "bncheck.settings.config",
+    "Severity": "bncheck.facts.findings",
+    "Verdict": "bncheck.facts.findings",
+    "compare_float_vs_quantized": "bncheck.commands.compare",
+    "compare_train_vs_eval": "bncheck.commands.compare",
+    "gate": "bncheck.commands.gate.gate",
+    "inspect_checkpoint": "bncheck.commands.inspect",
+    "inspect_graph": "bncheck.commands.inspect",
+    "inspect_model": "bncheck.commands.inspect",
+    "inspect_run": "bncheck.commands.inspect",
 }
 
 

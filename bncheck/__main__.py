@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bncheck.cli import main
+from bncheck.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.backbones.quiet import load_tensorflow, without_warnings
-from bncheck.check import inspect_checkpoint
-from bncheck.compare.data import open_data
+from bncheck.commands.inspect import inspect_checkpoint
+from bncheck.compare.data.data import open_data
 from bncheck.compare.train_eval import measure, prepare
-from bncheck.compare.twins import open_twins
-from bncheck.errors import BncheckError
-from bncheck.measured import Comparison
-from bncheck.model import Hints
-from bncheck.options import RunOptions
+from bncheck.compare.twins.twins import open_twins
+from bncheck.facts.errors import BncheckError
+from bncheck.facts.layers import Hints
+from bncheck.facts.measurements import Comparison
 from bncheck.repair import DataOptions, repair
-from bncheck.report import text
+from bncheck.report.text import text
+from bncheck.settings.options import RunOptions
 from bncheck.sources import open_model
 
 SIZE = 32

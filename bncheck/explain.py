@@ -6,9 +6,9 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 
-from bncheck.errors import UsageError
-from bncheck.finding import RuleInfo
-from bncheck.report.layout import wrap
+from bncheck.facts.errors import UsageError
+from bncheck.facts.findings import RuleInfo
+from bncheck.report.text.layout import wrap
 from bncheck.rules import RULES
 from bncheck.rules.rule import HEADINGS, Needs, Rule
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from bncheck.finding import Report
+    from bncheck.facts.findings import Report
 
 
 def assert_batch_norm_healthy(model: str | Path | Report, **options: Any) -> Report:
@@ -56,8 +56,8 @@ def _judged(path: str | Path, folder: Path, options: dict[str, Any]) -> Report:
     """The gate's report, with the configuration that is nearest to the folder."""
     __tracebackhide__ = True
     import bncheck  # noqa: PLC0415 - nothing is loaded before it is used
-    from bncheck.config import Config, find_config, load_config, settings_of  # noqa: PLC0415 - as above
-    from bncheck.errors import BncheckError  # noqa: PLC0415 - as above
+    from bncheck.facts.errors import BncheckError  # noqa: PLC0415 - as above
+    from bncheck.settings.config import Config, find_config, load_config, settings_of  # noqa: PLC0415 - as above
 
     try:
         found = find_config(folder)
@@ -71,7 +71,7 @@ def _judged(path: str | Path, folder: Path, options: dict[str, Any]) -> Report:
 def _story(report: Report) -> str:
     from io import StringIO  # noqa: PLC0415 - as above
 
-    from bncheck.report import text  # noqa: PLC0415 - as above
+    from bncheck.report.text import text  # noqa: PLC0415 - as above
 
     stream = StringIO()
     text.write(report, stream)

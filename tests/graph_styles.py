@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from bncheck.backbones import slim_compat
-from bncheck.model import Facts, Hints
+from bncheck.facts.layers import Facts, Hints
 from bncheck.recognise import recognise
-from bncheck.sources.graphs import read_graph
+from bncheck.sources.graph.graphs import read_graph
 
 slim: Any = slim_compat.load_slim()
 v1 = tf.compat.v1

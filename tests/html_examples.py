@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 import bncheck
-from bncheck import testing, testing_quantized
-from bncheck.finding import Report
-from bncheck.judge import judge
-from bncheck.measured import FoldedLayer, FoldProof, OperatorLoss
-from bncheck.model import Facts, Hints, Layer, PerChannel, Role
+from bncheck import testing
+from bncheck.facts.findings import Report
+from bncheck.facts.layers import Facts, Hints, Layer, PerChannel, Role
+from bncheck.facts.measurements import FoldedLayer, FoldProof, OperatorLoss
+from bncheck.judge.judge import judge
 from bncheck.recognise import recognise
 from bncheck.sources import open_model
+from bncheck.testing import quantized as testing_quantized
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "mobilenet_v2"
 SCRIPT = "</script><img src=x onerror=window.hacked=1>"

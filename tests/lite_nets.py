@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.compare.convert import EvalGraph
-from bncheck.model import Layer, Linear
-from bncheck.sources import protos
+from bncheck.compare.litert.convert import EvalGraph
+from bncheck.facts.layers import Layer, Linear
+from bncheck.sources.graph import protos
 from bncheck.testing import batch_norm
 
 CHANNELS = 8

@@ -32,9 +32,9 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 import bncheck
-from bncheck.errors import BncheckError
-from bncheck.report import text
-from bncheck.sources import protos
+from bncheck.facts.errors import BncheckError
+from bncheck.report.text import text
+from bncheck.sources.graph import protos
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tiny"
 REAL = Path(__file__).parents[2] / "shared" / "real"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import bncheck
-from bncheck.config import Ignore, Settings
-from bncheck.finding import Evidence, Measurement, Report, Severity
-from bncheck.judge import judge
-from bncheck.model import Facts, RunFacts
+from bncheck.facts.findings import Evidence, Measurement, Report, Severity
+from bncheck.facts.layers import Facts, RunFacts
+from bncheck.judge.judge import judge
 from bncheck.rules.rule import Needs, Rule, rule
+from bncheck.settings.config import Ignore, Settings
 from bncheck.testing import batch_norm, untouched, unwired, with_graph
 
 GOLDEN = Path(__file__).parent / "report" / "golden"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bncheck.amounts import MEGABYTES, SECONDS, amount
+from bncheck.settings.amounts import MEGABYTES, SECONDS, amount
 
 
 @pytest.mark.parametrize(

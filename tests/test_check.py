@@ -11,8 +11,8 @@ import pytest
 from bundle_writer import write_bundle
 
 import bncheck
-from bncheck.errors import NoModel, NotFound, UsageError
-from bncheck.finding import Verdict
+from bncheck.facts.errors import NoModel, NotFound, UsageError
+from bncheck.facts.findings import Verdict
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mobilenet_v2"
 REAL = Path(__file__).parents[2] / "shared" / "real"

@@ -16,7 +16,8 @@ import pytest
 from bundle_writer import write_bundle
 
 import bncheck
-from bncheck import check, cli
+from bncheck.cli import main as cli
+from bncheck.commands import inspect as check
 from bncheck.rules import RULES
 
 CHANNELS = 4

@@ -10,8 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bncheck import cli
-from bncheck.cli_help import _HEADINGS, Command
+from bncheck.cli import main as cli
+from bncheck.cli.help import _HEADINGS, Command
 
 
 def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

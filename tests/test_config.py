@@ -11,8 +11,8 @@ import pytest
 from report_example import example
 
 import bncheck
-from bncheck.config import Config, FailOn, Ignore, find_config, load_config, read_baseline, split_codes
-from bncheck.errors import ConfigError
+from bncheck.facts.errors import ConfigError
+from bncheck.settings.config import Config, FailOn, Ignore, find_config, load_config, read_baseline, split_codes
 
 ALL_KEYS = """
 format = "json"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bncheck.cli_demo import demo
-from bncheck.errors import BncheckError, UsageError
+from bncheck.cli.demo import demo
+from bncheck.facts.errors import BncheckError, UsageError
 
 
 @pytest.mark.tensorflow

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import bncheck
-from bncheck.finding import Report
+from bncheck.facts.findings import Report
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 MANIFEST: dict[str, Any] = json.loads((FIXTURES / "manifest.json").read_text())

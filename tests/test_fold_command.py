@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bncheck.cli import main
+from bncheck.cli.main import main
 
 
 @pytest.fixture

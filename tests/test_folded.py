@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bncheck.folded import LARGEST, Forecast, fold_scale, forecast
-from bncheck.measured import sqnr_db
-from bncheck.model import Layer, Linear
+from bncheck.facts.layers import Layer, Linear
+from bncheck.facts.measurements import sqnr_db
+from bncheck.numerics.fold_forecast import LARGEST, Forecast, fold_scale, forecast
 from bncheck.testing import batch_norm, unread
 
 RANDOM = np.random.default_rng(3)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bncheck import guard
-from bncheck.errors import UsageError
+from bncheck.facts.errors import UsageError
 
 pytestmark = pytest.mark.tensorflow
 

@@ -27,7 +27,7 @@ def _loaded(code: str, *arguments: str) -> set[str]:
 
 def _commands(*commands: str) -> set[str]:
     """Modules loaded after these commands, one after the other in one interpreter."""
-    code = "import sys\nfrom bncheck.cli import main\nfor line in sys.argv[1:]: main(line.split())"
+    code = "import sys\nfrom bncheck.cli.main import main\nfor line in sys.argv[1:]: main(line.split())"
     return _loaded(code, *commands)
 
 
@@ -35,13 +35,13 @@ def test_import_of_the_package_is_cheap() -> None:
     """`import bncheck` loads nothing of weight, not even its own pipeline."""
     loaded = _loaded("import bncheck; bncheck.__version__")
     assert loaded.isdisjoint(HEAVY)
-    assert {m for m in loaded if m.startswith("bncheck.")} == set()
+    assert {m for m in loaded if m.startswith("bncheck.")} == {"bncheck.version"}
 
 
 def test_public_names_load_on_use() -> None:
     """A name of the public API loads what it needs, and no TensorFlow."""
     loaded = _loaded("import bncheck; [getattr(bncheck, name) for name in bncheck.__all__]")
-    assert "bncheck.check" in loaded
+    assert "bncheck.commands.inspect" in loaded
     assert loaded.isdisjoint({*NEVER, "h5py", "rich", "click"})
 
 
@@ -63,7 +63,7 @@ def test_inspection_loads_no_tensorflow(tmp_path: Path) -> None:
     """A checkpoint is judged and reported in every format without TensorFlow, h5py, rich or masked arrays."""
     inspect = f"inspect checkpoint {_checkpoint(tmp_path)} --format"
     loaded = _commands(*(f"{inspect} {name}" for name in FORMATS if name != "html"))
-    assert {"bncheck.sources.checkpoint", "bncheck.report.sarif", "bncheck.report.text"} <= loaded
+    assert {"bncheck.sources.bundle.checkpoint", "bncheck.report.wire.sarif", "bncheck.report.text.text"} <= loaded
     assert loaded.isdisjoint({*NEVER, "h5py", "rich", "flatbuffers", "numpy.ma", "altair", "jinja2"})
 
 
@@ -78,9 +78,9 @@ def test_gate_without_data_loads_what_inspect_loads(tmp_path: Path) -> None:
     """No TensorFlow, nothing to run a model with, no proof of what was folded; with an earlier model neither."""
     checkpoint = _checkpoint(tmp_path)
     loaded = _commands(f"gate {checkpoint} -q", f"gate {checkpoint} -q --against {checkpoint}")
-    assert {"bncheck.gating.run", "bncheck.gating.ratchet"} <= loaded
+    assert {"bncheck.commands.gate.gate", "bncheck.commands.gate.earlier_model"} <= loaded
     assert loaded.isdisjoint({*NEVER, "h5py", "rich", "subprocess"})
-    assert loaded.isdisjoint({"bncheck.gating.isolated", "bncheck.gating.worker", "bncheck.recognise.fold"})
+    assert loaded.isdisjoint({"bncheck.commands.gate.parent", "bncheck.commands.gate.child", "bncheck.foldproof.prove"})
     assert not any(name.startswith("bncheck.compare") for name in loaded)
 
 

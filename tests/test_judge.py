@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from report_example import NAMES, RULES, example_facts
 
-from bncheck.config import FailOn, Ignore, Settings
-from bncheck.errors import ConfigError
-from bncheck.finding import Evidence, Report, Severity, Verdict
-from bncheck.judge import judge
-from bncheck.lite_facts import LiteFacts
-from bncheck.model import Facts, Mode, Origin, Purpose, RunFacts
-from bncheck.not_checked import Asked
-from bncheck.report._story import counts, stories
+from bncheck.facts.errors import ConfigError
+from bncheck.facts.findings import Evidence, Report, Severity, Verdict
+from bncheck.facts.layers import Facts, Mode, Origin, Purpose, RunFacts
+from bncheck.facts.lite import LiteFacts
+from bncheck.judge.judge import judge
+from bncheck.judge.not_checked import Asked
+from bncheck.report.views.story import counts, stories
 from bncheck.rules.rule import Needs, Rule, rule
+from bncheck.settings.config import FailOn, Ignore, Settings
 from bncheck.testing import batch_norm, facts, folded, lite, site, unread, with_graph
-from bncheck.testing_quantized import operator_loss, quantized
+from bncheck.testing.quantized import operator_loss, quantized
 
 TODAY = date(2026, 6, 1)
 

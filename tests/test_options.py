@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import bncheck
-from bncheck import cli_common
-from bncheck.compare.convert import SCHEMES
-from bncheck.config import load_config
-from bncheck.errors import ConfigError
-from bncheck.model import Given
-from bncheck.options import CompareKeywords, CompareOptions, given
+from bncheck.cli import common as cli_common
+from bncheck.compare.litert.convert import SCHEMES
+from bncheck.facts.errors import ConfigError
+from bncheck.facts.layers import Given
+from bncheck.settings.config import load_config
+from bncheck.settings.options import CompareKeywords, CompareOptions, given
 
 FUNCTIONS = ["compare_train_vs_eval", "compare_float_vs_quantized", "gate"]
 

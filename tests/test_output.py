@@ -8,8 +8,8 @@ from typing import TextIO
 
 import pytest
 
-from bncheck.errors import UsageError
-from bncheck.output import Output, check_format, emit, outputs
+from bncheck.cli.output import Output, check_format, emit, outputs
+from bncheck.facts.errors import UsageError
 
 
 @pytest.mark.parametrize(

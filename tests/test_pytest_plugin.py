@@ -36,7 +36,7 @@ def test_loading_it_loads_nothing(pytester: pytest.Pytester) -> None:
         import sys
 
         def test_nothing():
-            heavy = {"numpy", "rich", "click", "h5py", "google.protobuf", "tensorflow", "bncheck.check"}
+            heavy = {"numpy", "rich", "click", "h5py", "google.protobuf", "tensorflow", "bncheck.commands.inspect"}
             assert "bncheck.pytest_plugin" in sys.modules
             assert heavy & set(sys.modules) == set()
         """
@@ -121,7 +121,7 @@ def test_unreadable_is_an_error_in_one_sentence(pytester: pytest.Pytester) -> No
     pytester.makepyfile(USE + "def test_it():\n    assert_batch_norm_healthy('none/model.ckpt')")
     result = _run(pytester)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E*bncheck.errors.NotFound: none/model.ckpt*"])
+    result.stdout.fnmatch_lines(["E*bncheck.facts.errors.NotFound: none/model.ckpt*"])
     result.stdout.no_fnmatch_line("*gating/run.py*")
 
 

@@ -11,10 +11,10 @@ import click
 import pytest
 import renew_readme
 
-from bncheck import cli
-from bncheck import cli_common as codes
-from bncheck.config import _GATE, _KEYS, load_config
+from bncheck.cli import common as codes
+from bncheck.cli import main as cli
 from bncheck.report import FORMATS
+from bncheck.settings.config import _GATE, _KEYS, load_config
 
 ROOT = renew_readme.ROOT
 TEXT = renew_readme.README.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from bncheck.backbones.builders import Builder
 from bncheck.backbones.quiet import load_tensorflow
 from bncheck.backbones.registry import Spec
-from bncheck.errors import BncheckError
+from bncheck.facts.errors import BncheckError
 from bncheck.sources.raw import RawModel, RawTensor
 
 

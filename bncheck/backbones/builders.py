@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bncheck.errors import BncheckError, UsageError
+from bncheck.facts.errors import BncheckError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from bncheck.backbones.keras_names import renamed
 from bncheck.backbones.quiet import without_warnings
 from bncheck.backbones.registry import Spec
 from bncheck.backbones.slim_compat import load_net, load_slim, mend_loaded_slim
-from bncheck.errors import BncheckError, UsageError
-from bncheck.sources import protos
-from bncheck.sources.graphs import meta_graph
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.sources.graph import protos
+from bncheck.sources.graph.graphs import meta_graph
 from bncheck.sources.raw import RawModel, RawTensor
 
 v1 = tf.compat.v1

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from bncheck.backbones.registry import BACKBONES, Backbone, Spec
-from bncheck.errors import BncheckError
-from bncheck.recognise.slots import is_slot
+from bncheck.facts.errors import BncheckError
+from bncheck.recognise.named.slots import is_slot
 
 Shapes: TypeAlias = Mapping[str, "tuple[int | None, ...]"]
 """Variable -> shape; None for a dimension that is not known."""

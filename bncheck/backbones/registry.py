@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bncheck.errors import UsageError
+from bncheck.facts.errors import UsageError
 
 _ANY = {"image_size": int, "num_classes": int, "scope": str, "partial": bool}
 """Options of every backbone.

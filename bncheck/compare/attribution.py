@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare import metrics, moments
-from bncheck.compare.moments import Moments
-from bncheck.compare.outputs import Scores, as_scores
-from bncheck.compare.pooled import batch_moments
-from bncheck.measured import Attribution, Cell, Comparison, OutputDifference, informed_accuracy
-from bncheck.model import Layer, PerChannel
+from bncheck.compare.outputs import OutputKind, as_scores
+from bncheck.compare.shared_layers import batch_moments
+from bncheck.facts.layers import Layer, PerChannel
+from bncheck.facts.measurements import Attribution, Cell, Comparison, OutputDifference, informed_accuracy
+from bncheck.numerics import metrics, moments
+from bncheck.numerics.moments import Moments
 
 BATCH, STORED, REESTIMATED = "batch", "stored", "re-estimated"
 FLOAT, QUANTIZED = "float", "quantized"
@@ -65,7 +65,7 @@ def attribute(
     for images, labels in batches:
         wanted = np.asarray(reference(images), np.float64)
         how = _read_as(wanted, modes)
-        if how is not Scores.NONE:
+        if how is not OutputKind.NONE:
             rows += len(images)
             classes = as_scores(wanted, how).shape[-1]
             labelled += 0 if labels is None else len(images)
@@ -87,20 +87,20 @@ def attribute(
     )
 
 
-def _read_as(output: NDArray[Any], modes: OutputDifference | None) -> Scores:
+def _read_as(output: NDArray[Any], modes: OutputDifference | None) -> OutputKind:
     """How it is scores of classes, if its shape is that of such scores, and `modes` knows it for some."""
     if modes is not None and modes.classes is None:
-        return Scores.NONE
+        return OutputKind.NONE
     if modes is not None and output.ndim and output.size == len(output):
-        return Scores(modes.read_as)
+        return OutputKind(modes.read_as)
     columns = output.ndim >= 2 and output.shape[-1] >= 2 and all(size == 1 for size in output.shape[1:-1])
-    return Scores.COLUMNS if columns else Scores.NONE
+    return OutputKind.COLUMNS if columns else OutputKind.NONE
 
 
-def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None, how: Scores) -> None:
+def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None, how: OutputKind) -> None:
     total.r2 += float(np.sum(wanted**2))
     total.e2 += float(np.sum((got - wanted) ** 2))
-    if how is Scores.NONE:
+    if how is OutputKind.NONE:
         return
     chosen = metrics.top_classes(as_scores(got, how))
     total.agreeing += int(np.sum((chosen == metrics.top_classes(as_scores(wanted, how))) & (chosen >= 0)))

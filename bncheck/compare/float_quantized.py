@@ -14,19 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare import metrics
-from bncheck.compare.lite_layers import Folded, folded_layers
-from bncheck.compare.lite_local import Part
-from bncheck.compare.lite_match import Matching, match
-from bncheck.compare.lite_net import Kernel
-from bncheck.compare.lite_outputs import OutputSums
-from bncheck.compare.lite_pair import Pair
-from bncheck.compare.lite_run import LiteFile, Runner, affine, batching, input_values, portions, read_file, real_values
-from bncheck.compare.lite_sums import TensorSums
-from bncheck.compare.outputs import Kind, Scores
-from bncheck.errors import BncheckError
-from bncheck.measured import Accuracy, DataFacts, OperatorLoss, QuantizedComparison, Unmatched
-from bncheck.model import Layer, PerChannel
+from bncheck.compare.litert.interpreter import (
+    LiteFile,
+    Runner,
+    affine,
+    batching,
+    input_values,
+    portions,
+    read_file,
+    real_values,
+)
+from bncheck.compare.litert.layers import FoldedInto, folded_layers
+from bncheck.compare.litert.local import LossPart
+from bncheck.compare.litert.match import Matching, match
+from bncheck.compare.litert.net import Kernel
+from bncheck.compare.litert.outputs import OutputSums
+from bncheck.compare.litert.pair import FilePair
+from bncheck.compare.litert.sums import TensorSums
+from bncheck.compare.outputs import Kind, OutputKind
+from bncheck.facts.errors import BncheckError
+from bncheck.facts.layers import Layer, PerChannel
+from bncheck.facts.measurements import Accuracy, DataFacts, OperatorLoss, QuantizedComparison, Unmatched
+from bncheck.numerics import metrics
 
 Batch = tuple[NDArray[Any], NDArray[Any] | None]
 """Images (samples, ...) and, where there are any, labels (samples,)."""
@@ -65,12 +74,12 @@ def measure_quantized(
     quantized = read_file(quantized_bytes, quantized_path or "the quantized model")
     matching = match(quantized, reference)
     folded = folded_layers(matching.reference, layers)
-    pair: Pair | None = None
+    pair: FilePair | None = None
     count, largest = 0, 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for images, labels in batches:
             if pair is None:
-                pair = Pair(reference, quantized, matching, images, pool, kinds=_kinds(matching, output_kinds))
+                pair = FilePair(reference, quantized, matching, images, pool, kinds=_kinds(matching, output_kinds))
             pair.run(images, labels)
             count, largest = count + 1, max(largest, len(images))
             progress(pair.samples)
@@ -123,7 +132,7 @@ def _copied(file: LiteFile, runner: Runner, number: int) -> NDArray[Any]:
     return np.array(real_values(file.graph.tensors[number], runner.tensor(number)))
 
 
-def _names(parts: Sequence[Part], matching: Matching, folded: Folded) -> list[str]:
+def _names(parts: Sequence[LossPart], matching: Matching, folded: FoldedInto) -> list[str]:
     """The layer where one is folded in, else the output tensor's own name; a name that comes again is numbered."""
     last = {layer: operator for operator, layer in sorted(folded.operators.items())}
     names, seen = [], Counter[str]()
@@ -137,7 +146,7 @@ def _names(parts: Sequence[Part], matching: Matching, folded: Folded) -> list[st
     return names
 
 
-def _own_name(part: Part, matching: Matching) -> str:
+def _own_name(part: LossPart, matching: Matching) -> str:
     """Of the names that the converter joined with semicolons the first, which is the last operation's."""
     quantize = part.counterpart is None
     name = matching.reference.tensor(part.reference).name if quantize else matching.quantized.tensor(part.output).name
@@ -146,7 +155,7 @@ def _own_name(part: Part, matching: Matching) -> str:
     return f"{first} (quantized)" if quantize else first
 
 
-def _loss(part: Part, sums: TensorSums, matching: Matching, folded: Folded, name: str) -> OperatorLoss:
+def _loss(part: LossPart, sums: TensorSums, matching: Matching, folded: FoldedInto, name: str) -> OperatorLoss:
     ours, theirs = matching.quantized, matching.reference
     operator = ours.graph.operators[part.operator]
     tensor = ours.tensor(part.output)
@@ -190,7 +199,7 @@ def _each(signal: PerChannel, error: PerChannel) -> PerChannel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Weights:
+class _KernelLoss:
     """What became of a kernel, as `OperatorLoss` has it."""
 
     nmse: float | None = None
@@ -198,7 +207,7 @@ class _Weights:
     beyond: float | None = None
 
 
-def _weights(part: Part, matching: Matching) -> _Weights:
+def _weights(part: LossPart, matching: Matching) -> _KernelLoss:
     ours, theirs = matching.quantized, matching.reference
     operator = ours.graph.operators[part.operator]
     stored = ours.kernel_tensor(operator)
@@ -208,8 +217,8 @@ def _weights(part: Part, matching: Matching) -> _Weights:
     test = ours.kernel(operator)
     reference = None if part.counterpart is None else theirs.kernel(theirs.graph.operators[part.counterpart])
     if test is None or reference is None or test.shape != reference.shape:
-        return _Weights(per_channel=per_channel)
-    return _Weights(
+        return _KernelLoss(per_channel=per_channel)
+    return _KernelLoss(
         nmse=metrics.nmse(float(np.sum(reference**2)), float(np.sum((test - reference) ** 2))),
         per_channel=per_channel,
         beyond=None if scales is None or scales.size not in (1, len(test)) else _beyond(test, reference, scales),
@@ -238,7 +247,7 @@ def _kinds(matching: Matching, given: Sequence[Kind]) -> dict[int, Kind]:
 
 def _scores(outputs: Sequence[OutputSums]) -> list[OutputSums]:
     """Those of classes; of several only those with a class for every label, where one has: others may be boxes."""
-    single = [sums for sums in outputs if sums.fits and sums.single is not Scores.NONE]
+    single = [sums for sums in outputs if sums.fits and sums.single is not OutputKind.NONE]
     return single or [sums for sums in outputs if sums.fits] or [sums for sums in outputs if sums.classes]
 
 
@@ -249,7 +258,7 @@ def _accuracy(scores: Sequence[OutputSums]) -> Accuracy:
     return Accuracy(eval=first.right_float / first.labelled, quantized=first.right_quantized / first.labelled)
 
 
-def _unlike(pair: Pair, matching: Matching) -> Iterator[Unmatched]:
+def _unlike(pair: FilePair, matching: Matching) -> Iterator[Unmatched]:
     """Tensors that turned out to be of different sizes."""
     for part, sums in zip(pair.local.parts, pair.sums, strict=True):
         if sums is None:
@@ -260,6 +269,6 @@ def _unlike(pair: Pair, matching: Matching) -> Iterator[Unmatched]:
             )
 
 
-def _without_operator(folded: Folded) -> Iterator[Unmatched]:
+def _without_operator(folded: FoldedInto) -> Iterator[Unmatched]:
     for layer, why in folded.missing.items():
         yield Unmatched(name=layer, side="float", why=why, layer=layer)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare import metrics
-from bncheck.measured import OutputDifference
+from bncheck.facts.measurements import OutputDifference
+from bncheck.numerics import metrics
 
 _ROWS = 8
 """Samples that are made float64 at a time: a segmentation of a whole batch would fill the memory."""
@@ -34,7 +34,7 @@ class Kind(Enum):
     UNKNOWN = "unknown"
 
 
-class Scores(Enum):
+class OutputKind(Enum):
     """How an output is read as scores of classes."""
 
     NONE = "none"
@@ -47,30 +47,30 @@ class Scores(Enum):
     """Its logit."""
 
 
-def read_as(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels: NDArray[Any] | None = None) -> Scores:
+def read_as(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels: NDArray[Any] | None = None) -> OutputKind:
     """How an output gives one score a class and sample: in columns, or two classes in a single one.
 
     A single column is two classes where a sigmoid gives it or a loss takes its sigmoid; where the graph leaves it open,
     where the labels are 0 and 1. It is a probability then if all of it lies between 0 and 1.
     """
     if not output.ndim or output.dtype.kind not in "fV" or not len(output) or output.size != len(output):
-        return Scores.COLUMNS if scores_of_classes(output, kind=kind, labels=labels) else Scores.NONE
+        return OutputKind.COLUMNS if scores_of_classes(output, kind=kind, labels=labels) else OutputKind.NONE
     if kind is Kind.PROBABILITIES:
-        return Scores.PROBABILITY
+        return OutputKind.PROBABILITY
     if kind is Kind.LOGITS:
-        return Scores.LOGIT
+        return OutputKind.LOGIT
     if kind is not Kind.UNKNOWN or labels is None or not bool(np.all((labels == 0) | (labels == 1))):
-        return Scores.NONE
+        return OutputKind.NONE
     values = np.asarray(output, np.float64)
-    return Scores.PROBABILITY if bool(np.all((values >= 0) & (values <= 1))) else Scores.LOGIT
+    return OutputKind.PROBABILITY if bool(np.all((values >= 0) & (values <= 1))) else OutputKind.LOGIT
 
 
-def as_scores(output: NDArray[Any], how: Scores) -> NDArray[Any]:
+def as_scores(output: NDArray[Any], how: OutputKind) -> NDArray[Any]:
     """An output of N samples as (N, classes)."""
     rows = output.reshape(len(output), -1)
-    if how is Scores.PROBABILITY:
+    if how is OutputKind.PROBABILITY:
         return metrics.two_classes(rows, probability=True)
-    return metrics.two_classes(rows, probability=False) if how is Scores.LOGIT else rows
+    return metrics.two_classes(rows, probability=False) if how is OutputKind.LOGIT else rows
 
 
 def scores_of_classes(output: NDArray[Any], *, kind: Kind = Kind.UNKNOWN, labels: NDArray[Any] | None = None) -> bool:
@@ -102,12 +102,12 @@ def apart_from_labels(outputs: Sequence[NDArray[Any]], kinds: Sequence[Kind], la
     """
     highest = int(np.max(labels, initial=0))
     read = [read_as(output, kind=kind, labels=labels) for output, kind in zip(outputs, kinds, strict=True)]
-    single = [how in (Scores.PROBABILITY, Scores.LOGIT) for how in read]
+    single = [how in (OutputKind.PROBABILITY, OutputKind.LOGIT) for how in read]
     if highest < 2 and any(single):
         enough = single
     else:
         enough = [highest < (output.shape[-1] if output.ndim else 0) for output in outputs]
-    scores = [how is not Scores.NONE for how in read]
+    scores = [how is not OutputKind.NONE for how in read]
     if not any(a and b for a, b in zip(scores, enough, strict=True)):
         return list(kinds)
     return [
@@ -134,7 +134,7 @@ class OutputTotals:
     """Sums of one output over the batches; r train mode, t eval mode."""
 
     kind: Kind = Kind.UNKNOWN
-    scores: Scores | None = None
+    scores: OutputKind | None = None
     """How it is read as scores of classes; the first batch decides."""
     r2: float = 0.0
     t2: float = 0.0
@@ -163,7 +163,7 @@ class OutputTotals:
         self.by_sample = self.by_sample and reference.ndim > 0 and len(r) == count
         if self.scores is None:
             self.scores = read_as(reference, kind=self.kind, labels=labels)
-        if not self.by_sample or self.scores is Scores.NONE:
+        if not self.by_sample or self.scores is OutputKind.NONE:
             return
         r, t = (as_scores(part, self.scores) for part in (r, t))
         self.classes = r.shape[1]

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare import metrics
-from bncheck.compare.endpoints import find_input, find_outputs
-from bncheck.compare.forward import Forward, TwinSite, forward
-from bncheck.compare.keras_model import frozen_graph, named_as_in
-from bncheck.compare.moments import Moments, from_batch, merge, split
 from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, by_sample
-from bncheck.compare.pooled import shared
-from bncheck.compare.twins import BatchRun, Twins
-from bncheck.errors import BncheckError
-from bncheck.measured import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
-from bncheck.model import Facts, Hints, Layer, Mode, PerChannel
-from bncheck.options import RunOptions
+from bncheck.compare.shared_layers import shared
+from bncheck.compare.twins.endpoints import find_input, find_outputs
+from bncheck.compare.twins.forward import Forward, TwinSite, forward
+from bncheck.compare.twins.keras_model import frozen_graph, named_as_in
+from bncheck.compare.twins.twins import BatchRun, Twins
+from bncheck.facts.errors import BncheckError
+from bncheck.facts.layers import Facts, Hints, Layer, Mode, PerChannel
+from bncheck.facts.measurements import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
+from bncheck.numerics import metrics
+from bncheck.numerics.moments import Moments, from_batch, merge, split
 from bncheck.recognise import recognise
-from bncheck.recognise.by_graph import facts_of_view
-from bncheck.recognise.flat import node_of
-from bncheck.recognise.graph_view import view_graph
+from bncheck.recognise.graph.by_graph import facts_of_view
+from bncheck.recognise.graph.flat import node_of
+from bncheck.recognise.graph.graph_view import view_graph
+from bncheck.settings.options import RunOptions
 from bncheck.sources.raw import RawModel
 
 Batch = tuple[NDArray[Any], NDArray[Any] | None]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.facts.layers import Facts, Hints, Layer
 from bncheck.guard.watch import FIRST_STEPS, LOG, SHARE, Watch, check_first_steps, tell_share
 from bncheck.guard.wiring import facts_of, loaded_tensorflow
-from bncheck.model import Facts, Hints, Layer
 
 _FIX_TF1 = """\
 Fix: the train op must run the updates:
@@ -104,6 +104,6 @@ class _HookMethods:
 
 def _trained(facts: Facts) -> list[Layer]:
     """Layers with statistics that a train op of the graph trains on batch statistics."""
-    from bncheck.rules.wiring import has_statistics, trained_on_batches, trainers  # noqa: PLC0415 - as in _facts
+    from bncheck.facts.training import has_statistics, trained_on_batches, trainers  # noqa: PLC0415 - as in _facts
 
     return [layer for layer in facts.layers if has_statistics(layer) and trainers(layer) and trained_on_batches(layer)]

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.errors import BncheckError, UsageError
+from bncheck.facts.errors import BncheckError, UsageError
 
 FIRST_STEPS = 20
 """Steps after which statistics that stand still are no accident."""

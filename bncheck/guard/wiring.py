@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bncheck.errors import BncheckError, UsageError
-from bncheck.finding import Finding, Severity
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.findings import Finding, Severity
+from bncheck.facts.layers import Facts, Hints
 from bncheck.guard.watch import listing
-from bncheck.model import Facts, Hints
 
 WIRING = ("BN201", "BN202", "BN203", "BN204", "BN213", "BN215", "BN216")
 """Rules that say that training leaves statistics as they are."""
@@ -92,8 +92,8 @@ def _operation(item: Any) -> Any:
 def facts_of(graph: Any, hints: Hints) -> Facts:
     """What bncheck recognises in a live graph."""
     from bncheck.recognise import recognise  # noqa: PLC0415 - a training script starts without it
-    from bncheck.sources import protos  # noqa: PLC0415 - as above
-    from bncheck.sources.graphs import meta_graph  # noqa: PLC0415 - as above
+    from bncheck.sources.graph import protos  # noqa: PLC0415 - as above
+    from bncheck.sources.graph.graphs import meta_graph  # noqa: PLC0415 - as above
     from bncheck.sources.raw import RawModel  # noqa: PLC0415 - as above
 
     path = Path("graph")
@@ -103,8 +103,8 @@ def facts_of(graph: Any, hints: Hints) -> Facts:
 
 
 def _wiring_faults(facts: Facts) -> Sequence[Finding]:
-    from bncheck.config import Settings  # noqa: PLC0415 - as in _facts
-    from bncheck.judge import judge  # noqa: PLC0415 - as above
+    from bncheck.judge.judge import judge  # noqa: PLC0415 - as above
+    from bncheck.settings.config import Settings  # noqa: PLC0415 - as in _facts
 
     return [f for f in judge(facts, settings=Settings(select=WIRING)).findings if f.code in WIRING]
 

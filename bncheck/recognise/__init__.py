@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bncheck.model import Facts, Hints
+from bncheck.facts.layers import Facts, Hints
 from bncheck.recognise.zero_start import with_zero_start
 from bncheck.sources.raw import RawModel
 
@@ -13,17 +13,17 @@ def recognise(raw: RawModel, hints: Hints) -> Facts:
     Each way of recognition is imported only where it is used: a bare checkpoint pays for no graph.
     """
     if raw.graphs:
-        from bncheck.recognise.by_graph import recognise_graph  # noqa: PLC0415 - see docstring
+        from bncheck.recognise.graph.by_graph import recognise_graph  # noqa: PLC0415 - see docstring
 
         return with_zero_start(recognise_graph(raw, hints))
     if raw.lite is not None:
-        from bncheck.recognise.by_lite import recognise_lite  # noqa: PLC0415 - see docstring
+        from bncheck.recognise.lite.by_lite import recognise_lite  # noqa: PLC0415 - see docstring
 
         return recognise_lite(raw, hints)
     if raw.keras is not None:
-        from bncheck.recognise.by_config import recognise_config  # noqa: PLC0415 - see docstring
+        from bncheck.recognise.named.by_config import recognise_config  # noqa: PLC0415 - see docstring
 
         return recognise_config(raw, hints)
-    from bncheck.recognise.by_name import recognise_names  # noqa: PLC0415 - see docstring
+    from bncheck.recognise.named.by_name import recognise_names  # noqa: PLC0415 - see docstring
 
     return with_zero_start(recognise_names(raw, hints))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from bncheck.model import Debias, Role, Site, Vector
-from bncheck.recognise.name_families import SHADOW
-from bncheck.recognise.values import vector
+from bncheck.facts.layers import Debias, Role, Site, Vector
+from bncheck.recognise.named.name_families import SHADOW
+from bncheck.recognise.stored_vectors import vector
 from bncheck.sources.raw import RawTensor
 
 

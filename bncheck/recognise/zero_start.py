@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bncheck.model import Facts, Layer
+from bncheck.facts.layers import Facts, Layer
 
 
 def with_zero_start(facts: Facts) -> Facts:

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from bncheck.compare.data import Data, open_data
+from bncheck.compare.data.data import Data, open_data
 from bncheck.compare.train_eval import Prepared, prepare
-from bncheck.errors import UsageError
-from bncheck.model import Facts, Hints, Layer, PerChannel, Presence
-from bncheck.options import RunOptions
+from bncheck.facts.errors import UsageError
+from bncheck.facts.layers import Facts, Hints, Layer, PerChannel, Presence
+from bncheck.facts.repairs import LayerLeft, PopulationFacts
 from bncheck.recognise import recognise
-from bncheck.repair.found import Found
 from bncheck.repair.population import TOLERANCE, Population, population
-from bncheck.repair.report import LayerLeft, PopulationFacts
-from bncheck.repair.statistics import NewStatistics, Refused, reestimated
+from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.repair.write_keras import write_keras
+from bncheck.settings.options import RunOptions
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -40,7 +39,7 @@ class DataOptions(RunOptions):
 
 def reestimate(
     raw: RawModel, hints: Hints, spec: str | Path, options: DataOptions, progress: Callable[[str, int], None]
-) -> tuple[Found, Data]:
+) -> tuple[Replacement, Data]:
     """Population statistics of every layer of the forward pass."""
     prepared = _runnable(raw, hints, options)
     with open_train_twin(prepared.forward) as twin:
@@ -68,7 +67,7 @@ def reestimate(
         converged=counted.converged,
         change=counted.change if np.isfinite(counted.change) else 1.0,
     )
-    return Found(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options)), data
+    return Replacement(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options)), data
 
 
 def _estimated(layer: str, counted: Population) -> NewStatistics:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from bncheck.sources.crc32c import crc32c, mask
-from bncheck.sources.sstable import FOOTER, MAGIC
-from bncheck.sources.wire import FIXED32, LENGTH, VARINT, fields
+from bncheck.sources.bundle.crc32c import crc32c, mask
+from bncheck.sources.bundle.sstable import FOOTER, MAGIC
+from bncheck.sources.graph.wire import FIXED32, LENGTH, VARINT, fields
 
 BLOCK_SIZE = 262_144
 """Bytes after which a block ends: TensorFlow's own (table_options.h)."""

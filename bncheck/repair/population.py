@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.moments import Moments, from_batch, merge, merge_all
-from bncheck.errors import UsageError
+from bncheck.facts.errors import UsageError
+from bncheck.numerics.moments import Moments, from_batch, merge, merge_all
 
 TOLERANCE = 1e-3
 """Change per batch below which a layer has converged: of its means in standard deviations, of its log variances."""
@@ -27,7 +27,7 @@ Batch = tuple[NDArray[Any], "NDArray[Any] | None"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SiteMoments:
+class PooledMoments:
     """What one batch tells of every site, in one order."""
 
     samples: Sequence[int]
@@ -43,7 +43,7 @@ class TrainMode(Protocol):
     layers: Sequence[str]
     """The layer of each site; a layer with several sites stands there several times."""
 
-    def run(self, batch: NDArray[Any]) -> SiteMoments:
+    def run(self, batch: NDArray[Any]) -> PooledMoments:
         """Moments of every site's input for one batch."""
 
 
@@ -107,7 +107,7 @@ def population(
     )
 
 
-def _add(model: TrainMode, state: _Progress, run: SiteMoments, tolerance: float) -> None:
+def _add(model: TrainMode, state: _Progress, run: PooledMoments, tolerance: float) -> None:
     parts = [from_batch(*part) for part in zip(run.samples, run.means, run.variances, strict=True)]
     for layer, part in zip(model.layers, parts, strict=True):
         if part.count < 2:

@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import bncheck
-from bncheck.repair.report import LayerLeft, LayerRepair, PopulationFacts
+from bncheck.facts.repairs import LayerLeft, LayerRepair, PopulationFacts
 from bncheck.sources.raw import PROVENANCE
+from bncheck.version import __version__
 
 _BLOCK = 1 << 22
 
@@ -37,7 +37,7 @@ def provenance(
     how: Mapping[str, Any]
     how = {"decay": decay, "steps": steps} if population is None else {"data": vars(population)}
     content = {
-        "tool": {"name": "bncheck", "version": bncheck.__version__},
+        "tool": {"name": "bncheck", "version": __version__},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "source": {"path": str(source), "sha256": {path.name: sha256(path) for path in hashed}},
         "output": output.name,

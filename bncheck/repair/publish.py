@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bncheck.errors import UsageError
+from bncheck.facts.errors import UsageError
 
 _COPY_BYTES = 1 << 22
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.compare.moments import Moments
-from bncheck.errors import BncheckError
-from bncheck.model import Layer, PerChannel, Presence, Role, Vector
-from bncheck.rules.init_share import updates_a_step
+from bncheck.facts.errors import BncheckError
+from bncheck.facts.layers import Layer, PerChannel, Presence, Role, Vector
+from bncheck.facts.repairs import LayerLeft, PopulationFacts
+from bncheck.numerics.init_share import updates_a_step
+from bncheck.numerics.moments import Moments
 
 MAX_STORAGE_ERROR = 1e-4
 """Largest error, relative to the initial value, that undoing the init share may make of the storage's rounding."""
@@ -39,6 +40,16 @@ class NewStatistics:
     """Init share of the variance that was undone; None where it came from data."""
     clipped: int = 0
     """Channels whose variance came out below 0 by no more than rounding explains, and was set to 0."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Replacement:
+    """New statistics and what did not get any."""
+
+    new: tuple[NewStatistics, ...]
+    left: tuple[LayerLeft, ...]
+    population: PopulationFacts | None = None
+    notes: tuple[str, ...] = ()
 
 
 def debiased(layer: Layer, *, decay: float | None, steps: int | None) -> NewStatistics | None:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.forward import Forward, TwinSite
-from bncheck.compare.loaded import Loaded, load_tensorflow
-from bncheck.compare.samples import ModelInput
-from bncheck.compare.twin_writer import EVAL
-from bncheck.repair.population import SiteMoments
+from bncheck.compare.data.samples import ModelInput
+from bncheck.compare.twins.forward import Forward, TwinSite
+from bncheck.compare.twins.session import Loaded, load_tensorflow
+from bncheck.compare.twins.writer import EVAL
+from bncheck.repair.population import PooledMoments
 
 
 @contextmanager
@@ -47,10 +47,10 @@ class TrainTwin:
         """What the model takes; nearly always one."""
         return self._loaded.inputs(self._batch)
 
-    def run(self, batch: NDArray[Any]) -> SiteMoments:
+    def run(self, batch: NDArray[Any]) -> PooledMoments:
         """Moments of every site's input; raises BncheckError where the graph refuses the batch."""
         found = self._run(batch)
-        return SiteMoments(
+        return PooledMoments(
             samples=[int(count) for count, _, _ in found],
             means=[np.asarray(mean, np.float64).reshape(-1) for _, mean, _ in found],
             variances=[np.asarray(variance, np.float64).reshape(-1) for _, _, variance in found],

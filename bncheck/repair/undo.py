@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bncheck.errors import UsageError
-from bncheck.model import Facts, Hints, Layer, Presence, RunFacts
-from bncheck.repair.found import Found
-from bncheck.repair.report import LayerLeft
-from bncheck.repair.statistics import NewStatistics, Refused, debiased
-from bncheck.rules.init_share import InitShare, init_shares
+from bncheck.facts.errors import UsageError
+from bncheck.facts.layers import Facts, Hints, Layer, Presence, RunFacts
+from bncheck.facts.repairs import LayerLeft
+from bncheck.numerics.init_share import InitShare, init_shares
+from bncheck.repair.statistics import NewStatistics, Refused, Replacement, debiased
 
 _SHOWN = 3
 
 
-def undo(facts: Facts, hints: Hints) -> Found:
+def undo(facts: Facts, hints: Hints) -> Replacement:
     """The init share undone in every layer that has one. Raises UsageError unless that is possible for all of them."""
     layers = facts.layers if hints.decay is None else tuple(_told(layer, hints.decay) for layer in facts.layers)
     known = {seen.layer.name: seen for seen in init_shares(layers, facts.run)}
@@ -42,7 +41,7 @@ def undo(facts: Facts, hints: Hints) -> Found:
     if not new:
         reasons = sorted({item.reason for item in left})
         raise UsageError(f"{facts.path}: there is nothing to debias: {'; '.join(reasons)}")
-    return Found(new=tuple(new), left=tuple(left))
+    return Replacement(new=tuple(new), left=tuple(left))
 
 
 def _told(layer: Layer, decay: float) -> Layer:

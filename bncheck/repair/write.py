@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from bncheck.errors import Unsupported, UsageError
-from bncheck.model import PerChannel
+from bncheck.facts.errors import Unsupported, UsageError
+from bncheck.facts.layers import PerChannel
 from bncheck.repair.provenance import beside
 from bncheck.repair.publish import copy, publish, publish_directory, taken, workshop
 from bncheck.repair.write_checkpoint import state_file, write_checkpoint
 from bncheck.repair.write_keras import write_keras
 from bncheck.sources import beside as meta_beside
-from bncheck.sources.checkpoint_place import Place, find
+from bncheck.sources.bundle.locate import Place, find
 from bncheck.sources.files import is_file, names
 from bncheck.sources.raw import RawModel
 

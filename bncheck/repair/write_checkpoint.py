@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.errors import BncheckError, NotFound, Unsupported, UsageError
-from bncheck.model import PerChannel
+from bncheck.facts.errors import BncheckError, NotFound, Unsupported, UsageError
+from bncheck.facts.layers import PerChannel
 from bncheck.repair.index_table import new_entry, with_checksum, write_table
 from bncheck.repair.publish import copy
-from bncheck.sources.bundle_entry import BundleEntry, decode_entry, slice_key, window
-from bncheck.sources.bundle_tensor import TYPES
-from bncheck.sources.checkpoint import read_checkpoint
-from bncheck.sources.checkpoint_place import Place
-from bncheck.sources.crc32c import crc32c
+from bncheck.sources.bundle.checkpoint import read_checkpoint
+from bncheck.sources.bundle.crc32c import crc32c
+from bncheck.sources.bundle.entry import BundleEntry, decode_entry, slice_key, window
+from bncheck.sources.bundle.locate import Place
+from bncheck.sources.bundle.sstable import entries, open_table
+from bncheck.sources.bundle.tensor import TYPES
 from bncheck.sources.files import is_file, status
-from bncheck.sources.sstable import entries, open_table
-from bncheck.sources.wire import fields
+from bncheck.sources.graph.wire import fields
 
 _FLOAT32 = 1
 _BFLOAT16 = "bfloat16"

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.errors import BncheckError, Unsupported
-from bncheck.model import PerChannel
+from bncheck.facts.errors import BncheckError, Unsupported
+from bncheck.facts.layers import PerChannel
 from bncheck.repair.publish import copy
 from bncheck.repair.write_checkpoint import encoded
-from bncheck.sources.keras import read_keras
-from bncheck.sources.keras_archive import WEIGHTS, ZIP_MAGIC
+from bncheck.sources.keras.archive import WEIGHTS, ZIP_MAGIC
+from bncheck.sources.keras.keras import read_keras
 from bncheck.sources.raw import RawModel
 
 _COPY_BYTES = 1 << 22

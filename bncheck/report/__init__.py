@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, TextIO, cast
 
-from bncheck.finding import Report
+from bncheck.facts.findings import Report
 
 _MODULES = {
-    "text": "bncheck.report.text",
-    "json": "bncheck.report.json_v1",
-    "sarif": "bncheck.report.sarif",
-    "junit": "bncheck.report.junit",
-    "github": "bncheck.report.github",
-    "markdown": "bncheck.report.markdown",
-    "html": "bncheck.report.html",
-    "model-explorer": "bncheck.report.model_explorer",
+    "text": "bncheck.report.text.text",
+    "json": "bncheck.report.wire.json_v1",
+    "sarif": "bncheck.report.wire.sarif",
+    "junit": "bncheck.report.wire.junit",
+    "github": "bncheck.report.wire.github",
+    "markdown": "bncheck.report.text.markdown",
+    "html": "bncheck.report.html.html",
+    "model-explorer": "bncheck.report.wire.model_explorer",
 }
 
 FORMATS = tuple(_MODULES)

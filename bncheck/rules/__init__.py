@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from bncheck.rules import (
+from bncheck.rules.coverage import (
     bn001_no_batch_norm_found,
     bn002_layer_not_understood,
     bn003_mode_unknown,
     bn004_statistics_unread,
     bn005_train_op_not_found,
+)
+from bncheck.rules.modes import (
+    bn301_output_junk_in_eval,
+    bn302_layer_diverges,
+    bn303_batch_too_small_to_judge,
+    bn304_data_unlike_training,
+    bn305_non_finite_activation,
+    bn306_batch_dependent_eval,
+)
+from bncheck.rules.quantization import (
+    bn401_quantized_output_junk,
+    bn402_layer_loses_precision,
+    bn403_per_tensor_range_collapse,
+    bn404_dead_channel_fold_scale,
+    bn405_bias_saturated,
+    bn406_not_folded,
+    bn407_folded_other_statistics,
+    bn408_broken_before_quantization,
+    bn409_tensors_unmatched,
+    bn501_worse_than_before,
+)
+from bncheck.rules.rule import Rule
+from bncheck.rules.statistics import (
     bn101_never_moved,
     bn102_some_layers_never_moved,
     bn103_init_share_too_high,
@@ -24,6 +47,8 @@ from bncheck.rules import (
     bn114_averaged_weights_stale_statistics,
     bn115_checkpoint_graph_mismatch,
     bn116_statistics_equal_reference,
+)
+from bncheck.rules.wiring import (
     bn201_update_not_wired,
     bn202_some_updates_not_wired,
     bn203_no_update_op,
@@ -44,24 +69,7 @@ from bncheck.rules import (
     bn218_redundant_bias,
     bn219_dropout_before_batch_norm,
     bn220_always_batch_statistics,
-    bn301_output_junk_in_eval,
-    bn302_layer_diverges,
-    bn303_batch_too_small_to_judge,
-    bn304_data_unlike_training,
-    bn305_non_finite_activation,
-    bn306_batch_dependent_eval,
-    bn401_quantized_output_junk,
-    bn402_layer_loses_precision,
-    bn403_per_tensor_range_collapse,
-    bn404_dead_channel_fold_scale,
-    bn405_bias_saturated,
-    bn406_not_folded,
-    bn407_folded_other_statistics,
-    bn408_broken_before_quantization,
-    bn409_tensors_unmatched,
-    bn501_worse_than_before,
 )
-from bncheck.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     bn001_no_batch_norm_found.check,

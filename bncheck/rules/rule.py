@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from bncheck.finding import Confidence, Evidence, RuleInfo, Severity
-from bncheck.model import Facts
+from bncheck.facts.findings import Confidence, Evidence, RuleInfo, Severity
+from bncheck.facts.layers import Facts
 
 Check = Callable[[Facts], Iterator[Evidence]]
 

@@ -7,21 +7,22 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from bncheck.errors import NotFound, ReadError, UnknownFormat, UsageError
-from bncheck.sources.checkpoint_place import in_step_order, no_checkpoint
+from bncheck.facts.errors import NotFound, ReadError, UnknownFormat, UsageError
+from bncheck.sources.bundle.locate import in_step_order, no_checkpoint
 from bncheck.sources.files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.raw import PROVENANCE, RawModel
 
 _READERS = {
-    "checkpoint": "read_checkpoint",
-    "tflite": "read_lite",
-    "keras": "read_keras",
+    "bundle.checkpoint": "read_checkpoint",
+    "tflite.tflite": "read_lite",
+    "keras.keras": "read_keras",
     "arrays": "read_arrays",
-    "saved_model": "read_saved_model",
-    "graphs": "read_graph",
+    "graph.saved_model": "read_saved_model",
+    "graph.graphs": "read_graph",
 }
 """Module -> its reader, in the order in which they are asked; those that know their content by magic first."""
 
+_CHECKPOINT = "bundle.checkpoint"
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 _SNIFFED = 64
 
@@ -35,7 +36,7 @@ def open_model(path: Path | str, *, graph: Path | str | None = None, use_graph: 
     """
     path = Path(path)
     source = _source(path)
-    if source == "checkpoint":
+    if source == _CHECKPOINT:
         return open_checkpoint(path, graph=graph, use_graph=use_graph)
     if graph is not None:
         raise UsageError(f"{path} is no checkpoint, so no graph can be given with it")
@@ -44,7 +45,7 @@ def open_model(path: Path | str, *, graph: Path | str | None = None, use_graph: 
 
 def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True) -> RawModel:
     """The checkpoint of a path, even where the path is the `.meta` beside it, with its graph as in `open_model`."""
-    model = _read("checkpoint", Path(path))
+    model = _read(_CHECKPOINT, Path(path))
     if graph is not None:
         meta = Path(graph)
     elif use_graph and is_file(beside(model.path)):
@@ -52,7 +53,7 @@ def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_gr
     else:
         return model
     try:
-        of_graph = _read("graphs", meta)
+        of_graph = _read("graph.graphs", meta)
     except ReadError as error:
         if graph is None:
             error.hint = f"{error.hint}; --no-graph leaves it out" if error.hint else "--no-graph leaves it out"
@@ -105,12 +106,12 @@ def _source(path: Path) -> str:
     """Which module reads what is at this path."""
     found = status(path)
     if found is None:
-        return "checkpoint"
+        return _CHECKPOINT
     if stat.S_ISDIR(found.st_mode):
         if any(name in _SAVED_MODEL for name in names(path)):
-            return "saved_model"
+            return "graph.saved_model"
         # an unpacked .keras archive is the one other model that is a directory
-        return "keras" if import_module("bncheck.sources.keras").matches(path, b"") else "checkpoint"
+        return "keras.keras" if import_module("bncheck.sources.keras.keras").matches(path, b"") else _CHECKPOINT
     head = read_head(path, _SNIFFED)
     if head.startswith(LFS_POINTER):
         raise not_fetched(path)
@@ -119,7 +120,7 @@ def _source(path: Path) -> str:
             return source
     if path.name == "checkpoint" or path.name.endswith(".index") or is_file(path.with_name(f"{path.name}.index")):
         # by its name alone; its own reader tells best what is wrong with it
-        return "checkpoint"
+        return _CHECKPOINT
     raise UnknownFormat(path, _unknown(head), hint="bncheck reads checkpoints, graphs, SavedModels, Keras and TFLite")
 
 

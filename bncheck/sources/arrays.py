@@ -14,8 +14,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.errors import BadChecksum, Malformed, TooLarge
-from bncheck.sources.bundle_entry import possible
+from bncheck.facts.errors import BadChecksum, Malformed, TooLarge
+from bncheck.sources.bundle.entry import possible
 from bncheck.sources.files import opened
 from bncheck.sources.raw import RawModel, RawTensor
 

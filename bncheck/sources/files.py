@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bncheck.errors import NotFound, ReadError, TooLarge, Truncated, UnknownFormat, Unreadable
+from bncheck.facts.errors import NotFound, ReadError, TooLarge, Truncated, UnknownFormat, Unreadable
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS has not fetched yet."""

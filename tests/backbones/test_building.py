@@ -14,8 +14,8 @@ import pytest
 from bncheck.backbones.build import build
 from bncheck.backbones.builders import load_builder
 from bncheck.backbones.registry import BACKBONES, parse
-from bncheck.errors import BncheckError, UsageError
-from bncheck.model import Hints, Mode
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.layers import Hints, Mode
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -72,7 +72,7 @@ def slim_shapes(name: str, size: int, **arguments: Any) -> dict[str, tuple[int, 
 def outputs(model: RawModel, images: np.ndarray[Any, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
     """Output name -> values in eval mode, through the engine that compares."""
     from bncheck.compare.train_eval import prepare
-    from bncheck.compare.twins import open_twins
+    from bncheck.compare.twins.twins import open_twins
 
     prepared = prepare(model, Hints())
     with open_twins(prepared.forward) as twins:

@@ -13,7 +13,7 @@ from bncheck.backbones.builders import load_builder
 from bncheck.backbones.fitting import check_builder, check_network, check_scope, scopes_of, told
 from bncheck.backbones.keras_names import renamed, slim_name
 from bncheck.backbones.registry import BACKBONES, names, parse
-from bncheck.errors import BncheckError, UsageError
+from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawTensor
 

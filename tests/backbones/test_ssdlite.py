@@ -89,7 +89,7 @@ def test_the_backbone_alone_is_compared_by_name(forgotten: Path) -> None:
     """In its scope, up to layer_19, the head left out and told."""
     from bncheck.backbones.build import build
     from bncheck.backbones.registry import parse
-    from bncheck.model import Hints
+    from bncheck.facts.layers import Hints
     from bncheck.recognise import recognise
     from bncheck.sources import open_model
 

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from bncheck.backbones.build import build
 from bncheck.backbones.registry import parse
-from bncheck.compare.convert import eval_graph, float_model, quantized_model
 from bncheck.compare.float_quantized import measure_quantized
+from bncheck.compare.litert.convert import eval_graph, float_model, quantized_model
 from bncheck.compare.train_eval import Prepared, prepare
-from bncheck.compare.twins import load_tensorflow
-from bncheck.measured import DataFacts
-from bncheck.model import Hints
+from bncheck.compare.twins.twins import load_tensorflow
+from bncheck.facts.layers import Hints
+from bncheck.facts.measurements import DataFacts
 from bncheck.sources import open_model
 
 

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bncheck
-from bncheck.finding import Report
-from bncheck.folded import forecast
-from bncheck.measured import sqnr_db
+from bncheck.facts.findings import Report
+from bncheck.facts.measurements import sqnr_db
+from bncheck.numerics.fold_forecast import forecast
 from tests.bench._measure import REPOSITORY, table
 
 REAL = REPOSITORY.parent / "shared" / "real"

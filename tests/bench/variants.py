@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 import bncheck
-from bncheck.errors import BncheckError
+from bncheck.facts.errors import BncheckError
 from bncheck.repair import DataOptions, repair
 from tests.bench._variants import BATCH, MODEL, VARIANTS, Made, Split, accuracy, made, splits
 

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture(scope="session")
 def tf() -> Any:
     """TensorFlow."""
-    from bncheck.compare.twins import load_tensorflow
+    from bncheck.compare.twins.twins import load_tensorflow
 
     return load_tensorflow()
 
@@ -30,7 +30,7 @@ def lite(tf: Any, net: Callable[..., Any]) -> Callable[..., bytes]:
     """(net, scheme, seed) -> TFLite file, calibrated on 32 samples."""
     from lite_nets import images
 
-    from bncheck.compare.convert import convert
+    from bncheck.compare.litert.convert import convert
 
     @cache
     def made(name: str, scheme: str = "float", seed: int = 0) -> bytes:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bncheck.compare import metrics, moments
 from bncheck.compare.attribution import UNDEPLOYABLE, attribute, reestimated
-from bncheck.measured import Attribution, Cell
+from bncheck.facts.measurements import Attribution, Cell
+from bncheck.numerics import metrics, moments
 from bncheck.testing import batch_norm, classes_compared, compared, difference, features_compared
-from bncheck.testing_quantized import quantized_features
+from bncheck.testing.quantized import quantized_features
 
 RANDOM = np.random.default_rng(0)
 CLASSES = np.eye(10)[RANDOM.integers(0, 10, 64)] * 5

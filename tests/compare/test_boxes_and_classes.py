@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.compare.float_quantized import _accuracy, _scores
-from bncheck.compare.lite_outputs import OutputSums
+from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.outputs import Kind, apart_from_labels
 
 DRAWN = np.random.default_rng(0)

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from lite_nets import Maker, images
 
-from bncheck.compare import convert as module
-from bncheck.compare.convert import SCHEMES, EvalGraph, convert, eval_graph, rounds, unrounded
-from bncheck.compare.float32 import in_float32
 from bncheck.compare.float_quantized import run_outputs
-from bncheck.compare.lite_edit import load
-from bncheck.compare.lite_layers import folded_layers
-from bncheck.compare.lite_net import net as wired
-from bncheck.compare.lite_run import read_file
+from bncheck.compare.litert import convert as module
+from bncheck.compare.litert.convert import SCHEMES, EvalGraph, convert, eval_graph, rounds, unrounded
+from bncheck.compare.litert.edit import load
+from bncheck.compare.litert.interpreter import read_file
+from bncheck.compare.litert.layers import folded_layers
+from bncheck.compare.litert.net import net as wired
 from bncheck.compare.train_eval import Prepared, prepare
-from bncheck.errors import BncheckError, UsageError
-from bncheck.model import Hints
-from bncheck.sources import open_model, protos
+from bncheck.compare.twins.float32 import in_float32
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.layers import Hints
+from bncheck.sources import open_model
+from bncheck.sources.graph import protos
 
 pytestmark = pytest.mark.tensorflow
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from trained_variants import checkpoint, trained_digits
 
-from bncheck.compare.loaded import Loaded
 from bncheck.compare.train_eval import Prepared, measure, prepare
-from bncheck.compare.twins import Twins, open_twins
-from bncheck.finding import Report
-from bncheck.judge import judge
-from bncheck.measured import DataFacts
-from bncheck.model import Hints, Layer, PerChannel
-from bncheck.report._comparison import first_bad_layer
+from bncheck.compare.twins.session import Loaded
+from bncheck.compare.twins.twins import Twins, open_twins
+from bncheck.facts.findings import Report
+from bncheck.facts.layers import Hints, Layer, PerChannel
+from bncheck.facts.measurements import DataFacts
+from bncheck.judge.judge import judge
+from bncheck.report.views.comparison import first_bad_layer
 from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
@@ -89,7 +89,7 @@ def healthy() -> Iterator[Healthy]:
     batches = [(images[n : n + BATCH], labels[n : n + BATCH]) for n in range(0, BATCH * BATCHES, BATCH)]
     prepared = prepare(open_model(WIRED, graph=None, use_graph=True), Hints())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bncheck.compare.twins.Loaded", _Overriding)
+        patch.setattr("bncheck.compare.twins.twins.Loaded", _Overriding)
         with open_twins(prepared.forward) as twins:
             graph = twins._loaded
             assert isinstance(graph, _Overriding)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.compare.data import Data, open_data, sample_shape
-from bncheck.compare.preprocess import RANGES, preprocessed
-from bncheck.compare.samples import ModelInput
-from bncheck.errors import BncheckError, NotFound, ReadError, UnknownFormat, UsageError
-from bncheck.options import RunOptions
+from bncheck.compare.data.data import Data, open_data, sample_shape
+from bncheck.compare.data.preprocess import RANGES, preprocessed
+from bncheck.compare.data.samples import ModelInput
+from bncheck.facts.errors import BncheckError, NotFound, ReadError, UnknownFormat, UsageError
+from bncheck.settings.options import RunOptions
 
 SHAPE = (None, 4, 6, 3)
 COUNT = 37
@@ -220,7 +220,7 @@ def test_sample_shape(tmp_path: Path, npz: Path) -> None:
 
 def test_rows_are_read_where_they_lie(tmp_path: Path) -> None:
     """Uncompressed files are read sample by sample, in any order, whatever the archive, layout and type."""
-    from bncheck.compare.data_arrays import OnDisk, _read
+    from bncheck.compare.data.arrays import OnDisk, _read
 
     random = np.random.default_rng(0)
     for number, dtype in enumerate(("<f4", ">f4", "u1", "<f8", "?", "<f2")):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.compare.data import open_data
-from bncheck.compare.data_records import records
-from bncheck.compare.samples import ModelInput
-from bncheck.errors import BadChecksum, BncheckError, NotFound, ReadError, Truncated, UsageError
-from bncheck.options import RunOptions
+from bncheck.compare.data.data import open_data
+from bncheck.compare.data.records import records
+from bncheck.compare.data.samples import ModelInput
+from bncheck.facts.errors import BadChecksum, BncheckError, NotFound, ReadError, Truncated, UsageError
+from bncheck.settings.options import RunOptions
 
 pytestmark = pytest.mark.tensorflow
 

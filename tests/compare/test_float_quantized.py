@@ -13,16 +13,18 @@ import pytest
 from lite_nets import Maker, images
 from numpy.typing import NDArray
 
-from bncheck.compare import lite_pair, lite_sums
-from bncheck.compare.convert import EvalGraph, convert, float_model
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
-from bncheck.compare.lite_edit import dump, load
-from bncheck.compare.lite_run import Affine, Runner, affine, read_file
+from bncheck.compare.litert import pair as lite_pair
+from bncheck.compare.litert import sums as lite_sums
+from bncheck.compare.litert.convert import EvalGraph, convert, float_model
+from bncheck.compare.litert.edit import dump, load
+from bncheck.compare.litert.interpreter import IntegerScale, Runner, affine, read_file
 from bncheck.compare.train_eval import prepare
-from bncheck.errors import BncheckError, ReadError
-from bncheck.measured import DataFacts, OperatorLoss, QuantizedComparison
-from bncheck.model import Hints, Layer
-from bncheck.sources import open_model, protos
+from bncheck.facts.errors import BncheckError, ReadError
+from bncheck.facts.layers import Hints, Layer
+from bncheck.facts.measurements import DataFacts, OperatorLoss, QuantizedComparison
+from bncheck.sources import open_model
+from bncheck.sources.graph import protos
 
 pytestmark = pytest.mark.tensorflow
 
@@ -101,15 +103,15 @@ def test_by_hand(lite: Callable[..., bytes]) -> None:
     reference, quantized, data = read_file(lite("dense")), read_file(lite("dense", "int8")), images(64)
     second = [o for o in quantized.graph.operators if o.kind == "FULLY_CONNECTED"][1]
     partner = [o for o in reference.graph.operators if o.kind == "FULLY_CONNECTED"][1]
-    from bncheck.compare.lite_edit import show
-    from bncheck.compare.lite_net import net
+    from bncheck.compare.litert.edit import show
+    from bncheck.compare.litert.net import net
 
     runner = Runner(show(reference.content, [partner.inputs[0]]), "float")
     runner.run({reference.graph.inputs[0]: data})
     clean = np.array(runner.tensor(partner.inputs[0]))
     read, given = (affine(quantized.graph.tensors[n]) for n in (second.inputs[0], second.outputs[0]))
-    assert isinstance(read, Affine)
-    assert isinstance(given, Affine)
+    assert isinstance(read, IntegerScale)
+    assert isinstance(given, IntegerScale)
     rounded = read.real(read.stored(clean)).astype(np.float64)
     ours, theirs = net(quantized.graph), net(reference.graph)
     kernels, biases = (ours.kernel(second), theirs.kernel(partner)), (ours.bias(second), theirs.bias(partner))

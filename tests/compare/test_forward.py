@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bncheck.compare.train_eval import measure, prepare
-from bncheck.compare.twins import open_twins
-from bncheck.errors import BncheckError, UsageError
-from bncheck.measured import DataFacts
-from bncheck.model import Hints
-from bncheck.options import RunOptions
+from bncheck.compare.twins.twins import open_twins
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.layers import Hints
+from bncheck.facts.measurements import DataFacts
+from bncheck.settings.options import RunOptions
 from bncheck.sources import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]

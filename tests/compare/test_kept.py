@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from bncheck.compare.kept import Kept
-from bncheck.compare.loaded import SiteMoments
-from bncheck.compare.moments import from_batch
-from bncheck.compare.twins import BatchRun, Twins
+from bncheck.compare.output_cache import Kept
+from bncheck.compare.twins.session import SiteMoments
+from bncheck.compare.twins.twins import BatchRun, Twins
+from bncheck.numerics.moments import from_batch
 
 
 def outputs(value: float) -> BatchRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bncheck.compare.keras_model import named_as_in
+from bncheck.compare.twins.keras_model import named_as_in
 from bncheck.testing import batch_norm
 
 

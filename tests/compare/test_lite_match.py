@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from lite_nets import NETS, SHAPE, Maker, images
 
-from bncheck.compare.convert import EvalGraph, convert
-from bncheck.compare.lite_edit import dump, load
-from bncheck.compare.lite_layers import folded_layers
-from bncheck.compare.lite_match import CARRIERS, Matching, match
-from bncheck.compare.lite_net import net as wired
-from bncheck.compare.lite_run import read_file
-from bncheck.errors import BncheckError
-from bncheck.sources import protos
+from bncheck.compare.litert.convert import EvalGraph, convert
+from bncheck.compare.litert.edit import dump, load
+from bncheck.compare.litert.interpreter import read_file
+from bncheck.compare.litert.layers import folded_layers
+from bncheck.compare.litert.match import CARRIERS, Matching, match
+from bncheck.compare.litert.net import net as wired
+from bncheck.facts.errors import BncheckError
+from bncheck.sources.graph import protos
 from bncheck.testing import batch_norm
 
 pytestmark = pytest.mark.tensorflow

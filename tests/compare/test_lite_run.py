@@ -11,16 +11,25 @@ import pytest
 from lite_nets import images
 from lite_writer import Faults, G, Op, T, lite_bytes
 
-from bncheck.compare.convert import SCHEMES, convert
 from bncheck.compare.float_quantized import run_outputs
-from bncheck.compare.lite_edit import _schema, dump, load, show
-from bncheck.compare.lite_run import Affine, Runner, batching, input_values, portions, read_file, real_values, scheme_of
-from bncheck.compare.lite_sums import TensorSums, add_local, round_into
-from bncheck.errors import BncheckError, ReadError, Unsupported
+from bncheck.compare.litert.convert import SCHEMES, convert
+from bncheck.compare.litert.edit import _schema, dump, load, show
+from bncheck.compare.litert.interpreter import (
+    IntegerScale,
+    Runner,
+    batching,
+    input_values,
+    portions,
+    read_file,
+    real_values,
+    scheme_of,
+)
+from bncheck.compare.litert.sums import TensorSums, add_local, round_into
+from bncheck.facts.errors import BncheckError, ReadError, Unsupported
 
 pytestmark = pytest.mark.tensorflow
 
-INT8 = Affine(scale=0.02, zero_point=-7, dtype="int8")
+INT8 = IntegerScale(scale=0.02, zero_point=-7, dtype="int8")
 
 
 def test_rounding_of_eight_bits() -> None:
@@ -38,7 +47,7 @@ def test_rounding_of_eight_bits() -> None:
 def test_parts_of_an_error() -> None:
     """Values beyond the range are clipping, a shift of a channel is bias, exactly."""
     reference = np.tile(np.array([[0.4, 1.0, 2.0]], np.float32), (6, 1))
-    how = Affine(scale=0.2, zero_point=-128, dtype="int8")
+    how = IntegerScale(scale=0.2, zero_point=-128, dtype="int8")
     reference[0, 2] = how.high + 3
     stored = how.stored(reference)
     stored[:, 1] += 1
@@ -52,7 +61,7 @@ def test_parts_of_an_error() -> None:
 
 def test_stored_and_real() -> None:
     """Ties go to even, what is too large is held to the range, NaN becomes 0; both ways of rounding are one."""
-    how = Affine(scale=0.5, zero_point=3, dtype="int8")
+    how = IntegerScale(scale=0.5, zero_point=3, dtype="int8")
     values = np.array([0.0, 0.25, 0.75, -0.75, 1000, -np.inf, np.nan], np.float32)
     np.testing.assert_array_equal(how.stored(values), [3, 3, 5, 1, 127, -128, 3])
     np.testing.assert_array_equal(how.real(how.stored(values))[:5], [0, 0, 1, -1, 62])

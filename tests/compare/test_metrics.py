@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.compare import metrics
+from bncheck.numerics import metrics
 
 EPSILON = 1e-3
 

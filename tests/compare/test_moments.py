@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.compare.moments import Moments, from_batch, merge, merge_all, nothing, of
+from bncheck.numerics.moments import Moments, from_batch, merge, merge_all, nothing, of
 
 
 def parts(values: np.ndarray, cuts: list[int]) -> list[Moments]:

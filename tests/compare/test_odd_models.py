@@ -17,10 +17,10 @@ import pytest
 
 from bncheck.compare.outputs import Kind
 from bncheck.compare.train_eval import Prepared, measure, prepare
-from bncheck.compare.twins import open_twins
-from bncheck.errors import BncheckError, UsageError
-from bncheck.measured import Comparison, DataFacts
-from bncheck.model import Hints
+from bncheck.compare.twins.twins import open_twins
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.layers import Hints
+from bncheck.facts.measurements import Comparison, DataFacts
 from bncheck.sources import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bncheck.compare.train_eval import prepare
-from bncheck.compare.twins import open_twins
-from bncheck.model import Hints
+from bncheck.compare.twins.twins import open_twins
+from bncheck.facts.layers import Hints
 from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow

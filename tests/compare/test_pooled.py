@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import bncheck
-from bncheck.compare.pooled import batch_moments, shared
-from bncheck.finding import Severity, Verdict
-from bncheck.rules import bn302_layer_diverges
-from bncheck.rules.compared import diverging, each_layer, torn
+from bncheck.compare.shared_layers import batch_moments, shared
+from bncheck.facts.findings import Severity, Verdict
+from bncheck.rules.modes import bn302_layer_diverges
+from bncheck.rules.shared.modes import diverging, each_layer, torn
 from bncheck.testing import batch_norm, classes_compared, compared, difference
 
 MEANS = np.array([0.0, 0.0, 0.0, 0.0])

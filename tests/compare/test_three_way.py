@@ -12,11 +12,11 @@ import pytest
 from trained_variants import ROOT, checkpoint, trained_digits
 
 import bncheck
-from bncheck import cli
-from bncheck.errors import BncheckError, UsageError
-from bncheck.finding import Report, Severity, Verdict
-from bncheck.measured import Attribution, Cell
-from bncheck.report import json_v1
+from bncheck.cli import main as cli
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.findings import Report, Severity, Verdict
+from bncheck.facts.measurements import Attribution, Cell
+from bncheck.report.wire import json_v1
 
 pytestmark = pytest.mark.tensorflow
 

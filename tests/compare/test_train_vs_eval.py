@@ -13,10 +13,10 @@ import pytest
 from trained_variants import checkpoint, trained_digits
 
 import bncheck
-from bncheck import cli
-from bncheck.errors import UsageError
-from bncheck.finding import Verdict
-from bncheck.report import json_v1
+from bncheck.cli import main as cli
+from bncheck.facts.errors import UsageError
+from bncheck.facts.findings import Verdict
+from bncheck.report.wire import json_v1
 
 pytestmark = pytest.mark.tensorflow
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import bncheck
-from bncheck.compare import metrics
 from bncheck.compare.attribution import attribute
-from bncheck.compare.lite_outputs import OutputSums
-from bncheck.compare.outputs import Kind, OutputTotals, Scores, apart_from_labels, read_as
+from bncheck.compare.litert.outputs import OutputSums
+from bncheck.compare.outputs import Kind, OutputKind, OutputTotals, apart_from_labels, read_as
 from bncheck.compare.train_eval import prepare
-from bncheck.measured import OutputDifference
-from bncheck.model import Hints
+from bncheck.facts.layers import Hints
+from bncheck.facts.measurements import OutputDifference
+from bncheck.numerics import metrics
 from bncheck.sources import open_model
 
 DRAWN = np.random.default_rng(0).normal(0, 1, (40, 1))
@@ -27,19 +27,19 @@ LABELS = (DRAWN[:, 0] > 0).astype(np.int64)
 @pytest.mark.parametrize(
     ("values", "kind", "labels", "how"),
     [
-        (SIGMOID, Kind.PROBABILITIES, None, Scores.PROBABILITY),
-        (DRAWN[:, 0], Kind.LOGITS, None, Scores.LOGIT),
-        (DRAWN.reshape(40, 1, 1, 1), Kind.UNKNOWN, LABELS, Scores.LOGIT),
-        (SIGMOID, Kind.UNKNOWN, LABELS, Scores.PROBABILITY),
-        (SIGMOID, Kind.UNKNOWN, None, Scores.NONE),
-        (DRAWN, Kind.UNKNOWN, LABELS + 1, Scores.NONE),
-        (DRAWN, Kind.NUMBERS, LABELS, Scores.NONE),
-        (np.tile(SIGMOID, 4).reshape(40, 2, 2, 1), Kind.PROBABILITIES, LABELS, Scores.NONE),
-        (np.tile(DRAWN, 3), Kind.LOGITS, None, Scores.NONE),
-        (np.tile(DRAWN, 2), Kind.LOGITS, LABELS, Scores.COLUMNS),
+        (SIGMOID, Kind.PROBABILITIES, None, OutputKind.PROBABILITY),
+        (DRAWN[:, 0], Kind.LOGITS, None, OutputKind.LOGIT),
+        (DRAWN.reshape(40, 1, 1, 1), Kind.UNKNOWN, LABELS, OutputKind.LOGIT),
+        (SIGMOID, Kind.UNKNOWN, LABELS, OutputKind.PROBABILITY),
+        (SIGMOID, Kind.UNKNOWN, None, OutputKind.NONE),
+        (DRAWN, Kind.UNKNOWN, LABELS + 1, OutputKind.NONE),
+        (DRAWN, Kind.NUMBERS, LABELS, OutputKind.NONE),
+        (np.tile(SIGMOID, 4).reshape(40, 2, 2, 1), Kind.PROBABILITIES, LABELS, OutputKind.NONE),
+        (np.tile(DRAWN, 3), Kind.LOGITS, None, OutputKind.NONE),
+        (np.tile(DRAWN, 2), Kind.LOGITS, LABELS, OutputKind.COLUMNS),
     ],
 )
-def test_what_a_single_column_is(values: Any, kind: Kind, labels: Any, how: Scores) -> None:
+def test_what_a_single_column_is(values: Any, kind: Kind, labels: Any, how: OutputKind) -> None:
     """The graph decides; where it is silent the labels do. A map of probabilities is no class."""
     assert read_as(values, kind=kind, labels=labels) is how
 

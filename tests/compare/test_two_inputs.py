@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import bncheck
-from bncheck.errors import UsageError
-from bncheck.finding import Verdict
+from bncheck.facts.errors import UsageError
+from bncheck.facts.findings import Verdict
 from bncheck.repair import repair
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
@@ -59,5 +59,5 @@ def test_both_inputs_are_fed(tmp_path: Path, *, as_dict: bool) -> None:
     with pytest.raises(UsageError, match=r"takes 2 inputs \(.*\): float against quantized takes models of one"):
         bncheck.compare_float_vs_quantized(tmp_path / "model.keras", data=tmp_path / "d.npz")
     np.savez(tmp_path / "one.npz", images=IMAGES)
-    with pytest.raises(bncheck.errors.ReadError, match="no array for left, right, which the model takes"):
+    with pytest.raises(bncheck.facts.errors.ReadError, match="no array for left, right, which the model takes"):
         bncheck.compare_train_vs_eval(tmp_path / "model.keras", data=tmp_path / "one.npz")

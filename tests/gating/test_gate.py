@@ -17,13 +17,14 @@ from bundle_writer import write_bundle
 from trained_variants import checkpoint
 
 import bncheck
-from bncheck import cli
-from bncheck.config import Settings
-from bncheck.errors import NotFound, ReadError, UsageError
-from bncheck.finding import Gate, Report, Stage, StageState, Verdict
-from bncheck.gating.stages import AGAINST, MODES, QUANTIZED, STATIC, fatal
-from bncheck.judge import judge
-from bncheck.report import FORMATS, json_v1, junit, reporter
+from bncheck.cli import main as cli
+from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC, fatal
+from bncheck.facts.errors import NotFound, ReadError, UsageError
+from bncheck.facts.findings import Gate, Report, Stage, StageState, Verdict
+from bncheck.judge.judge import judge
+from bncheck.report import FORMATS, reporter
+from bncheck.report.wire import json_v1, junit
+from bncheck.settings.config import Settings
 from bncheck.testing import batch_norm, facts, untouched, unwired, with_graph
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +124,7 @@ def test_what_stops_early_and_what_does_not() -> None:
     assert fatal(judge(facts(batch_norm("a", variance=[-1e-9, 1.0, 1.0, 1.0], epsilon=1e-3)))) == ""
     marks = frozenset(finding.fingerprint for finding in judge(broken).findings)
     assert fatal(judge(broken, settings=Settings(baseline=marks))) == ""
-    from bncheck.config import FailOn
+    from bncheck.settings.config import FailOn
 
     assert fatal(judge(broken, settings=Settings(fail_on=FailOn.NEVER))) == ""
 

@@ -14,10 +14,10 @@ import pytest
 from trained_variants import checkpoint, trained_digits
 
 import bncheck
-from bncheck import cli
-from bncheck.finding import Report, Verdict
-from bncheck.gating.stages import AGAINST, MODES, QUANTIZED, STATIC
-from bncheck.report import json_v1
+from bncheck.cli import main as cli
+from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC
+from bncheck.facts.findings import Report, Verdict
+from bncheck.report.wire import json_v1
 
 pytestmark = pytest.mark.tensorflow
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bncheck.errors import UsageError
-from bncheck.finding import StageState
-from bncheck.gating import isolated
-from bncheck.gating.budget import Budget
-from bncheck.gating.isolated import run
-from bncheck.gating.stages import MODES
-from bncheck.gating.worker import Request
-from bncheck.options import CompareOptions
+from bncheck.commands.gate import parent as isolated
+from bncheck.commands.gate.budget import Budget
+from bncheck.commands.gate.child import Request
+from bncheck.commands.gate.parent import run
+from bncheck.commands.gate.stages import MODES
+from bncheck.facts.errors import UsageError
+from bncheck.facts.findings import StageState
+from bncheck.settings.options import CompareOptions
 
 REQUEST = Request(path="model", data="synthetic", options=CompareOptions())
 
@@ -29,12 +29,12 @@ os.dup2(2, 1)
 def tell(message):
     pickle.dump(message, out)
     out.flush()
-from bncheck.gating.worker import Failed, Samples
+from bncheck.commands.gate.child import Failed, SamplesDone
 from bncheck.testing import compared, difference
 """
 """A worker that does without TensorFlow: it tells real measurements of made-up layers."""
 
-MEASURED = 'tell(Samples(done=7, total=None)); tell(compared(difference("conv/BatchNorm")))\n'
+MEASURED = 'tell(SamplesDone(done=7, total=None)); tell(compared(difference("conv/BatchNorm")))\n'
 
 
 def _budget(**limits: float) -> Budget:
@@ -181,18 +181,18 @@ def test_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
     worker = (
         "import os, pickle, sys, threading, time; sys.path[:] = pickle.load(sys.stdin.buffer)\n"
         "pickle.load(sys.stdin.buffer)\n"
-        "from bncheck.gating import worker\n"
-        "threading.Thread(target=worker._end_with_the_other_side, daemon=True).start()\n"
+        "from bncheck.commands.gate import child\n"
+        "threading.Thread(target=child._end_with_the_other_side, daemon=True).start()\n"
         f"open({str(note)!r}, 'w').write(str(os.getpid()))\n"
         "time.sleep(600)"
     )
     asks = (
-        "import time\nfrom bncheck.gating import isolated\nfrom bncheck.gating.budget import Budget\n"
-        "from bncheck.gating.worker import Request\n"
-        f"isolated._BOOT = {worker!r}\n"
-        "from bncheck.options import CompareOptions\n"
+        "import time\nfrom bncheck.commands.gate import parent\nfrom bncheck.commands.gate.budget import Budget\n"
+        "from bncheck.commands.gate.child import Request\n"
+        f"parent._BOOT = {worker!r}\n"
+        "from bncheck.settings.options import CompareOptions\n"
         "request = Request(path='model', data='synthetic', options=CompareOptions())\n"
-        "isolated.run(request, Budget(started=time.monotonic()))"
+        "parent.run(request, Budget(started=time.monotonic()))"
     )
     pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])  # noqa: S606 - Python itself
     try:

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from bncheck.finding import StageState
-from bncheck.gating import isolated
-from bncheck.gating.budget import Budget
-from bncheck.gating.isolated import Outcome
-from bncheck.gating.measuring import Measuring, Target
-from bncheck.gating.stages import MODES, QUANTIZED
-from bncheck.gating.worker import Request
-from bncheck.model import Facts
-from bncheck.not_checked import Asked
-from bncheck.options import CompareOptions, QuantizeOptions
+from bncheck.commands.gate import parent as isolated
+from bncheck.commands.gate.budget import Budget
+from bncheck.commands.gate.child import Request
+from bncheck.commands.gate.parent import Outcome
+from bncheck.commands.gate.plan import Measuring, Target
+from bncheck.commands.gate.stages import MODES, QUANTIZED
+from bncheck.facts.findings import StageState
+from bncheck.facts.layers import Facts
+from bncheck.judge.not_checked import Asked
+from bncheck.settings.options import CompareOptions, QuantizeOptions
 from bncheck.testing import batch_norm, compared, difference, facts, folded, lite, with_graph
 
 MEASURED = compared(difference("a"))

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bncheck.config import Known, Settings
-from bncheck.errors import ConfigError, NotFound
-from bncheck.finding import Report, Verdict
-from bncheck.gating.ratchet import Earlier, is_report, of_report, read_report
-from bncheck.judge import judge
-from bncheck.model import Facts
-from bncheck.report import json_v1
+from bncheck.commands.gate.earlier_model import Earlier, is_report, of_report, read_report
+from bncheck.facts.errors import ConfigError, NotFound
+from bncheck.facts.findings import Report, Verdict
+from bncheck.facts.layers import Facts
+from bncheck.judge.judge import judge
+from bncheck.report.wire import json_v1
+from bncheck.settings.config import Known, Settings
 from bncheck.testing import (
     batch_norm,
     classes_compared,

@@ -12,7 +12,7 @@ from lite_writer import G, Op, T, constant, lite_bytes
 from numpy.typing import NDArray
 
 from bncheck.sources.raw import RawModel, RawTensor
-from bncheck.sources.tflite import read_lite
+from bncheck.sources.tflite.tflite import read_lite
 
 Array = NDArray[np.float32]
 INITIAL = (np.float32(0), np.float32(1))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bncheck.errors import Malformed
-from bncheck.recognise.arities import ARITIES
-from bncheck.recognise.flatten import flatten
-from bncheck.sources import protos
+from bncheck.facts.errors import Malformed
+from bncheck.recognise.graph.arities import ARITIES
+from bncheck.recognise.graph.flatten import flatten
+from bncheck.sources.graph import protos
 
 
 @pytest.mark.tensorflow

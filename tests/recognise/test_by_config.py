@@ -24,9 +24,9 @@ from keras_writer import (
 )
 from numpy.typing import NDArray
 
-from bncheck.model import Facts, GapKind, Hints, Layer, Mode, Origin, Presence, Site, Vector
+from bncheck.facts.layers import Facts, GapKind, Hints, Layer, Mode, Origin, Presence, Site, Vector
 from bncheck.recognise import recognise
-from bncheck.sources.keras import read_keras
+from bncheck.sources.keras.keras import read_keras
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 KERNEL = np.arange(-54, 54, dtype=np.float32).reshape(3, 3, 3, 4)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from lite_writer import G, Op, T, constant, lite_bytes
 
-from bncheck.lite_facts import FoldedOperator, Leftover, LiteFacts
-from bncheck.model import Hints
-from bncheck.recognise.by_lite import recognise_lite
-from bncheck.sources.tflite import read_lite
+from bncheck.facts.layers import Hints
+from bncheck.facts.lite import FoldedOperator, Leftover, LiteFacts
+from bncheck.recognise.lite.by_lite import recognise_lite
+from bncheck.sources.tflite.tflite import read_lite
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 SHAPE = (1, 8, 8, 4)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from bundle_writer import Partitioned, chunk, number, write_bundle
 
-from bncheck.model import Facts, GapKind, Hints, Origin, Presence
-from bncheck.recognise.by_name import recognise_names
+from bncheck.facts.layers import Facts, GapKind, Hints, Origin, Presence
+from bncheck.recognise.named.by_name import recognise_names
 from bncheck.sources.arrays import read_arrays
-from bncheck.sources.checkpoint import read_checkpoint
+from bncheck.sources.bundle.checkpoint import read_checkpoint
 
 OBJECT = "/.ATTRIBUTES/VARIABLE_VALUE"
 ROLES = ("mean", "variance", "gamma", "beta")

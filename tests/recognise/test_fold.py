@@ -15,9 +15,9 @@ from fold_models import Conv, Operator, averaged, checkpoint, conv, fold, lite, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.errors import ReadError, UsageError
-from bncheck.measured import FoldedLayer, FoldProof
-from bncheck.recognise.fold import prove
+from bncheck.facts.errors import ReadError, UsageError
+from bncheck.facts.measurements import FoldedLayer, FoldProof
+from bncheck.foldproof.prove import prove
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel
 

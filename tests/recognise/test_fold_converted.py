@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.measured import FoldProof
-from bncheck.recognise.fold import prove
+from bncheck.facts.measurements import FoldProof
+from bncheck.foldproof.prove import prove
 from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bncheck.model import Facts, Mode, Role
+from bncheck.facts.layers import Facts, Mode, Role
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
 

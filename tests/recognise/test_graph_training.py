@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bncheck.model import Mode, Role
+from bncheck.facts.layers import Mode, Role
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
 

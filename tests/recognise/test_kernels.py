@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.recognise.kernels import kernel_sizes, linear_before, output_channels
-from bncheck.recognise.values import per_channel
+from bncheck.recognise.kernel_sizes import kernel_sizes, linear_before, output_channels
+from bncheck.recognise.stored_vectors import per_channel
 from bncheck.sources.raw import RawTensor
 
 

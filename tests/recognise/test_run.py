@@ -10,11 +10,11 @@ import pytest
 from bundle_writer import write_bundle
 from keras_writer import vars_bytes
 
-from bncheck.model import Hints, RunFacts
-from bncheck.recognise.run import adam_steps, run_facts
+from bncheck.facts.layers import Hints, RunFacts
+from bncheck.recognise.training_progress import adam_steps, run_facts
 from bncheck.sources import open_model
-from bncheck.sources.checkpoint import read_checkpoint
-from bncheck.sources.keras import read_keras
+from bncheck.sources.bundle.checkpoint import read_checkpoint
+from bncheck.sources.keras.keras import read_keras
 
 OBJECT = "/.ATTRIBUTES/VARIABLE_VALUE"
 

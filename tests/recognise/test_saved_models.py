@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.model import Facts, Hints, Mode
+from bncheck.facts.layers import Facts, Hints, Mode
 from bncheck.recognise import recognise
 from bncheck.sources import open_model
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bncheck.recognise.contexts import Contexts
-from bncheck.recognise.flatten import flatten
-from bncheck.recognise.sites import find_sites
-from bncheck.sources import protos
+from bncheck.recognise.graph.control_flow import Contexts
+from bncheck.recognise.graph.flatten import flatten
+from bncheck.recognise.graph.sites import find_sites
+from bncheck.sources.graph import protos
 
 
 @pytest.mark.parametrize(

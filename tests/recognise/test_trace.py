@@ -8,20 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.errors import Malformed, TooLarge
-from bncheck.recognise.contexts import Contexts
-from bncheck.recognise.evaluate import evaluate
-from bncheck.recognise.flat import FlatGraph, node_of
-from bncheck.recognise.flatten import flatten
-from bncheck.recognise.trace import (
-    constant,
-    describe_switch,
-    predicate,
-    sources,
-    tensor_value,
-    uniform_initial,
-)
-from bncheck.sources import protos
+from bncheck.facts.errors import Malformed, TooLarge
+from bncheck.recognise.graph.control_flow import Contexts
+from bncheck.recognise.graph.evaluate import evaluate
+from bncheck.recognise.graph.flat import FlatGraph, node_of
+from bncheck.recognise.graph.flatten import flatten
+from bncheck.recognise.graph.trace import constant, describe_switch, predicate, sources, tensor_value, uniform_initial
+from bncheck.sources.graph import protos
 
 FLOAT, INT32, BOOL, HALF, BFLOAT16 = 1, 3, 10, 19, 14
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bncheck.repair import index_table
 from bncheck.repair.index_table import new_entry, with_checksum, write_table
-from bncheck.sources.bundle_entry import decode_entry
-from bncheck.sources.sstable import entries, open_table
+from bncheck.sources.bundle.entry import decode_entry
+from bncheck.sources.bundle.sstable import entries, open_table
 
 PAIRS = st.dictionaries(st.binary(max_size=30), st.binary(max_size=60), max_size=80)
 HERE = Path("index")

@@ -15,7 +15,7 @@ from bundle_writer import write_bundle
 from keras_writer import batch_norm, bn_values, conv, h5_file, inputs, scoped, sequential
 
 from bncheck.sources import open_model
-from bncheck.sources.checkpoint import read_checkpoint
+from bncheck.sources.bundle.checkpoint import read_checkpoint
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 SOURCE = FIXTURES / "mobilenet_v2" / "decay_0.99" / "model.ckpt-300"

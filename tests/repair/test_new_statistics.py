@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncheck.compare.moments import Moments, from_batch, merge_all, of
-from bncheck.model import Debias, Layer, Presence, Vector
+from bncheck.facts.layers import Debias, Layer, Presence, Vector
+from bncheck.numerics.moments import Moments, from_batch, merge_all, of
 from bncheck.repair.statistics import MAX_STORAGE_ERROR, Refused, debiased, reestimated
 from bncheck.testing import batch_norm, updates
 

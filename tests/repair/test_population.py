@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.compare.moments import of
-from bncheck.errors import UsageError
-from bncheck.repair.population import SiteMoments, population
+from bncheck.facts.errors import UsageError
+from bncheck.numerics.moments import of
+from bncheck.repair.population import PooledMoments, population
 
 Array = np.ndarray[Any, Any]
 
@@ -22,11 +22,11 @@ class Sites:
         self.layers = layers
         self.runs = 0
 
-    def run(self, batch: Array) -> SiteMoments:
+    def run(self, batch: Array) -> PooledMoments:
         """Moments of each site's input."""
         self.runs += 1
         found = [of(batch + number) for number in range(len(self.layers))]
-        return SiteMoments(
+        return PooledMoments(
             samples=[m.count for m in found], means=[m.mean for m in found], variances=[m.variance for m in found]
         )
 

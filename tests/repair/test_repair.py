@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.check import inspect_checkpoint
-from bncheck.cli import main
-from bncheck.errors import UsageError
+from bncheck.cli.main import main
+from bncheck.commands.inspect import inspect_checkpoint
+from bncheck.facts.errors import UsageError
 from bncheck.repair import DataOptions, repair
 from bncheck.repair.write import destination
 from bncheck.sources import open_model

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bncheck.compare.train_eval import prepare
-from bncheck.model import Hints
+from bncheck.facts.layers import Hints
 from bncheck.repair.population import Population, population
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.sources import open_model

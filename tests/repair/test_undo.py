@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.errors import UsageError
-from bncheck.model import Facts, Hints, Layer, RunFacts
+from bncheck.facts.errors import UsageError
+from bncheck.facts.layers import Facts, Hints, Layer, RunFacts
 from bncheck.repair.undo import undo
 from bncheck.testing import batch_norm, facts, untouched, unwired, wired
 

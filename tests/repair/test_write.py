@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from bundle_writer import write_bundle
 
-from bncheck.errors import ReadError, UsageError
+from bncheck.facts.errors import ReadError, UsageError
 from bncheck.repair.publish import publish, workshop
 from bncheck.repair.write import Written, destination
 from bncheck.sources import open_model
-from bncheck.sources.checkpoint import read_checkpoint
+from bncheck.sources.bundle.checkpoint import read_checkpoint
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 NEW = {"bn/moving_mean": np.array([1.0, 2.0]), "bn/moving_variance": np.array([3.0, 4.0])}

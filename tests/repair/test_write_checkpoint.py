@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from bundle_writer import BFloat16, Partitioned, entry, serialized, table, write_bundle
 
-from bncheck.errors import NotFound, Unsupported, UsageError
+from bncheck.facts.errors import NotFound, Unsupported, UsageError
 from bncheck.repair.write_checkpoint import encoded, state_file, write_checkpoint
-from bncheck.sources.checkpoint import read_checkpoint
-from bncheck.sources.checkpoint_place import Place, find
+from bncheck.sources.bundle.checkpoint import read_checkpoint
+from bncheck.sources.bundle.locate import Place, find
 
 RANDOM = np.random.default_rng(7)
 OTHERS: Mapping[str, Any] = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras_writer import archive, batch_norm, bn_values, conv, h5_file, inputs, scoped, sequential
 
-from bncheck.errors import Unsupported, UsageError
+from bncheck.facts.errors import Unsupported, UsageError
 from bncheck.repair.write import destination
 from bncheck.repair.write_keras import write_keras
 from bncheck.sources import open_model

@@ -8,8 +8,9 @@ from typing import Any
 
 import jsonschema
 
-from bncheck.finding import Report
-from bncheck.report import json_v1, text
+from bncheck.facts.findings import Report
+from bncheck.report.text import text
+from bncheck.report.wire import json_v1
 
 
 def written(report: Report, **how: Any) -> str:

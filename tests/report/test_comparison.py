@@ -9,8 +9,8 @@ import pytest
 from formats import document, written
 from report_example import HOSTILE
 
-from bncheck.finding import Report, Verdict
-from bncheck.judge import judge
+from bncheck.facts.findings import Report, Verdict
+from bncheck.judge.judge import judge
 from bncheck.report import FORMATS, reporter
 from bncheck.testing import classes_compared, compared, difference, features_compared
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from report_example import assert_golden, example, hostile
 
-from bncheck.finding import Report, Verdict
-from bncheck.report import github
+from bncheck.facts.findings import Report, Verdict
+from bncheck.report.wire import github
 
 
 def _render(*reports: Report) -> str:

@@ -23,14 +23,15 @@ import pytest
 from report_example import example
 
 from bncheck import testing
-from bncheck.finding import Gate, Report, Stage, StageState, Verdict
-from bncheck.judge import judge
-from bncheck.measured import Attribution
-from bncheck.report import _html_page, html
-from bncheck.report._html_channels import channel_document, channels_of
-from bncheck.report._html_layers import layer_views
-from bncheck.report._html_quantized import rounding_floor, waterfall_steps
-from bncheck.testing_quantized import attributed, operator_loss
+from bncheck.facts.findings import Gate, Report, Stage, StageState, Verdict
+from bncheck.facts.measurements import Attribution
+from bncheck.judge.judge import judge
+from bncheck.report.html import html
+from bncheck.report.html import page as _html_page
+from bncheck.report.html.channels import channel_document, channels_of
+from bncheck.report.html.layers import layer_views
+from bncheck.report.html.quantized import rounding_floor, waterfall_steps
+from bncheck.testing.quantized import attributed, operator_loss
 
 VOID = {"meta", "img", "input", "wbr", "br", "path", "circle", "link"}
 KINDS: dict[str, Callable[[], Report]] = {
@@ -387,7 +388,7 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> N
         "import importlib.util, sys\n"
         "real = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if name == 'altair' else real(name, *rest)\n"
-        "from bncheck.cli import main\n"
+        "from bncheck.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "inspect", "checkpoint", str(examples.MODELS / "wired")]

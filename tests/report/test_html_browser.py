@@ -10,8 +10,8 @@ from typing import Any
 import html_examples as examples
 import pytest
 
-from bncheck.finding import Report
-from bncheck.report import html
+from bncheck.facts.findings import Report
+from bncheck.report.html import html
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from report_example import HOSTILE, assert_golden, example, hostile
 
-from bncheck.finding import Measurement, Report
-from bncheck.model import Role
-from bncheck.report import json_v1
+from bncheck.facts.findings import Measurement, Report
+from bncheck.facts.layers import Role
+from bncheck.report.wire import json_v1
 from bncheck.testing import vector
 
 

@@ -10,8 +10,8 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 from report_example import HOSTILE, assert_golden, example, hostile
 
-from bncheck.finding import Report, Verdict
-from bncheck.report import junit
+from bncheck.facts.findings import Report, Verdict
+from bncheck.report.wire import junit
 
 
 def _render(*reports: Report) -> str:

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from report_example import HOSTILE, assert_golden, example, hostile
 
-from bncheck.finding import Report, Verdict
-from bncheck.report import markdown
+from bncheck.facts.findings import Report, Verdict
+from bncheck.report.text import markdown
 
 
 def _render(*reports: Report) -> str:

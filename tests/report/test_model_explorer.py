@@ -13,8 +13,8 @@ from report_example import example
 
 import bncheck
 from bncheck import testing
-from bncheck.judge import judge
-from bncheck.report import model_explorer
+from bncheck.judge.judge import judge
+from bncheck.report.wire import model_explorer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 FROZEN = FIXTURES / "tiny" / "bn205_served_in_train_mode" / "broken_frozen" / "frozen.pb"

@@ -7,9 +7,9 @@ from formats import document, written
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncheck.judge import judge
-from bncheck.report._names import shortened
-from bncheck.report.layout import cells
+from bncheck.judge.judge import judge
+from bncheck.report.text.layout import cells
+from bncheck.report.views.names import shortened
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts
 
 

@@ -11,12 +11,12 @@ import pytest
 from formats import document, written
 from report_example import HOSTILE
 
-from bncheck.finding import Report, Verdict
-from bncheck.judge import judge
-from bncheck.measured import FoldedLayer, FoldProof
+from bncheck.facts.findings import Report, Verdict
+from bncheck.facts.measurements import FoldedLayer, FoldProof
+from bncheck.judge.judge import judge
 from bncheck.report import FORMATS, reporter
-from bncheck.report._quantized import attribution_told
-from bncheck.testing_quantized import (
+from bncheck.report.views.quantized import attribution_told
+from bncheck.testing.quantized import (
     attributed,
     operator_loss,
     quantized,

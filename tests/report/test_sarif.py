@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 from report_example import assert_golden, example, hostile
 
-from bncheck.finding import Report, Verdict
-from bncheck.report import sarif
+from bncheck.facts.findings import Report, Verdict
+from bncheck.report.wire import sarif
 
 
 def _parsed(*reports: Report) -> dict[str, Any]:

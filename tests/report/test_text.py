@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from report_example import HOSTILE, assert_golden, example, hostile
 
-from bncheck.finding import Report, Severity, Verdict
-from bncheck.report import text
-from bncheck.report.layout import cells, cut, pad, wrap
+from bncheck.facts.findings import Report, Severity, Verdict
+from bncheck.report.text import text
+from bncheck.report.text.layout import cells, cut, pad, wrap
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bncheck.finding import Evidence
-from bncheck.model import Facts
+from bncheck.facts.findings import Evidence
+from bncheck.facts.layers import Facts
 from bncheck.rules.rule import Rule
 
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 from one_evidence import only
 
-from bncheck.finding import Severity
-from bncheck.model import Facts, Gap, GapKind, Mode, Purpose, RunFacts
-from bncheck.rules import (
+from bncheck.facts.findings import Severity
+from bncheck.facts.layers import Facts, Gap, GapKind, Mode, Purpose, RunFacts
+from bncheck.rules.coverage import (
     bn001_no_batch_norm_found,
     bn002_layer_not_understood,
     bn003_mode_unknown,
     bn004_statistics_unread,
     bn005_train_op_not_found,
 )
-from bncheck.rules.bn004_statistics_unread import index_only
+from bncheck.rules.coverage.bn004_statistics_unread import index_only
 from bncheck.testing import batch_norm, facts, graph_facts, lite, served, serving, unread, unwired, wired, with_graph
 
 NOTHING = bn001_no_batch_norm_found.check

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from one_evidence import only
 
-from bncheck.finding import Confidence, Severity
-from bncheck.model import Origin, Presence, Role, RunFacts
-from bncheck.rules import bn101_never_moved, bn102_some_layers_never_moved, bn104_one_of_pair_moved
+from bncheck.facts.findings import Confidence, Severity
+from bncheck.facts.layers import Origin, Presence, Role, RunFacts
+from bncheck.rules.statistics import bn101_never_moved, bn102_some_layers_never_moved, bn104_one_of_pair_moved
 from bncheck.testing import batch_norm, facts, keras_file, untouched, unwired, vector, with_graph
 
 NEVER, SOME, PAIR = (

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bncheck.finding import Confidence, Evidence, Measurement, Severity
-from bncheck.measured import OutputDifference
-from bncheck.model import Facts, Layer, Mode, Origin, RunFacts, Site
-from bncheck.rules.bn103_init_share_too_high import check, shorter_decay
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Mode, Origin, RunFacts, Site
+from bncheck.facts.measurements import OutputDifference
+from bncheck.rules.statistics.bn103_init_share_too_high import check, shorter_decay
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, unread, untouched, wired
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bncheck.finding import Evidence, Severity
-from bncheck.model import Debias, Facts, Purpose, RunFacts
+from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.layers import Debias, Facts, Purpose, RunFacts
 from bncheck.rules import RULES
 from bncheck.testing import batch_norm, facts, unread, untouched, with_graph
 

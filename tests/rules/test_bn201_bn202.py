@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from one_evidence import only
 
-from bncheck.finding import Confidence, Severity
-from bncheck.model import Facts, Layer, Mode, RunFacts
-from bncheck.rules import bn201_update_not_wired, bn202_some_updates_not_wired
+from bncheck.facts.findings import Confidence, Severity
+from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
 from bncheck.rules.rule import Rule
+from bncheck.rules.wiring import bn201_update_not_wired, bn202_some_updates_not_wired
 from bncheck.testing import (
     batch_norm,
     facts,

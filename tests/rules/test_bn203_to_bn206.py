@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from one_evidence import only
 
-from bncheck.finding import Confidence, Severity
-from bncheck.model import Layer, Mode, Origin, Purpose, RunFacts, Switch
-from bncheck.rules import (
+from bncheck.facts.findings import Confidence, Severity
+from bncheck.facts.layers import Layer, Mode, Origin, Purpose, RunFacts, Switch
+from bncheck.rules.wiring import (
     bn203_no_update_op,
     bn204_trained_in_eval_mode,
     bn205_served_in_train_mode,

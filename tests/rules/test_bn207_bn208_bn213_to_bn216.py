@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from one_evidence import only
 
-from bncheck.finding import Confidence, Severity
-from bncheck.model import Mode, Role
-from bncheck.rules import (
+from bncheck.facts.findings import Confidence, Severity
+from bncheck.facts.layers import Mode, Role
+from bncheck.rules.wiring import (
     bn207_update_outside_its_branch,
     bn208_too_many_updates_per_step,
     bn213_update_fed_by_other_input,
@@ -17,9 +17,9 @@ from bncheck.rules import (
     bn215_update_in_dead_branch_or_loop,
     bn216_other_tower_not_wired,
 )
-from bncheck.rules.bn208_too_many_updates_per_step import applied
-from bncheck.rules.bn213_update_fed_by_other_input import two_towers
-from bncheck.rules.bn216_other_tower_not_wired import towered
+from bncheck.rules.wiring.bn208_too_many_updates_per_step import applied
+from bncheck.rules.wiring.bn213_update_fed_by_other_input import two_towers
+from bncheck.rules.wiring.bn216_other_tower_not_wired import towered
 from bncheck.testing import (
     batch_norm,
     served,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from one_evidence import only
 
-from bncheck.finding import Severity
-from bncheck.model import Facts, Linear, Mode
-from bncheck.rules import (
+from bncheck.facts.findings import Severity
+from bncheck.facts.layers import Facts, Linear, Mode
+from bncheck.rules.wiring import (
     bn209_saver_omits_statistics,
     bn210_statistics_trained_or_regularised,
     bn211_decay_suspicious,
@@ -21,8 +21,8 @@ from bncheck.rules import (
     bn219_dropout_before_batch_norm,
     bn220_always_batch_statistics,
 )
-from bncheck.rules.bn211_decay_suspicious import configured
-from bncheck.rules.bn217_axis_mismatch import after
+from bncheck.rules.wiring.bn211_decay_suspicious import configured
+from bncheck.rules.wiring.bn217_axis_mismatch import after
 from bncheck.testing import (
     batch_norm,
     keras_file,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bncheck.finding import Evidence
-from bncheck.model import Facts
-from bncheck.rules.bn302_layer_diverges import check
+from bncheck.facts.findings import Evidence
+from bncheck.facts.layers import Facts
+from bncheck.rules.modes.bn302_layer_diverges import check
 from bncheck.testing import compared, difference
 
 

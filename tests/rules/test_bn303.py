@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bncheck.model import Given
-from bncheck.rules.bn303_batch_too_small_to_judge import check
+from bncheck.facts.layers import Given
+from bncheck.rules.modes.bn303_batch_too_small_to_judge import check
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
 NOISY = classes_compared(0.4, agreement_floor=0.5)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from bncheck.finding import Severity, Verdict
-from bncheck.judge import judge
-from bncheck.model import Given, RunFacts
-from bncheck.rules import bn304_data_unlike_training
+from bncheck.facts.findings import Severity, Verdict
+from bncheck.facts.layers import Given, RunFacts
+from bncheck.judge.judge import judge
+from bncheck.rules.modes import bn304_data_unlike_training
 from bncheck.testing import classes_compared, compared, difference, features_compared, untouched
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bncheck.rules.bn305_non_finite_activation import check
+from bncheck.rules.modes.bn305_non_finite_activation import check
 from bncheck.testing import batch_norm, compared, difference
 
 NAN = np.full(4, np.nan)

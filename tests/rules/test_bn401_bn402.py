@@ -9,21 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.finding import Confidence, Evidence, Severity, Verdict
-from bncheck.judge import judge
-from bncheck.measured import OperatorLoss
-from bncheck.model import Facts, Linear
-from bncheck.rules.bn401_quantized_output_junk import check as junk
-from bncheck.rules.bn402_layer_loses_precision import check as loses
-from bncheck.rules.quantized import cause, losing
+from bncheck.facts.findings import Confidence, Evidence, Severity, Verdict
+from bncheck.facts.layers import Facts, Linear
+from bncheck.facts.measurements import OperatorLoss
+from bncheck.judge.judge import judge
+from bncheck.rules.quantization.bn401_quantized_output_junk import check as junk
+from bncheck.rules.quantization.bn402_layer_loses_precision import check as loses
+from bncheck.rules.shared.quantized import cause, losing
 from bncheck.testing import batch_norm, compared, difference
-from bncheck.testing_quantized import (
-    attributed,
-    operator_loss,
-    quantized,
-    quantized_classes,
-    quantized_features,
-)
+from bncheck.testing.quantized import attributed, operator_loss, quantized, quantized_classes, quantized_features
 
 
 def run_junk(model: Facts) -> list[Evidence]:

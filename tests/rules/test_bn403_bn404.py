@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.finding import Confidence, Evidence, Severity
-from bncheck.model import Facts, Layer, Linear
-from bncheck.rules.bn403_per_tensor_range_collapse import check as spread
-from bncheck.rules.bn404_dead_channel_fold_scale import check as dead
+from bncheck.facts.findings import Confidence, Evidence, Severity
+from bncheck.facts.layers import Facts, Layer, Linear
+from bncheck.rules.quantization.bn403_per_tensor_range_collapse import check as spread
+from bncheck.rules.quantization.bn404_dead_channel_fold_scale import check as dead
 from bncheck.testing import batch_norm, facts, folded, lite
-from bncheck.testing_quantized import operator_loss, quantized
+from bncheck.testing.quantized import operator_loss, quantized
 
 
 def layer(channel_max: list[float], **facts_of_it: Any) -> Layer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bncheck.finding import Evidence, Severity
-from bncheck.model import Facts
-from bncheck.rules.bn405_bias_saturated import broken, check, clean
+from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.layers import Facts
+from bncheck.rules.quantization.bn405_bias_saturated import broken, check, clean
 from bncheck.testing import folded, lite
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bncheck.finding import Confidence, Evidence, Severity
-from bncheck.model import Facts
-from bncheck.rules.bn406_not_folded import broken, check, clean
+from bncheck.facts.findings import Confidence, Evidence, Severity
+from bncheck.facts.layers import Facts
+from bncheck.rules.quantization.bn406_not_folded import broken, check, clean
 from bncheck.testing import folded, leftover, lite
 
 NAMED = "model/batch_normalization_3/FusedBatchNormV3"

@@ -9,11 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bncheck.finding import Evidence, Severity, Verdict
-from bncheck.judge import judge
-from bncheck.measured import FoldedLayer
-from bncheck.report import FORMATS, json_v1, reporter, text
-from bncheck.rules.bn407_folded_other_statistics import broken, check, clean
+from bncheck.facts.findings import Evidence, Severity, Verdict
+from bncheck.facts.measurements import FoldedLayer
+from bncheck.judge.judge import judge
+from bncheck.report import FORMATS, reporter
+from bncheck.report.text import text
+from bncheck.report.wire import json_v1
+from bncheck.rules.quantization.bn407_folded_other_statistics import broken, check, clean
 from bncheck.testing import batch_norm, folded_layer, proved
 
 GOOD = folded_layer("net/a/bn")

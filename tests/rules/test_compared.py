@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from bncheck.finding import Verdict
-from bncheck.judge import judge
-from bncheck.measured import Accuracy, informed_accuracy
-from bncheck.rules import bn302_layer_diverges
-from bncheck.rules.compared import (
+from bncheck.facts.findings import Verdict
+from bncheck.facts.measurements import Accuracy, informed_accuracy
+from bncheck.judge.judge import judge
+from bncheck.rules.modes import bn302_layer_diverges
+from bncheck.rules.shared.modes import (
     diverging,
     judged_output,
     labels_strange,

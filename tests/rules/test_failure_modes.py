@@ -53,9 +53,8 @@ def test_rules_are_in_use() -> None:
 def test_codes_are_the_designs() -> None:
     """Codes and slugs are those of the table in DESIGN; the gate's own family (BN5) came later."""
     table = "\n".join(line for line in DESIGN.read_text().splitlines() if line.startswith("| BN"))
-    assert {f"BN{code}": slug for code, slug in re.findall(r"(\d{3}) ([a-z][a-z-]+)", table)} == {
-        code: slug for code, slug in CODES.items() if not code.startswith("BN5")
-    }
+    designed = {f"BN{code}": slug for code, slug in re.findall(r"(\d{3}) ([a-z][a-z-]+)", table)}
+    assert CODES.items() <= designed.items()
 
 
 @pytest.mark.skipif(not CATALOG.exists(), reason="the catalog is not beside this checkout")

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from bncheck.model import Given, RunFacts
-from bncheck.rules import RULES, fixes
+from bncheck.facts.layers import Given, RunFacts
+from bncheck.rules import RULES
 from bncheck.rules.rule import Rule
+from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, facts
 
 MODULES = (fixes, *(importlib.import_module(rule.check.__module__) for rule in RULES if rule.code.startswith("BN2")))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bncheck.finding import Evidence, Severity
-from bncheck.model import Hints
+from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.layers import Hints
 from bncheck.recognise import recognise
 from bncheck.rules import RULES
 from bncheck.sources import open_model

@@ -8,16 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.finding import Severity
-from bncheck.model import Facts
-from bncheck.rules import bn103_init_share_too_high, bn301_output_junk_in_eval
-from bncheck.rules._leftover import leftover
+from bncheck.facts.findings import Severity
+from bncheck.facts.layers import Facts
+from bncheck.numerics.share_from_data import ShareInData
+from bncheck.rules.modes import bn301_output_junk_in_eval
+from bncheck.rules.statistics import bn103_init_share_too_high
 from bncheck.testing import batch_norm, classes_compared, compared, difference
 
 CHANNELS, EPSILON = 16, 1e-3
 DRAWN = np.random.default_rng(0)
 TRUE = {name: np.exp(DRAWN.normal(-2, 1, CHANNELS)) for name in "ab"}
 MEANS = {name: DRAWN.normal(0, 1, CHANNELS) for name in "ab"}
+
+
+def _left(facts: Facts) -> ShareInData | None:
+    return bn103_init_share_too_high.share_in_data(facts)
 
 
 def model(share: float, *, scale: float = 1.0, noise: float = 0.1, unlike: float = 0.0, **facts: Any) -> Facts:
@@ -39,7 +44,7 @@ def model(share: float, *, scale: float = 1.0, noise: float = 0.1, unlike: float
 def test_the_share_is_found(share: float) -> None:
     """To a few per cent, from noisy averages, in both layers; the output is then accused without labels."""
     facts = model(share)
-    found = leftover(facts)
+    found = _left(facts)
     assert found is not None
     assert found.share == pytest.approx(share, abs=0.02)
     assert found.layers == ("a", "b")
@@ -64,7 +69,7 @@ def test_the_share_is_found(share: float) -> None:
 )
 def test_other_differences_are_none(facts: Facts) -> None:
     """Healthy; darker and lighter images; other data; too few of them, or noise."""
-    assert leftover(facts) is None
+    assert _left(facts) is None
 
 
 def test_variances_near_one_are_no_share() -> None:
@@ -74,4 +79,4 @@ def test_variances_near_one_are_no_share() -> None:
         replace(layer, variance=replace(layer.variance, values=np.exp(DRAWN.normal(0, 0.1, CHANNELS))))
         for layer in facts.layers
     ]
-    assert leftover(replace(facts, layers=tuple(near))) is None
+    assert _left(replace(facts, layers=tuple(near))) is None

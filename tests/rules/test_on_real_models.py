@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bncheck.finding import Evidence, Severity
-from bncheck.model import Facts, Hints, Linear
+from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.layers import Facts, Hints, Linear
 from bncheck.recognise import recognise
 from bncheck.rules import RULES
 from bncheck.sources import open_model

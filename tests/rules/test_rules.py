@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import bncheck.rules
-from bncheck.finding import Evidence, Severity
-from bncheck.model import Facts
+from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.layers import Facts
 from bncheck.rules import RULES
 from bncheck.rules.failure_modes import CODES
 from bncheck.rules.rule import Rule
@@ -102,7 +102,7 @@ def test_nothing_to_say_without_layers() -> None:
 def test_registry_is_complete_and_in_order() -> None:
     """RULES holds exactly the files on disk, sorted by code, no code twice."""
     folder = Path(bncheck.rules.__file__).parent
-    on_disk = sorted(path.stem for path in folder.glob("bn[0-9]*.py"))
+    on_disk = sorted(path.stem for path in folder.rglob("bn[0-9]*.py"))
     assert [rule.check.__module__.rpartition(".")[2] for rule in RULES] == on_disk
     assert [rule.code for rule in RULES] == sorted(BY_CODE)
 
@@ -113,7 +113,7 @@ def test_names(rule: Rule) -> None:
     assert re.fullmatch(r"BN[0-5]\d\d", rule.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.slug)
     assert CODES[rule.code] == rule.slug
-    assert rule.check.__module__ == f"bncheck.rules.{rule.code.lower()}_{rule.slug.replace('-', '_')}"
+    assert rule.check.__module__.rpartition(".")[2] == f"{rule.code.lower()}_{rule.slug.replace('-', '_')}"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.lite_facts import FoldedOperator
-from bncheck.model import Debias, Facts, Layer, Linear, RunFacts
+from bncheck.facts.layers import Debias, Facts, Layer, Linear, RunFacts
+from bncheck.facts.lite import FoldedOperator
 from bncheck.rules import RULES
 from bncheck.testing import batch_norm, facts, folded, lite
 

@@ -7,22 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bncheck.folded import fold_scale
-from bncheck.model import Debias, Linear, Role, RunFacts
-from bncheck.rules._folding import folded_ranges, levels
-from bncheck.rules._statistics import (
-    OBJECT_GRAPH,
-    dead,
-    dead_channels,
-    keras_made,
-    listing,
-    many,
-    never_moved,
-    percent,
-    trained,
-)
-from bncheck.rules.bn107_dead_channels import floor_decay
-from bncheck.rules.init_share import counted_share, init_shares, share_bound, shrink
+from bncheck.facts.layers import Debias, Linear, Role, RunFacts
+from bncheck.facts.wording import listing, many, percent
+from bncheck.numerics.channel_ranges import folded_ranges, levels
+from bncheck.numerics.channels import OBJECT_GRAPH, dead, dead_channels, keras_made, never_moved, trained
+from bncheck.numerics.fold_forecast import fold_scale
+from bncheck.numerics.init_share import counted_share, init_shares, share_bound, shrink
+from bncheck.rules.statistics.bn107_dead_channels import floor_decay
 from bncheck.testing import batch_norm, facts, unread, untouched, updates, vector
 
 

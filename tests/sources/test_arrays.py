@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.errors import Malformed, ReadError
+from bncheck.facts.errors import Malformed, ReadError
 from bncheck.sources.arrays import matches, read_arrays
 
 

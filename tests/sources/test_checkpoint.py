@@ -21,9 +21,9 @@ from bundle_writer import (
     write_bundle,
 )
 
-from bncheck.errors import BadChecksum, Malformed, NotFound, ReadError, Truncated, UnknownFormat, Unsupported
-from bncheck.sources.checkpoint import read_checkpoint
-from bncheck.sources.crc32c import crc32c
+from bncheck.facts.errors import BadChecksum, Malformed, NotFound, ReadError, Truncated, UnknownFormat, Unsupported
+from bncheck.sources.bundle.checkpoint import read_checkpoint
+from bncheck.sources.bundle.crc32c import crc32c
 from bncheck.sources.raw import RawTensor
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)

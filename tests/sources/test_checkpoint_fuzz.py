@@ -13,12 +13,12 @@ from bundle_writer import BFloat16, Partitioned, masked, write_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.errors import ReadError
-from bncheck.model import Hints
-from bncheck.recognise.by_name import recognise_names
-from bncheck.sources.checkpoint import read_checkpoint
-from bncheck.sources.crc32c import crc32c
-from bncheck.sources.sstable import open_table
+from bncheck.facts.errors import ReadError
+from bncheck.facts.layers import Hints
+from bncheck.recognise.named.by_name import recognise_names
+from bncheck.sources.bundle.checkpoint import read_checkpoint
+from bncheck.sources.bundle.crc32c import crc32c
+from bncheck.sources.bundle.sstable import open_table
 
 BUNDLE: dict[str, Any] = {
     "bn/beta": np.float32([1, 2, 3, 4]),

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bncheck.errors import Unsupported
-from bncheck.sources.checkpoint import read_checkpoint
+from bncheck.facts.errors import Unsupported
+from bncheck.sources.bundle.checkpoint import read_checkpoint
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tensorflow

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from bundle_writer import chunk, table, write_bundle
 
-from bncheck.errors import NoModel, NotFound, ReadError, UnknownFormat, Unreadable, Unsupported
+from bncheck.facts.errors import NoModel, NotFound, ReadError, UnknownFormat, Unreadable, Unsupported
 from bncheck.sources import run_dir
-from bncheck.sources.checkpoint import read_checkpoint
+from bncheck.sources.bundle.checkpoint import read_checkpoint
 
 ONE = {"w": np.ones(2, np.float32)}
 

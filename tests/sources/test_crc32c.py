@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from bncheck.sources.crc32c import crc32c, mask, unmask, word_behind
+from bncheck.sources.bundle.crc32c import crc32c, mask, unmask, word_behind
 
 
 def test_known_value() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bncheck.errors import Malformed, NotFound, ReadError, Truncated, UnknownFormat
-from bncheck.sources import protos
-from bncheck.sources.graphs import read_graph
+from bncheck.facts.errors import Malformed, NotFound, ReadError, Truncated, UnknownFormat
+from bncheck.sources.graph import protos
+from bncheck.sources.graph.graphs import read_graph
 
 
 def graph_def(nodes: int = 2) -> Any:

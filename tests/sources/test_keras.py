@@ -25,9 +25,9 @@ from keras_writer import (
     vars_bytes,
 )
 
-from bncheck.errors import NoModel, NotFound, UnknownFormat, Unsupported
-from bncheck.sources.keras import matches, read_keras
-from bncheck.sources.keras_weights import snake_case
+from bncheck.facts.errors import NoModel, NotFound, UnknownFormat, Unsupported
+from bncheck.sources.keras.keras import matches, read_keras
+from bncheck.sources.keras.weights import snake_case
 from bncheck.sources.raw import RawKeras, RawModel
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
@@ -56,7 +56,7 @@ def test_a_process_that_keeps_a_file_ends_as_it_should(tmp_path: Path) -> None:
         tmp_path / "m.h5", sequential(conv("c"), batch_norm("bn")), {"c": {"c/kernel:0": KERNEL}, "bn": bn_values()}
     )
     code = (
-        "import ctypes, sys; from pathlib import Path; from bncheck.sources.keras import read_keras; "
+        "import ctypes, sys; from pathlib import Path; from bncheck.sources.keras.keras import read_keras; "
         "kept = read_keras(Path(sys.argv[1])); ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept)); sys.exit(3)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(path)], check=False, capture_output=True)

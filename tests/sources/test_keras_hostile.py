@@ -29,11 +29,20 @@ from keras_writer import (
     vars_bytes,
 )
 
-from bncheck.errors import BadChecksum, Malformed, NoModel, ReadError, TooLarge, Truncated, Unreadable, Unsupported
-from bncheck.model import Hints
-from bncheck.recognise.by_config import recognise_config
-from bncheck.sources import keras_archive
-from bncheck.sources.keras import read_keras
+from bncheck.facts.errors import (
+    BadChecksum,
+    Malformed,
+    NoModel,
+    ReadError,
+    TooLarge,
+    Truncated,
+    Unreadable,
+    Unsupported,
+)
+from bncheck.facts.layers import Hints
+from bncheck.recognise.named.by_config import recognise_config
+from bncheck.sources.keras import archive as keras_archive
+from bncheck.sources.keras.keras import read_keras
 
 GROUPS = {"layers/batch_normalization": ("bn", list(bn_values().values()))}
 MODEL = sequential(conv("c"), batch_norm("bn"))
@@ -340,7 +349,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 def test_a_window_never_gives_a_short_read() -> None:
     """h5py takes a short read for a full one."""
-    from bncheck.sources.keras_h5 import Window
+    from bncheck.sources.keras.h5 import Window
 
     window = Window(memoryview(b"0123456789"))
     assert window.seek(-4, io.SEEK_END) == 6

@@ -15,9 +15,9 @@ import pytest
 from keras_writer import ROLES
 from numpy.typing import NDArray
 
-from bncheck.model import Facts, Hints, Layer, Mode, Origin, Presence
-from bncheck.recognise.by_config import recognise_config
-from bncheck.sources.keras import read_keras
+from bncheck.facts.layers import Facts, Hints, Layer, Mode, Origin, Presence
+from bncheck.recognise.named.by_config import recognise_config
+from bncheck.sources.keras.keras import read_keras
 
 keras_3 = pytest.importorskip("keras")
 keras_2 = pytest.importorskip("tf_keras")

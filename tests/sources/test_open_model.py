@@ -13,8 +13,9 @@ import pytest
 from bundle_writer import write_bundle
 from keras_writer import archive, batch_norm, sequential
 
-from bncheck.errors import NoModel, NotFound, ReadError, UnknownFormat, Unreadable, UsageError
-from bncheck.sources import open_checkpoint, open_model, protos
+from bncheck.facts.errors import NoModel, NotFound, ReadError, UnknownFormat, Unreadable, UsageError
+from bncheck.sources import open_checkpoint, open_model
+from bncheck.sources.graph import protos
 
 ONE = {"w": np.ones(2, np.float32)}
 

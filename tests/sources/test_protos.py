@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bncheck.sources import protos
+from bncheck.sources.graph import protos
 
 MODULES = [
     "tensorflow.core.framework.tensor_shape_pb2",

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from bundle_writer import block, masked, table, varint
 
-from bncheck.errors import BadChecksum, Malformed, ReadError, Truncated, UnknownFormat, Unreadable, Unsupported
-from bncheck.sources import sstable
-from bncheck.sources.crc32c import crc32c
-from bncheck.sources.sstable import MAGIC, entries, open_table
+from bncheck.facts.errors import BadChecksum, Malformed, ReadError, Truncated, UnknownFormat, Unreadable, Unsupported
+from bncheck.sources.bundle import sstable
+from bncheck.sources.bundle.crc32c import crc32c
+from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 
 PAIRS = [(f"layer_{number:03d}/weights".encode(), bytes([number]) * (number % 5)) for number in range(60)]
 
@@ -83,7 +83,7 @@ def test_lazy(tmp_path: Path) -> None:
     assert error.value.offset > second
 
 
-def open_table_of(data: bytes, folder: Path) -> sstable.Table:
+def open_table_of(data: bytes, folder: Path) -> sstable.SortedTable:
     """The table of these bytes."""
     path = folder / "whole.index"
     path.write_bytes(data)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from lite_writer import Faults, G, Op, T, constant, lite_bytes
 
-from bncheck.errors import Malformed, NotFound, ReadError, TooLarge, Truncated, Unreadable, Unsupported
-from bncheck.model import Hints
-from bncheck.recognise.by_lite import recognise_lite
-from bncheck.rules import bn405_bias_saturated, bn406_not_folded
-from bncheck.sources import tflite_schema as schema
+from bncheck.facts.errors import Malformed, NotFound, ReadError, TooLarge, Truncated, Unreadable, Unsupported
+from bncheck.facts.layers import Hints
+from bncheck.recognise.lite.by_lite import recognise_lite
+from bncheck.rules.quantization import bn405_bias_saturated, bn406_not_folded
 from bncheck.sources.raw import RawLiteTensor, RawModel
-from bncheck.sources.tflite import matches, read_lite
+from bncheck.sources.tflite import schema
+from bncheck.sources.tflite.tflite import matches, read_lite
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 

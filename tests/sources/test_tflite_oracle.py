@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.finding import Evidence, Severity
-from bncheck.lite_facts import LiteFacts
-from bncheck.model import Hints
-from bncheck.recognise.by_lite import recognise_lite
-from bncheck.rules import bn405_bias_saturated, bn406_not_folded
-from bncheck.sources import tflite_schema as schema
-from bncheck.sources.tflite import read_lite
+from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.layers import Hints
+from bncheck.facts.lite import LiteFacts
+from bncheck.recognise.lite.by_lite import recognise_lite
+from bncheck.rules.quantization import bn405_bias_saturated, bn406_not_folded
+from bncheck.sources.tflite import schema
+from bncheck.sources.tflite.tflite import read_lite
 
 pytestmark = pytest.mark.tensorflow
 

@@ -1,0 +1,116 @@
+"""`bncheck compare`: runs a model in two modes on data; the arguments become one call, its report is written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import bncheck
+from bncheck.cli.common import common_options, given_options, quantized_options, run_options, write_reports
+from bncheck.cli.help import Command, examples
+
+if TYPE_CHECKING:
+    from bncheck.facts.findings import Report
+    from bncheck.settings.config import Config, Settings
+
+
+@click.group()
+def compare() -> None:
+    """Run a model in two modes on the same data.
+
+    TensorFlow is needed, and the graph is executed.
+    """
+
+
+@compare.command(
+    "train-vs-eval",
+    cls=Command,
+    epilog=examples(
+        "compare train-vs-eval model.ckpt-300 --data test.npz",
+        "compare train-vs-eval bare.ckpt --data images/ --model mobilenet_v2",
+    ),
+)
+@click.argument("path")
+@click.option(
+    "--data", required=True, metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic."
+)
+@run_options
+@common_options
+def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
+    """Compare stored statistics with those of the batch.
+
+    Tells at which layer the model goes wrong, how much it costs, and why.
+
+    PATH is a checkpoint (with the MetaGraph of the same prefix), SavedModel, Keras file or frozen graph.
+    """
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        options = given_options(asked, config)
+        with progress_shown("train vs eval") as progress:
+            return [bncheck.compare_train_vs_eval(path, data=data, settings=settings, progress=progress, **options)]
+
+    return write_reports(reports, asked)
+
+
+@compare.command(
+    "float-vs-quantized",
+    cls=Command,
+    epilog=examples(
+        "compare float-vs-quantized model.ckpt-300 --data test.npz",
+        "compare float-vs-quantized model.keras --quantized int8.tflite",
+    ),
+)
+@click.argument("path")
+@click.option("--data", metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic.")
+@quantized_options
+@run_options
+@common_options
+def float_vs_quantized(path: str, **asked: Any) -> int:
+    """Compare float with quantized, and the modes before.
+
+    Tells which step loses what: stored statistics against those of the batch, or quantization.
+
+    PATH is a checkpoint (with the MetaGraph of the same prefix), SavedModel, Keras file, frozen graph, or a float
+    TFLite file. With --quantized and without --data, what was folded into the file is proved from the files alone.
+    """
+    own = {name: asked.pop(name) for name in ("data", "quantized", "scheme", "calibration_batches")}
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        options = given_options(asked, config)
+        with progress_shown("float vs quantized") as progress:
+            return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **own, **options)]
+
+    return write_reports(reports, asked)
+
+
+@contextmanager
+def progress_shown(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Samples, their rate and the time left on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - 36 ms that a pipe need not pay
+    from rich.progress import (  # noqa: PLC0415 - as above
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    class Rate(ProgressColumn):
+        """Samples a second."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.0f} a second")
+
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.completed} samples"), Rate())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

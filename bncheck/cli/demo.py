@@ -1,0 +1,72 @@
+"""`bncheck demo`: where its files go, and its progress on standard error."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from bncheck.facts.errors import UsageError
+
+
+@click.command()
+@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave checkpoints and data in DIR: new.")
+@click.option("--steps", type=click.IntRange(1), default=300, show_default=True, help="Training steps.")
+def demo(keep: Path | None, steps: int) -> None:
+    """Train, lose and repair a MobileNetV2 on digits.
+
+    What forgotten updates do, live, in under a minute. TensorFlow and scikit-learn are needed.
+    """
+    from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
+    from bncheck.demo import tell  # noqa: PLC0415 - start-up
+
+    with _folder(keep) as folder:
+
+        def to(stream: TextIO) -> None:
+            tell(folder, stream, steps=steps, stage=_stage)
+            if keep is not None:
+                stream.write(f"\nKept in {keep}: model.ckpt-{steps}, fixed.ckpt, train.npz, test.npz\n")
+
+        emit(None, to)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="bncheck-demo-") as folder:
+            yield Path(folder)
+        return
+    try:
+        keep.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"{keep} exists already: --keep takes a new folder") from None
+    except OSError as error:
+        raise UsageError(f"{keep} cannot be made: {error.strerror}") from error
+    yield keep
+
+
+@contextmanager
+def _stage(name: str, of: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left while a stage runs, gone when it ends, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - a pipe need not pay for it
+    from rich.progress import (  # noqa: PLC0415 - as above
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # standard output is not for rich to redirect: it may be a file
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as shown:
+        task = shown.add_task(name, total=of)
+        yield lambda done: shown.update(task, completed=done)

@@ -1,0 +1,272 @@
+"""The command line: arguments become a call, reports become files, verdicts become exit codes. No logic of its own."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+import bncheck
+from bncheck.cli.common import (
+    ERROR,
+    INTERRUPTED,
+    PASS,
+    common_options,
+    decay_option,
+    no_graph_option,
+    reference_option,
+    say,
+    steps_option,
+    train_op_option,
+    write_reports,
+)
+from bncheck.cli.compare import compare
+from bncheck.cli.demo import demo
+from bncheck.cli.gate import gate
+from bncheck.cli.help import Command, examples
+from bncheck.cli.repair import repair
+from bncheck.facts.errors import BncheckError
+
+if TYPE_CHECKING:
+    from bncheck.facts.findings import Report
+    from bncheck.settings.config import Config, Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    # Nothing here multiplies matrices, and starting a thread a core is a third of numpy's import.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A graph is millions of objects without cycles: the default walks them again and again for nothing.
+    gc.set_threshold(max(gc.get_threshold()[0], 200_000), 20, 20)
+    # Nor at the end: all memory goes at once.
+    atexit.register(gc.freeze)
+    try:
+        code = cli.main(args=None if arguments is None else list(arguments), prog_name="bncheck", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return ERROR
+    except click.Abort:
+        say("interrupted")
+        return INTERRUPTED
+    except BncheckError as error:
+        say(str(error))
+        return ERROR
+    except Exception as error:  # whatever else escapes is a bug in bncheck, and is said to be one
+        if os.environ.get("BNCHECK_DEBUG"):
+            raise
+        say(f"internal error, a bug in bncheck: {type(error).__name__}: {error}")
+        say("please report it with what BNCHECK_DEBUG=1 prints, and the file if you can share it")
+        return ERROR
+    return code if isinstance(code, int) else PASS
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples("inspect checkpoint model.ckpt-300", "explain BN201", "demo"),
+)
+@click.version_option(bncheck.__version__, prog_name="bncheck", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Tells whether a TensorFlow model's batch norm will turn it into junk, why, and how to repair it.
+
+    Exit codes: 0 pass, 1 findings, 2 usage or unreadable input, 3 nothing to judge.
+    """
+
+
+cli.add_command(compare)
+cli.add_command(gate)
+cli.add_command(repair)
+cli.add_command(demo)
+
+
+@cli.group()
+def inspect() -> None:
+    """Judge files as they are: no TensorFlow, no data.
+
+    Nothing that is in a file is executed.
+    """
+
+
+@inspect.command(
+    cls=Command,
+    epilog=examples("inspect checkpoint model.ckpt-300", "inspect checkpoint logs/ --steps 5000 --decay 0.999"),
+)
+@click.argument("path")
+@click.option("--graph", type=click.Path(path_type=Path), metavar="META", help="The graph, if not PATH.meta.")
+@no_graph_option
+@decay_option
+@steps_option
+@train_op_option
+@reference_option
+@common_options
+def checkpoint(
+    path: str,
+    *,
+    graph: Path | None,
+    no_graph: bool,
+    decay: float | None,
+    steps: int | None,
+    train_op: tuple[str, ...],
+    reference: Path | None,
+    **common: Any,
+) -> int:
+    """Judge a TensorFlow checkpoint, with the graph beside it.
+
+    PATH is its prefix, its index file or its folder; the graph is the MetaGraph of the same prefix.
+    """
+    if graph is not None and no_graph:
+        raise click.UsageError("--graph and --no-graph exclude each other")
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        return [
+            bncheck.inspect_checkpoint(
+                path,
+                graph=graph,
+                use_graph=not no_graph,
+                decay=config.decay if decay is None else decay,
+                steps=steps,
+                train_ops=train_op or config.train_op,
+                reference=reference or config.reference,
+                settings=settings,
+            )
+        ]
+
+    return write_reports(reports, common)
+
+
+@inspect.command(cls=Command, epilog=examples("inspect graph model.ckpt-300.meta --train-op train_step"))
+@click.argument("path")
+@decay_option
+@train_op_option
+@common_options
+def graph(path: str, *, decay: float | None, train_op: tuple[str, ...], **common: Any) -> int:
+    """Judge a graph: .meta, .pb, .pbtxt, SavedModel."""
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        return [
+            bncheck.inspect_graph(
+                path,
+                decay=config.decay if decay is None else decay,
+                train_ops=train_op or config.train_op,
+                settings=settings,
+            )
+        ]
+
+    return write_reports(reports, common)
+
+
+@inspect.command(
+    cls=Command, epilog=examples("inspect model model.keras", "inspect model int8.tflite --reference model.keras")
+)
+@click.argument("path")
+@decay_option
+@steps_option
+@train_op_option
+@reference_option
+@common_options
+def model(
+    path: str,
+    *,
+    decay: float | None,
+    steps: int | None,
+    train_op: tuple[str, ...],
+    reference: Path | None,
+    **common: Any,
+) -> int:
+    """Judge a model: SavedModel, .keras, .h5, .tflite, frozen .pb.
+
+    For a .tflite, --reference is what it was converted from: which statistics it has folded in is then proved layer by
+    layer.
+    """
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        return [
+            bncheck.inspect_model(
+                path,
+                decay=config.decay if decay is None else decay,
+                steps=steps,
+                train_ops=train_op or config.train_op,
+                # what a project's checkpoints are compared with is not what its TFLite files were converted from
+                reference=reference or (None if path.endswith(".tflite") else config.reference),
+                settings=settings,
+            )
+        ]
+
+    return write_reports(reports, common)
+
+
+@inspect.command(cls=Command, epilog=examples("inspect run logs/ --output html=run.html"))
+@click.argument("directory")
+@no_graph_option
+@decay_option
+@train_op_option
+@common_options
+def run(directory: str, *, no_graph: bool, decay: float | None, train_op: tuple[str, ...], **common: Any) -> int:
+    """Judge all checkpoints of a training run's folder.
+
+    The table of them shows since when something is wrong.
+    """
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        return list(
+            bncheck.inspect_run(
+                directory,
+                use_graph=not no_graph,
+                decay=config.decay if decay is None else decay,
+                train_ops=train_op or config.train_op,
+                settings=settings,
+            )
+        )
+
+    return write_reports(reports, common, many=True)
+
+
+@cli.command()
+@click.argument("code")
+@click.option("--format", "format_", type=click.Choice(["text", "markdown"]), default="text", show_default=True)
+def explain(code: str, format_: str) -> None:
+    """Print the page of a rule, by its code or name."""
+    from bncheck import explain as pages  # noqa: PLC0415 - start-up
+    from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
+    from bncheck.report.text.layout import columns  # noqa: PLC0415 - start-up
+
+    rule = pages.find_rule(code)
+    text = pages.markdown_page(rule) if format_ == "markdown" else pages.page(rule, columns(sys.stdout))
+    emit(None, lambda stream: _write(text, stream))
+
+
+@cli.command()
+@click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
+def rules(format_: str) -> None:
+    """List all rules; in a pipe one a line."""
+    from bncheck import explain as pages  # noqa: PLC0415 - start-up
+    from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
+    from bncheck.report.text.layout import columns  # noqa: PLC0415 - start-up
+
+    if format_ == "text" and sys.stdout.isatty():
+        text = pages.listing(width=columns(sys.stdout))
+    else:
+        text = {"text": pages.table, "markdown": pages.markdown_table, "json": pages.json_table}[format_]()
+    emit(None, lambda stream: _write(text, stream))
+
+
+@cli.command()
+def doctor() -> int:
+    """Say which readers and extras are usable here."""
+    from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
+    from bncheck.doctor import diagnosis  # noqa: PLC0415 - start-up
+
+    text, ready = diagnosis()
+    emit(None, lambda stream: _write(text, stream))
+    return PASS if ready else ERROR
+
+
+def _write(text: str, stream: TextIO) -> None:
+    from bncheck.report.escape import encodable  # noqa: PLC0415 - start-up
+
+    stream.write(encodable(text, stream.encoding))

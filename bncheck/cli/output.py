@@ -1,0 +1,111 @@
+"""Where reports go: `--output [FORMAT=]FILE`, written whole or not at all."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from bncheck.facts.errors import UsageError
+from bncheck.report import FORMATS, lacking
+
+_WORD = re.compile(r"[a-z]+(-[a-z]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One report to write; no path is standard output."""
+
+    format: str
+    path: Path | None
+
+
+def outputs(wanted: Sequence[str], default: str, folder: Path | None = None) -> tuple[Output, ...]:
+    """What to write where; `default` is the format of FILEs that name none, relative FILEs lie in `folder`.
+
+    Standard output gets the default format as well, unless `-` or a FILE without format has claimed it.
+    Raises UsageError for a format that is not offered or not installed, and where two outputs claim one place.
+    """
+    found = [_output(text, default, folder) for text in wanted]
+    claimed = any(o.path is None for o in found) or not all(map(_names_format, wanted))
+    everything = found if claimed else [Output(format=default, path=None), *found]
+    absent = next(filter(None, (lacking(o.format) for o in everything)), "")
+    if absent:
+        raise UsageError(absent)
+    places = [o.path for o in everything]
+    twice = next((place for place in places if places.count(place) > 1), "")
+    if twice != "":
+        raise UsageError(f"two reports would be written to {twice or 'standard output'}: give each its own --output")
+    return tuple(everything)
+
+
+def check_format(name: str) -> str:
+    """The name, if such a format is offered. Raises UsageError."""
+    if name in FORMATS:
+        return name
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
+    raise UsageError(f"no format {name!r}: {hint}")
+
+
+def _names_format(text: str) -> bool:
+    name, equals, _ = text.partition("=")
+    return bool(equals and _WORD.fullmatch(name))
+
+
+def _output(text: str, default: str, folder: Path | None) -> Output:
+    name, _, file = text.partition("=")
+    if _names_format(text):
+        check_format(name)
+    else:
+        name, file = default, text
+    if not file:
+        raise UsageError(f"--output {text}: no file is named; use - for standard output")
+    return Output(format=name, path=None if file == "-" else (folder or Path()) / file)
+
+
+def emit(path: Path | None, write: Callable[[TextIO], None]) -> None:
+    """Lets `write` fill a file, which appears whole or not at all, or standard output. Raises UsageError."""
+    if path is None:
+        _to_stdout(write)
+        return
+    try:
+        with _replacing(path) as stream:
+            write(stream)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _to_stdout(write: Callable[[TextIO], None]) -> None:
+    try:
+        write(sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader (`head`) has what it wants; the interpreter's flush at exit must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        # a device or pipe is written to, not replaced; a directory is refused by the system
+        with target.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
+    except BaseException:  # an interrupt too must leave nothing half-written
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,109 @@
+"""The process that runs the model for a gate: asked on standard input, it tells on standard output what it measured.
+
+Both sides are bncheck's own: what they exchange is pickled, one message after the other. The one that asks may end
+this process at any time; when it is gone itself, so is this process.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from bncheck.facts.errors import BncheckError, ConfigError, ReadError, UsageError
+from bncheck.facts.findings import Report
+from bncheck.facts.layers import Facts
+from bncheck.settings.options import CompareOptions, QuantizeOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to run."""
+
+    path: str
+    data: str
+    options: CompareOptions
+    quantize: QuantizeOptions | None = None
+    """Float against quantized too; None: train mode against eval mode alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesDone:
+    """Message: samples done, and how many there will be; None unknown."""
+
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """Message: the sentence that says why nothing more was measured."""
+
+    sentence: str
+    usage: bool
+    """Whether the call or a file is at fault, rather than what the model or this machine can do."""
+
+
+Message = SamplesDone | Facts | Failed | None
+"""None: everything was measured."""
+
+
+def main() -> None:
+    """Serves one request: standard output is for messages, whatever prints there goes to standard error instead."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side ends this one, without a traceback
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    request: Request = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
+    threading.Thread(target=_end_with_the_other_side, daemon=True).start()
+    serve(request, lambda message: _tell(out, message))
+
+
+def serve(request: Request, tell: Callable[[Message], None]) -> None:
+    """Measures, and tells of each step; a failure is a message too."""
+    measured: list[Facts] = []
+
+    def found(facts: Facts) -> None:
+        measured.append(facts)
+        tell(facts)
+
+    def progress(done: int, total: int | None) -> None:
+        tell(SamplesDone(done=done, total=total))
+
+    try:
+        from bncheck.commands import compare as run  # noqa: PLC0415 - only where a model is run
+
+        options = {**vars(request.options), "data": request.data, "found": found, "progress": progress}
+        if request.quantize is None:
+            report = run.compare_train_vs_eval(request.path, **options)
+        else:
+            report = run.compare_float_vs_quantized(request.path, **vars(request.quantize), **options)
+    except BncheckError as error:
+        tell(Failed(sentence=str(error), usage=isinstance(error, (UsageError, ConfigError, ReadError))))
+    except MemoryError:
+        tell(Failed(sentence="there is not enough memory to run the model", usage=False))
+    except Exception as error:  # whatever else escapes is a bug in bncheck: it must not take the files' verdict along
+        if os.environ.get("BNCHECK_DEBUG"):
+            raise
+        tell(Failed(sentence=f"internal error, a bug in bncheck: {type(error).__name__}: {error}", usage=False))
+    else:
+        tell(None if measured else Failed(sentence=_why_nothing(report), usage=False))
+
+
+def _why_nothing(report: Report) -> str:
+    """Of a report that the files alone decided."""
+    return next((entry.why for entry in report.not_checked if entry.what == "train vs eval"), "it cannot be run")
+
+
+def _tell(out: BinaryIO, message: Message) -> None:
+    pickle.dump(message, out)
+    out.flush()
+
+
+def _end_with_the_other_side() -> None:
+    os.read(0, 1)  # not through the stream, whose lock would keep the interpreter from ending
+    os._exit(1)

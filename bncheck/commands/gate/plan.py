@@ -1,0 +1,140 @@
+"""Which stages a model goes through after its files were judged, and what became of them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncheck.commands.gate.budget import Budget
+from bncheck.commands.gate.stages import MODES, QUANTIZED, Progress
+from bncheck.facts.findings import Stage, StageState
+from bncheck.facts.layers import Facts
+from bncheck.judge.not_checked import Asked
+from bncheck.settings.options import CompareOptions, QuantizeOptions
+
+if TYPE_CHECKING:
+    from bncheck.commands.gate.parent import Outcome
+
+_RAISE = "raise the limit, or give less data (--batches)"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Target:
+    """A model whose files were read."""
+
+    path: str
+    graph: str | Path | None
+    facts: Facts
+    asked: Asked
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ran:
+    """What is known of a model after its stages."""
+
+    facts: Facts
+    stages: tuple[Stage, ...]
+    peak_memory: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measuring:
+    """Runs any model of one gate with the same options, within the same budget."""
+
+    data: str | None
+    options: CompareOptions
+    quantize: QuantizeOptions | None
+    """None: float is not compared with quantized."""
+    budget: Budget
+    progress: Progress
+
+    def ran(self, target: Target, stopped: str = "") -> Ran:
+        """The facts with what was measured, and how each stage ended; `stopped` tells why nothing is to be run."""
+        planned = self._planned(target.facts, stopped)
+        to_run = [stage.name for stage in planned if stage.state is StageState.DONE]
+        if not to_run:
+            return Ran(facts=target.facts, stages=planned)
+        from bncheck.commands.gate.child import Request  # noqa: PLC0415 - as above
+        from bncheck.commands.gate.parent import run  # noqa: PLC0415 - only where something is run
+
+        assert self.data is not None
+        request = Request(
+            path=target.path,
+            data=self.data,
+            options=replace(self.options, graph=target.graph),
+            quantize=self.quantize if QUANTIZED in to_run else None,
+        )
+        outcome = run(request, self.budget, lambda done, total: self.progress(to_run[-1], done, total))
+        return Ran(
+            facts=_merged(target.facts, outcome, built=bool(self.options.model or self.options.builder)),
+            stages=tuple(_ended(stage, outcome, given=self._given) for stage in planned),
+            peak_memory=outcome.peak_memory,
+        )
+
+    @property
+    def _given(self) -> bool:
+        """Whether quantized is a file, not a conversion."""
+        return self.quantize is not None and self.quantize.quantized is not None
+
+    def _planned(self, facts: Facts, stopped: str) -> tuple[Stage, Stage]:
+        """Both stages after the files: those that are to be run stand as done."""
+        both = self._why_none(facts, stopped)
+        if both is not None:
+            return replace(both, name=MODES), replace(both, name=QUANTIZED)
+        modes, quantization = Stage(name=MODES, state=StageState.DONE), Stage(name=QUANTIZED, state=StageState.DONE)
+        if facts.lite is not None:
+            modes = replace(modes, state=StageState.LEFT_OUT, why="a TFLite file has no train mode")
+            if not self._given:
+                why, how = "a TFLite file is not converted again", "give the quantized file with --quantized"
+                quantization = replace(quantization, state=StageState.LEFT_OUT, why=why, how=how)
+        if self.quantize is None:
+            quantization = replace(quantization, state=StageState.LEFT_OUT, why="--no-quantize was given", how="")
+        return modes, quantization
+
+    def _why_none(self, facts: Facts, stopped: str) -> Stage | None:
+        if self.data is None:
+            how = f"bncheck gate {shlex.quote(facts.path)} --data images/"
+            return Stage(name="", state=StageState.LEFT_OUT, why="no data was given", how=how)
+        if stopped:
+            return Stage(name="", state=StageState.STOPPED, why=stopped, how="--all-stages runs it all the same")
+        exceeded = self.budget.exceeded()
+        return Stage(name="", state=StageState.OVER_BUDGET, why=exceeded, how=_RAISE) if exceeded else None
+
+
+def _ended(stage: Stage, outcome: Outcome, *, given: bool) -> Stage:
+    """A stage that was to be run, as it ended; `given`: quantized is a file, not a conversion."""
+    if stage.state is not StageState.DONE:
+        return stage
+    if stage.name in outcome.reached:
+        before = outcome.reached.get(MODES, 0.0) if stage.name == QUANTIZED else 0.0
+        return replace(stage, seconds=outcome.reached[stage.name] - before)
+    how = _RAISE if outcome.state is StageState.OVER_BUDGET else ""
+    if not how and MODES in outcome.reached and not given:
+        how = "leave it out with --no-quantize"
+    if outcome.state is StageState.DONE:
+        return replace(stage, state=StageState.IMPOSSIBLE, why="it was not measured")
+    return replace(stage, state=outcome.state, why=outcome.why, how=how)
+
+
+def _merged(files: Facts, outcome: Outcome, *, built: bool) -> Facts:
+    """What was measured joins what the files tell.
+
+    A network that was `built` by a backbone's name or the user's code knows less than the model's own graph, where
+    there is one: its measurements join the facts of that graph, if both speak of the same layers.
+    """
+    measured = outcome.facts
+    if measured is None:
+        return files
+    same = {layer.name for layer in measured.layers} <= {layer.name for layer in files.layers}
+    if not (built and files.graph is not None and same):
+        return replace(measured, fold=measured.fold or files.fold)
+    return replace(
+        files,
+        comparison=measured.comparison,
+        quantized=measured.quantized,
+        lite=measured.lite,
+        fold=measured.fold or files.fold,
+    )

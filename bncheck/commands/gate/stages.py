@@ -1,0 +1,80 @@
+"""The stages of a gate, and the faults after which running the model could tell nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bncheck.facts.findings import Finding, NotChecked, Report, Severity, Stage, StageState, Verdict, fails
+from bncheck.facts.layers import Layer
+from bncheck.judge.judge import exit_code
+from bncheck.settings.config import Settings
+
+STATIC, MODES, QUANTIZED, AGAINST = "static", "train vs eval", "float vs quantized", "against the earlier model"
+"""Names of the stages, in the order in which they run."""
+
+_NEVER_RUNS = {
+    "BN105": "NaN or infinity is all that the model could answer",
+    "BN108": "a model without its statistics cannot be run",
+    "BN115": "graph and checkpoint are not of one model",
+}
+"""Faults that decide the verdict and leave nothing to run. Others (updates never run, an init share too high) do not
+stop the gate: only running tells how much they cost, and that quantization is not to blame."""
+_NEGATIVE = "BN106"
+
+UNDECIDED = (StageState.IMPOSSIBLE, StageState.OVER_BUDGET)
+"""What was asked for and not judged: no pass."""
+
+
+def fatal(report: Report) -> str:
+    """Why running the model would tell nothing more, as the rest of a sentence; empty where it would."""
+    if any(finding.code == "BN001" for finding in report.findings):
+        return "no batch norm was found"
+    for finding in report.findings:
+        why = _fatal(finding, report.layers)
+        if why and fails(finding, report.fail_on):
+            return f"{finding.code} {finding.slug} decides: {why}"
+    return ""
+
+
+def _fatal(finding: Finding, layers: Sequence[Layer]) -> str:
+    if finding.severity is not Severity.ERROR:
+        return ""
+    if finding.code == _NEGATIVE:
+        named = (layer for layer in layers if layer.name in finding.layers)
+        return "the square root of a negative number is no number" if any(map(_gives_nan, named)) else ""
+    return _NEVER_RUNS.get(finding.code, "")
+
+
+def _gives_nan(layer: Layer) -> bool:
+    values = layer.variance.values
+    return values is not None and bool(np.any(values + (layer.epsilon or 0.0) <= 0))
+
+
+def with_stages(report: Report, stages: Sequence[Stage], settings: Settings) -> Report:
+    """The report with its stages: those that could not run are not checked, and no pass is left with them."""
+    missing = [stage for stage in stages if stage.state is not StageState.DONE]
+    about = {MODES, QUANTIZED, "quantized vs float"} - {
+        stage.name for stage in stages if stage.state is StageState.DONE
+    }
+    others = [entry for entry in report.not_checked if entry.what not in about]
+    codes = {entry.what: entry.codes for entry in report.not_checked}
+    entries = [
+        NotChecked(what=stage.name, why=stage.why, how=stage.how, codes=codes.get(stage.name, ())) for stage in missing
+    ]
+    undecided = next((stage for stage in stages if stage.state in UNDECIDED), None)
+    judged = replace(report, not_checked=(*others, *entries))
+    if undecided is None or report.verdict is not Verdict.PASS:
+        return judged
+    return replace(
+        judged,
+        verdict=Verdict.INCONCLUSIVE,
+        exit_code=exit_code(Verdict.INCONCLUSIVE, settings),
+        headline=f"{undecided.name} was not judged: {undecided.why}",
+    )
+
+
+Progress = Callable[[str, int, "int | None"], None]
+"""Hears of the stage that runs, the samples done, and how many there will be; None unknown."""

@@ -1,0 +1,179 @@
+"""The repair of one model: read, inspect, find new statistics, write them, inspect and compare again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bncheck.commands.inspect import hints_of
+from bncheck.commands.repair_judged import Judging, judged
+from bncheck.compare.data.data import Data, sample_shape
+from bncheck.compare.twins.with_backbone import with_network
+from bncheck.facts.errors import NoModel, UsageError
+from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
+from bncheck.facts.repairs import LayerRepair, RepairReport
+from bncheck.recognise import recognise
+from bncheck.repair.estimate import DataOptions, reestimate
+from bncheck.repair.provenance import beside, provenance
+from bncheck.repair.statistics import NewStatistics
+from bncheck.repair.undo import undo
+from bncheck.repair.write import Destination, destination
+from bncheck.settings.config import Settings
+from bncheck.sources import open_model
+from bncheck.sources.raw import RawModel
+
+_DEFAULT = Settings()
+_OF_THE_START = ("BN103", "BN113")
+"""Rules that reckon what is left of the initial values by the counters, which know nothing of a repair."""
+_NO_OPTIONS = DataOptions()
+
+
+def repair(
+    path: str | Path,
+    output: str | Path,
+    *,
+    data: str | Path | None = None,
+    debias: bool = False,
+    decay: float | None = None,
+    steps: int | None = None,
+    train_ops: Sequence[str] = (),
+    graph: str | Path | None = None,
+    use_graph: bool = True,
+    options: DataOptions = _NO_OPTIONS,
+    settings: Settings = _DEFAULT,
+    progress: Callable[[str, int], None] = lambda _stage, _samples: None,
+) -> RepairReport:
+    """Writes a copy of a model with right batch norm statistics; the source is only read.
+
+    Either from `data` (population statistics of every layer with batch statistics in all layers, `population`) or by
+    `debias` (undoes decay**steps exactly, `statistics.debiased`). `decay`, `steps` and `train_ops` supply what the
+    files do not say. `progress` hears of the stage ("estimate", "compare before", "compare after") and its samples.
+
+    Raises UsageError for what cannot be served (`output` exists or is the source; a layer whose statistics cannot be
+    known), ReadError where a file cannot be read (Unsupported for formats whose statistics are folded or frozen),
+    NoModel where there is no batch norm, BncheckError where the model cannot be run. Nothing is written then.
+    """
+    if (data is None) == (not debias):
+        given = "both are given" if debias else "none is given"
+        raise UsageError(f"a repair takes either --data or --debias: {given}")
+    if graph is not None and (options.model or options.builder):
+        raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
+    hints = hints_of(decay, steps, train_ops)
+    raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
+    place = destination(raw, Path(output))
+    facts = recognise(raw, hints)
+    if not facts.layers:
+        raise NoModel(path, "no batch norm was found to repair")
+    opened: Data | None = None
+    if data is None:
+        found = undo(facts, hints)
+    else:
+        raw = with_network(raw, options, sample_shape(data, options.size))
+        found, opened = reestimate(raw, hints, data, options, progress)
+        facts = recognise(raw, hints) if options.model or options.builder else facts
+    layers = {layer.name: layer for layer in facts.layers}
+    repaired, replaced, added = _changes(raw, place, layers, found.new)
+    known_decay = next((layer.decay for layer in facts.layers if layer.decay is not None), None)
+    text = provenance(
+        source=Path(path),
+        hashed=place.hashed,
+        output=place.path,
+        method="data" if debias is False else "debias",
+        repaired=repaired,
+        left=found.left,
+        decay=known_decay,
+        steps=facts.run.updates,
+        population=found.population,
+    )
+    how = Judging(hints=hints, graph=graph, use_graph=use_graph, options=options, data=opened)
+    before = judged(how, Path(path), raw, settings, lambda done: progress("compare before", done))
+    made = place.write(replaced, added, text)
+    written = open_model(place.path, graph=None, use_graph=use_graph)
+    written = written if data is None else with_network(written, options, sample_shape(data, options.size))
+    then = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
+    after = judged(how, place.path, written, then, lambda done: progress("compare after", done))
+    return RepairReport(
+        source=str(path),
+        output=str(place.path),
+        format=raw.format,
+        method="debias" if debias else "data",
+        repaired=repaired,
+        left=found.left,
+        files=tuple(str(file) for file in made.files),
+        provenance=str(beside(place.path)),
+        before=before.report,
+        after=after.report,
+        population=found.population,
+        decay=known_decay,
+        steps=facts.run.updates,
+        compared_before=before.comparison,
+        compared_after=after.comparison,
+        notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *before.notes, *made.notes),
+    )
+
+
+def _unmeasured(output: Path) -> str:
+    return (
+        "not run: these averages are of the whole training, during which the weights moved; whether they fit the last "
+        f"ones, bncheck compare train-vs-eval {shlex.quote(str(output))} --data images/ tells"
+    )
+
+
+def _changes(
+    raw: RawModel, place: Destination, layers: dict[str, Layer], new: Sequence[NewStatistics]
+) -> tuple[tuple[LayerRepair, ...], dict[str, PerChannel], dict[str, PerChannel]]:
+    """(what is told of each layer, key -> vector to replace, key -> vector to add)."""
+    replaced: dict[str, PerChannel] = {}
+    added: dict[str, PerChannel] = {}
+    repaired = []
+    for statistics in new:
+        layer = layers[statistics.layer]
+        keys, fresh = [], []
+        for vector, values in ((layer.mean, statistics.mean), (layer.variance, statistics.variance)):
+            stored = _as_stored(vector, values)
+            if vector.key in raw.tensors:
+                replaced[vector.key] = stored
+                keys.append(vector.key)
+            elif vector.presence is Presence.MISSING and place.can_add and vector.name:
+                added[vector.name] = stored
+                keys.append(vector.name)
+                fresh.append(vector.name)
+            else:
+                raise UsageError(f"{layer.name}: {_no_place(vector)}")
+        repaired.append(
+            LayerRepair(
+                layer=layer.name,
+                mean=keys[0],
+                variance=keys[1],
+                variance_ratio=_ratio(layer, statistics),
+                share=statistics.share,
+                clipped=statistics.clipped,
+                added=tuple(fresh),
+            )
+        )
+    return tuple(repaired), replaced, added
+
+
+def _as_stored(vector: Vector, values: PerChannel) -> PerChannel:
+    """In the shape that the file has it in; all others are (channels,)."""
+    return values if vector.shape is None else values.reshape(vector.shape)
+
+
+def _no_place(vector: Vector) -> str:
+    what = f"its moving {vector.role.value}"
+    if vector.presence is Presence.MISSING:
+        return f"{what} is not in the file ({vector.reason}), and only TF1 checkpoints can be given new tensors"
+    return f"{what} is {vector.presence.value}: {vector.reason or 'a constant of the graph'}"
+
+
+def _ratio(layer: Layer, statistics: NewStatistics) -> float | None:
+    old, epsilon = layer.variance.values, layer.epsilon or 0.0
+    if old is None or old.shape != statistics.variance.shape:
+        return None
+    below, above = old + epsilon, statistics.variance + epsilon
+    known = np.isfinite(below) & (below > 0) & (above > 0)
+    return float(np.exp(np.mean(np.log(above[known] / below[known])))) if np.any(known) else None

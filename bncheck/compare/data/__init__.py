@@ -1,0 +1,1 @@
+"""Images, arrays, records and noise become batches."""

@@ -1,0 +1,233 @@
+"""`.npy` and `.npz`: images, and labels where there are any, read row by row where the file allows it."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare.data.samples import (
+    Batch,
+    InputSpec,
+    ModelInput,
+    Samples,
+    are_classes,
+    checked_labels,
+    fitted,
+    index_batches,
+    named_shape,
+    read_labels,
+)
+from bncheck.facts.errors import ReadError, UsageError
+
+IMAGES, LABELS = "images", "labels"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnDisk:
+    """An array that lies in a file as it is in memory, row after row.
+
+    Read, not mapped: pages of a mapped file count as the process's own, and grow to the size of the file.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """Axes, the samples' among them."""
+        return len(self.shape)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        numbers = np.arange(len(self))[rows]
+        found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        if not found.size:
+            return found
+        content = found.reshape(-1).view(np.uint8).data
+        stride = len(content) // len(numbers)
+        with self.path.open("rb") as stream:
+            # in the file's order, which a disk can follow
+            for place in np.argsort(numbers, kind="stable"):
+                stream.seek(self.offset + int(numbers[place]) * stride)
+                if stream.readinto(content[place * stride : (place + 1) * stride]) != stride:
+                    raise ReadError(self.path, "ends before its last sample", offset=stream.tell())
+        return found
+
+
+Rows: TypeAlias = "NDArray[Any] | OnDisk"
+"""(samples, ...)."""
+_LOCAL_HEADER = struct.Struct("<26xHH")
+
+
+def open_arrays(path: Path, wanted: InputSpec) -> Samples:
+    """Samples of a file of arrays. Raises ReadError for what is no such file, UsageError for arrays that do not fit."""
+    images, labels = _read(path, wanted.labels)
+    count = len(images)
+    targets = ""
+    if labels is not None and wanted.labels is None and not are_classes(labels):
+        labels, targets = None, f", {LABELS!r} being no classes but targets, which are not looked at"
+    if labels is not None:
+        labels = checked_labels(labels, count, str(path))
+    elif wanted.labels is not None:
+        labels = read_labels(_label_file(path, wanted.labels), count)
+    fitted(images[:1], wanted, path)
+    floating = "" if wanted.preprocess is None or images.dtype.kind != "f" else ", floating-point, left as they are"
+    return Samples(
+        description=f"{path.name}, {count:,} samples of {named_shape(images.shape[1:])}{floating}{targets}",
+        count=count,
+        labelled=labels is not None,
+        open=lambda: _batches(path, images, labels, wanted),
+    )
+
+
+def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput]) -> Samples:
+    """Samples of a `.npz` with an array for each of several inputs; a batch has a field for each, in their order."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
+            keys = [next((name for name in entry.names if name in held.files), "") for entry in inputs]
+            if not all(keys):
+                missing = ", ".join(entry.names[0] for entry, key in zip(inputs, keys, strict=True) if not key)
+                found = ", ".join(held.files[:8]) or "none"
+                raise ReadError(path, f"holds no array for {missing}, which the model takes, but {found}")
+            arrays: list[Rows] = [_within(path, key) if _stored(path, key) else held[key] for key in keys]
+            named = wanted.labels if wanted.labels in held.files else LABELS
+            labels = held[named] if named in held.files and named not in keys else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ReadError(path, f"cannot be read as arrays: {error}") from None
+    counts = {len(array) for array in arrays}
+    if len(counts) > 1:
+        raise ReadError(path, f"holds arrays of {', '.join(map(str, sorted(counts)))} samples: one for each is wanted")
+    if labels is not None and (wanted.labels is not None or are_classes(labels)):
+        labels = checked_labels(labels, len(arrays[0]), str(path))
+    elif wanted.labels is not None:
+        labels = read_labels(_label_file(path, wanted.labels), len(arrays[0]))
+    else:
+        labels = None
+    each = [
+        replace(wanted, shape=None if entry.shape is None else entry.shape[1:], dtype=entry.dtype) for entry in inputs
+    ]
+    for array, how in zip(arrays, each, strict=True):
+        fitted(array[:1], how, path)
+
+    def batches() -> Iterator[Batch]:
+        for chosen in index_batches(len(arrays[0]), wanted.batch_size):
+            parts = [fitted(array[chosen], how, path) for array, how in zip(arrays, each, strict=True)]
+            fields = [(key, part.dtype, part.shape[1:]) for key, part in zip(keys, parts, strict=True)]
+            together = np.empty(len(chosen), fields)
+            for key, part in zip(keys, parts, strict=True):
+                together[key] = part
+            yield together, None if labels is None else labels[chosen]
+
+    told = ", ".join(f"{key} {named_shape(array.shape[1:])}" for key, array in zip(keys, arrays, strict=True))
+    return Samples(
+        description=f"{path.name}, {len(arrays[0]):,} samples of {told}",
+        count=len(arrays[0]),
+        labelled=labels is not None,
+        open=batches,
+    )
+
+
+def array_shape(path: Path) -> tuple[int, ...] | None:
+    """Shape of one sample of a file of arrays; None where each is for an input of its own. Raises ReadError."""
+    try:
+        return _read(path, None)[0].shape[1:]
+    except _NoImages:
+        return None
+
+
+class _NoImages(ReadError):
+    """Several arrays, none of which is called as images are."""
+
+
+def _read(path: Path, named: str | None) -> tuple[Rows, NDArray[Any] | None]:
+    labels: NDArray[Any] | None = None
+    images: Rows
+    try:
+        if path.suffix.lower() == ".npy":
+            images = _on_disk(path, 0)
+        else:
+            images, labels = _archive(path, named)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ReadError(path, f"cannot be read as arrays: {error}") from None
+    if images.ndim < 1 or not _numeric(images):
+        raise ReadError(path, f"holds an array of type {images.dtype} and shape {list(images.shape)}, no samples")
+    return images, labels
+
+
+def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: InputSpec) -> Iterator[Batch]:
+    for chosen in index_batches(len(images), wanted.batch_size):
+        yield fitted(images[chosen], wanted, path), None if labels is None else labels[chosen]
+
+
+def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no zip archive, as an .npz is; was it cut short?")
+    # opened here: where the archive is damaged, numpy leaves its own handle open
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
+        names = list(held.files)
+        if IMAGES in names:
+            chosen = IMAGES
+        elif len(names) == 1:
+            chosen = names[0]
+        else:
+            raise _NoImages(path, f"holds no array {IMAGES!r} but {', '.join(names[:8]) or 'none'}")
+        key = labels if labels in names else LABELS if labels is None and LABELS in names else None
+        return _within(path, chosen) if _stored(path, chosen) else held[chosen], None if key is None else held[key]
+
+
+def _stored(path: Path, name: str) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return archive.getinfo(f"{name}.npy").compress_type == zipfile.ZIP_STORED
+
+
+def _within(path: Path, name: str) -> Rows:
+    """An array that `np.savez` stored uncompressed, where it lies."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
+        start = archive.getinfo(f"{name}.npy").header_offset
+        stream.seek(start)
+        name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+        return _on_disk(path, start + _LOCAL_HEADER.size + name_length + extra_length)
+
+
+def _on_disk(path: Path, start: int) -> Rows:
+    """The `.npy` that begins at `start`. Raises ValueError where it is none, or cannot be read without pickle."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        shape, fortran, dtype = _header(stream)
+        offset = stream.tell()
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        if offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64)) > path.stat().st_size:
+            raise ValueError("it ends before its last sample")
+        if (fortran and len(shape) > 1) or not shape:
+            stream.seek(start)
+            return np.load(stream, allow_pickle=False)  # type: ignore[no-any-return]
+    return OnDisk(path=path, offset=offset, shape=shape, dtype=dtype)
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+def _numeric(array: Rows) -> bool:
+    return np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
+
+
+def _label_file(path: Path, labels: str) -> Path:
+    file = Path(labels)
+    if not file.is_file():
+        raise UsageError(f"--labels {labels}: neither a file nor an array in {path.name}")
+    return file

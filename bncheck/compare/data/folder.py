@@ -1,0 +1,114 @@
+"""A folder of PNG, JPEG, GIF or BMP images, in subfolders or not."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare.data.decode import Decoder
+from bncheck.compare.data.preprocess import check_name, preprocessed
+from bncheck.compare.data.samples import (
+    Batch,
+    InputSpec,
+    Samples,
+    image_size,
+    index_batches,
+    laid_out,
+    named_shape,
+    read_labels,
+)
+from bncheck.facts.errors import ReadError, UsageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
+FOLDERS = "folders"
+"""`--labels folders`: the class is the number of the subfolder among all, sorted by name."""
+_THREADS = 2
+
+
+def open_folder(folder: Path, wanted: InputSpec) -> Samples:
+    """Images of a folder, brought to the model's size. Raises UsageError, and ReadError for one that is no image."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not files:
+        raise UsageError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
+    check_name(wanted.preprocess)
+    size = image_size(wanted, str(folder))
+    labels = _labels(folder, files, wanted.labels)
+    decoder = Decoder(*size)
+
+    def decode(path: Path) -> NDArray[np.uint8]:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ReadError(path, f"cannot be read: {error.strerror}") from None
+        return decoder.decode(content, str(path))
+
+    def batches() -> Iterator[Batch]:
+        for chosen, images in _ahead(decode, files, wanted.batch_size):
+            yield finished(images, wanted, str(folder)), None if labels is None else labels[chosen]
+
+    finished(decode(files[0])[None], wanted, str(folder))
+    return Samples(
+        description=f"{folder.name or folder}, {len(files):,} images, resized to {named_shape(size)}"
+        + (f", {wanted.preprocess}" if wanted.preprocess else ""),
+        count=len(files),
+        labelled=labels is not None,
+        open=batches,
+    )
+
+
+def finished(images: NDArray[np.uint8], wanted: InputSpec, where: str) -> NDArray[Any]:
+    """Decoded images (batch, height, width, channels) as the model wants them."""
+    return preprocessed(
+        laid_out(images, wanted),
+        wanted.preprocess,
+        wanted.dtype,
+        where,
+        channels_first=wanted.channels_first,
+        channel_order=wanted.channel_order,
+    )
+
+
+def _ahead(
+    decode: Callable[[Path], NDArray[np.uint8]], files: Sequence[Path], size: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """Batches of decoded images, the next one being decoded while the model runs."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[tuple[NDArray[np.int64], list[Future[NDArray[np.uint8]]]]] = deque()
+        try:
+            for chosen in index_batches(len(files), size):
+                waiting.append((chosen, [pool.submit(decode, files[n]) for n in chosen]))
+                if len(waiting) == 2:
+                    yield _gathered(*waiting.popleft())
+            while waiting:
+                yield _gathered(*waiting.popleft())
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+
+def _gathered(
+    chosen: NDArray[np.int64], futures: list[Future[NDArray[np.uint8]]]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    return chosen, np.stack([future.result() for future in futures])
+
+
+def _labels(folder: Path, files: list[Path], labels: str | None) -> NDArray[Any] | None:
+    if labels is None:
+        return None
+    if labels != FOLDERS:
+        path = Path(labels)
+        if not path.is_file():
+            raise UsageError(f"--labels {labels}: neither a file of integers nor the word {FOLDERS}")
+        return read_labels(path, len(files))
+    parts = [path.relative_to(folder).parts for path in files]
+    if any(len(p) < 2 for p in parts):
+        raise UsageError(f"{folder}: --labels {FOLDERS} wants every image in a subfolder named after its class")
+    classes = sorted({p[0] for p in parts})
+    return np.array([classes.index(p[0]) for p in parts], np.int64)

@@ -1,0 +1,69 @@
+"""Bytes of images -> the range of numbers that a model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.facts.errors import UsageError
+
+_CAFFE = (123.68, 116.779, 103.939)
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+RANGES: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
+    {
+        "-1..1": ((127.5,), (127.5,)),
+        "0..1": ((0.0,), (255.0,)),
+        "0..255": ((0.0,), (1.0,)),
+        "imagenet-mean": (_CAFFE, (1.0, 1.0, 1.0)),
+        "imagenet-standard": (tuple(255 * m for m in _MEAN), tuple(255 * d for d in _DEVIATION)),
+    }
+)
+"""Name -> (subtract, then divide by), of bytes 0 to 255, red first.
+
+`-1..1` is TF-slim's inception preprocessing and Keras' "tf" mode, `imagenet-mean` that of VGG and Caffe (Keras "caffe",
+which also wants `--channel-order bgr`), `imagenet-standard` PyTorch's (Keras "torch").
+"""
+
+
+def check_name(name: str | None) -> None:
+    """Raises UsageError for a name that is not in RANGES."""
+    if name is not None and name not in RANGES:
+        raise UsageError(f"no --preprocess {name!r}: there are {', '.join(RANGES)}")
+
+
+def preprocessed(
+    images: NDArray[Any],
+    name: str | None,
+    dtype: np.dtype[Any],
+    where: str,
+    *,
+    channels_first: bool = False,
+    channel_order: str = "rgb",
+) -> NDArray[Any]:
+    """Images in the model's type: bytes scaled as `name` says, floating-point ones as they are.
+
+    Raises UsageError where bytes meet a floating-point input and nobody says which range it was trained on: a wrong
+    guess would look like a broken model.
+    """
+    if np.issubdtype(dtype, np.floating) and np.issubdtype(images.dtype, np.integer):
+        check_name(name)
+        if name is None:
+            raise UsageError(
+                f"{where}: holds bytes, and only you know what range the model was trained on: "
+                f"--preprocess {' | '.join(RANGES)}"
+            )
+        offset, scale = (_per_channel(v, channel_order, first=channels_first) for v in RANGES[name])
+        images = (images.astype(np.float32) - offset) / scale
+    elif not np.can_cast(images.dtype, dtype, "same_kind") and np.issubdtype(images.dtype, np.floating):
+        raise UsageError(f"{where}: holds {images.dtype} numbers, the model takes {dtype}")
+    return images.astype(dtype, copy=False)
+
+
+def _per_channel(values: tuple[float, ...], order: str, *, first: bool) -> NDArray[np.float32]:
+    array = np.array(values[::-1] if order == "bgr" else values, np.float32)
+    return array.reshape(-1, 1, 1) if first and array.size > 1 else array

@@ -1,0 +1,310 @@
+"""The quantized half of a three-way comparison: convert or read, measure, and divide what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare.attribution import (
+    FLOAT,
+    NEEDLESS,
+    QUANTIZED,
+    REESTIMATED,
+    STORED,
+    Outputs,
+    Place,
+    Statistics,
+    attribute,
+    reestimated,
+)
+from bncheck.compare.data.data import Data
+from bncheck.compare.float_quantized import measure_quantized, run_outputs
+from bncheck.compare.litert.convert import FLOAT_SCHEME, SCHEMES, float_model, quantized_model
+from bncheck.compare.litert.interpreter import affine, read_file, scheme_of
+from bncheck.compare.litert.match import match
+from bncheck.compare.output_cache import Kept, ModeOutputs
+from bncheck.compare.train_eval import Prepared
+from bncheck.compare.twins.session import load_tensorflow
+from bncheck.compare.twins.twins import Twins
+from bncheck.facts.errors import UsageError
+from bncheck.facts.layers import Facts, Hints, Layer
+from bncheck.facts.lite import LiteFacts
+from bncheck.facts.measurements import Attribution, Comparison, DataFacts, QuantizedComparison
+from bncheck.recognise import recognise
+from bncheck.sources.tflite.tflite import parse_lite
+
+CALIBRATION_BATCHES = 16
+"""Batches from which the converter takes the ranges of activations, unless told otherwise."""
+GIVEN = "given"
+"""Scheme of a file that somebody else converted."""
+
+Describe = Callable[[int, int, int], DataFacts]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizedAgainst:
+    """What float is to be compared with."""
+
+    scheme: str = "int8"
+    quantized: Path | None = None
+    """A file; None: convert by `scheme`."""
+    calibration_batches: int = CALIBRATION_BATCHES
+
+
+def wanted(quantized: str | Path | None, scheme: str | None, calibration_batches: int | None) -> QuantizedAgainst:
+    """Raises UsageError for what does not go together."""
+    if quantized is not None and (scheme is not None or calibration_batches is not None):
+        raise UsageError(f"{quantized} is converted already: --scheme and --calibration-batches have no use for it")
+    if scheme is not None and scheme not in SCHEMES:
+        raise UsageError(f"no quantization scheme is called {scheme!r}: {', '.join(SCHEMES)}")
+    if calibration_batches is not None and calibration_batches < 1:
+        raise UsageError(f"{calibration_batches} batches to calibrate on: one or more are needed")
+    return QuantizedAgainst(
+        scheme=scheme or "int8",
+        quantized=None if quantized is None else Path(quantized),
+        calibration_batches=calibration_batches or CALIBRATION_BATCHES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """What came of it."""
+
+    comparison: QuantizedComparison
+    lite: LiteFacts | None
+    """What the quantized file holds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A model whose modes were compared, and what it is compared further with."""
+
+    twins: Twins
+    prepared: Prepared
+    modes: Comparison
+    """Of both modes."""
+    at_fault: bool | None
+    """Whether the stored statistics are, by the caller's judgement of `modes`; None where that cannot be told."""
+    kept: Kept
+    """The outputs that were compared, as far as they were kept."""
+    data: Data
+    describe: Describe
+    asked: QuantizedAgainst
+
+
+def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Measured:
+    """Float against quantized with the stored statistics, and what the step before, in `modes`, has of the loss.
+
+    `progress` hears of the samples done in two passes. Raises ReadError for a damaged file, BncheckError where the
+    model cannot be converted or run.
+    """
+    inputs = run.twins.inputs
+    if len(inputs) > 1:
+        raise UsageError(
+            f"the model takes {len(inputs)} inputs ({', '.join(entry.names[0] for entry in inputs)}): float against "
+            "quantized takes models of one; compare train-vs-eval runs it"
+        )
+    converting = _Converting(tf=load_tensorflow(), run=run, shape=_shape(run.data))
+    exact = converting.exact()
+    rounded = converting.rounded(exact)
+    given = run.asked.quantized
+    path = "" if given is None else str(given)
+    measured = measure_quantized(
+        exact,
+        rounded,
+        layers=reached(run.prepared),
+        batches=run.data,
+        describe=run.describe,
+        scheme=run.asked.scheme if given is None else GIVEN,
+        quantized_path=path,
+        input_name=run.prepared.input,
+        output_names=run.prepared.outputs,
+        output_kinds=run.prepared.kinds,
+        progress=progress,
+    )
+    measured = replace(measured, accuracy=replace(measured.accuracy, train=run.modes.accuracy.train))
+    if measured.outputs and run.at_fault is not None:
+        cells, reasons = _cells(converting, exact, rounded, at_fault=run.at_fault)
+        done = measured.data.samples
+        measured = replace(
+            measured,
+            attribution=_attribution(run, measured, cells, reasons, progress=lambda more: progress(done + more)),
+        )
+    return Measured(comparison=measured, lite=lite_facts(rounded, path))
+
+
+def reached(prepared: Prepared) -> tuple[Layer, ...]:
+    """Layers of the forward pass; others, of another output or of training alone, are in no converted file."""
+    names = {site.layer for site in prepared.forward.sites}
+    return tuple(layer for layer in prepared.layers if layer.name in names)
+
+
+def _shape(data: Data) -> tuple[int | None, ...]:
+    for images, _ in data:
+        return (None, *images.shape[1:])
+    raise UsageError(f"{data.description}: holds no samples")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Converting:
+    """The model as TFLite files, with its own or with other statistics."""
+
+    tf: Any
+    run: Run
+    shape: tuple[int | None, ...]
+
+    def exact(self, statistics: Statistics | None = None) -> bytes:
+        """In float."""
+        return float_model(self.tf, self.run.prepared, statistics=statistics, shape=self.shape)
+
+    def rounded(self, exact: bytes, statistics: Statistics | None = None) -> bytes:
+        """`exact` quantized; or the file that was given, where the statistics are its own."""
+        asked, scheme = self.run.asked, self.run.asked.scheme
+        if asked.quantized is not None:
+            given = asked.quantized.read_bytes()
+            if statistics is None:
+                return given
+            scheme = scheme_of(read_file(given, asked.quantized))
+            if scheme == FLOAT_SCHEME:
+                return exact
+        calibration = _first(self.run.data, asked.calibration_batches)
+        return quantized_model(
+            self.tf,
+            self.run.prepared,
+            scheme,
+            calibration,
+            statistics=statistics,
+            shape=self.shape,
+            float_bytes=exact,
+        )
+
+
+def _first(data: Data, count: int) -> Iterator[NDArray[Any]]:
+    return (images for images, _ in islice(data, count))
+
+
+def _cells(
+    converting: _Converting, exact: bytes, rounded: bytes, *, at_fault: bool
+) -> tuple[dict[Place, Outputs], dict[Place, str]]:
+    """What to run besides both modes in float; and why a part of it is left out.
+
+    New statistics only where the stored ones are `at_fault`, for they cost two more conversions.
+    """
+    run = converting.run
+    output = _judged(run.modes)
+    cells: dict[Place, Outputs] = {(STORED, QUANTIZED): _outputs(rounded, exact, output)}
+    new = reestimated(run.modes, run.prepared.layers) if at_fault else None
+    if new is None:
+        why = "stored statistics or moments of the data are no numbers: bncheck repair" if at_fault else NEEDLESS
+        return cells, {(REESTIMATED, FLOAT): why, (REESTIMATED, QUANTIZED): why}
+    better = converting.exact(new)
+    cells[REESTIMATED, FLOAT] = _outputs(better, exact, output)
+    cells[REESTIMATED, QUANTIZED] = _outputs(converting.rounded(better, new), exact, output)
+    return cells, {}
+
+
+def _judged(modes: Comparison) -> int:
+    """The place of the output by which losses are divided: the first that is scores of classes, else the first."""
+    return next((place for place, output in enumerate(modes.outputs) if output.classes), 0)
+
+
+def _outputs(content: bytes, reference: bytes, output: int) -> Outputs:
+    """A file as a function of a batch: the output that is in that place of the float file `reference`."""
+    place = _place(content, reference, output)
+    waiting: list[NDArray[Any]] = []
+
+    def fed() -> Iterator[NDArray[Any]]:
+        while waiting:
+            yield waiting.pop()
+
+    stream: Iterator[tuple[NDArray[Any], ...]] | None = None
+
+    def run(images: NDArray[Any]) -> NDArray[Any]:
+        nonlocal stream
+        waiting.append(images)
+        stream = run_outputs(content, fed()) if stream is None else stream
+        return next(stream)[place]
+
+    return run
+
+
+def _place(content: bytes, reference: bytes, output: int) -> int:
+    file, other = read_file(content), read_file(reference)
+    outputs = file.graph.outputs
+    if len(outputs) == 1:
+        return 0
+    pairs = {theirs: ours for ours, theirs in match(file, other).outputs}
+    return list(outputs).index(pairs.get(other.graph.outputs[output], outputs[0]))
+
+
+def _attribution(
+    run: Run,
+    measured: QuantizedComparison,
+    cells: dict[Place, Outputs],
+    reasons: dict[Place, str],
+    *,
+    progress: Progress,
+) -> Attribution:
+    last: list[ModeOutputs] = []
+    both = run.kept.again(run.twins)
+    output = _judged(run.modes)
+    modes = run.modes.outputs[output]
+    rounding = next((one for one in measured.outputs if one.name == modes.name), measured.outputs[0])
+
+    def trained(images: NDArray[Any]) -> NDArray[Any]:
+        last[:] = both(images)
+        return np.asarray(last[0][output])
+
+    def stored(_: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(last[1][output])
+
+    return attribute(
+        trained,
+        {(STORED, FLOAT): stored, **cells},
+        run.data,
+        modes=modes,
+        rounding=rounding,
+        reasons=reasons,
+        progress=progress,
+    )
+
+
+def measure_two_files(
+    reference: Path,
+    quantized: Path,
+    data_of: Callable[[tuple[int | None, ...] | None, Any], Data],
+    *,
+    progress: Callable[[int, int | None], None],
+) -> Measured:
+    """A float TFLite file against a quantized one: no train mode, so nothing tells whether it was broken before."""
+    content, rounded = reference.read_bytes(), quantized.read_bytes()
+    entry = read_file(content, reference).input
+    shape = entry.shape_signature or entry.shape
+    # a file that takes int8 is given real numbers, which are rounded by its scale; bytes may be meant as they are
+    dtype = np.dtype(np.float32 if affine(entry) is not None and entry.dtype != "uint8" else entry.dtype)
+    data = data_of((None, *(None if size < 0 else size for size in shape[1:])), dtype)
+    measured = measure_quantized(
+        content,
+        rounded,
+        layers=(),
+        batches=data,
+        describe=data.facts,
+        float_path=str(reference),
+        quantized_path=str(quantized),
+        progress=lambda done: progress(done, data.samples),
+    )
+    return Measured(comparison=measured, lite=lite_facts(rounded, str(quantized)))
+
+
+def lite_facts(content: bytes, path: str) -> LiteFacts | None:
+    """What the quantized file holds of batch norm: for the rules on TFLite files."""
+    raw = parse_lite(Path(path or "quantized.tflite"), memoryview(content))
+    facts: Facts = recognise(raw, Hints())
+    return facts.lite

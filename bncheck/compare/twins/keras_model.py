@@ -1,0 +1,99 @@
+"""Keras files -> an inference graph with constants for weights, made by Keras itself; no code of the file runs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bncheck.compare.twins.session import load_tensorflow
+from bncheck.facts.errors import BncheckError
+from bncheck.facts.layers import Layer
+from bncheck.sources.graph import protos
+from bncheck.sources.raw import RawGraph, RawModel
+
+
+def frozen_graph(raw: RawModel) -> RawModel:
+    """The model of a Keras file as a frozen graph in inference mode.
+
+    Raises BncheckError where Keras is not installed, refuses the file, or the file holds weights alone.
+    """
+    assert raw.keras is not None
+    if not raw.keras.has_config:
+        raise BncheckError(
+            f"{raw.path} holds weights without a model: give the whole model, or --builder pkg.mod:function"
+        )
+    tf = load_tensorflow()
+    keras = _keras(raw.keras.keras_version)
+    model = _load(keras, raw.path)
+    specs = [tf.TensorSpec(list(entry.shape), entry.dtype, name=_name(entry)) for entry in model.inputs]
+    function = tf.function(lambda *given: model(_as_taken(model, given), training=False))
+    concrete = function.get_concrete_function(*specs)
+    constants = importlib.import_module("tensorflow.python.framework.convert_to_constants")
+    frozen = constants.convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    graph_def = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
+    return RawModel(path=raw.path, format=raw.format, graphs=(RawGraph(path=raw.path, graph_def=graph_def),))
+
+
+def _name(entry: Any) -> str:
+    """Of an input, as TensorFlow allows it."""
+    return re.sub(r"[^\w.-]", "_", str(entry.name).partition(":")[0]).lstrip("_.-") or "input"
+
+
+def _as_taken(model: Any, given: Sequence[Any]) -> Any:
+    """The inputs in the structure that the model was built with: one, a list, or under names."""
+    built_with = getattr(model, "input", None)  # Keras 3 has none for Sequential
+    if isinstance(built_with, dict):
+        by_name = {_name(entry): value for entry, value in zip(model.inputs, given, strict=True)}
+        return {key: by_name[_name(entry)] for key, entry in built_with.items()}
+    return given[0] if len(given) == 1 else list(given)
+
+
+def _keras(version: str) -> Any:
+    """Keras 3 for files of Keras 3, else tf-keras, which reads the older ones."""
+    name = (
+        "keras"
+        if version.split(".", maxsplit=1)[0].isdigit() and int(version.split(".", maxsplit=1)[0]) >= 3
+        else "tf_keras"
+    )
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise BncheckError(f"{error.name} is not installed: pip install 'bncheck[tf]'") from error
+
+
+def _load(keras: Any, path: Path) -> Any:
+    """Loads without compiling, Lambda layers refused (`safe_mode`)."""
+    try:
+        return keras.models.load_model(str(path), compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError, ImportError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise BncheckError(f"{keras.__name__} {keras.__version__} cannot load {path}: {reason}") from error
+
+
+def named_as_in(configured: tuple[Layer, ...], frozen: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The layers of the frozen graph under the names of the file, told by their statistics.
+
+    Layers with the same statistics (never moved, say) are told by their forward order. One that is called in several
+    places has copies in the frozen graph, as constants: what is left over is a copy.
+    """
+    left = list(configured)
+    named = []
+    for layer in frozen:
+        found = next((other for other in left if _same(layer, other)), None)
+        if found is not None:
+            left.remove(found)
+        else:
+            found = next((other for other in configured if _same(layer, other)), None)
+        named.append(layer if found is None else replace(layer, name=found.name))
+    return tuple(named)
+
+
+def _same(one: Layer, other: Layer) -> bool:
+    pairs = ((one.mean.values, other.mean.values), (one.variance.values, other.variance.values))
+    return all(a is not None and b is not None and np.array_equal(a, b, equal_nan=True) for a, b in pairs)

@@ -1,0 +1,241 @@
+"""Evidence, findings and the report: what rules say, what the pipeline makes of it, what reporters print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncheck.facts.layers import Layer
+    from bncheck.facts.lite import LiteFacts
+    from bncheck.facts.measurements import Comparison, FoldProof, QuantizedComparison
+
+
+class Severity(Enum):
+    """How bad it is if true."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Confidence(Enum):
+    """How sure bncheck is that it is true."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+class Verdict(Enum):
+    """The answer for one target."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number behind a finding; it stays a number until a reporter prints it."""
+
+    name: str
+    value: float | int | str | bool
+    limit: float | int | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a rule yields: one root cause with all layers it holds for, in forward order."""
+
+    layers: tuple[str, ...]
+    message: str
+    """One or two sentences: what was seen, with its numbers."""
+    severity: Severity | None = None
+    """None: the rule's own."""
+    confidence: Confidence | None = None
+    """None: the rule's own."""
+    location: str = ""
+    """Op or variable that shows it, where that is not the layer itself."""
+    fix: str = ""
+    """Empty: the rule's own fix. May hold code, in lines of its own."""
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleInfo:
+    """What a report tells of a rule that ran; the text comes from the rule's docstring."""
+
+    code: str
+    slug: str
+    severity: Severity
+    confidence: Confidence
+    title: str
+    sections: Mapping[str, str] = field(default_factory=dict)
+    """Heading ("What it detects", "Why it matters", "How it decides", "Not detected", "Fix", "References") -> text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Evidence with the rule's name, its standing, and what explains it."""
+
+    code: str
+    slug: str
+    severity: Severity
+    confidence: Confidence
+    layers: tuple[str, ...]
+    location: str
+    message: str
+    why: str
+    fix: str
+    evidence: tuple[Measurement, ...]
+    fingerprint: str
+    """Stable over runs and machines: of code, target name and layers."""
+    caused_by: str | None = None
+    """Code of the finding that explains this one; reporters tell the two as one story."""
+
+    @property
+    def layer(self) -> str:
+        """The first layer, empty where a finding is about the whole model."""
+        return self.layers[0] if self.layers else ""
+
+
+NOTHING_FOUND = "BN001"
+"""Says that no batch norm was found: it makes the verdict inconclusive, never a failure."""
+UNDECIDED = ("BN303", "BN304")
+"""Say that the data are too few, or of another kind: the verdict is inconclusive unless something else fails."""
+
+
+def fails(finding: Finding, fail_on: str) -> bool:
+    """Whether a finding makes the verdict fail; `fail_on` is "error", "warning" or "never"."""
+    bad = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING), "never": ()}[fail_on]
+    return finding.severity in bad and finding.code not in (NOTHING_FOUND, *UNDECIDED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotChecked:
+    """Something that would have been judged had the evidence been there."""
+
+    what: str
+    why: str
+    how: str = ""
+    """What a user can do to have it checked."""
+    codes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suppressed:
+    """A finding that an ignore or the baseline took out of the verdict."""
+
+    finding: Finding
+    by: str
+    """"baseline" or the ignore's reason."""
+
+
+class StageState(Enum):
+    """How a stage of a gate ended."""
+
+    DONE = "done"
+    LEFT_OUT = "left out"
+    """Not asked for, or there is no such thing for this kind of model."""
+    STOPPED = "stopped early"
+    """A fault that was found before decides the verdict and leaves nothing to run."""
+    IMPOSSIBLE = "could not run"
+    OVER_BUDGET = "over budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a gate."""
+
+    name: str
+    """"static", "train vs eval", "float vs quantized", "against the earlier model"."""
+    state: StageState
+    why: str = ""
+    """Why it was not done."""
+    how: str = ""
+    """What a user can do to have it done."""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a gate did."""
+
+    stages: tuple[Stage, ...]
+    """In the order in which they run."""
+    against: str | None = None
+    """The earlier model, or the report of one, that this one must not be worse than."""
+    max_time: float | None = None
+    """Seconds."""
+    max_memory: float | None = None
+    """Megabytes (10**6 bytes)."""
+    seconds: float = 0.0
+    peak_memory: float | None = None
+    """Megabytes that the process which ran the model had at most; None where none ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetInfo:
+    """What was looked at."""
+
+    path: str
+    format: str
+    graph_path: str | None = None
+    step: int | None = None
+    updates: int | None = None
+    """How often the statistics were updated, as far as the files or the user tell."""
+    updates_from: str = ""
+    """Where `updates` comes from."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """The whole answer for one target; reporters need nothing else."""
+
+    target: TargetInfo
+    verdict: Verdict
+    exit_code: int
+    layers: tuple[Layer, ...]
+    findings: tuple[Finding, ...]
+    suppressed: tuple[Suppressed, ...]
+    not_checked: tuple[NotChecked, ...]
+    checked: tuple[str, ...]
+    """Short names of what was judged: "values", "graph", "configuration", "folded weights"."""
+    rules: tuple[RuleInfo, ...]
+    """All rules that ran, in code order, whether they found something or not."""
+    timing: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage: "read", "recognise", "rules"."""
+    headline: str = ""
+    """Why the verdict is inconclusive, else empty."""
+    fail_on: str = "error"
+    """Severity from which a finding makes the verdict fail: "error", "warning" or "never"."""
+
+    folded: int | None = None
+    """Operators of a TFLite file into which batch norm may have been folded; None for any other target."""
+    lite: LiteFacts | None = None
+    """Operators, leftovers and their scales, of a TFLite file."""
+    comparison: Comparison | None = None
+    """What comparing measured, where two modes were compared."""
+    quantized: QuantizedComparison | None = None
+    """What comparing measured, where float was compared with quantized."""
+    fold: FoldProof | None = None
+    """Which statistics a TFLite file holds, where it was held against its source."""
+    gate: Gate | None = None
+    """Stages and budgets, where the report is a gate's."""
+
+    def to_json(self) -> str:
+        """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""
+        from bncheck.report.wire.json_v1 import dumps  # noqa: PLC0415 - a report knows no reporter until asked for one
+
+        return dumps(self)
+
+    def _repr_html_(self) -> str:
+        """The HTML report in a frame, for notebooks; the text report where the extra `html` is not installed."""
+        from bncheck.report.html.html import notebook  # noqa: PLC0415 - as above
+
+        return notebook(self)

@@ -1,0 +1,397 @@
+"""The facts: what was recognised in one target. Frozen; knows no file format and passes no judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from bncheck.facts.lite import LiteFacts
+from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
+from bncheck.facts.measurements import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
+
+
+class Origin(Enum):
+    """What a layer was recognised by; findings say it."""
+
+    GRAPH = "graph"
+    CONFIG = "configuration"
+    OBJECT_GRAPH = "object graph"
+    NAME = "name"
+
+
+class Role(Enum):
+    """The four per-channel vectors of a batch norm, and the value each starts at by convention."""
+
+    MEAN = "mean"
+    VARIANCE = "variance"
+    GAMMA = "gamma"
+    BETA = "beta"
+
+    @property
+    def conventional_initial(self) -> float:
+        """TensorFlow's default initial value: variance and gamma 1, mean and beta 0."""
+        return 1.0 if self in (Role.VARIANCE, Role.GAMMA) else 0.0
+
+
+class Presence(Enum):
+    """Absent by design, missing by fault and unread are three different things."""
+
+    PRESENT = "present"
+    """Values are at hand."""
+    ABSENT = "absent"
+    """The layer has none by design (`scale=False`, `center=False`, or batch moments only)."""
+    MISSING = "missing"
+    """The layer has it, the file that should hold it does not."""
+    UNREAD = "unread"
+    """It exists, but its values are not at hand (no checkpoint given, data shard absent)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vector:
+    """One per-channel variable of a layer."""
+
+    role: Role
+    presence: Presence
+    name: str = ""
+    """Name of the variable in the graph, else its key in the file."""
+    key: str = ""
+    """Key of the stored tensor that it was read from, among `RawModel.tensors`; empty where there is none."""
+    shape: tuple[int, ...] | None = None
+    dtype: str = ""
+    values: PerChannel | None = None
+    """Only when PRESENT."""
+    constant_checked: bool = False
+    """Whether `constant` was decided, by values or by the checksum of an index."""
+    constant: float | None = None
+    """The value that every channel has bit-exactly, if `constant_checked` and there is one."""
+    initial: float | None = None
+    """The constant that the graph initialises it with; None: by convention (`role.conventional_initial`)."""
+    reason: str = ""
+    """Why it is absent, missing or unread."""
+
+    @property
+    def starts_at(self) -> float:
+        """The initial value, from the graph where it tells, else TensorFlow's default."""
+        return self.role.conventional_initial if self.initial is None else self.initial
+
+    @property
+    def moved(self) -> bool | None:
+        """Whether any channel left the initial value; None where that could not be decided."""
+        return None if not self.constant_checked else self.constant != self.starts_at
+
+
+class Mode(Enum):
+    """With which statistics a site normalises."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+    SWITCHED = "switched"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switch:
+    """What decides the mode of a switched site, or guards an update."""
+
+    predicate: str
+    """The tensor that decides, traced to its source: a placeholder, variable or op."""
+    kind: str
+    """"placeholder", "placeholder-with-default", "constant", "variable", "computed"."""
+    default: bool | None = None
+    """The placeholder's default or the constant's value; None where it must be fed or computed."""
+    train_when: bool | None = True
+    """Value of the predicate that selects batch statistics; None unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Linear:
+    """The convolution or dense layer right before a site, into which batch norm is folded."""
+
+    name: str
+    op: str
+    """"Conv2D", "DepthwiseConv2dNative", "MatMul", or the Keras class ("SeparableConv2D")."""
+    kernel: str
+    """Variable or key of the kernel."""
+    channel_max: PerChannel | None = None
+    """max |w| per output channel; None where it was not read, `reason` says why."""
+    channel_rms: PerChannel | None = None
+    """Root mean square of w per output channel; None likewise."""
+    channel_mean: PerChannel | None = None
+    """Mean of |w| per output channel; None likewise."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Site:
+    """One place in a graph that applies a layer."""
+
+    name: str
+    """The op that normalises; in functions "call/op"."""
+    form: str
+    """"FusedBatchNormV3", "BatchNormWithGlobalNormalization", "decomposed"; for Keras files the class name."""
+    mode: Mode
+    switch: Switch | None = None
+    epsilon: float | None = None
+    axis: int | None = None
+    """Channel axis, negative from the end (-1), or positive (1); None unknown."""
+    rank: int | None = None
+    linear: Linear | None = None
+    linear_axis: int | None = None
+    """Channel axis of the upstream convolution's data format (3 or -1 for NHWC, 1 for NCHW), None unknown."""
+    bias: str | None = None
+    """Variable added per channel right before the site, which batch norm cancels."""
+    dropout: str | None = None
+    """Dropout between the previous batch norm and this one with only linear ops after it."""
+    inputs: tuple[str, ...] = ()
+    """Placeholders, iterators and queues that feed it, sorted."""
+    train_ops: tuple[str, ...] = ()
+    """Train ops that depend on it."""
+    outputs: tuple[str, ...] = ()
+    """Serving outputs that depend on it: "signature/output" or the frozen graph's sinks."""
+    backpropagated: bool | None = None
+    """Whether gradients flow from it: it is an ancestor of an optimizer op by data alone, as no site of a mere
+    validation tower is, even where its update hangs on the train op by control; None unknown."""
+    order: int = 0
+    """Forward position."""
+    node: int | None = None
+    """Its op's place among the nodes of the file's main graph, from 0; None in functions and configurations."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Update:
+    """One op that writes a statistics variable from batch moments (initialisers and restores are not updates)."""
+
+    name: str
+    op: str
+    """"AssignSub", "AssignVariableOp", ..."""
+    role: Role
+    variable: str
+    decay: float | None = None
+    decay_rises: bool = False
+    """Whether `decay` is only what it rises to (`num_updates`, a schedule), so that decay**n is too much."""
+    decay_when_off: float | None = None
+    """Decay while the switch says eval (1.0 in tf.layers: it then writes what was there); None: no such form."""
+    resource: bool = True
+    """Resource variable (reads before all writes of a step); False: reference variable (a race)."""
+    in_collection: bool = False
+    """Listed in `UPDATE_OPS`."""
+    train_ops: tuple[str, ...] = ()
+    """Train ops whose run also runs it."""
+    outputs: tuple[str, ...] = ()
+    """Serving outputs whose run also runs it."""
+    runs_with_site: bool | None = None
+    """Whether computing its site's output runs it too (`updates_collections=None`, B01); None unknown."""
+    waited_for_by: tuple[str, ...] = ()
+    """Ops outside the train op that wait for it (an identity of the loss, a group nobody runs); a few names."""
+    site: str | None = None
+    """Site whose batch moments feed it."""
+    inputs: tuple[str, ...] = ()
+    """Placeholders, iterators and queues that feed the moments, sorted."""
+    branch: Switch | None = None
+    """The condition under which it runs; None: always. `train_when` is the value on which it runs."""
+    in_loop: bool = False
+    """Lives in a while loop's frame or body."""
+    collected_in_branch: bool = False
+    """In UPDATE_OPS although it lives in a conditional branch or loop (A14, A15)."""
+    debiased: bool = False
+    """Written with zero-debias."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debias:
+    """Auxiliary variables of zero-debias found for a layer."""
+
+    mean: bool
+    variance: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """One batch norm, identified by its statistics variables (or, without any, by its site)."""
+
+    name: str
+    origin: Origin
+    mean: Vector
+    variance: Vector
+    gamma: Vector
+    beta: Vector
+    channels: int | None = None
+    epsilon: float | None = None
+    """Of the eval site where sites differ (BN212)."""
+    decay: float | None = None
+    """Of its updates or configuration; None unknown."""
+    decay_from: str = ""
+    """"graph", "configuration", "--decay"."""
+    sites: tuple[Site, ...] = ()
+    updates: tuple[Update, ...] = ()
+    linear: Linear | None = None
+    """Of the eval site where there is one."""
+    trained_by: tuple[str, ...] = ()
+    """Train ops that write gamma or beta."""
+    trainable: bool | None = None
+    """The configuration's flag, or whether gamma/beta stand in `trainable_variables`; None unknown."""
+    debias: Debias | None = None
+    averaged: Mapping[str, str] = field(default_factory=dict)
+    """Role value ("gamma") or "kernel" -> key of its weight-averaging shadow (`.../ExponentialMovingAverage`)."""
+    shadow_statistics: Mapping[str, Vector] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Keras configuration, where there is one."""
+    order: int = 0
+
+    @property
+    def statistics(self) -> tuple[Vector, Vector]:
+        """Moving mean and moving variance."""
+        return (self.mean, self.variance)
+
+    @property
+    def moved(self) -> bool | None:
+        """Whether any of the two statistics left its initial value; None where neither could be decided."""
+        known = [v.moved for v in self.statistics if v.moved is not None]
+        return any(known) if known else None
+
+    @property
+    def affine_moved(self) -> bool | None:
+        """Whether gamma or beta left its initial value; None where neither exists or could be decided."""
+        known = [v.moved for v in (self.gamma, self.beta) if v.moved is not None]
+        return any(known) if known else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOp:
+    """An op whose run trains."""
+
+    name: str
+    found_by: str
+    """"collection", "sink", "--train-op"."""
+    variables: tuple[str, ...] = ()
+    """Variables its optimizer writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saver:
+    """What one SaveV2 op writes."""
+
+    name: str
+    keys: frozenset[str]
+    variables: frozenset[str]
+
+
+class Purpose(Enum):
+    """What a graph is for, as its ops tell."""
+
+    TRAINING = "training"
+    """Holds an optimizer."""
+    INFERENCE = "inference"
+    """Exported or frozen: no optimizer."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GraphFacts:
+    """The graph as a whole."""
+
+    path: str
+    format: str
+    nodes: int
+    purpose: Purpose
+    tf_version: str = ""
+    serving: bool = False
+    """Meant to be served: SavedModel signature or frozen graph (variables are constants)."""
+    train_ops: tuple[TrainOp, ...] = ()
+    savers: tuple[Saver, ...] = ()
+    update_collection: tuple[str, ...] = ()
+    """Contents of UPDATE_OPS."""
+    trainable: frozenset[str] = frozenset()
+    """Variables in `trainable_variables`."""
+    optimized: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Variable -> optimizer ops (Apply*) that write it."""
+    regularised: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Variable -> L2Loss-like ops on it."""
+    variables: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    """Variable -> shape, None unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunFacts:
+    """How far training went, as the values tell."""
+
+    global_step: int | None = None
+    updates: int | None = None
+    """How often the statistics were updated: --steps, else optimizer iterations, Adam's beta power, global step."""
+    updates_from: str = ""
+    """Where `updates` comes from."""
+    optimizer_slots: tuple[int, int] | None = None
+    """(slot variables with a value other than zero, slot variables), None where there are none."""
+    keys: frozenset[str] | None = None
+    """Keys of the checkpoint; None without a checkpoint."""
+    values: bool = False
+    """Whether tensor data (or checksums that decide) was at hand."""
+    index_only: bool = False
+
+
+class GapKind(Enum):
+    """Why something could not be understood or read."""
+
+    LAYER = "layer not understood"
+    MODE = "mode unknown"
+    STATISTICS = "statistics unread"
+    TRAIN_OP = "train op not found"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Something that recognition saw and could not resolve."""
+
+    kind: GapKind
+    where: str
+    why: str
+    how: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the user gave besides the path, as words of a command line: commands that are recommended repeat it."""
+
+    data: str | None = None
+    reading: tuple[str, ...] = ()
+    """What the files do not tell: ("--graph", "a.meta", "--decay", "0.99")."""
+    running: tuple[str, ...] = ()
+    """How the model is run: ("--model", "mobilenet_v2", "--preprocess", "-1..1")."""
+    training: tuple[str, ...] = ()
+    """What trains it: ("--train-op", "train"), which is of no use to a repair."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Facts:
+    """Everything rules may look at."""
+
+    path: str
+    format: str
+    layers: tuple[Layer, ...] = ()
+    """In forward order where a graph or configuration tells it, else in the file's."""
+    graph: GraphFacts | None = None
+    run: RunFacts = field(default_factory=RunFacts)
+    lite: LiteFacts | None = None
+    gaps: tuple[Gap, ...] = ()
+    reference: Mapping[str, tuple[PerChannel, PerChannel]] | None = None
+    """Layer name -> (mean, variance) of the checkpoint given with `--reference`."""
+    comparison: Comparison | None = None
+    """What running the model in two modes measured."""
+    quantized: QuantizedComparison | None = None
+    """What running it in float and quantized measured."""
+    fold: FoldProof | None = None
+    """What a TFLite file has folded in, held against the model's own statistics."""
+    before: Before | None = None
+    """What an earlier model came to."""
+    notes: tuple[str, ...] = ()
+    given: Given = Given()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """What the user supplies that the files do not say."""
+
+    decay: float | None = None
+    steps: int | None = None
+    train_ops: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Which statistics a TFLite file has folded into its kernels."""

@@ -1,0 +1,1 @@
+"""Evidence becomes findings, a verdict, and what was not checked."""

@@ -1,0 +1,260 @@
+"""Facts become findings, findings become a verdict. Pure; knows no file and prints nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bncheck.facts.findings import (
+    UNDECIDED,
+    Evidence,
+    Finding,
+    Report,
+    RuleInfo,
+    Severity,
+    TargetInfo,
+    Verdict,
+    fails,
+)
+from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose
+from bncheck.facts.measurements import QuantizedComparison
+from bncheck.judge.not_checked import Asked, not_checked
+from bncheck.judge.suppress import refuse_unknown_codes, selected, sort_out
+from bncheck.rules import RULES
+from bncheck.rules.rule import Needs, Rule
+from bncheck.rules.shared import fixes
+from bncheck.rules.shared.quantized import FEWEST_SAMPLES
+from bncheck.settings.config import Settings
+
+_DEFAULT = Settings()
+_RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+_STEP = re.compile(r"-\d+(?=(\.[A-Za-z]\w*)?$)")
+
+
+def judge(
+    facts: Facts, *, settings: Settings = _DEFAULT, asked: Asked | None = None, rules: Sequence[Rule] = RULES
+) -> Report:
+    """Runs the rules over facts that are already at hand. Raises ConfigError for codes that no rule has."""
+    refuse_unknown_codes(settings, [rule.code for rule in rules])
+    chosen = [rule for rule in rules if selected(rule.code, settings)]
+    at_hand = _at_hand(facts)
+    ran = [rule for rule in chosen if rule.needs & at_hand == rule.needs]
+    infos = [rule.info for rule in ran]
+    found = [
+        _finding(evidence, info, facts) for rule, info in zip(ran, infos, strict=True) for evidence in rule.check(facts)
+    ]
+    outcome = sort_out(found, settings, ran=[rule.code for rule in ran], fingerprint=lambda f: _fingerprint(f, facts))
+    findings = tuple(sorted(_join_causes(outcome.kept, ran), key=_worst_first))
+    verdict, headline = _verdict(facts, findings, settings, any_rule_ran=bool(ran))
+    return Report(
+        target=_target(facts, outcome.notes),
+        verdict=verdict,
+        exit_code=exit_code(verdict, settings),
+        layers=facts.layers,
+        findings=findings,
+        suppressed=tuple(sorted(outcome.suppressed, key=lambda s: _worst_first(s.finding))),
+        not_checked=not_checked(
+            facts,
+            [(rule.code, rule.needs & ~at_hand) for rule in chosen if rule not in ran],
+            [rule.code for rule in rules if rule not in chosen],
+            asked or Asked(),
+        ),
+        checked=_checked(facts, at_hand),
+        rules=tuple(infos),
+        headline=headline,
+        fail_on=settings.fail_on.value,
+        folded=None if facts.lite is None or facts.layers else len(facts.lite.folded),
+        lite=facts.lite,
+        comparison=facts.comparison,
+        quantized=facts.quantized,
+        fold=facts.fold,
+    )
+
+
+def exit_code(verdict: Verdict, settings: Settings) -> int:
+    """0 pass, 1 fail, 3 nothing to judge (0 where that is allowed); 2 belongs to errors."""
+    if verdict is Verdict.INCONCLUSIVE:
+        return 0 if settings.allow_empty else 3
+    return 1 if verdict is Verdict.FAIL else 0
+
+
+def _at_hand(facts: Facts) -> Needs:
+    decided = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
+    evidence = (
+        (Needs.VALUES, facts.run.values or decided),
+        (Needs.GRAPH, facts.graph is not None),
+        (Needs.SITES, any(layer.sites for layer in facts.layers)),
+        (Needs.LITE, facts.lite is not None),
+        (Needs.REFERENCE, facts.reference is not None),
+        (Needs.COMPARISON, facts.comparison is not None),
+        (Needs.QUANTIZED, facts.quantized is not None),
+        (Needs.FOLD, facts.fold is not None),
+        (Needs.BEFORE, facts.before is not None and (facts.comparison is not None or facts.quantized is not None)),
+    )
+    needs = Needs.NOTHING
+    for need, met in evidence:
+        needs |= need if met else Needs.NOTHING
+    return needs
+
+
+def _finding(evidence: Evidence, info: RuleInfo, facts: Facts) -> Finding:
+    finding = Finding(
+        code=info.code,
+        slug=info.slug,
+        severity=evidence.severity or info.severity,
+        confidence=evidence.confidence or info.confidence,
+        layers=evidence.layers,
+        location=evidence.location,
+        message=evidence.message,
+        why=_first_paragraph(info.sections.get("Why it matters", "")),
+        fix=evidence.fix or fixes.filled(info.sections.get("Fix", ""), facts),
+        evidence=evidence.measurements,
+        fingerprint="",
+    )
+    return replace(finding, fingerprint=_fingerprint(finding, facts))
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(text.strip().split("\n\n", maxsplit=1)[0].split())
+
+
+def _fingerprint(finding: Finding, facts: Facts) -> str:
+    """SHA-256 of code, target name without folder and step, location and layers: the same on every machine."""
+    target = _STEP.sub("", Path(facts.path).absolute().name)
+    parts = (finding.code, target, finding.location, *finding.layers)
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and a healthy model has no finding
+
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _join_causes(findings: Sequence[Finding], rules: Sequence[Rule]) -> list[Finding]:
+    """Gives each finding the code that explains it: declared by its rule, found, and about the same layers."""
+    declared = {rule.code: rule.explained_by for rule in rules}
+    causes: dict[str, str] = {}
+    joined: list[Finding] = []
+    for finding in findings:
+        explaining = (
+            other.code
+            for code in declared[finding.code]
+            for other in findings
+            if other.code == code and _same_layers(other, finding) and not _leads_to(other.code, finding.code, causes)
+        )
+        cause = next(explaining, None)
+        if cause is not None:
+            causes[finding.code] = cause
+        joined.append(replace(finding, caused_by=cause))
+    return joined
+
+
+def _same_layers(one: Finding, other: Finding) -> bool:
+    return not one.layers or not other.layers or not set(one.layers).isdisjoint(other.layers)
+
+
+def _leads_to(code: str, end: str, causes: Mapping[str, str]) -> bool:
+    """Whether `end` is among the causes of `code`: two findings must not explain each other."""
+    step: str | None = code
+    while step is not None:
+        if step == end:
+            return True
+        step = causes.get(step)
+    return False
+
+
+def _worst_first(finding: Finding) -> tuple[int, str]:
+    return _RANK[finding.severity], finding.code
+
+
+def _verdict(
+    facts: Facts, findings: Sequence[Finding], settings: Settings, *, any_rule_ran: bool
+) -> tuple[Verdict, str]:
+    if any(fails(finding, settings.fail_on.value) for finding in findings):
+        return Verdict.FAIL, ""
+    unjudged = next((finding.message for finding in findings if finding.code in UNDECIDED), "")
+    reason = _too_little(facts) or unjudged
+    if not reason and not any_rule_ran:
+        reason = "none of the selected rules could run on what is at hand"
+    return (Verdict.INCONCLUSIVE, reason) if reason else (Verdict.PASS, "")
+
+
+def _too_little(facts: Facts) -> str:
+    """Why there is nothing to judge; empty where there is."""
+    unproved = _unproved(facts) or _no_output(facts)
+    if unproved:
+        return unproved
+    if facts.lite is not None and not facts.layers:
+        held = facts.lite.folded or facts.lite.leftovers
+        return _too_few(facts.quantized) if held else "no batch norm was found"
+    if not facts.layers:
+        return "no batch norm was found"
+    if not any(map(_judged, facts.layers)):
+        return "not one statistic, mode or update of its batch norm could be judged"
+    values = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
+    graph = facts.graph
+    if not values and graph is not None and graph.purpose is Purpose.TRAINING and not graph.train_ops:
+        return "neither a train op nor the values of a checkpoint are at hand, so nothing tells whether updates run"
+    return ""
+
+
+def _unproved(facts: Facts) -> str:
+    """Why the proof of what was folded is none, where it is all that was asked for; empty where it is one."""
+    if facts.fold is None or facts.quantized is not None:
+        return ""
+    layers = facts.fold.layers
+    missing = sum(layer.folded == "unmatched" for layer in layers)
+    if not layers:
+        return f"no batch norm was found in {facts.fold.source}, so nothing can be proved of {facts.fold.path}"
+    if missing == len(layers):
+        return f"nothing of {facts.fold.source} was found in {facts.fold.path}: {layers[0].why}"
+    were = "was" if missing == 1 else "were"
+    return f"{missing} of {len(layers)} layers {were} not found in {facts.fold.path}" if missing else ""
+
+
+def _no_output(facts: Facts) -> str:
+    """That float and quantized have no output in common, by which they could be judged; empty where they have."""
+    measured = facts.quantized
+    if measured is None or measured.outputs:
+        return ""
+    return f"{measured.quantized or measured.scheme} has none of the model's outputs, so what it answers was not judged"
+
+
+def _too_few(measured: QuantizedComparison | None) -> str:
+    """Why two TFLite files, for which there is no train mode, were run on too little; empty where they were not."""
+    if measured is None or measured.data.synthetic or measured.data.samples >= FEWEST_SAMPLES:
+        return ""
+    return f"{measured.data.samples} samples are too few to compare on: {FEWEST_SAMPLES} or more are needed"
+
+
+def _judged(layer: Layer) -> bool:
+    values = any(v.constant_checked for v in layer.statistics)
+    return values or bool(layer.updates) or any(site.mode is not Mode.UNKNOWN for site in layer.sites)
+
+
+def _checked(facts: Facts, at_hand: Needs) -> tuple[str, ...]:
+    values = "checksums of the values" if facts.run.index_only else "values"
+    names = (
+        (values, bool(facts.layers) and Needs.VALUES in at_hand),
+        ("graph", facts.graph is not None),
+        ("configuration", any(layer.origin is Origin.CONFIG for layer in facts.layers)),
+        ("folded weights", facts.lite is not None),
+        ("reference", facts.reference is not None),
+        ("train vs eval", facts.comparison is not None),
+        ("float vs quantized", facts.quantized is not None),
+        ("what was folded", facts.fold is not None),
+    )
+    return tuple(name for name, was in names if was)
+
+
+def _target(facts: Facts, notes: tuple[str, ...]) -> TargetInfo:
+    graph = facts.graph if facts.graph is not None and facts.graph.path != facts.path else None
+    both = graph is not None and graph.format not in facts.format
+    return TargetInfo(
+        path=facts.path,
+        format=f"{facts.format} + {graph.format}" if graph is not None and both else facts.format,
+        graph_path=None if graph is None else graph.path,
+        step=facts.run.global_step,
+        updates=facts.run.updates,
+        updates_from=facts.run.updates_from,
+        notes=(*facts.notes, *notes),
+    )

@@ -1,0 +1,124 @@
+"""What was not judged and why: as much a part of the answer as the findings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bncheck.facts.findings import NotChecked
+from bncheck.facts.layers import Facts, Origin
+from bncheck.rules.rule import Needs
+from bncheck.rules.shared import fixes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user asked to be looked at."""
+
+    use_graph: bool = True
+    """Whether the graph beside a checkpoint may be read."""
+
+
+def not_checked(
+    facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Sequence[str], asked: Asked
+) -> tuple[NotChecked, ...]:
+    """One entry for each kind of evidence that is lacking, with the codes that it would have decided.
+
+    `lacking` are the rules that could not run with what each lacks, `left_out` those that the user deselected.
+    A need that does not apply to the target (TFLite rules on a checkpoint) is no entry.
+    """
+    statistics = _codes(lacking, Needs.VALUES)
+    wiring = tuple(sorted({*_codes(lacking, Needs.GRAPH), *_codes(lacking, Needs.SITES)}))
+    entries: list[NotChecked] = []
+    if facts.lite is not None and not facts.layers:
+        entries += _of_lite(facts, statistics + wiring)
+    else:
+        entries += [_statistics(facts, statistics)] if statistics else []
+        entries += [_values(facts)] if facts.run.index_only and not statistics else []
+        entries += [_wiring(facts, wiring, asked)] if wiring else []
+        entries += _train_vs_eval(facts, _codes(lacking, Needs.COMPARISON))
+    entries += _quantized(facts)
+    if left_out:
+        count = len(left_out)
+        what = f"{count} rule{'s' if count > 1 else ''}"
+        entries.append(NotChecked(what=what, why="left out by --select or --ignore", codes=tuple(left_out)))
+    return tuple(entries)
+
+
+def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
+    if facts.comparison is None:
+        if not facts.run.values:
+            return [NotChecked(what="train vs eval", why="needs the values, and data", codes=codes)]
+        runs = facts.graph is not None or "Keras" in facts.format
+        how = fixes.compare(facts, *([] if runs else ["--model", "NAME"]))
+        return [NotChecked(what="train vs eval", why="needs data", how=how, codes=codes)]
+    if facts.comparison.data.synthetic:
+        how = "give real data: --data images/"
+        return [NotChecked(what="whether eval mode is junk", why="the data are synthetic noise", how=how)]
+    return []
+
+
+def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:
+    silent = Needs.LITE | Needs.REFERENCE | Needs.QUANTIZED | Needs.FOLD | Needs.BEFORE
+    return tuple(code for code, needs in lacking if need in needs and not needs & silent)
+
+
+def _of_lite(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
+    lost = NotChecked(
+        what="statistics and wiring",
+        why="a TFLite file no longer holds them",
+        how="inspect the checkpoint or model that it was converted from",
+        codes=codes,
+    )
+    if facts.quantized is not None:
+        why = "a TFLite file has no train mode, so whether the model was broken before is not known"
+        how = "bncheck compare float-vs-quantized CHECKPOINT --quantized FILE.tflite --data images/"
+        return [lost, NotChecked(what="train vs eval", why=why, how=how)]
+    how = "bncheck compare float-vs-quantized SOURCE --quantized " + shlex.quote(facts.path) + " --data images/"
+    return [lost, NotChecked(what="quantized vs float", why="needs data", how=how)]
+
+
+def _quantized(facts: Facts) -> list[NotChecked]:
+    if facts.quantized is None or not facts.quantized.data.synthetic:
+        return []
+    how = "give real data: --data images/"
+    return [NotChecked(what="whether the quantized output is junk", why="the data are synthetic noise", how=how)]
+
+
+def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
+    if facts.run.keys is not None or facts.graph is None:
+        return NotChecked(
+            what="statistics",
+            why="their values are not at hand, nor checksums that decide",
+            how="put the data shards beside the index" if facts.run.index_only else "",
+            codes=codes,
+        )
+    return NotChecked(
+        what="statistics",
+        why="no checkpoint was given",
+        how="bncheck inspect checkpoint CKPT --graph " + shlex.quote(facts.path),
+        codes=codes,
+    )
+
+
+def _values(facts: Facts) -> NotChecked:
+    decided = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
+    why = "only the index is at hand" + (", whose checksums tell just whether a statistic moved" if decided else "")
+    return NotChecked(what="sizes of the statistics", why=why, how="put the data shards beside the index")
+
+
+def _wiring(facts: Facts, codes: tuple[str, ...], asked: Asked) -> NotChecked:
+    what = "wiring" if any(layer.sites for layer in facts.layers) else "wiring and modes"
+    if facts.graph is not None:
+        return NotChecked(what=what, why="no batch norm was found in the graph", codes=codes)
+    if any(layer.origin is Origin.CONFIG for layer in facts.layers) or "Keras" in facts.format:
+        return NotChecked(what=what, why="a Keras file holds no training graph", codes=codes)
+    if facts.format.startswith("TF2"):
+        how = "bncheck inspect model on the SavedModel that was exported"
+        return NotChecked(what=what, why="a TF2 checkpoint comes without a graph", how=how, codes=codes)
+    if "checkpoint" not in facts.format:
+        return NotChecked(what=what, why=f"a {facts.format} holds no graph", codes=codes)
+    if not asked.use_graph:
+        return NotChecked(what=what, why="--no-graph was given", codes=codes)
+    return NotChecked(what=what, why="only a checkpoint was given", how="--graph META", codes=codes)

@@ -1,0 +1,93 @@
+"""What folding makes of a kernel, and what 8-bit weights will leave of it: from the files alone, no data are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bncheck.facts.layers import Layer, PerChannel, Presence
+
+LARGEST = 127
+"""Largest integer of a symmetric 8-bit kernel: the converter leaves -128 out."""
+_SPARSEST = 1e-4
+"""Least share of a channel's weights that is taken to be other than 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """NMSE of a layer's output that rounding its folded kernel to 8 bits will make; see `forecast`."""
+
+    per_tensor: float
+    """One scale for the kernel."""
+    per_channel: float
+    """A scale for each output channel."""
+    kernel_per_tensor: float
+    """NMSE of the folded kernel itself: sum of squared errors over the sum of squared weights, one scale."""
+    kernel_per_channel: float
+
+
+def fold_scale(layer: Layer) -> PerChannel | None:
+    """|gamma| / sqrt(variance + epsilon) per channel; None where a part is unread, missing or not finite.
+
+    Infinite where a float64 does not hold the quotient.
+    """
+    variance = layer.variance.values
+    if variance is None or not variance.size or layer.epsilon is None:
+        return None
+    if layer.gamma.presence in (Presence.UNREAD, Presence.MISSING):
+        return None
+    gamma = np.ones_like(variance) if layer.gamma.values is None else layer.gamma.values
+    if gamma.shape != variance.shape or not np.all(variance + layer.epsilon > 0) or not np.all(np.isfinite(gamma)):
+        return None
+    with np.errstate(over="ignore"):
+        scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
+    return scale
+
+
+def forecast(layer: Layer) -> Forecast | None:
+    """What rounding the folded kernel costs, from the size of its weights a channel and from batch norm alone.
+
+    A weight w of channel c becomes `s_c w`, s = |gamma| / sqrt(variance + epsilon), and is rounded to steps of
+    `max |s w| / 127`, the maximum being that of its channel or of the whole kernel. Rounding costs step^2 / 12 a weight
+    and never more than the weight itself. Many kernels are mostly zeros or nearly (weights that read dead channels),
+    which cost nothing: as normal weights have `mean |w| = sqrt(2 / pi) rms`, a share `p = pi / 2 mean^2 / rms^2` is
+    taken to be normal and the rest 0. With r the root mean square of `s w` the noise of a channel is `q_c = p min(
+    step^2 / 12, r_c^2 / p) / r_c^2` of its signal. Into the output it goes with the power of what the kernel gives,
+    `gamma^2 (variance + mean^2) / (variance + epsilon)`; the output's own power is `gamma^2 variance / (variance +
+    epsilon) + beta^2`. None where kernel or batch norm were not read, or are no numbers.
+    """
+    scale, linear = fold_scale(layer), layer.linear
+    if scale is None or linear is None:
+        return None
+    sizes = (linear.channel_max, linear.channel_rms, linear.channel_mean)
+    if any(size is None or size.shape != scale.shape for size in sizes):
+        return None
+    with np.errstate(all="ignore"):
+        largest, typical, mean = (scale * np.asarray(size) for size in sizes)
+        energy = typical**2
+        if not np.any(energy > 0):
+            return None
+        normal = np.clip(np.pi / 2 * mean**2 / np.where(energy > 0, energy, 1.0), _SPARSEST, 1.0)
+        from_kernel, output = _powers(layer)
+        told = []
+        for step in (np.full_like(largest, np.max(largest)) / LARGEST, largest / LARGEST):
+            noise = normal * np.minimum(step**2 / 12, energy / normal)
+            part = np.where(energy > 0, noise / np.where(energy > 0, energy, 1.0), 0.0)
+            told += [np.sum(part * from_kernel) / np.sum(output), np.sum(noise) / np.sum(energy)]
+    if not np.all(np.isfinite(told)):
+        return None
+    tensor, kernel_tensor, channel, kernel_channel = map(float, told)
+    return Forecast(
+        per_tensor=tensor, per_channel=channel, kernel_per_tensor=kernel_tensor, kernel_per_channel=kernel_channel
+    )
+
+
+def _powers(layer: Layer) -> tuple[PerChannel, PerChannel]:
+    """Per channel the mean square of what the folded kernel gives, and of the layer's output before its activation."""
+    variance = np.asarray(layer.variance.values)
+    mean = np.zeros_like(variance) if layer.mean.values is None else layer.mean.values
+    gamma = np.ones_like(variance) if layer.gamma.values is None else layer.gamma.values
+    beta = np.zeros_like(variance) if layer.beta.values is None else layer.beta.values
+    divisor = variance + (layer.epsilon or 0.0)
+    return gamma**2 * (variance + mean**2) / divisor, gamma**2 * variance / divisor + beta**2

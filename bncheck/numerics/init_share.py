@@ -1,0 +1,148 @@
+"""How much of the stored statistics is still their initial value, and what that does to a layer."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bncheck.facts.layers import Layer, Origin, Role, RunFacts
+from bncheck.numerics.channels import finite, median, values_of
+
+CONTRADICTION = 1e-3
+"""Relative error of float32 averages, far exceeded by values that the counted share rules out."""
+SLACK = 3
+"""Updates by which a counter may lag: a channel constant from the start lies exactly at the share of the true count."""
+USUAL_EPSILON = 1e-3
+"""TF-slim's, tf.layers' and Keras's default, for layers of a bare checkpoint."""
+TINY = float(np.finfo(np.float64).tiny)
+"""Smallest divisor, so that a variance of 0 gives a part of 1 and no warning."""
+CLOSE = 2.0
+"""A share is seen in the values where the smallest variance lies within this factor of it."""
+PLAUSIBLE = 50.0
+"""What a layer normalises has a variance of this order at most, but for raw pixels. Stored variances that would need
+more, for all that a counted share leaves room for, were trained for longer than the counter says."""
+
+
+def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:
+    """How many updates of a statistic one step runs: the most that any one train op reaches, at least 1.
+
+    Keras updates a layer wherever it is called.
+    """
+    if layer.origin is Origin.CONFIG:
+        return max(len(layer.sites), 1)
+    by_train_op = Counter(op for update in layer.updates if update.role is role for op in update.train_ops)
+    return max(by_train_op.values(), default=1)
+
+
+def counted_share(layer: Layer, run: RunFacts) -> float | None:
+    """decay**n: the weight that the variance's initial value still has by the counters; None where one is unknown.
+
+    Source: METRICS, "init share". 0 where the variance is zero-debiased, for then nothing of it is left; unknown where
+    the decay rises over the run, as `ExponentialMovingAverage(decay, num_updates)` does it.
+    """
+    if layer.debias is not None and layer.debias.variance:
+        return 0.0
+    if layer.decay_from != "--decay" and any(u.decay_rises for u in layer.updates if u.role is Role.VARIANCE):
+        return None
+    if layer.decay is None or run.updates is None or not 0 <= layer.decay <= 1 or run.updates <= 0:
+        return None
+    return float(layer.decay ** (run.updates * updates_a_step(layer)))
+
+
+def share_bound(layers: Iterable[Layer]) -> float | None:
+    """Upper bound of the init share that these layers have in common: no batch variance is negative, so what is stored
+    is at least the share times the initial value. The smallest of stored / initial over all channels; None if unread.
+    """
+    bounds = [
+        float(known.min()) / layer.variance.starts_at
+        for layer in layers
+        if layer.variance.starts_at > 0
+        and (values := values_of(layer.variance)) is not None
+        and (known := finite(values)).size
+    ]
+    return max(0.0, min(bounds)) if bounds else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitShare:
+    """A layer's init share and what it does there; the three figures are None where the values were not read."""
+
+    layer: Layer
+    share: float
+    effect: float | None = None
+    """Median over channels of share * initial / (stored + epsilon): what the layer divides too much by. Where the
+    variance starts at 0, as averages of tensors do, the share itself: it is stored too small by that much."""
+    median: float | None = None
+    """Median init contribution, share * initial / stored (METRICS)."""
+    worst: float | None = None
+    """Largest init contribution."""
+    close: bool = True
+    """Whether the smallest variance of all layers lies near the share, as it does early in a run."""
+    doubtful: bool = False
+    """Whether only implausible batch variances explain what is stored, if so much of it is initial value."""
+
+
+def init_shares(layers: Sequence[Layer], run: RunFacts) -> list[InitShare]:
+    """Of the layers whose share is known by the counters and not ruled out by the values of the layers it holds for."""
+    counted = [(layer, share) for layer in layers if (share := counted_share(layer, run)) is not None]
+    groups: dict[float, list[Layer]] = {}
+    for layer, share in counted:
+        groups.setdefault(share, []).append(layer)
+    bounds = {share: share_bound(group) for share, group in groups.items()}
+    doubtful = {share for share, group in groups.items() if (implied_variance(group, share) or 0.0) > PLAUSIBLE}
+    return [
+        _effect(layer, share, bounds[share], doubtful=share in doubtful)
+        for layer, share in counted
+        if not _ruled_out(layer, share, bounds[share])
+    ]
+
+
+def implied_variance(layers: Iterable[Layer], share: float) -> float | None:
+    """Median of what batch variances must have been if `share` of what is stored is initial value; None if unread."""
+    known = [
+        (finite(values) - share * layer.variance.starts_at) / (1 - share)
+        for layer in layers
+        if share < 1 and layer.variance.starts_at > 0 and (values := values_of(layer.variance)) is not None
+    ]
+    every = np.concatenate(known) if known else np.empty(0)
+    return median(every) if every.size else None
+
+
+def _ruled_out(layer: Layer, share: float, bound: float | None) -> bool:
+    """Whether some variance is too small for the share: more updates went in than were counted."""
+    return bound is not None and bound < share * (layer.decay or 0.0) ** SLACK * (1 - CONTRADICTION)
+
+
+def _effect(layer: Layer, share: float, bound: float | None, *, doubtful: bool) -> InitShare:
+    values = values_of(layer.variance)
+    read = None if values is None else finite(values)
+    if read is None or read.size == 0:
+        return InitShare(layer=layer, share=share)
+    if layer.variance.starts_at == 0:
+        return InitShare(layer=layer, share=share, effect=share, median=share, worst=share)
+    left = share * max(layer.variance.starts_at, 0.0)
+    epsilon = USUAL_EPSILON if layer.epsilon is None else layer.epsilon
+    parts = np.minimum(left / np.maximum(read, TINY), 1.0)
+    return InitShare(
+        layer=layer,
+        share=share,
+        effect=min(median(left / np.maximum(np.maximum(read, 0.0) + epsilon, TINY)), 1.0),
+        median=median(parts),
+        worst=float(parts.max()),
+        close=bound is None or bound <= CLOSE * share,
+        doubtful=doubtful,
+    )
+
+
+def shrink(effects: Iterable[float]) -> float:
+    """By what factor layers in a row shrink a signal together, each dividing by 1 / sqrt(1 - effect) too much."""
+    return math.exp(sum(-0.5 * math.log1p(-min(effect, 0.9999)) for effect in effects))
+
+
+def init_share(layer: Layer, updates: int | None) -> float | None:
+    """`decay**n` (METRICS: init share): the weight the initial value still has after n updates; None unknown."""
+    return None if layer.decay is None or updates is None else float(layer.decay**updates)

@@ -1,0 +1,296 @@
+"""Graph (and checkpoint, where there is one) -> facts. Recognition by structure; names only label what was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from bncheck.facts.layers import (
+    Debias,
+    Facts,
+    Gap,
+    GapKind,
+    GraphFacts,
+    Hints,
+    Layer,
+    Mode,
+    Origin,
+    Presence,
+    Purpose,
+    Role,
+    RunFacts,
+    Site,
+    TrainOp,
+    Update,
+    Vector,
+)
+from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
+from bncheck.recognise.graph.flat import FlatGraph
+from bncheck.recognise.graph.graph_variables import linear_of
+from bncheck.recognise.graph.graph_view import GraphView, view_graph
+from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
+from bncheck.recognise.graph.sites import FoundSite
+from bncheck.recognise.graph.trace import VARIABLES, declared_shape, describe_switch, variable_name
+from bncheck.recognise.graph.train import regularised
+from bncheck.recognise.graph.update_facts import right_before, update_facts
+from bncheck.recognise.graph.upstream import Upstream, upstream
+from bncheck.recognise.training_progress import run_facts
+from bncheck.sources.raw import RawGraph, RawModel
+
+_SCOPES_OF_OPS = frozenset({"batchnorm", "moments", "AssignMovingAvg"})
+
+
+def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
+    """Facts of the graph that serves (or the only one), joined with the checkpoint's values; raises ReadError."""
+    return facts_of_view(raw, view_graph(raw, hints), hints)
+
+
+def facts_of_view(raw: RawModel, graph: GraphView, hints: Hints) -> Facts:
+    """Facts of a graph that was recognised already."""
+    layers = tuple(_layer(graph, layer, hints) for layer in graph.layers)
+    return Facts(
+        path=str(raw.path),
+        format=raw.format,
+        layers=_uniquely_named(sorted(layers, key=lambda layer: layer.order)),
+        graph=_graph_facts(graph),
+        run=_run(graph, raw, hints),
+        gaps=_gaps(graph, layers),
+        notes=(*raw.notes, *_other_graphs(raw, graph.raw)),
+    )
+
+
+def _run(graph: GraphView, raw: RawModel, hints: Hints) -> RunFacts:
+    """Where gradients are gathered, steps are fewer than updates, by a factor that only `--steps` can tell."""
+    run = run_facts(raw, hints)
+    if hints.steps is None and any(op.gathering for op in graph.train_ops):
+        return replace(run, updates=None, updates_from="")
+    return run
+
+
+def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
+    return tuple(
+        f"MetaGraph with tags {', '.join(graph.tags) or 'none'} was not looked at"
+        for graph in raw.graphs
+        if graph is not chosen
+    )
+
+
+def _layer(graph: GraphView, found: FoundLayer, hints: Hints) -> Layer:
+    flat, stored = graph.flat, graph.stored
+    paired = pair(flat, graph.contexts, found.sites)
+    switch = next((p.switch for p in paired if p.switch is not None), None)
+    before = {site.node: right_before(flat, site) for _, _, site in found.updates if site is not None}
+    updates = tuple(
+        update_facts(graph, write, role, site, switch, before=before) for write, role, site in found.updates
+    )
+    sites = tuple(_site(graph, p) for p in paired)
+    mean, variance = (
+        stored.vector(role, node, graph.writes.initial.get(-1 if node is None else node))
+        for role, node in ((Role.MEAN, found.mean), (Role.VARIANCE, found.variance))
+    )
+    gamma, beta = (
+        _affine(graph, role, node, found.sites) for role, node in ((Role.GAMMA, found.gamma), (Role.BETA, found.beta))
+    )
+    name = _name(graph, found, (mean, variance, gamma, beta))
+    decays = [u.decay for u in updates if u.decay is not None]
+    decay = hints.decay if hints.decay is not None else decays[0] if decays else None
+    names = [v.name for v in (gamma, beta) if v.name]
+    steady = [s for s in sites if s.mode in (Mode.EVAL, Mode.SWITCHED)] or list(sites)
+    vectors = (variance, mean, gamma, beta)
+    return Layer(
+        name=name,
+        origin=Origin.GRAPH,
+        mean=mean,
+        variance=variance,
+        gamma=gamma,
+        beta=beta,
+        channels=next((_size(v.shape) for v in vectors if v.shape and all(d > 0 for d in v.shape)), None),
+        epsilon=next((s.epsilon for s in steady if s.epsilon is not None), None),
+        decay=decay,
+        decay_from="" if decay is None else "--decay" if hints.decay is not None else "graph",
+        sites=sites,
+        updates=updates,
+        linear=next((s.linear for s in steady if s.linear is not None), None),
+        trained_by=tuple(
+            op.name
+            for op in graph.train_ops
+            if any(o in op.optimized for v in (found.gamma, found.beta) for o in graph.optimizers_of.get(v, ()))
+        ),
+        trainable=any(n in graph.trainable for n in names) if graph.trainable and names else None,
+        debias=_debias(updates) or debias_of(stored.names, mean.name, variance.name),
+        averaged=averaged_keys(stored.names, gamma.name, beta.name, sites),
+        shadow_statistics=shadow_vectors(stored, mean.name, variance.name),
+        order=min((s.order for s in sites), default=0),
+    )
+
+
+def _debias(updates: tuple[Update, ...]) -> Debias | None:
+    debiased = {update.role for update in updates if update.debiased}
+    return Debias(mean=Role.MEAN in debiased, variance=Role.VARIANCE in debiased) if debiased else None
+
+
+def _uniquely_named(layers: list[Layer]) -> tuple[Layer, ...]:
+    """Layers of one scope are told apart by their statistics variable, else by their site."""
+    counts = Counter(layer.name for layer in layers)
+    return tuple(
+        layer
+        if counts[layer.name] == 1
+        else replace(layer, name=layer.variance.name or layer.mean.name or layer.sites[0].name)
+        for layer in layers
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for dimension in shape:
+        size *= dimension
+    return size
+
+
+def _affine(graph: GraphView, role: Role, node: int | None, sites: list[FoundSite]) -> Vector:
+    if node is None:
+        given = any((site.gamma if role is Role.GAMMA else site.beta) is not None for site in sites)
+        reason = "fixed in the graph" if given else "the layer has none"
+        return Vector(role=role, presence=Presence.ABSENT, reason=reason)
+    return graph.stored.vector(role, node, graph.writes.initial.get(node))
+
+
+def _name(graph: GraphView, found: FoundLayer, vectors: tuple[Vector, ...]) -> str:
+    """The scope that the layer's variables share, else that of its statistics, else that of its op."""
+    names = [v.name for v in vectors if v.name]
+    statistics = [v.name for v in vectors if v.name and v.role in (Role.MEAN, Role.VARIANCE)]
+    for group_of_names in (names, statistics, names[:1]):
+        scope = _scope(group_of_names)
+        if scope:
+            return scope
+    op = graph.flat.names[found.sites[0].node] if found.sites else ""
+    parts = [part for part in op.split("/")[:-1] if part not in _SCOPES_OF_OPS]
+    return "/".join(parts) or (names[0] if names else op)
+
+
+def _scope(names: list[str]) -> str:
+    parts = _common([name.split("/")[:-1] for name in names])
+    while parts and parts[-1] in _SCOPES_OF_OPS:
+        parts.pop()
+    return "/".join(parts)
+
+
+def _common(scopes: list[list[str]]) -> list[str]:
+    shared = []
+    for parts in zip(*scopes, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return shared
+
+
+def _site(graph: GraphView, paired: PairedSite) -> Site:
+    flat, site = graph.flat, paired.site
+    before = Upstream() if site.x is None else upstream(flat, site.x)
+    if before.dropout is None and paired.train is not site and paired.train.x is not None:
+        before = _with_dropout(before, upstream(flat, paired.train.x))
+    nodes = {site.node, paired.train.node}
+    linear = linear_of(graph.stored, before)
+    return Site(
+        name=flat.names[site.node],
+        form=site.form,
+        mode=paired.mode,
+        switch=None if paired.switch is None else describe_switch(flat, *paired.switch),
+        epsilon=site.epsilon,
+        axis=site.axis,
+        rank=site.rank,
+        linear=linear,
+        linear_axis=_linear_axis(flat, before),
+        bias=None if before.bias is None else graph.stored.name(before.bias),
+        dropout=None if before.dropout is None else flat.names[before.dropout],
+        inputs=graph.feeds.of(paired.train.node),
+        train_ops=tuple(op.name for op in graph.train_ops if any(op.runs[n] for n in nodes)),
+        backpropagated=None if graph.learning is None else any(graph.learning[n] for n in nodes),
+        outputs=tuple(name for name, runs in graph.outputs.items() if any(runs[n] for n in nodes)),
+        order=graph.position[site.node],
+        node=site.node if site.node < flat.main_nodes else None,
+    )
+
+
+def _with_dropout(before: Upstream, train: Upstream) -> Upstream:
+    if train.dropout is None:
+        return before
+    return replace(before, dropout=train.dropout)
+
+
+def _linear_axis(flat: FlatGraph, before: Upstream) -> int | None:
+    """Where the linear op's channels are in the site's input, with transpositions between undone."""
+    if before.linear is None or before.turned is None:
+        return None
+    layout = flat.attr(before.linear, "data_format")
+    axis = 1 if layout is not None and layout.s.startswith(b"NC") else -1
+    return before.turned.index(axis % len(before.turned)) if before.turned else axis
+
+
+def _graph_facts(graph: GraphView) -> GraphFacts:
+    flat = graph.flat
+    optimized: dict[str, tuple[str, ...]] = {}
+    for node, variable in graph.optimizers.items():
+        name = variable_name(flat, variable)
+        optimized[name] = (*optimized.get(name, ()), flat.names[node])
+    return GraphFacts(
+        path=str(graph.raw.path),
+        format="SavedModel" if graph.raw.path.name.startswith("saved_model") else "MetaGraph",
+        nodes=len(flat.ops),
+        purpose=Purpose.TRAINING if graph.optimizers else Purpose.INFERENCE,
+        tf_version=graph.raw.tf_version,
+        serving=graph.serving,
+        train_ops=tuple(
+            TrainOp(
+                name=op.name,
+                found_by=op.found_by,
+                variables=tuple(sorted({variable_name(flat, graph.optimizers[o]) for o in op.optimized})),
+            )
+            for op in graph.train_ops
+        ),
+        savers=tuple(graph.savers),
+        update_collection=tuple(graph.raw.collections.get("update_ops", ())),
+        trainable=graph.trainable,
+        optimized=optimized,
+        regularised=regularised(flat),
+        variables={
+            variable_name(flat, node): declared_shape(flat, node)
+            for op in sorted(VARIABLES)
+            for node in flat.by_op.get(op, ())
+        },
+    )
+
+
+def _gaps(graph: GraphView, layers: tuple[Layer, ...]) -> tuple[Gap, ...]:
+    gaps = [
+        Gap(
+            kind=GapKind.LAYER,
+            where=graph.flat.names[node],
+            why="normalises over axes that the graph computes, so it may be batch norm or layer norm",
+        )
+        for node in graph.unclear
+    ]
+    gaps += [
+        Gap(
+            kind=GapKind.MODE, where=site.name, why="mixes stored and batch statistics in a way that was not understood"
+        )
+        for layer in layers
+        for site in layer.sites
+        if site.mode is Mode.UNKNOWN
+    ]
+    gaps += [
+        Gap(kind=GapKind.STATISTICS, where=vector.name, why=vector.reason)
+        for layer in layers
+        for vector in layer.statistics
+        if vector.presence is Presence.UNREAD and vector.moved is None
+    ]
+    if not graph.train_ops and (graph.optimizers or any(layer.updates for layer in layers)):
+        gaps.append(
+            Gap(
+                kind=GapKind.TRAIN_OP,
+                where=str(graph.raw.path),
+                why="the graph holds updates but no optimizer, so whether training runs them cannot be told",
+                how="give the MetaGraph of the training graph with --graph, or name the op with --train-op",
+            )
+        )
+    return tuple(gaps)

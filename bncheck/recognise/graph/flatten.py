@@ -1,0 +1,188 @@
+"""Makes a `FlatGraph` of a GraphDef: indexes its nodes, and inlines every function that the main graph reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from sys import intern
+from typing import Any
+
+import numpy as np
+
+from bncheck.facts.errors import Malformed, TooLarge
+from bncheck.recognise.graph.arities import ARITIES
+from bncheck.recognise.graph.flat import CONDITIONALS, LOOPS, PORT_BITS, FlatGraph, Frame, edge
+
+MAX_NODES = 8_000_000
+"""Nodes after inlining: functions that call functions can grow exponentially in a hostile file."""
+MAX_DEPTH = 64
+
+_OUTPUT_PORTS = {
+    "batch_mean": 1,
+    "batch_variance": 2,
+    "reserve_space_1": 3,
+    "reserve_space_2": 4,
+    "reserve_space_3": 5,
+    "output_true": 1,
+    "value_index": 1,
+}
+"""Port of the named outputs that recognition tells apart; all others count within their own argument."""
+
+_CALLS = {
+    "PartitionedCall": ("f",),
+    "StatefulPartitionedCall": ("f",),
+    "RemoteCall": ("f",),
+    "If": ("then_branch", "else_branch"),
+    "StatelessIf": ("then_branch", "else_branch"),
+    "While": ("body",),
+    "StatelessWhile": ("body",),
+    "Case": ("branches",),
+    "StatelessCase": ("branches",),
+}
+
+
+def flatten(path: Path, graph_def: Any) -> FlatGraph:
+    """Indexes a GraphDef and inlines every function that its main graph reaches.
+
+    Raises Malformed where an input names a node that does not exist or is one too few or too many for the op, TooLarge
+    where inlining does not end.
+    """
+    graph = FlatGraph(path=path, main=graph_def.node)
+    early = []
+    index, names, ops = graph.index, graph.names, graph.ops
+    data: list[Any] = graph.data
+    first_output = index.get
+    for number, node in enumerate(graph.main):
+        name = node.name
+        index[name] = number << PORT_BITS
+        names.append(name)
+        ops.append(intern(node.op))
+        inputs = node.input[:]  # as a list, which is read faster than protobuf's container
+        edges = tuple(map(first_output, inputs))
+        data.append(edges)
+        if None in edges and _unresolved(graph, number, inputs) is not None:
+            early.append(number)
+    graph.main_nodes = len(graph.names)
+    if len(graph.index) != graph.main_nodes:
+        raise Malformed(path, "is damaged: two nodes of one name")
+    for number in early:
+        absent = _unresolved(graph, number, graph.main[number].input)
+        if absent is not None:
+            reader = graph.names[number]
+            raise Malformed(path, f"is damaged: node {reader!r} reads {absent!r}, which does not exist")
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    if functions:
+        _inline_all(graph, functions)
+    _check_arities(graph)
+    return graph
+
+
+def _check_arities(graph: FlatGraph) -> None:
+    counts = np.fromiter(map(len, graph.data), np.int64, len(graph.data))
+    for op, number in ARITIES.items():
+        nodes = np.array(graph.by_op.get(op, ()), np.int64)
+        wrong = nodes[counts[nodes] != number]
+        if wrong.size:
+            given = f"{counts[wrong[0]]} inputs where {op} takes {number}"
+            raise Malformed(graph.path, f"is damaged: node {graph.names[wrong[0]]!r} has {given}")
+
+
+def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str]) -> str | None:
+    """Notes what a node of the main graph reads and waits for, or gives the first that is not (yet) in the index."""
+    index = graph.index
+    edges = []
+    waits = []
+    for name in inputs:
+        source = index.get(name)
+        if source is not None:
+            edges.append(source)
+        elif name[:1] == "^":
+            source = index.get(name[1:])
+            if source is None:
+                return name[1:]
+            waits.append(source >> PORT_BITS)
+        else:
+            base, _, port = name.rpartition(":")
+            source = index.get(base)
+            if source is None or not port.isdigit():
+                return base if port.isdigit() else name
+            edges.append(source | min(int(port), (1 << PORT_BITS) - 1))
+    graph.data[number] = tuple(edges)
+    if waits:
+        graph.control[number] = tuple(waits)
+    return None
+
+
+def _inline_all(graph: FlatGraph, functions: dict[str, Any]) -> None:
+    pending = [(node, 0) for node, op in enumerate(graph.ops) if op in _CALLS or op in functions]
+    while pending:
+        call, depth = pending.pop()
+        for branch, function in enumerate(_called(graph, call, functions)):
+            if depth >= MAX_DEPTH:
+                raise TooLarge(graph.path, f"calls functions more than {MAX_DEPTH} deep at {graph.names[call]!r}")
+            start = len(graph.ops)
+            _inline(graph, call, branch, function)
+            if len(graph.ops) > MAX_NODES:
+                raise TooLarge(graph.path, f"grows past {MAX_NODES:,} nodes when its functions are inlined")
+            pending += [
+                (node, depth + 1)
+                for node in range(start, len(graph.ops))
+                if graph.ops[node] in _CALLS or graph.ops[node] in functions
+            ]
+
+
+def _called(graph: FlatGraph, call: int, functions: dict[str, Any]) -> list[Any]:
+    op = graph.ops[call]
+    if op in functions:
+        return [functions[op]]
+    names: list[str] = []
+    for key in _CALLS[op]:
+        value = graph.attr(call, key)
+        if value is not None:
+            names += [f.name for f in value.list.func] if value.list.func else [value.func.name]
+    return [functions[name] for name in names if name in functions]
+
+
+def _inline(graph: FlatGraph, call: int, branch: int, function: Any) -> None:
+    op = graph.ops[call]
+    conditional = op in CONDITIONALS
+    actual = graph.data[call][1:] if conditional or op == "RemoteCall" else graph.data[call]
+    arguments = {formal.name: value for formal, value in zip(function.signature.input_arg, actual, strict=False)}
+    frame = len(graph.frames)
+    graph.frames.append(
+        Frame(
+            parent=graph.frame_of.get(call, -1),
+            call=call,
+            function=function.signature.name,
+            branch=branch if conditional else None,
+            loop=op in LOOPS,
+        )
+    )
+    prefix = graph.names[call]
+    start = len(graph.ops)
+    local = {node.name: start + number for number, node in enumerate(function.node_def)}
+
+    def resolve(name: str) -> int | None:
+        base, _, rest = name.partition(":")
+        if base in local:
+            output, _, port = rest.partition(":")
+            number = _OUTPUT_PORTS.get(output)
+            return edge(local[base], number if number is not None else int(port) if port.isdigit() else 0)
+        return arguments.get(base)
+
+    for number, node in enumerate(function.node_def):
+        here = start + number
+        graph.bodies.append(node)
+        graph.names.append(f"{prefix}/{node.name}")
+        graph.ops.append(node.op)
+        graph.frame_of[here] = frame
+        found = [resolve(name) for name in node.input if name[:1] != "^"]
+        graph.data.append(tuple(e for e in found if e is not None))
+        waits = [local[name[1:]] for name in node.input if name[:1] == "^" and name[1:] in local]
+        if waits:
+            graph.control[here] = tuple(waits)
+    outputs = [resolve(function.ret[output.name]) for output in function.signature.output_arg]
+    graph.returns.setdefault(call, []).append([e if e is not None else edge(call) for e in outputs])
+    graph.effects.setdefault(call, []).extend(
+        local[name] for name in (*function.signature.control_output, *function.control_ret.values()) if name in local
+    )

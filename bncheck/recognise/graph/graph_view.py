@@ -1,0 +1,140 @@
+"""One graph and what recognition found in it, as node numbers: what facts and forward graphs are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bncheck.facts.layers import Hints, Saver
+from bncheck.recognise.graph.control_flow import Contexts
+from bncheck.recognise.graph.feeds import Feeds
+from bncheck.recognise.graph.flat import FlatGraph, node_of
+from bncheck.recognise.graph.flatten import flatten
+from bncheck.recognise.graph.graph_variables import Stored
+from bncheck.recognise.graph.group_sites import FoundLayer, group
+from bncheck.recognise.graph.root_functions import variables_of_objects, with_root_functions
+from bncheck.recognise.graph.sites import find_sites
+from bncheck.recognise.graph.trace import VARIABLES, variable_name
+from bncheck.recognise.graph.train import (
+    FoundTrainOp,
+    find_savers,
+    find_train_ops,
+    optimizer_writes,
+    serving_outputs,
+    with_accumulation,
+)
+from bncheck.recognise.graph.updates import Writes, find_writes
+from bncheck.sources.raw import RawGraph, RawModel
+
+_MAX_OUTPUTS = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GraphView:
+    """A flat graph and what was found in it."""
+
+    flat: FlatGraph
+    raw: RawGraph
+    contexts: Contexts
+    writes: Writes
+    stored: Stored
+    feeds: Feeds
+    train_ops: list[FoundTrainOp]
+    optimizers: dict[int, int]
+    outputs: dict[str, bytearray]
+    """Serving output -> nodes that its run runs."""
+    position: list[int]
+    collection: frozenset[int]
+    """Nodes in UPDATE_OPS."""
+    trainable: frozenset[str]
+    layers: list[FoundLayer]
+    unclear: list[int]
+    """Nodes that look like batch norm and could not be resolved."""
+    savers: list[Saver]
+    serving: bool
+    """Meant to be served: it has signatures, or its variables are constants."""
+    learning: bytearray | None
+    """Nodes whose output reaches an optimizer through data; None without an optimizer."""
+
+    @cached_property
+    def optimizers_of(self) -> dict[int | None, list[int]]:
+        """Variable -> the optimizer nodes that write it."""
+        found: dict[int | None, list[int]] = {}
+        for node, variable in self.optimizers.items():
+            found.setdefault(variable, []).append(node)
+        return found
+
+
+def view_graph(raw: RawModel, hints: Hints) -> GraphView:
+    """Recognises the graph that serves, or the only one; raises ReadError where it is damaged."""
+    chosen = _chosen(raw)
+    flat = flatten(chosen.path, with_root_functions(chosen, raw.object_graph))
+    contexts = Contexts(flat)
+    sites, unclear = find_sites(flat, contexts)
+    writes = find_writes(flat, contexts)
+    found = group(flat, contexts, sites, writes)
+    savers, keys = find_savers(flat)
+    trainable = _trainable(chosen, raw.object_graph, flat, keys)
+    statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
+    feeds = Feeds(flat)
+    optimizers = optimizer_writes(flat, feeds, statistics, trainable)
+    averages = statistics | {write.variable for write in writes.from_moments}
+    train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
+    train_ops = with_accumulation(flat, feeds, train_ops, optimizers, averages)
+    gathering = {node for op in train_ops for node in op.gathering}
+    serving = bool(chosen.served) or not any(op in flat.by_op for op in VARIABLES)
+    outputs = serving_outputs(flat, chosen) if serving else {}
+    return GraphView(
+        flat=flat,
+        raw=chosen,
+        contexts=contexts,
+        writes=writes,
+        stored=Stored(raw, flat, keys, chosen),
+        feeds=feeds,
+        train_ops=train_ops,
+        optimizers=optimizers,
+        outputs=_reach(flat, outputs, optimizers),
+        position=flat.position,
+        collection=_collected(flat, chosen),
+        trainable=trainable,
+        layers=found,
+        unclear=unclear,
+        savers=savers,
+        serving=serving,
+        learning=flat.data_ancestors([*optimizers, *gathering]) if optimizers else None,
+    )
+
+
+def _chosen(raw: RawModel) -> RawGraph:
+    """The MetaGraph that serves; training ones of the same folder share its variables."""
+    serving = [graph for graph in raw.graphs if "serve" in graph.tags]
+    return (serving or [graph for graph in raw.graphs if "train" not in graph.tags] or list(raw.graphs))[0]
+
+
+def _trainable(raw: RawGraph, stored: Any | None, flat: FlatGraph, keys: dict[int, str]) -> frozenset[str]:
+    """Names of trainable variables, from the collection or the object graph, where several objects may share a name."""
+    found = set(raw.collections.get("trainable_variables", ()))
+    if raw.object_graph is None:
+        return frozenset(found)
+    objects = raw.object_graph.nodes
+    other = {node.variable.name for node in objects if not node.variable.trainable}
+    by_key = {key: variable_name(flat, node) for node, key in keys.items()}
+    by_name = {node.variable.name: node.variable.name for node in objects if node.variable.name not in other}
+    names = variables_of_objects(raw.object_graph, stored, by_key, by_name)
+    trained = {name for name, node in zip(names, objects, strict=True) if name and node.variable.trainable}
+    return frozenset(found | trained | set(by_name))
+
+
+def _reach(flat: FlatGraph, outputs: dict[str, int], optimizers: dict[int, int]) -> dict[str, bytearray]:
+    """Output -> nodes that its run runs; a signature that trains does not serve."""
+    if len(outputs) > _MAX_OUTPUTS:
+        reached = {f"{len(outputs)} outputs": flat.ancestors(list(outputs.values()))}
+    else:
+        reached = {name: flat.ancestors([node]) for name, node in outputs.items()}
+    return {name: runs for name, runs in reached.items() if not any(runs[node] for node in optimizers)}
+
+
+def _collected(flat: FlatGraph, raw: RawGraph) -> frozenset[int]:
+    edges = [flat.lookup(name) for name in raw.collections.get("update_ops", ())]
+    return frozenset(node_of(e) for e in edges if e is not None)

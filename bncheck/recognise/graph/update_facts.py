@@ -1,0 +1,151 @@
+"""One write of a statistic -> Update: its decay, what runs it, when, and what waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+from bncheck.facts.layers import Role, Switch, Update
+from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
+from bncheck.recognise.graph.graph_view import GraphView
+from bncheck.recognise.graph.sites import FoundSite
+from bncheck.recognise.graph.trace import describe_switch, variable_name
+from bncheck.recognise.graph.updates import Write, decay_of
+
+_BEHIND_AN_UPDATE = frozenset({"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}) | CONDITIONALS
+
+
+def update_facts(
+    graph: GraphView,
+    write: Write,
+    role: Role,
+    site: FoundSite | None,
+    switch: tuple[int, bool] | None,
+    *,
+    before: Mapping[int, AbstractSet[int]],
+) -> Update:
+    """`before`: a site's node -> nodes that its own arithmetic waits for."""
+    flat, contexts = graph.flat, graph.contexts
+    context = contexts.of(write.node)
+    assume = dict(context.conditions)
+    on, off = dict(assume), dict(assume)
+    if switch is not None and switch[0] not in assume:
+        on[switch[0]], off[switch[0]] = switch[1], not switch[1]
+    behind = write.debias_of if write.derived_from is None else write.derived_from
+    source = write if behind is None else graph.writes.first_of.get(behind, write)
+    decay = decay_of(flat, contexts, source, on)
+    branch = _branch(graph, context.conditions, switch)
+    runs = [op for op in graph.train_ops if op.runs[write.node]]
+    return Update(
+        name=flat.names[write.node],
+        op=flat.ops[write.node],
+        role=role,
+        variable=variable_name(flat, write.variable),
+        decay=decay,
+        decay_rises=decay is not None
+        and "Minimum" in flat.by_op  # without one, the end is all there is
+        and decay_of(flat, contexts, source, on, in_the_end=False) is None,
+        decay_when_off=decay_of(flat, contexts, source, off) if off != on else None,
+        resource=flat.ops[write.variable] == "VarHandleOp",
+        in_collection=_in_collection(graph, write.node),
+        train_ops=tuple(op.name for op in runs),
+        outputs=tuple(name for name, reached in graph.outputs.items() if reached[write.node]),
+        waited_for_by=() if runs else _waiters(graph, write.node),
+        site=None if site is None else flat.names[site.node],
+        inputs=graph.feeds.of(write.node),
+        branch=branch,
+        in_loop=bool(context.loops),
+        collected_in_branch=write.node in graph.collection and bool(context.conditions or context.loops),
+        debiased=write.debias_of is not None,
+        runs_with_site=None if site is None else _runs_with(flat, write.node, site.node, before[site.node]),
+    )
+
+
+def _runs_with(flat: FlatGraph, update: int, site: int, before: AbstractSet[int]) -> bool:
+    """Whether computing a site's output runs the update: its statistics or something right behind both wait for it."""
+    if update in before:
+        return True
+    # Backwards from the site: an update may have every gradient waiting for it.
+    frontier = seen = _right_behind(flat, site)
+    for _ in range(4):
+        before = {node for current in frontier for node in flat.predecessors(current)}
+        if update in before:
+            return True
+        frontier = {node for node in before - seen if flat.ops[node] in _BEHIND_AN_UPDATE}
+        seen = seen | frontier
+    return False
+
+
+def right_before(flat: FlatGraph, site: FoundSite) -> set[int]:
+    """Nodes that a site's own arithmetic waits for, its input left out."""
+    outside = -1 if site.x is None else node_of(site.x)
+    seen, stack = {site.node}, [site.node]
+    while stack and len(seen) < 80:
+        for node in flat.predecessors(stack.pop()):
+            if node not in seen and node != outside:
+                seen.add(node)
+                stack.append(node)
+    return seen
+
+
+def _right_behind(flat: FlatGraph, node: int) -> set[int]:
+    """Nodes within a few copies of a node, in the direction of the data."""
+    seen: set[int] = set()
+    frontier = [node]
+    for _ in range(4):
+        frontier = [
+            c
+            for current in frontier
+            for c in flat.consumers(current)
+            if c not in seen and flat.ops[c] in _BEHIND_AN_UPDATE
+        ]
+        seen.update(frontier)
+    return seen
+
+
+def _branch(
+    graph: GraphView, conditions: frozenset[tuple[int, bool]], switch: tuple[int, bool] | None
+) -> Switch | None:
+    if not conditions:
+        return None
+    node, side = next(((w, s) for w, s in conditions if switch is not None and w == switch[0]), min(conditions))
+    return describe_switch(graph.flat, node, side)
+
+
+def _in_collection(graph: GraphView, node: int) -> bool:
+    """Whether UPDATE_OPS lists the op itself, or (TF2 resource updates, conditions) an op right behind it."""
+    if node in graph.collection:
+        return True
+    flat = graph.flat
+    frontier = [node]
+    for _ in range(4):
+        frontier = [
+            c
+            for current in frontier
+            for c in (*flat.consumers(current), *_callers(flat, current))
+            if flat.ops[c] in _BEHIND_AN_UPDATE
+        ]
+        if any(c in graph.collection for c in frontier):
+            return True
+    return False
+
+
+def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:
+    frame = flat.frame_of.get(node)
+    return () if frame is None else (flat.frames[frame].call,)
+
+
+def _waiters(graph: GraphView, node: int) -> tuple[str, ...]:
+    """Ops outside the train op that wait for an update: the ends of what depends on it."""
+    flat = graph.flat
+    seen, stack, ends = {node}, [node], []
+    while stack and len(seen) < 200:
+        current = stack.pop()
+        following = flat.consumers(current)
+        if not following and current != node:
+            ends.append(flat.names[current])
+        for consumer in following:
+            if consumer not in seen:
+                seen.add(consumer)
+                stack.append(consumer)
+    return tuple(sorted(ends)[:3])

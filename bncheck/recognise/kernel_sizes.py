@@ -1,0 +1,110 @@
+"""The kernel that batch norm is folded into: largest and typical weight of each output channel."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.facts.layers import Linear, PerChannel
+from bncheck.sources.raw import RawTensor
+
+MAX_KERNEL = 64 << 20
+"""Bytes above which a kernel is not read."""
+
+_DEPTHWISE = frozenset({"DepthwiseConv2dNative", "DepthwiseConv2D", "DepthwiseConv1D"})
+_TRANSPOSED = frozenset(
+    {"Conv2DBackpropInput", "Conv3DBackpropInput", "Conv3DBackpropInputV2"}
+    | {"Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"}
+)
+_WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+
+
+def output_channels(shape: tuple[int, ...], op: str) -> int | None:
+    """Output channels of a kernel in TensorFlow's layout; None where the shape cannot be one of that op.
+
+    Convolution and dense: [..., in, out]. Depthwise: [h, w, in, multiplier], in * multiplier channels. Transposed:
+    [..., out, in].
+    """
+    if len(shape) < 2:
+        return None
+    if op in _DEPTHWISE:
+        return shape[-2] * shape[-1]
+    return shape[-2] if op in _TRANSPOSED else shape[-1]
+
+
+class Sizes(NamedTuple):
+    """How large the weights of each output channel are; NaN where it holds one, 0 for a channel without weights."""
+
+    largest: PerChannel
+    """max |w|"""
+    rms: PerChannel
+    """sqrt(mean w^2)"""
+    mean: PerChannel
+    """mean |w|"""
+
+
+def kernel_sizes(tensor: RawTensor, op: str) -> Sizes:
+    """Reads a kernel. Raises ReadError where the file is damaged, ValueError where `op` has no kernel of that shape."""
+    channels = output_channels(tensor.shape, op)
+    if channels is None:
+        raise ValueError(f"{tensor.name} of shape {list(tensor.shape)} is no kernel of {op}")
+    weights = tensor.read()
+    if op in _TRANSPOSED:
+        weights = np.moveaxis(weights, -2, -1)
+    rows = weights.reshape(weights.size // channels if channels else 0, channels)
+    rows = np.abs(rows if rows.dtype.itemsize >= 4 else rows.astype(np.float32))
+    count = max(len(rows), 1)
+    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; squares beyond float32
+        return Sizes(
+            largest=_read_only(rows.max(axis=0, initial=0)),
+            rms=_read_only(np.sqrt(np.einsum("ij,ij->j", rows, rows).astype(np.float64) / count)),
+            mean=_read_only(np.einsum("ij->j", rows).astype(np.float64) / count),
+        )
+
+
+def _read_only(values: NDArray[Any]) -> PerChannel:
+    found: PerChannel = values.astype(np.float64)
+    found.setflags(write=False)
+    return found
+
+
+def linear_before(name: str, op: str, tensor: RawTensor, *, limit: int = MAX_KERNEL) -> Linear:
+    """The linear layer with this kernel. Of what is not at hand, too large or no float, `reason` says so.
+
+    Raises ReadError where the file is damaged.
+    """
+    reason = _not_read(tensor, op, limit)
+    if reason:
+        return Linear(name=name, op=op, kernel=tensor.name, reason=reason)
+    sizes = kernel_sizes(tensor, op)
+    return Linear(
+        name=name,
+        op=op,
+        kernel=tensor.name,
+        channel_max=sizes.largest,
+        channel_rms=sizes.rms,
+        channel_mean=sizes.mean,
+    )
+
+
+def kernel_bytes(tensor: RawTensor) -> int:
+    """Bytes of a kernel of floats; 0 for other types."""
+    size = _WIDTHS.get(tensor.dtype, 0)
+    for dimension in tensor.shape:
+        size *= dimension
+    return size
+
+
+def _not_read(tensor: RawTensor, op: str, limit: int) -> str:
+    if tensor.unavailable is not None:
+        return tensor.unavailable
+    if tensor.dtype not in _WIDTHS:
+        return f"its kernel is of type {tensor.dtype}"
+    if output_channels(tensor.shape, op) is None:
+        return f"a kernel of shape {list(tensor.shape)} is not understood"
+    size = kernel_bytes(tensor)
+    if size > MAX_KERNEL:
+        return f"its kernel of {size >> 20:,} MiB is above the {MAX_KERNEL >> 20} MiB that are read"
+    return f"kernels of more than {limit >> 20:,} MiB were met before" if size > limit else ""

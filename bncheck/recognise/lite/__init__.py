@@ -1,0 +1,1 @@
+"""What a TFLite file still shows of batch norm."""

@@ -1,0 +1,1 @@
+"""Layers told by names and configuration, where there is no graph."""

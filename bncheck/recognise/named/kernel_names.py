@@ -1,0 +1,88 @@
+"""Which kernel stands right before a layer, where names and channels leave no doubt."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from bncheck.facts.layers import Layer
+from bncheck.recognise.kernel_sizes import kernel_bytes, linear_before, output_channels
+from bncheck.recognise.named.name_families import SHADOW
+from bncheck.sources.raw import RawTensor
+
+_KERNELS_READ = 256 << 20
+"""Bytes of kernels that are read in all: a checkpoint of 100 GB is to cost no more than a small one."""
+
+_INNER = re.compile(r"(?:BatchNorm|BatchNormalization|batch_normalization|batch_norm|batchnorm|bn|BN|norm)(?:_?\d+)?")
+"""A scope inside that of its convolution: `conv1/BatchNorm`."""
+_AFFIXED = (re.compile(r"(.+?)[_-](?:bn|BN|batchnorm|BatchNorm|batch_norm)"), re.compile(r"(?:bn|BN)_(.+)"))
+"""A scope beside it, called after it: `conv1_bn`, `bn_Conv1`."""
+_LEAVES = (
+    (("pointwise_weights", "pointwise_kernel"), "Conv2D"),
+    (("depthwise_weights", "depthwise_kernel"), "DepthwiseConv2dNative"),
+    (("weights", "kernel", "W", "w", "filter", "filters"), ""),
+)
+"""Names of kernels and their op, "" where the rank tells; of a separable convolution the pointwise one comes last."""
+_BY_RANK = {2: "MatMul", 3: "Conv2D", 4: "Conv2D", 5: "Conv3D"}
+_TRANSPOSED = {4: "Conv2DBackpropInput", 5: "Conv3DBackpropInputV2"}
+_TRANSPOSED_SCOPE = re.compile(r"transpose|deconv|upconv", re.IGNORECASE)
+
+
+def with_kernels(layers: list[Layer], tensors: Mapping[str, RawTensor], paths: Mapping[str, str]) -> list[Layer]:
+    """Layers with the kernel right before them; `paths` gives the key of a path. Raises ReadError.
+
+    Left out: a layer whose name fits no kernel or several, and a kernel that fits several layers.
+    """
+    found = [_kernel(layer, tensors, paths) for layer in layers]
+    claims = Counter(kernel[1] for kernel in found if kernel is not None)
+    left = _KERNELS_READ
+    done = []
+    for layer, kernel in zip(layers, found, strict=True):
+        if kernel is None or claims[kernel[1]] > 1:
+            done.append(layer)
+            continue
+        op, path = kernel
+        tensor = tensors[paths[path]]
+        linear = linear_before(path.rpartition("/")[0], op, tensor, limit=left)
+        left -= kernel_bytes(tensor) if linear.channel_max is not None else 0
+        average = {"kernel": tensor.name + SHADOW} if tensor.name + SHADOW in tensors else {}
+        done.append(replace(layer, linear=linear, averaged={**layer.averaged, **average}))
+    return done
+
+
+def _kernel(layer: Layer, tensors: Mapping[str, RawTensor], paths: Mapping[str, str]) -> tuple[str, str] | None:
+    """(op, path) of the one kernel that fits."""
+    fitting = []
+    for scope in _scopes(layer.name):
+        for leaves, op_of_leaf in _LEAVES:
+            kernels = [path for leaf in leaves if (path := f"{scope}/{leaf}") in paths]
+            for path in kernels:
+                shape = tensors[paths[path]].shape
+                op = op_of_leaf or _op(scope, shape, layer.channels)
+                if op and output_channels(shape, op) == layer.channels:
+                    fitting.append((op, path))
+            if kernels and op_of_leaf == "Conv2D":
+                break
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _scopes(name: str) -> list[str]:
+    """Where the kernel of a layer of this name would stand."""
+    outer, _, inner = name.rpartition("/")
+    scopes = [name]
+    if outer and _INNER.fullmatch(inner):
+        scopes.append(outer)
+    for affix in _AFFIXED:
+        match = affix.fullmatch(inner)
+        if match:
+            scopes.append(f"{outer}/{match[1]}" if outer else match[1])
+    return scopes
+
+
+def _op(scope: str, shape: tuple[int, ...], channels: int | None) -> str:
+    rank = len(shape)
+    if rank in _TRANSPOSED and _TRANSPOSED_SCOPE.search(scope) and shape[-2] == channels:
+        return _TRANSPOSED[rank]
+    return _BY_RANK.get(rank, "")

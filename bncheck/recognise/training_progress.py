@@ -1,0 +1,223 @@
+"""How far training went, as the stored values tell, or, where only an index is at hand, their checksums."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.facts.layers import Hints, RunFacts
+from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
+from bncheck.recognise.stored_vectors import CONSTANTS_TRIED, constant_by_checksum
+from bncheck.sources.bundle.crc32c import word_behind
+from bncheck.sources.raw import RawModel, RawTensor
+
+_GLOBAL_STEP = re.compile(r"(^|/)global_step$")
+_ITERATIONS = re.compile(r"(^|/)_?(iterations?|iter)(_\d+)?$")
+_BETA_POWER = re.compile(r"(^|.*/)beta([12])_power(_\d+)?$")
+_INTEGERS = {"int32": 4, "int64": 8, "uint32": 4, "uint64": 8}
+_FLOATS = frozenset({"float32", "float64"})
+
+_PLAUSIBLE_STEPS = 100_000_000
+"""A step counter read from a checksum is not believed above this."""
+_SLOTS_SIZED = 1000
+_SLOTS_LOOKED_AT = 200
+_SLOT_BYTES = 4 << 20
+_ADAGRAD_STARTS_AT = 0.1
+"""What its accumulator starts at; other slots at 0, RMSProp's mean square at 1."""
+_USUAL_BETAS = (0.999, 0.9, 0.99, 0.98, 0.95, 0.995, 0.997, 0.9999, 0.5)
+_LONGEST = 120_000
+"""Float32 powers of 0.999 have died out by then."""
+
+
+def run_facts(raw: RawModel, hints: Hints) -> RunFacts:
+    """Step counters, optimizer state, keys. Raises ReadError where the file is damaged.
+
+    `updates`: --steps, else the larger of the optimizer's own count (Keras iterations, Adam's beta powers) and the
+    global step, since a fine-tune resets one of them. A global step of 0 by itself counts for nothing: it is also what
+    a step has that was never handed to the optimizer. `optimizer_slots` looks at the 200 smallest, 4 MiB at most.
+    """
+    tensors = raw.tensors
+    names = {key: key.removesuffix(ATTRIBUTE).removesuffix(":0") for key in tensors}
+    steps = _counters(tensors, names, _GLOBAL_STEP)
+    global_step = max(steps, default=None)
+    iterations = _counters(tensors, names, _ITERATIONS)
+    if raw.keras is not None:
+        own = {tensor.name: tensor for tensor in raw.keras.optimizer_weights}
+        iterations += _counters(own, {name: name.removesuffix(":0") for name in own}, _ITERATIONS)
+    powers = _adam_counts(tensors, names)
+    slots = _slots(tensors) if raw.keras is None else raw.keras.optimizer_weights
+    updates, source = _updates(hints.steps, max(iterations, default=None), max(powers, default=None), global_step)
+    if raw.repaired and hints.steps is None:
+        updates, source = None, "unknown: repaired since"
+    return RunFacts(
+        global_step=global_step,
+        updates=updates,
+        updates_from=source,
+        optimizer_slots=_moved(slots) if slots else None,
+        keys=frozenset(tensors) if tensors else None,
+        values=any(tensor.unavailable is None or tensor.crc32c is not None for tensor in _each(tensors)),
+        index_only=bool(tensors) and all(tensor.unavailable is not None for tensor in _each(tensors)),
+    )
+
+
+def _slots(tensors: Mapping[str, RawTensor]) -> list[RawTensor]:
+    """An optimizer's slots by their keys; of very many, a sample."""
+    found = [key for key in tensors if is_slot(key, tensors)]
+    return [tensors[key] for key in found[:: max(1, len(found) // _SLOTS_SIZED)]]
+
+
+def _each(tensors: Mapping[str, RawTensor]) -> Iterator[RawTensor]:
+    """Tensors one by one: a lazy mapping decodes no more than are asked for."""
+    return (tensors[key] for key in tensors)
+
+
+def _updates(
+    given: int | None, iterations: int | None, powers: int | None, global_step: int | None
+) -> tuple[int | None, str]:
+    """(updates, where the number comes from)."""
+    if given is not None:
+        return given, "--steps"
+    candidates = [(iterations, "optimizer iterations"), (powers, "Adam's beta powers")]
+    counts = [(count, source) for count, source in candidates if count is not None]
+    if global_step:
+        counts.append((global_step, "global_step"))
+    if not counts:
+        return None, ""
+    best, source = max(counts, key=lambda count: count[0])
+    if source != "global_step" and global_step == best:
+        source = "global_step"
+    if global_step is not None and global_step != best:
+        source += f" (global_step says {global_step:,})"
+    return best, source
+
+
+def _counters(tensors: Mapping[str, RawTensor], names: Mapping[str, str], pattern: re.Pattern[str]) -> list[int]:
+    found = (_whole(tensors[key]) for key, name in names.items() if pattern.search(name))
+    return [count for count in found if count is not None and count >= 0]
+
+
+def _whole(tensor: RawTensor) -> int | None:
+    """The one integer of a counter, from its checksum where its data are absent; None where it is none."""
+    width = _INTEGERS.get(tensor.dtype)
+    if width is None:
+        # Keras 2.0 counts in a float
+        number = _real(tensor)
+        return int(number) if number is not None and number.is_integer() else None
+    if math.prod(tensor.shape) != 1:
+        return None
+    if tensor.unavailable is None:
+        return int(tensor.read().reshape(-1)[0])
+    if tensor.crc32c is None:
+        return None
+    # of 8 bytes the upper 4 are taken to be 0: no run has 2**32 steps
+    steps = word_behind(tensor.crc32c, size=width)
+    return steps if steps <= _PLAUSIBLE_STEPS else None
+
+
+def _real(tensor: RawTensor) -> float | None:
+    """The one float of a scalar, exactly as stored; of absent data only float32, whose checksum determines it."""
+    if tensor.dtype not in _FLOATS or math.prod(tensor.shape) != 1:
+        return None
+    if tensor.unavailable is None:
+        return float(tensor.read().reshape(-1)[0])
+    if tensor.crc32c is None or tensor.dtype != "float32":
+        return None
+    (value,) = struct.unpack("<f", word_behind(tensor.crc32c, size=4).to_bytes(4, "little"))
+    return float(value)
+
+
+def _adam_counts(tensors: Mapping[str, RawTensor], names: Mapping[str, str]) -> list[int]:
+    """Steps of every Adam whose two beta powers are stored."""
+    pairs: dict[tuple[str, str], dict[str, RawTensor]] = {}
+    for key, name in names.items():
+        match = _BETA_POWER.match(name) if "_power" in name else None
+        if match:
+            pairs.setdefault((match[1], match[3] or ""), {})[match[2]] = tensors[key]
+    counts = []
+    for pair in pairs.values():
+        if len(pair) == 2 and pair["1"].dtype == pair["2"].dtype:
+            power1, power2 = _real(pair["1"]), _real(pair["2"])
+            if power1 is not None and power2 is not None:
+                counts.append(adam_steps(power1, power2, dtype=pair["1"].dtype))
+    return [count for count in counts if count is not None]
+
+
+def adam_steps(beta1_power: float, beta2_power: float, *, dtype: str = "float32") -> int | None:
+    """How often Adam stepped: its powers start at beta and are multiplied by beta in their own precision each step.
+
+    So the bits of a power name its step: both powers must be that of the same step, the one for a usual beta, the other
+    for any beta of up to six decimals (or died out, as 0.9**n does after 830 steps). Powers that rounded otherwise on
+    their way count by their logarithm, for 0.9 and 0.999 only. None where they contradict, or beta2's died out.
+    """
+    for power, other in ((beta2_power, beta1_power), (beta1_power, beta2_power)):
+        for beta in _USUAL_BETAS:
+            at = np.flatnonzero(_powers(beta, dtype) == power)
+            if at.size and _agrees(other, int(at[0]), dtype):
+                return int(at[0])
+    logarithms = [_step_by_logarithm(beta2_power, 0.999), _step_by_logarithm(beta1_power, 0.9)]
+    if logarithms[0] is None or not (_died_out(beta1_power) or logarithms[0] == logarithms[1]):
+        return None
+    return logarithms[0]
+
+
+@lru_cache(maxsize=32)
+def _powers(beta: float, dtype: str) -> NDArray[np.float64]:
+    """beta, beta * beta, ... each rounded as a variable of this type is, as far as they are normal numbers."""
+    kind = np.dtype(dtype)
+    with np.errstate(under="ignore"):
+        powers = np.multiply.accumulate(np.full(_LONGEST, beta, kind))
+    normal: NDArray[np.float64] = powers[powers >= np.finfo(kind).tiny].astype(np.float64)
+    return normal
+
+
+def _died_out(power: float) -> bool:
+    return 0 <= power < 1e-37
+
+
+def _agrees(power: float, step: int, dtype: str) -> bool:
+    """Whether a power is that of `step` for some beta of at most six decimals."""
+    if _died_out(power):
+        return True
+    if not 0 < power < 1:
+        return False
+    powers = _powers(round(power ** (1 / (step + 1)), 6), dtype)
+    return step < powers.size and bool(powers[step] == power)
+
+
+def _step_by_logarithm(power: float, beta: float) -> int | None:
+    if _died_out(power) or not 0 < power < 1:
+        return None
+    steps = math.log(power) / math.log(beta) - 1
+    return round(steps) if abs(steps - round(steps)) < 0.02 else None
+
+
+def _moved(slots: Sequence[RawTensor]) -> tuple[int, int]:
+    """(slots that left what they start at, slots looked at): the smallest ones first, for they cost least."""
+    moved = looked_at = spent = 0
+    for tensor in sorted((t for t in slots if t.shape), key=lambda t: math.prod(t.shape))[:_SLOTS_LOOKED_AT]:
+        size = math.prod(tensor.shape) * 4
+        if spent + size > _SLOT_BYTES:
+            break
+        spent += size
+        decided, still = _still(tensor)
+        looked_at += decided
+        moved += decided and not still
+    return moved, looked_at
+
+
+def _still(tensor: RawTensor) -> tuple[bool, bool]:
+    """(decided, whether the slot holds nothing but what it started at)."""
+    decided, constant = constant_by_checksum(tensor, _ADAGRAD_STARTS_AT)
+    if decided:
+        return True, constant is not None
+    if tensor.unavailable is not None or tensor.dtype not in ("bfloat16", "float16", "float32", "float64"):
+        return False, False
+    values = tensor.read()
+    starts = (*CONSTANTS_TRIED, _ADAGRAD_STARTS_AT)
+    return values.size > 0, any(bool(np.all(values == values.dtype.type(start))) for start in starts)

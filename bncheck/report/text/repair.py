@@ -1,0 +1,121 @@
+"""The repair for people: what was done to which layers, and how inspection and comparison judge it before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import TextIO
+
+from bncheck.facts.findings import Finding, Report, Severity, Verdict
+from bncheck.facts.measurements import Comparison
+from bncheck.facts.repairs import LayerLeft, LayerRepair, RepairReport
+from bncheck.report.escape import visible
+from bncheck.report.text.layout import LABEL, Line, columns, counted, hanging, pad, wrap, write_lines
+
+_SHOWN = 3
+_STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
+
+
+def write(report: RepairReport, stream: TextIO, *, verbose: bool = False) -> None:
+    """A screen; every layer with `verbose`."""
+    write_lines(_lines(report, columns(stream), verbose=verbose), stream)
+
+
+def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]:
+    total = len(report.before.layers)
+    what = f"{len(report.repaired)} of {counted(total, 'batch norm layer')}"
+    yield ("REPAIRED", "label"), (f"  {_name(report.source)} -> {_name(report.output)} · {report.format} · {what}", "")
+    yield from hanging("Method", visible(_method(report)), width)
+    yield from _side("Before", report.before, report.compared_before, width)
+    yield from _side("After", report.after, report.compared_after, width)
+    for reason, names in _grouped(report.left).items():
+        yield from hanging("Left", visible(f"{_listing(names)}: {reason}"), width)
+    for note in report.notes:
+        yield from hanging("Note", visible(note), width)
+    if verbose:
+        yield ()
+        for layer in report.repaired:
+            yield from hanging("", visible(_layer(layer)), width)
+    yield from hanging("Files", visible(", ".join(_name(file) for file in report.files)), width)
+    yield ()
+    yield ((f"verdict {report.after.verdict.value} · exit {report.exit_code}", ""),)
+
+
+def _name(path: str) -> str:
+    return visible(PurePath(path).name or path)
+
+
+def _method(report: RepairReport) -> str:
+    facts = report.population
+    if facts is not None:
+        stood = "until they stood still" if facts.converged else "all that there are"
+        return (
+            f"population statistics over {facts.samples:,} samples in {facts.batches:,} batches of {facts.batch_size} "
+            f"({stood}) of {facts.description}; every layer in train mode, dropout off"
+        )
+    shares = [layer.share for layer in report.repaired if layer.share is not None]
+    decay = "" if report.decay is None else f"decay {report.decay:g}, "
+    clipped = sum(layer.clipped for layer in report.repaired)
+    rounded = f"; {clipped:,} channels came out below 0 by rounding and were set to 0" if clipped else ""
+    return (
+        f"init share undone: {decay}{report.steps:,} updates left {max(shares, default=0.0):.2%} of the initial "
+        f"values{rounded}"
+    )
+
+
+def _side(label: str, report: Report, comparison: Comparison | None, width: int) -> Iterator[Line]:
+    found = [
+        f"{finding.code} {finding.slug} ({', '.join(_standing(finding))})"
+        for finding in report.findings
+        if finding.severity is not Severity.INFO and finding.caused_by is None
+    ]
+    parts = [", ".join(found) or "no findings", *_measured(comparison)]
+    verdict = report.verdict.value.upper()
+    lines = wrap(visible("; ".join(parts)), width - 2 - LABEL - len(verdict) - 2)
+    for number, line in enumerate(lines):
+        head = pad(label if not number else "", LABEL)
+        yield (
+            ("  " + head, "label"),
+            (pad(verdict if not number else "", len(verdict) + 2), _STYLE[report.verdict]),
+            (line, ""),
+        )
+
+
+def _standing(finding: Finding) -> list[str]:
+    return [finding.severity.value, *([counted(len(finding.layers), "layer")] if finding.layers else [])]
+
+
+def _measured(comparison: Comparison | None) -> Iterator[str]:
+    if comparison is None:
+        return
+    accuracy = comparison.accuracy
+    if accuracy.train is not None and accuracy.eval is not None:
+        yield f"accuracy {accuracy.train:.1%} in train mode, {accuracy.eval:.1%} in eval mode"
+    for output in comparison.outputs[:1]:
+        if output.agreement is not None:
+            floor = "" if output.agreement_floor is None else f" (batch noise alone {output.agreement_floor:.1%})"
+            yield f"top-1 agreement {output.agreement:.1%}{floor}"
+        elif not math.isfinite(output.nmse):
+            yield "output not finite"
+        else:
+            floor = "" if output.floor is None else f" (batch noise alone {output.floor:.2g})"
+            yield f"output error {output.nmse:.2g} of its power{floor}"
+
+
+def _grouped(left: tuple[LayerLeft, ...]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for layer in left:
+        groups.setdefault(layer.reason, []).append(layer.layer)
+    return groups
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _layer(layer: LayerRepair) -> str:
+    parts = [] if layer.variance_ratio is None else [f"variance x {layer.variance_ratio:.3g}"]
+    parts += [f"{layer.clipped} channels set to 0"] if layer.clipped else []
+    parts += [f"added {', '.join(layer.added)}"] if layer.added else []
+    return f"{layer.layer}: {', '.join(parts) or 'new statistics'}"

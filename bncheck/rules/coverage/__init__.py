@@ -1,0 +1,1 @@
+"""BN0xx: what could not be judged."""

@@ -1,0 +1,82 @@
+"""BN001 no-batch-norm-found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Gap, GapKind
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.testing import batch_norm, facts, folded, graph_facts, leftover, lite
+
+
+@rule("BN001", "no-batch-norm-found", severity=Severity.WARNING, needs=Needs.NOTHING)
+def check(model: Facts) -> Iterator[Evidence]:
+    """No batch norm was found, so nothing was judged.
+
+    What it detects
+    ---------------
+    A target in which not one batch norm layer was recognised: by the structure of its graph, by its configuration, by
+    the names of its variables, or as a folded operator of a TFLite file.
+
+    Why it matters
+    --------------
+    Nothing found is not the same as nothing wrong. A checker that passes what it cannot see would pass a renamed, an
+    exported or a wrong file; so this ends in exit code 3, or 0 with `--allow-empty`.
+
+    How it decides
+    --------------
+    No layer, and in a TFLite file no convolution or dense operator that could have taken one in, nor a MUL/ADD
+    left over. Places that looked like batch norm and were not understood are named here (see BN002).
+
+    Not detected
+    ------------
+    Whether the model was meant to have batch norm: layer norm, group norm, instance norm and Keras `Normalization`
+    also store or compute statistics and are none.
+
+    Fix
+    ---
+    If the model has batch norm, give bncheck more to look at:
+
+        bncheck inspect checkpoint model.ckpt-300 --graph model.ckpt-300.meta    # hand-rolled variable names
+        bncheck inspect model saved_model/                                       # Keras: the folder, not a shard
+
+    TF-slim, tf.layers: save with a Saver of all global variables, so that the statistics are in the file (BN209).
+    If it has none, leave it out of the check, or say `--allow-empty`.
+
+    References
+    ----------
+    Failure mode F08 (Keras 3 `export()` decomposes batch norm; name-based checks pass vacuously). P12.
+    """
+    if model.layers or (model.lite is not None and (model.lite.folded or model.lite.leftovers)):
+        return
+    unclear = [gap for gap in model.gaps if gap.kind is GapKind.LAYER]
+    looked = [
+        f"{model.graph.nodes:,} graph nodes" if model.graph is not None else "",
+        f"{len(model.run.keys):,} variables" if model.run.keys is not None else "",
+        f"{model.lite.operators:,} operators" if model.lite is not None else "",
+    ]
+    where = " and ".join(part for part in looked if part)
+    seen = (
+        f" {many(len(unclear), 'place')} looked like it and {'was' if len(unclear) == 1 else 'were'} not understood: "
+        f"{quoted(gap.where for gap in unclear)}."
+        if unclear
+        else ""
+    )
+    yield Evidence(
+        layers=(),
+        message=f"No batch norm was found{f' among {where}' if where else ''}: nothing was judged.{seen}",
+        measurements=(Measurement(name="layers", value=0, limit=1, unit="layers"),),
+    )
+
+
+def clean() -> tuple[Facts, ...]:
+    """A layer; a TFLite file with folded operators; one with a batch norm left over."""
+    return (facts(batch_norm("bn")), lite(folded("conv")), lite(leftovers=(leftover(),)))
+
+
+def broken() -> tuple[Facts, ...]:
+    """A graph and a checkpoint without batch norm, a TFLite file without weights, a place that was not understood."""
+    unclear = Gap(kind=GapKind.LAYER, where="norm/mul_1", why="normalises over axes that the graph computes")
+    return (facts(graph=graph_facts()), facts(), lite(), facts(gaps=(unclear,)))

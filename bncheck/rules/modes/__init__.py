@@ -1,0 +1,1 @@
+"""BN3xx: train mode against eval mode, measured."""

@@ -1,0 +1,115 @@
+"""BN304 data-unlike-training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.rules.shared.data_mismatch import NOT_TRAINED, unlike_training
+from bncheck.testing import batch_norm, classes_compared, compared, difference, untouched
+
+
+@rule(
+    "BN304",
+    "data-unlike-training",
+    severity=Severity.WARNING,
+    needs=Needs.COMPARISON,
+    confidence=Confidence.MEDIUM,
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """The data given seem to be other than those the model was trained on.
+
+    What it detects
+    ---------------
+    Input in another range than the first layer expects; statistics that fit the data nowhere although neither values
+    nor wiring show a fault; labels that train mode does not meet.
+
+    Why it matters
+    --------------
+    Stored statistics are those of the training data. On other data the two modes differ in a healthy model too.
+
+    How it decides
+    --------------
+    Another range: the first layer is off and at most a fifth of the others, and the batch variances of most of its
+    channels are the stored ones times one factor. Without labels also: the first layer is off, alone or with others;
+    or what layers lose they lose in channels that were dead in training by their stored variances. Labels: neither
+    mode meets more than twice those that chance would. A model that is not trained yet, as BN101 notes, is said to be
+    that. All but the last only where the output is junk, and no rule on
+    values or wiring reports an error. The verdict is then inconclusive unless something else fails, as BN301 does where
+    train mode meets the labels.
+
+    Not detected
+    ------------
+    Data that differ a little: other cameras, other crops.
+
+    Fix
+    ---
+    Give what the model was trained on, in its range and channel order, best with labels:
+
+        bncheck compare train-vs-eval PATH --data images/ --preprocess -1..1 --channel-order rgb --labels folders
+
+    References
+    ----------
+    arXiv 1603.04779, arXiv 2006.16971. Failure modes B13, C19.
+    """
+    unlike = unlike_training(model)
+    if unlike is not None:
+        yield Evidence(
+            layers=unlike.layers,
+            message=unlike.told,
+            fix=_fix(model) if unlike is not NOT_TRAINED else "Train it, then compare.",
+            measurements=(Measurement(name=unlike.name, value=unlike.value, limit=unlike.limit),),
+        )
+
+
+def _fix(model: Facts) -> str:
+    """The same run with what may be missing; arrays are taken as they are, but for their labels."""
+    arrays = (model.given.data or "").endswith((".npz", ".npy"))
+    labelled = model.comparison is not None and model.comparison.data.labelled
+    labels = () if labelled else ("--labels", "labels.npy" if arrays else "folders")
+    images = () if arrays else ("--preprocess", "-1..1", "--channel-order", "bgr")
+    command = fixes.compare(model, *images, *labels)
+    return (
+        "Give what the model was trained on, in its range and channel order, best with labels, such as:\n"
+        f"{fixes.indented(command)}"
+    )
+
+
+_DOUBLED = np.log(np.array([4.0, 4.1, 3.9, 4.0]))
+
+
+def clean() -> tuple[Facts, ...]:
+    """A fine output whatever the first layer; a fault of the files; another layer; made up; labels that are met."""
+    first = difference("a", local=0.3, log_variance_ratio=_DOUBLED)
+    uneven = difference("a", local=0.3, log_variance_ratio=np.array([2.0, -1.0, 0.3, 0.0]))
+    junk = classes_compared(0.3)
+    wrong = [replace(first, layer=name, log_variance_ratio=uneven.log_variance_ratio) for name in "ab"]
+    return (
+        compared(first),
+        compared(*wrong, output=junk, layers=[untouched("a"), untouched("b")]),
+        compared(difference("a"), difference("b", local=0.3, log_variance_ratio=_DOUBLED), output=junk),
+        compared(first, output=junk, synthetic=True),
+        compared(uneven, difference("b", local=0.3), output=junk, accuracy=(0.9, 0.3)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """Images twice as large; only the first layer; the first and others; other labels; dead channels awake."""
+    first = difference("a", local=0.3, log_variance_ratio=_DOUBLED)
+    uneven = difference("a", local=0.3, log_variance_ratio=np.array([2.0, -1.0, 0.3, 0.0]))
+    rest = [difference(name) for name in "bcdef"]
+    asleep = batch_norm("b", variance=[0.0, 1.0, 0.5, 2.0])
+    awake = difference("b", local=0.8, worst_channels=(0,))
+    return (
+        compared(first, *rest, output=classes_compared(0.3), accuracy=(0.9, 0.3)),
+        compared(uneven, *rest, output=classes_compared(0.3)),
+        compared(uneven, difference("b", local=0.3), output=classes_compared(0.3)),
+        compared(difference("a"), accuracy=(0.06, 0.05)),
+        compared(difference("a"), awake, output=classes_compared(0.3), layers=[batch_norm("a"), asleep]),
+    )

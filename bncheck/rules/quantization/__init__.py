@@ -1,0 +1,1 @@
+"""BN4xx and BN5xx: folding, quantization, and an earlier model."""

@@ -1,0 +1,277 @@
+"""BN402 layer-loses-precision."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts
+from bncheck.facts.measurements import OperatorLoss, QuantizedComparison
+from bncheck.facts.wording import listing, many, percent
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.rules.shared.quantized import (
+    ALARM,
+    IMPRECISE,
+    PRECISE,
+    Quantized,
+    cause,
+    judged_quantized,
+    losing,
+    median_channel,
+    ruled,
+    ruling_channel,
+)
+from bncheck.testing.quantized import operator_loss, quantized, quantized_classes
+
+MEASURED = 5
+_OTHER_WEIGHTS = 0.01
+"""Share of a kernel's weights that rounding cannot have moved so far."""
+KEPT = 4
+"""Tensors that the fix names."""
+KEEP_IN_FLOAT = """\
+parts = {parts}
+names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
+kept = [name for name in names if any(part in name for part in parts)]
+debugger = tf.lite.experimental.QuantizationDebugger(
+    converter=converter,
+    debug_dataset=calibration,
+    debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
+)
+open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())"""
+"""Converts once more, some operators left out of quantization; tensors are named as in the file converted before."""
+
+
+@rule(
+    "BN402",
+    "layer-loses-precision",
+    severity=Severity.ERROR,
+    needs=Needs.QUANTIZED,
+    explained_by=("BN407", "BN405", "BN403", "BN404", "BN406"),
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """An operator loses precision by itself when it is quantized, more than rounding explains.
+
+    What it detects
+    ---------------
+    Operators of the quantized file whose own error, their input being that of the float file, is far above rounding;
+    which ones, in which channels, and whether values are cut off, shifted as a whole, or rounded too coarsely.
+
+    Why it matters
+    --------------
+    Two or three layers usually make all of the loss; kept in float, or given one scale a channel, they cost little.
+    What arrives at a layer does not tell which: in one published MobileNetV2 the culprit was the second lowest there.
+
+    How it decides
+    --------------
+    By the local error of each operator, over all samples: its root mean square above 0.7 steps of the output's scale
+    (rounding alone makes 0.289) and above 0.01 of the signal's energy (20 dB), or above 0.1 of it (10 dB), whatever the
+    scale. It is clipping where most of it lies outside the output's range, bias where most of it is the mean of a
+    channel, else rounding: of the output, or of the kernel if that has one scale for all channels. A layer is also
+    named where its median channel loses above 0.1 of its signal, ten times what all channels together do: a few
+    channels rule the range of its output then, and the layer behind it bears the loss. ERROR where the output is junk
+    for it, as BN401 has it. Where the output is good all the same, WARNING for a loss above 0.1, else INFO: data of
+    another kind than a file was calibrated on clip here and there.
+
+    Not detected
+    ------------
+    Many small losses in one direction; operators that were not matched (BN409); anything on synthetic data.
+
+    Fix
+    ---
+    Clipping: calibrate on more data of the kind that is served. One scale for the whole kernel: quantize per channel,
+    the converter's default. Dead channels (BN404): switch them off before folding. Whatever it is, these few layers can
+    stay in float, which costs a QUANTIZE and a DEQUANTIZE each. The converter takes the names that the output tensors
+    have in the file as it quantized it before:
+
+        names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
+        kept = [name for name in names if "block_3/depthwise" in name]
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter,
+            debug_dataset=calibration,
+            debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
+        )
+        open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())
+
+    References
+    ----------
+    arXiv 1806.08342, arXiv 1906.04721, tensorflow#43882, onnxruntime#11415, model-optimization#552.
+    Failure modes G09, G10, G12.
+    """
+    measured = model.quantized
+    if measured is None or measured.data.synthetic:
+        return
+    wrong = losing(measured)
+    if not wrong:
+        return
+    output = judged_quantized(model)
+    junk = output is not None and output.lost.junk
+    worst = sorted(wrong, key=_worst)
+    yield Evidence(
+        layers=tuple(dict.fromkeys(operator.layer or operator.name for operator in wrong)),
+        message=_message(worst, measured),
+        severity=_severity(output, wrong),
+        confidence=Confidence.HIGH if junk and output is not None and output.certain else Confidence.MEDIUM,
+        location=worst[0].tensor,
+        fix=_fix(worst, measured),
+        measurements=tuple(item for operator in worst[:MEASURED] for item in _measurements(operator)),
+    )
+
+
+def _severity(output: Quantized | None, wrong: list[OperatorLoss]) -> Severity | None:
+    """As bad as what comes of it; None: an error."""
+    if output is not None and output.lost.junk:
+        return None if output.ruin else Severity.WARNING
+    return Severity.INFO if all(operator.local_nmse <= IMPRECISE for operator in wrong) else Severity.WARNING
+
+
+def _worst(operator: OperatorLoss) -> float:
+    return -_loss(operator) if math.isfinite(operator.local_nmse) else -math.inf
+
+
+def _loss(operator: OperatorLoss) -> float:
+    """That of all channels, or of the median one where a few rule the range."""
+    return median_channel(operator) if ruled(operator) else operator.local_nmse
+
+
+def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
+    first = worst[0]
+    most = f" loses most by itself, of {many(len(worst), 'operator')} that do" if len(worst) > 1 else " loses precision"
+    told = f"{first.name} ({first.kind}){most}: {_size(first)}.{_how(first)}"
+    kinds = Counter(cause(operator) for operator in worst if cause(operator))
+    if len(worst) > 1:
+        told += f" In order: {listing([f'{o.name} ({_part(_loss(o))})' for o in worst[1:]])}."
+    if len(kinds) > 1:
+        told += f" By cause: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}."
+    tensors = sum(operator.weight_per_channel is False for operator in worst)
+    if tensors and measured.scheme != "given":
+        told += f" {'All' if tensors == len(worst) else tensors} of these kernels share one scale."
+    return told
+
+
+def _size(operator: OperatorLoss) -> str:
+    if not math.isfinite(operator.local_nmse):
+        return "all of its output is lost to NaN or infinity" if operator.non_finite else "its output has no signal"
+    if ruled(operator):
+        return (
+            f"channel {ruling_channel(operator)} rules the range of its output, and of the median channel "
+            f"{_part(median_channel(operator))} is lost to rounding"
+        )
+    parts = [f"{_part(operator.local_nmse)} of its output's energy"]
+    if operator.rmse_over_scale is not None:
+        parts.append(f"an error of {operator.rmse_over_scale:.2g} steps of its scale where rounding makes 0.29")
+    return ", ".join(parts)
+
+
+def _part(nmse: float) -> str:
+    return percent(nmse) if math.isfinite(nmse) else "?"
+
+
+def _how(operator: OperatorLoss) -> str:
+    """What makes it up, and where."""
+    whole, kind = operator.local_nmse, cause(operator)
+    if ruled(operator):
+        return " The layers that read it can do no better."
+    if not kind:
+        return ""
+    if operator.weights_beyond is not None and operator.weights_beyond > _OTHER_WEIGHTS:
+        return (
+            f" Its kernel is no rounding of the model's: {percent(operator.weights_beyond)} of the weights are further "
+            "off than half a step. It was converted from other weights, or changed since."
+        )
+    share = {"clipping": operator.clipping_nmse, "bias": operator.bias_nmse, "rounding": operator.rounding_nmse}[kind]
+    named = {"clipping": "clipping", "bias": "a shift of whole channels", "rounding": "rounding"}[kind]
+    kernel = ""
+    if kind == "rounding" and operator.weight_nmse is not None and operator.weight_nmse > PRECISE:
+        scales = "one scale" if operator.weight_per_channel is False else "a scale a channel"
+        kernel = f": its kernel, with {scales}, is off by {percent(operator.weight_nmse)} itself"
+    channels = _concentrated(operator)
+    return f" {percent(share / whole)} of that is {named}{kernel}.{channels}"
+
+
+def _concentrated(operator: OperatorLoss) -> str:
+    """The worst channels, where they are far worse than the rest."""
+    known = operator.channel_nmse[np.isfinite(operator.channel_nmse)]
+    if known.size < 2 or not operator.worst_channels:
+        return ""
+    typical = float(np.sort(known)[known.size // 2])
+    listed = [c for c in operator.worst_channels if c < operator.channel_nmse.size]
+    if not listed or not operator.channel_nmse[listed[0]] > 10 * typical:
+        return ""
+    return f" Most in channel{'s' if len(listed) > 1 else ''} {listing([str(c) for c in listed], 5)}."
+
+
+def _fix(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
+    kinds = {cause(operator) for operator in worst}
+    advice: list[str] = []
+    if any(operator.weight_per_channel is False for operator in worst):
+        advice.append("Quantize with one scale a channel, which is what the converter does unless told otherwise.")
+    if "clipping" in kinds:
+        advice.append("Clipping: calibrate on more data of the kind that is served (--calibration-batches).")
+    if "bias" in kinds:
+        advice.append("Shifted channels: switch dead ones off before folding (bncheck explain BN404).")
+    if any(ruled(operator) for operator in worst):
+        advice.append(
+            "A channel that rules the range: divide its gamma and beta by what it is larger than the others, and "
+            "multiply\nthe weights behind it by as much, where only a ReLU lies between; or give activations 16 bits "
+            "(int16x8)."
+        )
+    given = measured.scheme == "given"
+    parts = dict.fromkeys(operator.tensor if given else _stem(operator.tensor) for operator in worst[:KEPT])
+    more = f"  # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
+    many_of_them = len(worst) > 1
+    advice.append(f"Or keep {'them' if many_of_them else 'it'} in float, found by the names of output tensors:")
+    code = KEEP_IN_FLOAT.format(parts=f"({''.join(f'{part!r}, ' for part in parts).rstrip()}){more}")
+    return "\n".join((*advice, fixes.indented(code)))
+
+
+def _stem(tensor: str) -> str:
+    """What another conversion will call it too: the name of the linear op, last of those that were fused."""
+    return tensor.rpartition(";")[2].rstrip("0123456789") or tensor
+
+
+def _measurements(operator: OperatorLoss) -> Iterator[Measurement]:
+    if ruled(operator):
+        value = median_channel(operator)
+        yield Measurement(name=f"NMSE of the median channel, {operator.name}", value=value, limit=IMPRECISE)
+        return
+    if operator.rmse_over_scale is not None:
+        yield Measurement(name=f"rmse over scale, {operator.name}", value=operator.rmse_over_scale, limit=ALARM)
+    limit = PRECISE if operator.rmse_over_scale is not None else IMPRECISE
+    yield Measurement(name=f"local NMSE, {operator.name}", value=operator.local_nmse, limit=limit)
+
+
+def clean() -> tuple[Facts, ...]:
+    """Rounding; int16 steps below 8-bit weights; no signal to lose; noise made up; probabilities; dead channels."""
+    return (
+        quantized(operator_loss(), operator_loss("b", local=4e-3, rmse=0.45)),
+        quantized(operator_loss(local=1e-4, rmse=60.0)),
+        quantized(operator_loss(local=0.05, rmse=0.4)),
+        quantized(operator_loss(local=0.02, rmse=None)),
+        quantized(operator_loss(local=0.4, rmse=3.0), synthetic=True),
+        quantized(operator_loss(layer=None, weight_nmse=None, channel_nmse=np.array([1e-3, 1.0, 1.0]))),
+        quantized(operator_loss(channel_nmse=np.array([0.0, 0.0, 1e-3, 2e-3]))),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """One scale for a kernel; clipping, the output good all the same; a shift; NaN; one channel rules."""
+    junk = quantized_classes(0.2)
+    channels = np.array([0.9, 0.01, 0.01, 0.9])
+    collapsed = operator_loss(
+        "b", local=0.6, rmse=4.0, weight_per_channel=False, weight_nmse=0.3, channel_nmse=channels
+    )
+    return (
+        quantized(operator_loss("a"), collapsed, output=junk, accuracy=(0.966, 0.1), train=(0.949, 0.95)),
+        quantized(operator_loss("a", local=0.05, rmse=2.0, clipping=0.9, bias=0.05), operator_loss("b")),
+        quantized(operator_loss("a", local=0.05, rmse=2.0, bias=0.8), output=junk),
+        quantized(operator_loss("a", local=0.3, rmse=None)),
+        quantized(operator_loss("a", local=math.nan, non_finite=7)),
+        quantized(
+            operator_loss("a", channel_nmse=np.array([1e-4, 0.8, 0.9])), operator_loss("b", local=0.03, rmse=9.0)
+        ),
+    )

@@ -1,0 +1,1 @@
+"""What several rules say or weigh in the same way."""

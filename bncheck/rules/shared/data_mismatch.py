@@ -1,0 +1,234 @@
+"""Signs that the data, not the model, make the two modes differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bncheck.facts.findings import Confidence, Severity
+from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.measurements import Comparison, LayerDifference, informed_accuracy
+from bncheck.facts.wording import listing, percent
+from bncheck.numerics.channels import dead_channels, finite, median
+from bncheck.rules.shared.modes import (
+    DIVERGES,
+    TIMES_CHANCE,
+    divergence_limit,
+    diverging,
+    each_layer,
+    judged_output,
+    labels_strange,
+    labels_tell,
+)
+from bncheck.rules.statistics import (
+    bn101_never_moved,
+    bn102_some_layers_never_moved,
+    bn103_init_share_too_high,
+    bn105_non_finite,
+    bn106_negative_variance,
+    bn109_vectors_swapped,
+    bn110_exploding_variance,
+    bn113_half_applied_debias,
+)
+from bncheck.rules.wiring import bn201_update_not_wired, bn202_some_updates_not_wired, bn203_no_update_op
+
+KNOWN_CAUSES = (
+    bn101_never_moved,
+    bn102_some_layers_never_moved,
+    bn103_init_share_too_high,
+    bn105_non_finite,
+    bn106_negative_variance,
+    bn109_vectors_swapped,
+    bn110_exploding_variance,
+    bn113_half_applied_debias,
+    bn201_update_not_wired,
+    bn202_some_updates_not_wired,
+    bn203_no_update_op,
+)
+"""Rules whose errors explain statistics that fit no data."""
+
+SCALED = 0.2
+"""|ln| of a common factor between batch and stored variances that is worth telling: a fifth more or less."""
+ALIKE = 0.25
+"""Channels whose factor is that near the median, as a share of its logarithm, count as having the same."""
+TELLS = 0.1
+"""|ln| below which a channel says nothing of a factor: a dead one has 1 whatever the input."""
+MOST, FEW = 0.5, 0.2
+"""Shares of layers: from the first on all of them are meant, no more than the second is hardly another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlike:
+    """Why the data look unlike the training's."""
+
+    layers: tuple[str, ...]
+    told: str
+    name: str
+    value: float
+    limit: float
+    decides: bool
+    """Whether it leaves open if the model is at fault, so that no verdict can be given on the output."""
+
+
+def unlike_training(model: Facts) -> Unlike | None:
+    """The plainest sign, or None: also where a fault of the files explains the difference, or the output is fine."""
+    comparison = model.comparison
+    if comparison is None or comparison.data.synthetic:
+        return None
+    if _untrained(model, comparison):
+        return NOT_TRAINED
+    if labels_strange(comparison) and not any(place.non_finite for place in comparison.layers):
+        return _strange_labels(comparison)
+    output = judged_output(comparison)
+    if output is None or not output.junk or known_cause(model):
+        return None
+    found = _first_layer(comparison)
+    if found is not None or labels_tell(comparison):
+        return found
+    return _everywhere(comparison) or _awake(model, comparison)
+
+
+NOT_TRAINED = Unlike(
+    layers=(),
+    told="The model is not trained yet: no moving statistic, beta or gamma ever left its initial value. In such a "
+    "model the modes differ whatever the data are, and nothing can be said of either before it is trained.",
+    name="layers that were trained",
+    value=0,
+    limit=1,
+    decides=True,
+)
+
+
+def _untrained(model: Facts, comparison: Comparison) -> bool:
+    """Whether what differs is a model as it was initialised, as BN101 notes."""
+    output = judged_output(comparison)
+    found = next(iter(bn101_never_moved.check.check(model)), None)
+    junk = output is not None and output.junk
+    noted = found is not None and (found.severity, found.confidence) == (Severity.INFO, Confidence.HIGH)
+    return junk and noted
+
+
+def known_cause(model: Facts) -> bool:
+    """Whether an error in values or wiring explains the difference by itself."""
+    return any(
+        (found.severity or module.check.severity) is Severity.ERROR
+        for module in KNOWN_CAUSES
+        for found in module.check.check(model)
+    )
+
+
+def _strange_labels(comparison: Comparison) -> Unlike:
+    train = comparison.accuracy.train or 0.0
+    classes = next((output.classes for output in comparison.outputs if output.classes), 0) or 0
+    return Unlike(
+        layers=(),
+        told=f"In neither mode is the accuracy above what chance gives among {classes} classes "
+        f"({percent(train)} in train mode): the model has not learned them, which is not batch norm's doing, or the "
+        "labels are numbered otherwise, or the data are not what it was trained on.",
+        name="accuracy in train mode",
+        value=train,
+        limit=informed_accuracy(classes) if classes else 1.0,
+        decides=True,
+    )
+
+
+def _first_layer(comparison: Comparison) -> Unlike | None:
+    """The first layer is off and hardly another: what reaches it is the data as they are."""
+    wrong, layers = _off(comparison), each_layer(comparison)
+    if not wrong or wrong[0] is not layers[0] or len(wrong) > max(1, FEW * len(layers)):
+        return None
+    factor = _common_factor(wrong[0])
+    if factor is not None:
+        return _other_range(comparison, wrong[0], factor)
+    if len(wrong) > 1 or len(layers) == 1 or labels_tell(comparison):
+        return None
+    return Unlike(
+        layers=(wrong[0].layer,),
+        told=f"Only the first layer, {wrong[0].layer}, is off, which sees the data as they are: either they are unlike "
+        "the training's (--preprocess, --channel-order, other images), or its statistics are wrong. Labels would tell.",
+        name=f"local NMSE, {wrong[0].layer}",
+        value=wrong[0].local_nmse,
+        limit=divergence_limit(comparison),
+        decides=True,
+    )
+
+
+def _off(comparison: Comparison) -> list[LayerDifference]:
+    """Layers that diverge. The first one, which vouches for the data, also where few images would excuse another."""
+    wrong, layers = diverging(comparison), each_layer(comparison)
+    if not layers or any(layer is layers[0] for layer in wrong):
+        return wrong
+    chance = layers[0].local_floor / max(comparison.data.batches, 1)
+    limit = max(DIVERGES, TIMES_CHANCE * chance if math.isfinite(chance) else math.inf)
+    return wrong if layers[0].local_nmse <= limit else [layers[0], *wrong]
+
+
+def _common_factor(layer: LayerDifference) -> float | None:
+    """By which most living channels' batch variances differ from the stored ones; None where they do not agree."""
+    ratios = finite(layer.log_variance_ratio)
+    telling = ratios[np.abs(ratios) >= TELLS]
+    if not telling.size:
+        return None
+    middle = median(telling)
+    alike = float(np.mean(np.abs(telling - middle) <= ALIKE * abs(middle)))
+    return math.exp(middle) if abs(middle) >= SCALED and alike >= MOST else None
+
+
+def _other_range(comparison: Comparison, layer: LayerDifference, factor: float) -> Unlike:
+    return Unlike(
+        layers=(layer.layer,),
+        told=f"The first layer, {layer.layer}, is off by one factor, and hardly a layer behind it: the variances "
+        f"of its batches are {factor:.3g} times the stored ones, as those of input {math.sqrt(factor):.3g} times as "
+        "large would be. Check --preprocess; if that is what the model was trained on, its moving_variance is wrong by "
+        "this factor.",
+        name=f"batch over stored variance, {layer.layer}",
+        value=factor,
+        limit=math.exp(SCALED),
+        decides=not labels_tell(comparison),
+    )
+
+
+def _everywhere(comparison: Comparison) -> Unlike | None:
+    """Layers are off from the first on, no fault of the files explains it, and no label vouches for the data."""
+    wrong, layers = _off(comparison), each_layer(comparison)
+    if len(wrong) < 2 or wrong[0] is not layers[0]:
+        return None
+    return Unlike(
+        layers=() if len(wrong) >= MOST * len(layers) else tuple(layer.layer for layer in wrong),
+        told=f"{len(wrong)} of {len(layers)} layers are off, {wrong[0].layer} among them, which sees the "
+        "data as they are, and neither values nor wiring show a fault: either the data are unlike those the statistics "
+        "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or "
+        "another domain. Labels would tell: if train mode is accurate and eval mode is not, the model is at fault.",
+        name="share of layers that diverge",
+        value=len(wrong) / len(layers),
+        limit=0.0,
+        decides=True,
+    )
+
+
+def _awake(model: Facts, comparison: Comparison) -> Unlike | None:
+    """What is lost is lost in channels that were constant in training by their statistics, and vary in these data."""
+    stored = {layer.name: layer for layer in model.layers}
+    awake = [layer for layer in diverging(comparison) if _constant_once(stored.get(layer.layer), layer)]
+    if not awake or len(awake) < len(diverging(comparison)):
+        return None
+    worst = max(awake, key=lambda layer: layer.local_nmse)
+    return Unlike(
+        layers=tuple(layer.layer for layer in awake),
+        told=f"What {worst.layer} loses it loses in channels that by their stored variances were constant in training "
+        f"({listing([str(channel) for channel in worst.worst_channels])} most of all) and vary in these data: either "
+        "the data are unlike the training's, or those variances were lost (rounded to 0). Labels would tell.",
+        name=f"local NMSE, {worst.layer}",
+        value=worst.local_nmse,
+        limit=divergence_limit(comparison),
+        decides=True,
+    )
+
+
+def _constant_once(layer: Layer | None, measured: LayerDifference) -> bool:
+    """Whether all channels that lose most are dead by their stored variance."""
+    dead = dead_channels(layer) if layer is not None else np.zeros(0, bool)
+    worst = list(measured.worst_channels)
+    return bool(worst) and max(worst) < dead.size and bool(np.all(dead[worst]))

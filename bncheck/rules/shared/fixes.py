@@ -1,0 +1,150 @@
+"""Remedies that several rules give: code for the training script, and the command that repairs what was trained."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import PurePath
+
+from bncheck.facts.layers import Facts
+
+WIRE_UPDATES = """\
+update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)    # after the whole model is built
+with tf.control_dependencies(update_ops):
+    train_op = optimizer.minimize(loss, global_step)       # created inside the block"""
+"""TF1: tf.layers, TF-slim with a raw optimizer, tf.contrib."""
+
+WIRE_GROUP = """\
+train_op = tf.group(optimizer.minimize(loss, global_step), *update_ops)"""
+"""Where the train op exists already: a block of control dependencies around it has no effect."""
+
+WIRE_KERAS = """\
+updates = model.get_updates_for(images) + model.get_updates_for(None)    # the tensor the model was called on
+with tf.control_dependencies(updates):
+    train_op = optimizer.minimize(loss, global_step)"""
+"""tf.keras layers in a TF1 graph, which by design stay out of UPDATE_OPS."""
+
+WIRE_PER_NETWORK = """\
+d_updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="discriminator")
+with tf.control_dependencies(d_updates):
+    d_train = d_optimizer.minimize(d_loss, var_list=d_variables)    # the same for the generator, with its scope"""
+"""Several train ops, each with its own networks."""
+
+TRAIN_MODE = """\
+net = slim.batch_norm(net, is_training=True)               # TF-slim
+net = tf.layers.batch_normalization(net, training=True)    # tf.layers: the default is False
+logits = model(images, training=True)                      # Keras, in a loop of one's own"""
+"""The training graph, or training step, with batch statistics."""
+
+EVAL_MODE = """\
+with slim.arg_scope(training_scope(is_training=False)):     # TF-slim: build anew, restore, then freeze
+    logits, _ = model(images)
+net = tf.layers.batch_normalization(net, training=False)    # tf.layers
+model.export("saved_model")                                 # Keras: without training=True in any call"""
+"""A graph for serving, built for it."""
+
+CONSTANT_MODE = """\
+with tf.Graph().as_default():
+    logits = model(images, is_training=False)    # a Python bool, not a placeholder
+    tf.train.Saver().restore(session, checkpoint)
+# tf.keras in TF1: tf.keras.backend.set_learning_phase(0) before the model is built or loaded"""
+"""A graph whose mode no one can feed."""
+
+
+_KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
+
+
+def repair(model: Facts, *, debias: str | None = None) -> str:
+    """The command that gives this checkpoint new statistics; without one at hand, with words in its place.
+
+    From data, or with `debias` the words that make it undo the init share without any.
+    """
+    here = model.run.keys is not None or model.run.values
+    target = [
+        "bncheck",
+        "repair",
+        model.path if here else "CHECKPOINT",
+        "-o",
+        f"fixed{_ending(model)}" if here else "OUT",
+    ]
+    if debias is not None:
+        return f"{shlex.join([*target, *model.given.reading])} {debias}"
+    return shlex.join([*target, "--data", _data(model), *model.given.reading, *model.given.running])
+
+
+def compare(model: Facts, *more: str, command: str = "compare train-vs-eval") -> str:
+    """The command that runs the model as it was run, with those of `more` (option, value, ...) not given yet."""
+    given = (*model.given.reading, *model.given.running, *model.given.training)
+    named = {word.partition("=")[0] for word in given if word.startswith("--")}
+    pairs = zip(more[::2], more[1::2], strict=True)
+    new = [word for pair in pairs if pair[0] not in named for word in pair]
+    return shlex.join(["bncheck", *command.split(), model.path, "--data", _data(model), *given, *new])
+
+
+def without(model: Facts, option: str) -> Facts:
+    """The model as if an option, with its value, had not been given: another is recommended."""
+    kept, words = [], iter(model.given.running)
+    for word in words:
+        if word == option:
+            next(words, None)
+        elif word.partition("=")[0] != option:
+            kept.append(word)
+    return replace(model, given=replace(model.given, running=tuple(kept)))
+
+
+def _data(model: Facts) -> str:
+    return model.given.data or "images/"
+
+
+_COMMAND = re.compile(r"`?(bncheck (repair|compare [a-z-]+|gate) PATH[^`\n]*)`?")
+
+
+def filled(text: str, model: Facts) -> str:
+    """A rule's own remedy with its commands on lines of their own, for the model at hand instead of for PATH."""
+    found = []
+    for line in text.splitlines():
+        command = _COMMAND.search(line)
+        if command is None:
+            found.append(line)
+            continue
+        before, after = line[: command.start()].rstrip(), line[command.end() :].lstrip(" .,;:")
+        found += [before] if before else []
+        found += [indented(_for(model, command[1]))]
+        found += [after] if after else []
+    return "\n".join(found)
+
+
+def _for(model: Facts, command: str) -> str:
+    words = shlex.split(command)
+    if words[1] == "repair":
+        return repair(model, debias="--debias" if "--debias" in words else None)
+    options = words[words.index("PATH") + 1 :]
+    if "--data" in options:
+        place = options.index("--data")
+        options = options[:place] + options[place + 2 :]
+    return compare(model, *options, command=" ".join(words[1 : words.index("PATH")]))
+
+
+def _ending(model: Facts) -> str:
+    """Of the repaired copy: a Keras file keeps its own, which tells Keras how to load it; a SavedModel is a folder."""
+    name = PurePath(model.path).name
+    if "Keras" in model.format:
+        return next((end for end in _KERAS_ENDINGS if name.endswith(end)), ".keras")
+    return "_model" if model.format == "SavedModel" else ".ckpt"
+
+
+def training_code(*code: str, note: str = "") -> str:
+    """The first half of most remedies: what to change before the next run."""
+    head = "The training code, before the next run" + (f" ({note}):" if note else ":")
+    return "\n".join((head, *(indented(block) for block in code)))
+
+
+def training_code_and_repair(model: Facts, *code: str, note: str = "") -> str:
+    """What to change before the next run, and how to save what was trained already."""
+    return f"{training_code(*code, note=note)}\nThis checkpoint, without retraining:\n{indented(repair(model))}"
+
+
+def indented(code: str) -> str:
+    """Four spaces before every line, as code stands in reports and pages."""
+    return "\n".join(f"    {line}" if line else "" for line in code.splitlines())

@@ -1,0 +1,255 @@
+"""What the rules on a comparison share: is there enough to judge, is the output junk, which layers diverge.
+
+Calibrated on MobileNetV2 0.35 trained on digits, its statistics damaged by degrees (share of the initial value, noise,
+scale; all layers or one), 352 test images in batches of 32. Healthy: no layer above 0.0035 local NMSE, accuracy in eval
+mode 1.7 points above train mode, agreement 0.02 below that of train mode with itself. One layer's variance scaled by
+1.5, its statistics shifted by half a deviation, permuted or set to 0 and 1: local NMSE 0.02 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bncheck.facts.measurements import Comparison, LayerDifference, OutputDifference, informed_accuracy
+from bncheck.facts.wording import percent
+
+WIRING = ("BN201", "BN202", "BN203", "BN204", "BN206", "BN207", "BN209", "BN210", "BN213", "BN215", "BN216", "BN220")
+VALUES = ("BN101", "BN102", "BN103", "BN104", "BN105", "BN106", "BN109", "BN110", "BN113", "BN114", "BN208", "BN217")
+CAUSES = (*WIRING, *VALUES)
+"""Faults of the files that make modes differ: told together with what they did."""
+
+DIVERGES = 0.01
+"""Local NMSE of a layer that goes wrong: 3 times the worst of a healthy model, a third of the mildest damage."""
+PER_IMAGE = 3.0
+"""Over the number of images, the same for little data: batch noise is 1.5 over it where all pixels of one are alike."""
+TIMES_CHANCE = 3.0
+"""Over what chance makes of the moments of all batches together."""
+ACCURACY_GAP = 0.035
+"""Between 2 points, which a healthy model may lose, and 5, which none may."""
+AGREEMENT_GAP = 0.085
+"""Below train mode's agreement with itself: an accuracy gap of 3.7 points went with 0.088, one of 1.7 with 0.060."""
+TIED = 0.03
+"""Drift of the probabilities below which classes change places only where they are tied, as in a net that learned
+nothing: its error is judged instead."""
+OUTPUT_NMSE, TIMES_FLOOR = 0.3, 4.0
+"""Of an output that is no classes: 5 dB, and well above what batch noise alone does."""
+PLAIN_NMSE, PLAIN_TIMES = 0.1, 20.0
+"""Or 10 dB, where batch noise does next to nothing: a U-Net at 6 dB had five times the error of train mode."""
+LOPSIDED = 0.75
+"""Share of one class from which neither labels met nor classes kept tell enough: the output's error is judged too."""
+CLEAR = 2.0
+"""Times the limit from which an output is junk without labels, and without a layer that is off by itself."""
+ERRORS_ALLOWED = 2.0
+"""Standard errors by which a gap must lie above 0."""
+
+FEWEST_IMAGES = 32
+FEWEST_VALUES = 16
+"""Values a channel and batch, in the layer that has fewest: 1.5 / 16 is a tenth of the signal."""
+AGREES_WITH_ITSELF = 0.7
+NOISE_FLOOR = 0.5
+"""NMSE of train mode with itself from which it is no reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Junk:
+    """How far an output is off, by the best measure at hand."""
+
+    told: str
+    """The numbers, as the rest of a sentence."""
+    name: str
+    value: float
+    limit: float
+    junk: bool
+
+
+def each_layer(comparison: Comparison) -> list[LayerDifference]:
+    """Every layer once, in forward order of their first places; one that is shared with all its places together."""
+    together = {layer.layer: layer for layer in comparison.shared}
+    first: dict[str, LayerDifference] = {}
+    for place in comparison.layers:
+        first.setdefault(place.layer, together.get(place.layer, place))
+    return list(first.values())
+
+
+def diverging(comparison: Comparison) -> list[LayerDifference]:
+    """Layers whose own loss is above the limit or not a number, in forward order."""
+    return [layer for layer in each_layer(comparison) if not layer.local_nmse <= layer_limit(comparison, layer)]
+
+
+def torn(comparison: Comparison) -> dict[str, list[LayerDifference]]:
+    """Shared layers whose statistics fit all places together and yet some place not by itself: name -> such places."""
+    wrong = {layer.layer for layer in diverging(comparison)}
+    alone: dict[str, list[LayerDifference]] = {}
+    for place in comparison.layers:
+        among = place.layer not in wrong and any(layer.layer == place.layer for layer in comparison.shared)
+        if among and not place.local_nmse <= layer_limit(comparison, place):
+            alone.setdefault(place.layer, []).append(place)
+    return alone
+
+
+def divergence_limit(comparison: Comparison) -> float:
+    """Local NMSE that neither health nor batch noise explains."""
+    return max(DIVERGES, PER_IMAGE / max(comparison.data.samples, 1))
+
+
+def layer_limit(comparison: Comparison, layer: LayerDifference) -> float:
+    """The same for one layer: what its batches differ by among themselves, taken together, is no divergence either."""
+    chance = layer.local_floor / max(comparison.data.batches, 1)
+    return max(divergence_limit(comparison), TIMES_CHANCE * chance if math.isfinite(chance) else 0.0)
+
+
+def inheriting(comparison: Comparison) -> list[LayerDifference]:
+    """Layers behind the first diverging one whose own loss is small while what arrives at them is not."""
+    limit = divergence_limit(comparison)
+    own = {layer.layer for layer in diverging(comparison)}
+    layers = each_layer(comparison)
+    first = next((n for n, layer in enumerate(layers) if layer.layer in own), len(layers))
+    return [layer for layer in layers[first:] if layer.layer not in own and not layer.cumulative_nmse <= 10 * limit]
+
+
+def labels_tell(comparison: Comparison) -> bool:
+    """Whether accuracy says something: labels are there, and one mode meets them more often than chance would."""
+    accuracy, classes = comparison.accuracy, _classes(comparison)
+    if accuracy.train is None or accuracy.eval is None:
+        return False
+    return classes is None or max(accuracy.train, accuracy.eval) >= informed_accuracy(classes, accuracy.commonest)
+
+
+def labels_strange(comparison: Comparison) -> bool:
+    """Whether labels are there, and neither mode meets more of them than guessing would."""
+    accuracy, classes = comparison.accuracy, _classes(comparison)
+    if accuracy.train is None or accuracy.eval is None or classes is None:
+        return False
+    return max(accuracy.train, accuracy.eval) < informed_accuracy(classes)
+
+
+def _classes(comparison: Comparison) -> int | None:
+    return next((output.classes for output in comparison.outputs if output.classes), None)
+
+
+def too_small(comparison: Comparison) -> str:
+    """Why train mode is no reference at the output, as the start of a sentence; empty where it is."""
+    return too_few(comparison) or _too_noisy(comparison)
+
+
+def too_few(comparison: Comparison) -> str:
+    """Why the moments of the batches tell nothing of any layer; empty where they do."""
+    data = comparison.data
+    fewest = min((layer.samples for layer in comparison.layers), default=FEWEST_VALUES)
+    if data.samples < FEWEST_IMAGES:
+        return f"{data.samples} samples are too few: {FEWEST_IMAGES} or more are needed"
+    if fewest < FEWEST_VALUES:
+        name = next(layer.layer for layer in comparison.layers if layer.samples == fewest)
+        return (
+            f"Batches of {data.batch_size} leave {name} {fewest} value{'s' if fewest != 1 else ''} a channel, from "
+            f"which no mean and variance can be told: {FEWEST_VALUES} or more are needed"
+        )
+    return ""
+
+
+def _too_noisy(comparison: Comparison) -> str:
+    data = comparison.data
+    if labels_tell(comparison):
+        return ""
+    for output in comparison.outputs:
+        noise = _noise(output)
+        if noise:
+            return f"Train mode, the reference, is too noisy in batches of {data.batch_size}: {noise}"
+    if all(_floor(output) is None for output in comparison.outputs):
+        if data.batches > 1:
+            return "No output has a row for each sample, so that nothing tells what batch noise alone does"
+        return (
+            f"One batch of {data.batch_size} without labels does not tell what batch noise alone does: 2 or more needed"
+        )
+    return ""
+
+
+def _noise(output: OutputDifference) -> str:
+    if output.agreement_floor is not None:
+        low = output.agreement_floor < AGREES_WITH_ITSELF
+        return f"it agrees with itself on {percent(output.agreement_floor)} of the samples" if low else ""
+    high = output.floor is not None and not output.floor <= NOISE_FLOOR
+    return f"between batches {output.name} differs by {output.floor:.2g} of its signal" if high else ""
+
+
+def _floor(output: OutputDifference) -> float | None:
+    return output.agreement_floor if output.classes else output.floor
+
+
+def judged_output(comparison: Comparison) -> Junk | None:
+    """The output that is furthest off, by accuracy, else agreement, else error; None where it cannot be judged."""
+    if comparison.data.synthetic or too_small(comparison):
+        return None
+    found: list[Junk | None] = []
+    if labels_tell(comparison):
+        found = [_by_accuracy(comparison)]
+        found += [_by_error(o) for o in [o for o in comparison.outputs if o.classes][:1] if _lopsided(o)]
+    else:
+        for output in comparison.outputs:
+            agreeing = _by_agreement(comparison, output) if output.classes else None
+            found += [agreeing] if agreeing is not None else []
+            found += [_by_error(output)] if agreeing is None or _lopsided(output) else []
+    known = [junk for junk in found if junk is not None]
+    return next((junk for junk in known if junk.junk), known[0] if known else None)
+
+
+def in_doubt(comparison: Comparison, output: Junk) -> bool:
+    """Whether an output that differs may be as good: no labels tell, no layer is off, and it is near the limit.
+
+    A network that learned little changes its mind at every breath: one that met 44 % of the labels in train mode met
+    43 % in eval mode, and agreed with itself on 63 % of the samples, against 80 % of train mode in other batches.
+    """
+    return not labels_tell(comparison) and not diverging(comparison) and output.value <= CLEAR * output.limit
+
+
+def _lopsided(output: OutputDifference) -> bool:
+    """Whether nearly all samples are of one class, so that a model which names it always seems nearly as good."""
+    return output.commonest is not None and output.commonest >= LOPSIDED
+
+
+def _by_accuracy(comparison: Comparison) -> Junk | None:
+    train, stored = comparison.accuracy.train, comparison.accuracy.eval
+    if train is None or stored is None:
+        return None
+    differing = 1 - next((output.agreement or 0.0 for output in comparison.outputs if output.classes), 0.0)
+    limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
+    return Junk(
+        told=f"accuracy is {percent(stored)} in eval mode and {percent(train)} in train mode",
+        name="accuracy lost in eval mode",
+        value=train - stored,
+        limit=limit,
+        junk=not train - stored <= limit,
+    )
+
+
+def _by_agreement(comparison: Comparison, output: OutputDifference) -> Junk | None:
+    if output.agreement is None or output.agreement_floor is None:
+        return None
+    if output.probability_drift is not None and output.probability_drift <= TIED:
+        return None
+    differing = 1 - output.agreement
+    gap = output.agreement_floor - output.agreement
+    limit = max(AGREEMENT_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
+    return Junk(
+        told=f"eval mode agrees with train mode on the class of {percent(output.agreement)} of the samples, train mode "
+        f"with itself on {percent(output.agreement_floor)}",
+        name=f"agreement lost at {output.name}",
+        value=gap,
+        limit=limit,
+        junk=not gap <= limit,
+    )
+
+
+def _by_error(output: OutputDifference) -> Junk | None:
+    if output.floor is None:
+        return None
+    limit = min(max(OUTPUT_NMSE, TIMES_FLOOR * output.floor), max(PLAIN_NMSE, PLAIN_TIMES * output.floor))
+    return Junk(
+        told=f"{output.name} in eval mode is off by {output.nmse:.2g} times the signal's energy "
+        f"(cosine {output.cosine:.3f}); batch noise alone makes {output.floor:.2g}",
+        name=f"NMSE of {output.name}",
+        value=output.nmse,
+        limit=limit,
+        junk=not output.nmse <= limit,
+    )

@@ -1,0 +1,233 @@
+"""What the rules on float against quantized share: is the output junk, which operators lose precision, and how."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.facts.layers import Facts
+from bncheck.facts.measurements import (
+    Attribution,
+    Cell,
+    OperatorLoss,
+    OutputDifference,
+    QuantizedComparison,
+    informed_accuracy,
+)
+from bncheck.facts.wording import percent
+from bncheck.rules.shared.modes import Junk, judged_output
+
+FEWEST_SAMPLES = 32
+"""Below, neither agreement nor accuracy tells more than a complete collapse."""
+ACCURACY_GAP = 0.035
+"""As between train and eval mode: a healthy int8 model loses 0 to 2 points."""
+DISAGREES = 0.15
+"""Share of other top classes: 1 % on digits, 3 % on visual wake words, about 10 % published for ImageNet's 1000."""
+NOISY = 0.05
+"""NMSE (13 dB) that goes with it: below, the classes that changed were a toss-up before."""
+OUTPUT_NMSE, OUTPUT_JUNK = 0.1, 0.3
+"""Of an output that is no classes: 10 dB are a warning, 5 dB an error. A healthy int8 backbone has 15 to 30."""
+ERRORS_ALLOWED = 2.0
+"""Standard errors by which a loss must lie above 0."""
+
+ALARM = 0.7
+"""Rmse of a local error in units of the output's scale; rounding alone makes 0.289 (METRICS)."""
+PRECISE = 0.01
+"""Local NMSE (20 dB) below which an operator is good whatever its scale: int16 steps are finer than 8-bit weights."""
+IMPRECISE = 0.1
+"""Local NMSE (10 dB) above which it is not, also where the output is float or its own range is all rounding."""
+RULED = 10.0
+"""Times that the median channel loses what all of them together do, from which a few channels rule the range."""
+MOSTLY = 0.5
+"""Share of the local loss from which a part is called its cause."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """How much quantization costs at the output, by the best measure at hand."""
+
+    lost: Junk
+    certain: bool
+    """Whether labels say so."""
+    ruin: bool
+    """Whether it is an error; else a warning."""
+
+
+def broken_before(model: Facts) -> Junk | None:
+    """The loss from batch to stored statistics, in float; None where there is none, or it cannot be judged."""
+    if model.comparison is None:
+        return None
+    found = judged_output(model.comparison)
+    return found if found is not None and found.junk else None
+
+
+def judged_quantized(model: Facts) -> Quantized | None:
+    """What quantization itself costs; None where that cannot be judged.
+
+    Of a model that was broken before, as far as its re-estimated statistics were quantized too.
+    """
+    measured = model.quantized
+    if measured is None or measured.data.synthetic or not measured.outputs:
+        return None
+    if broken_before(model) is not None:
+        return _repaired(measured)
+    if _labels_tell(measured):
+        return _by_accuracy(measured)
+    found = [_by_agreement(measured, o) if o.classes else _by_error(o) for o in measured.outputs]
+    known = [one for one in found if one is not None]
+    return next((one for one in known if one.lost.junk), known[0] if known else None)
+
+
+def _labels_tell(measured: QuantizedComparison) -> bool:
+    stored, classes = measured.accuracy.eval, next((o.classes for o in measured.outputs if o.classes), None)
+    if stored is None or measured.accuracy.quantized is None:
+        return False
+    return classes is None or stored >= informed_accuracy(classes)
+
+
+def _by_accuracy(measured: QuantizedComparison) -> Quantized:
+    stored, low = measured.accuracy.eval or 0.0, measured.accuracy.quantized or 0.0
+    differing = 1 - next((output.agreement or 0.0 for output in measured.outputs if output.classes), 0.0)
+    limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / max(measured.data.samples, 1)))
+    lost = Junk(
+        told=f"accuracy is {percent(low)}, and {percent(stored)} in float with the same statistics",
+        name="accuracy lost by quantization",
+        value=stored - low,
+        limit=limit,
+        junk=not stored - low <= limit,
+    )
+    return Quantized(lost=lost, certain=True, ruin=True)
+
+
+def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Quantized | None:
+    if output.agreement is None:
+        return None
+    differing = 1 - output.agreement
+    limit = max(DISAGREES, ERRORS_ALLOWED * math.sqrt(differing / max(measured.data.samples, 1)))
+    lost = Junk(
+        told=f"{percent(output.agreement)} of the samples keep the top class of the float model "
+        f"({_decibel(output.nmse)} dB at {output.name})",
+        name=f"disagreement at {output.name}",
+        value=differing,
+        limit=limit,
+        junk=not differing <= limit and not output.nmse <= NOISY,
+    )
+    return Quantized(lost=lost, certain=False, ruin=True)
+
+
+def _by_error(output: OutputDifference) -> Quantized:
+    lost = Junk(
+        told=f"{output.name} is off by {output.nmse:.2g} times the float signal's energy "
+        f"({_decibel(output.nmse)} dB, cosine {output.cosine:.3f})",
+        name=f"NMSE of {output.name}",
+        value=output.nmse,
+        limit=OUTPUT_NMSE,
+        junk=not output.nmse <= OUTPUT_NMSE,
+    )
+    return Quantized(lost=lost, certain=False, ruin=not output.nmse <= OUTPUT_JUNK)
+
+
+def _repaired(measured: QuantizedComparison) -> Quantized | None:
+    """With re-estimated statistics, float against quantized, each held against batch statistics in float."""
+    found = measured.attribution
+    start, low = (None, None) if found is None else (_cell(found, "float"), _cell(found, "quantized"))
+    if found is None or start is None or low is None:
+        return None
+    before, after = _level(found, start), _level(found, low)
+    if before is None or after is None:
+        return None
+    limit = {"accuracy": ACCURACY_GAP, "agreement": DISAGREES}.get(found.measure, OUTPUT_JUNK)
+    if found.measure != "nmse":
+        limit = max(limit, ERRORS_ALLOWED * math.sqrt(max(1 - after, 0.0) / max(measured.data.samples, 1)))
+    alike = ", converted again alike" if measured.scheme == "given" else ""
+    lost = Junk(
+        told=f"with statistics re-estimated{alike}, "
+        + (
+            f"it has {percent(after)} {found.measure} where float has {percent(before)}"
+            if found.measure != "nmse"
+            else f"its error is {-after:.2g} of the signal where float has {-before:.2g}"
+        ),
+        name=f"{found.measure} lost by quantization, statistics re-estimated",
+        value=before - after,
+        limit=limit,
+        junk=not before - after <= limit,
+    )
+    return Quantized(lost=lost, certain=found.measure == "accuracy", ruin=True)
+
+
+def _cell(attribution: Attribution, arithmetic: str) -> Cell | None:
+    wanted = ("re-estimated", arithmetic)
+    return next((c for c in attribution.cells if (c.statistics, c.arithmetic) == wanted and c.nmse is not None), None)
+
+
+def _level(attribution: Attribution, cell: Cell) -> float | None:
+    """Higher is better."""
+    if attribution.measure == "nmse":
+        return None if cell.nmse is None else -cell.nmse
+    return cell.accuracy if attribution.measure == "accuracy" else cell.agreement
+
+
+def _decibel(nmse: float) -> str:
+    return "inf" if nmse == 0 else f"{-10 * math.log10(nmse):.1f}" if nmse > 0 else "?"
+
+
+def losing(measured: QuantizedComparison) -> list[OperatorLoss]:
+    """Operators that lose precision by themselves, in execution order: far from rounding, and for a tenth of signal.
+
+    A local error above ALARM of the scale, of more than PRECISE of the signal; or of more than IMPRECISE, whatever
+    the scale, also of the median channel alone; or one that is no number.
+    """
+    return [operator for operator in measured.operators if _loses(operator)]
+
+
+def _loses(operator: OperatorLoss) -> bool:
+    if not operator.local_nmse <= IMPRECISE:
+        return True
+    coarse = operator.rmse_over_scale is not None and not operator.rmse_over_scale <= ALARM
+    return (coarse and not operator.local_nmse <= PRECISE) or ruled(operator)
+
+
+def ruled(operator: OperatorLoss) -> bool:
+    """Whether few channels rule the range of a layer's integers, so that most of the others fall below its steps.
+
+    All channels together show little of it, for the few have the energy; the layer behind has to bear it. Outputs of
+    other operators may be made so: of a thousand probabilities all but a few are below any step.
+    """
+    if operator.scale is None or (operator.layer is None and operator.weight_nmse is None):
+        return False
+    typical = median_channel(operator)
+    return typical > IMPRECISE and typical > RULED * operator.local_nmse
+
+
+def median_channel(operator: OperatorLoss) -> float:
+    """Local NMSE of the median channel, of those that lose something of a signal; 0 where there are none."""
+    known = operator.channel_nmse[_alive(operator)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def ruling_channel(operator: OperatorLoss) -> int:
+    """The channel that has most of the signal: every channel is rounded alike, so the one that loses the least."""
+    return int(np.argmin(np.where(_alive(operator), operator.channel_nmse, np.inf)))
+
+
+def _alive(operator: OperatorLoss) -> NDArray[np.bool_]:
+    """Channels that have a signal and an error; a dead one has neither."""
+    return np.isfinite(operator.channel_nmse) & (operator.channel_nmse > 0)
+
+
+def cause(operator: OperatorLoss) -> str:
+    """What makes up most of the local loss: "clipping", "bias" or "rounding"; empty where it is no number."""
+    whole = operator.local_nmse
+    if not math.isfinite(whole) or whole <= 0:
+        return ""
+    if operator.clipping_nmse >= MOSTLY * whole:
+        return "clipping"
+    return "bias" if operator.bias_nmse >= MOSTLY * whole else "rounding"
+
+
+def per_tensor(operator: OperatorLoss) -> bool:
+    """Whether its kernel shares one scale, and the kernel's own error is part of what it loses."""
+    return operator.weight_per_channel is False and operator.weight_nmse is not None

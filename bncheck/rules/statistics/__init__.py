@@ -1,0 +1,1 @@
+"""BN1xx: the values of the statistics."""

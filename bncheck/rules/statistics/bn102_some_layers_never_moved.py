@@ -1,0 +1,128 @@
+"""BN102 some-layers-never-moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Origin
+from bncheck.facts.wording import listing, many
+from bncheck.numerics.channels import names, never_moved
+from bncheck.rules.rule import Needs, rule
+from bncheck.testing import batch_norm, facts, untouched
+
+
+@rule(
+    "BN102",
+    "some-layers-never-moved",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    explained_by=("BN201", "BN202", "BN203", "BN204", "BN207", "BN215", "BN216"),
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """Some layers' moving statistics never left their initial values, while those of others did.
+
+    What it detects
+    ---------------
+    Layers whose moving mean and variance are bit-exactly initial in a model where other layers' have moved.
+
+    Why it matters
+    --------------
+    One such layer is enough: in inference it normalises with mean 0 and variance 1, and everything after it gets an
+    input that training never produced.
+
+    How it decides
+    --------------
+    As BN101, layer by layer. A layer whose gamma or beta did move was trained and is an error; one whose gamma and
+    beta are initial too is frozen on purpose, or new and not trained yet: a note. One without gamma and beta is an
+    error of medium confidence. Which layers they are tells the cause: all layers from one on in forward order means
+    that `UPDATE_OPS` was read before the rest of the model was built; all layers of one scope means a tower, branch or
+    target network that nobody updates.
+
+    Not detected
+    ------------
+    A target network whose statistics were copied once and never again; BN116 sees it, given `--reference`.
+
+    Fix
+    ---
+    TF-slim, tf.layers: collect the updates after the *whole* model is built, and without a scope that leaves some out:
+
+        logits = build_model(images)                                # every layer, every tower
+        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)      # only now
+        with tf.control_dependencies(update_ops):
+            train_op = optimizer.minimize(loss, global_step)
+
+    Keras: pass `training` on to every sub-layer in `call`. Target networks: copy `model.variables`, not only
+    `trainable_variables`. This checkpoint: `bncheck repair PATH -o OUT --data images/`.
+
+    References
+    ----------
+    ageron/handson-ml#56, mindee/doctr#47, tensorflow/models#9538, tensorflow/models#1795, DLR-RM/stable-baselines3#996.
+    Failure modes A03, A13, A18, C10, C15, D03, D04, D06.
+    """
+    still = [layer for layer in model.layers if never_moved(layer)]
+    moved = [layer for layer in model.layers if never_moved(layer) is False]
+    if not still or not moved:
+        return
+    total = many(len(still) + len(moved), "layer")
+    for layers, severity, confidence, reading in (
+        ([x for x in still if x.affine_moved], Severity.ERROR, Confidence.HIGH, "although gamma or beta has moved"),
+        (
+            [x for x in still if x.affine_moved is None],
+            Severity.ERROR,
+            Confidence.MEDIUM,
+            "while the others have moved",
+        ),
+        (
+            [x for x in still if x.affine_moved is False],
+            Severity.INFO,
+            Confidence.MEDIUM,
+            "and so are gamma and beta: frozen on purpose, not trained yet, or missed by a load that goes by names",
+        ),
+    ):
+        if layers:
+            yield Evidence(
+                layers=names(layers),
+                message=(
+                    f"The moving mean and variance of {len(layers)} of {total} are exactly initial, {reading}: "
+                    f"{listing(names(layers))}.{_pattern(model, layers)}"
+                ),
+                severity=severity,
+                confidence=confidence,
+                fix="Nothing, if it is meant so." if severity is Severity.INFO else "",
+                measurements=(
+                    Measurement(name="layers never moved", value=len(layers), limit=0, unit="layers"),
+                    Measurement(name="layers that moved", value=len(moved), unit="layers"),
+                ),
+            )
+
+
+def _pattern(model: Facts, layers: list[Layer]) -> str:
+    """What the set of layers has in common, as far as it tells the cause."""
+    others = [layer for layer in model.layers if layer not in layers]
+    ordered = all(layer.origin in (Origin.GRAPH, Origin.CONFIG) for layer in model.layers)
+    scopes = {layer.name.partition("/")[0] for layer in layers}
+    if len(layers) > 1 and len(scopes) == 1 and not any(other.name.partition("/")[0] in scopes for other in others):
+        return f" They are all layers of `{scopes.pop()}`: a tower, branch or target network that nothing updates?"
+    if ordered and len(others) > 1 and model.layers[-len(layers) :] == tuple(layers):
+        return f" They are all layers from `{layers[0].name}` on: was UPDATE_OPS read before these were built?"
+    return ""
+
+
+def clean() -> tuple[Facts, ...]:
+    """All moved; none moved (BN101's); a layer on batch moments only beside one that moved."""
+    return (
+        facts(batch_norm("a"), batch_norm("b", mean=0.01, variance=1.0003)),
+        facts(untouched("a"), untouched("b")),
+        facts(batch_norm("a"), batch_norm("batch_only", mean=None, variance=None)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """Updates collected too early; a target network; a layer without gamma and beta; a frozen layer (a note)."""
+    return (
+        facts(batch_norm("conv1"), batch_norm("conv2"), untouched("conv3"), untouched("conv4")),
+        facts(batch_norm("online/a"), untouched("target/a"), untouched("target/b")),
+        facts(batch_norm("a"), untouched("b", gamma=None, beta=None)),
+        facts(batch_norm("a"), untouched("frozen", gamma=1.0, beta=0.0)),
+    )

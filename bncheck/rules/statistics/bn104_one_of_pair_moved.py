@@ -1,0 +1,101 @@
+"""BN104 one-of-pair-moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.wording import listing, many
+from bncheck.numerics.channels import names
+from bncheck.rules.rule import Needs, rule
+from bncheck.testing import batch_norm, facts
+
+
+@rule(
+    "BN104",
+    "one-of-pair-moved",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    explained_by=("BN201", "BN202", "BN203", "BN207"),
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """Of a layer's moving mean and variance, only one ever moved.
+
+    What it detects
+    ---------------
+    A moving mean that is bit-exactly initial beside a moving variance that moved, or the other way round.
+
+    Why it matters
+    --------------
+    The two are written by the same step. Where one stood still, its update was lost, and the layer normalises with a
+    pair that never belonged together.
+
+    How it decides
+    --------------
+    Exact equality with the initial value, in all channels of one vector, against at least one other value in the
+    other. A layer that is fed only zeros is left out: its batch mean is exactly 0, and its variance falls from 1 the
+    same way in every channel.
+
+    Not detected
+    ------------
+    Pairs that both moved, one of them for a while only.
+
+    Fix
+    ---
+    Run both updates with the train op. In TF-slim and tf.layers both stand in `UPDATE_OPS`; hand-written code has two
+    assigns:
+
+        update_mean = moving_mean.assign(moving_mean * decay + mean * (1 - decay))
+        update_variance = moving_variance.assign(moving_variance * decay + variance * (1 - decay))
+        with tf.control_dependencies([update_mean, update_variance]):
+            train_op = optimizer.minimize(loss, global_step)
+
+    This checkpoint: `bncheck repair PATH -o OUT --data images/`.
+
+    References
+    ----------
+    tensorflow#11965, pkmital/tensorflow_tutorials#8. Failure modes A01, A16, D03.
+    """
+    for what, layers in (
+        ("mean", [layer for layer in model.layers if _only_variance_moved(layer)]),
+        ("variance", [layer for layer in model.layers if layer.mean.moved and layer.variance.moved is False]),
+    ):
+        if layers:
+            other = "variance" if what == "mean" else "mean"
+            start = getattr(layers[0], what).starts_at
+            yield Evidence(
+                layers=names(layers),
+                message=(
+                    f"The moving {what} is exactly {start:g} in every channel of {many(len(layers), 'layer')}, while "
+                    f"the moving {other} has moved: {listing(names(layers))}."
+                ),
+                location=getattr(layers[0], what).name,
+                measurements=(
+                    Measurement(name=f"layers whose {what} never moved", value=len(layers), limit=0, unit="layers"),
+                ),
+            )
+
+
+def _only_variance_moved(layer: Layer) -> bool:
+    """Whether only the variance moved, and not as it does on an input of zeros: alike in every channel."""
+    fed_zeros = layer.mean.starts_at == 0 and layer.variance.constant is not None
+    return bool(layer.mean.moved is False and layer.variance.moved and not fed_zeros)
+
+
+def clean() -> tuple[Facts, ...]:
+    """Both moved; neither moved; an input of zeros; statistics that could not be read."""
+    return (
+        facts(batch_norm("bn")),
+        facts(batch_norm("bn", mean=0.0, variance=1.0)),
+        facts(batch_norm("zeros", mean=0.0, variance=0.5)),
+        facts(batch_norm("batch_only", mean=None, variance=None)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """The mean stood still; the variance stood still."""
+    return (
+        facts(batch_norm("bn", mean=0.0, variance=[2.0, 3.0, 1.5, 0.8])),
+        facts(batch_norm("bn", mean=[0.2, 0.1, -0.3, 0.4], variance=1.0)),
+    )

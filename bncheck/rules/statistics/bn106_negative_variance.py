@@ -1,0 +1,114 @@
+"""BN106 negative-variance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.wording import listing, many
+from bncheck.numerics.channels import DEAD_VARIANCE, finite, names, values_of
+from bncheck.rules.rule import Needs, rule
+from bncheck.testing import batch_norm, facts
+
+ROUNDING = 0.01
+"""Part of epsilon up to which a negative variance changes nothing but tells of a cancellation."""
+
+
+@rule(
+    "BN106", "negative-variance", severity=Severity.ERROR, needs=Needs.VALUES, explained_by=("BN208", "BN109", "BN110")
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """A moving variance is negative.
+
+    What it detects
+    ---------------
+    Moving variances below zero, and among them those that even epsilon does not lift above zero.
+
+    Why it matters
+    --------------
+    Inference divides by sqrt(variance + epsilon): NaN where the sum is not positive, a far too large scale where it
+    nearly is. Training normalises with the batch's own variance and shows nothing.
+
+    How it decides
+    --------------
+    Any negative channel is an error. Below a hundredth of epsilon in size it is a warning: the layer still works, but
+    a variance computed as E[x^2] - E[x]^2 in float32, or a race between updates, left its mark.
+
+    Not detected
+    ------------
+    Variances that are positive and wrong; that BN101 to BN103 and `compare train-vs-eval` judge.
+
+    Fix
+    ---
+    Several updates of one resource variable in one step overshoot when their number times (1 - decay) exceeds 2: run
+    one of them, or average the batch statistics first.
+
+        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")
+
+    This checkpoint: `bncheck repair PATH -o OUT --data images/` (population variance by merging, never negative).
+
+    References
+    ----------
+    tensorflow#18334, tensorflow#14353, keras#9646, tensorflow#118701. Failure modes B11, C04, C09, C21, E03.
+    """
+    bad = [layer for layer in model.layers if _lowest(layer) < 0]
+    if not bad:
+        return
+    serious = [layer for layer in bad if -_lowest(layer) > ROUNDING * _epsilon(layer)]
+    nan = sum(int((_variance(layer) + _epsilon(layer) <= 0).sum()) for layer in bad)
+    channels = sum(int((_variance(layer) < 0).sum()) for layer in bad)
+    worst = min(bad, key=_lowest)
+    end = (
+        f", and with epsilon added still not positive in {many(nan, 'channel')}, which means NaN in inference"
+        if nan
+        else ""
+    )
+    yield Evidence(
+        layers=names(bad),
+        message=(
+            f"The moving variance is negative in {many(channels, 'channel')} of {many(len(bad), 'layer')}, down to "
+            f"{_lowest(worst):.3g} in {worst.name}{end}: {listing(names(bad))}."
+        ),
+        severity=Severity.ERROR if serious else Severity.WARNING,
+        location=worst.variance.name,
+        measurements=(
+            Measurement(name="negative variances", value=channels, limit=0, unit="channels"),
+            Measurement(name="variance + epsilon not positive", value=nan, limit=0, unit="channels"),
+            Measurement(name="lowest variance", value=_lowest(worst), limit=0.0),
+        ),
+    )
+
+
+def _variance(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    values = values_of(layer.variance)
+    return np.zeros(0) if values is None else finite(values)
+
+
+def _lowest(layer: Layer) -> float:
+    """Lowest finite variance, 0 where none was read."""
+    return float(np.min(_variance(layer), initial=0.0))
+
+
+def _epsilon(layer: Layer) -> float:
+    """The layer's epsilon, or where unknown the smallest in use."""
+    return DEAD_VARIANCE if layer.epsilon is None else layer.epsilon
+
+
+def clean() -> tuple[Facts, ...]:
+    """Positive and zero variances; negative means."""
+    return (
+        facts(batch_norm("bn", variance=[0.02, 1.0, 2.0, 3.0])),
+        facts(batch_norm("bn", mean=-3.0)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """A certain NaN; too small to be a NaN but no rounding; rounding only (a warning)."""
+    return (
+        facts(batch_norm("bn", variance=[2.0, -0.3, 1.0, 0.7])),
+        facts(batch_norm("bn", variance=[2.0, -5e-4, 1.0, 0.7])),
+        facts(batch_norm("bn", variance=[2.0, -1e-9, 1.0, 0.7])),
+    )

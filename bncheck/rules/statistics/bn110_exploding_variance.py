@@ -1,0 +1,133 @@
+"""BN110 exploding-variance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.wording import listing, many
+from bncheck.numerics.channels import finite, median, names, values_of
+from bncheck.rules.rule import Needs, rule
+from bncheck.testing import batch_norm, facts
+
+OVERSHOT = 1e6
+"""Largest magnitude from which negative neighbours mean an average that swings, not rounding."""
+HUGE = 1e12
+"""More than raw 16-bit audio (1e9) or 8-bit images through a wide first layer (1e7) can give."""
+INNER = 1e8
+"""The same after the first layer, whose output is normalised..."""
+RATIO = 1e6
+"""...where it also stands out from the other layers by this much."""
+
+
+@rule(
+    "BN110",
+    "exploding-variance",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    confidence=Confidence.MEDIUM,
+    explained_by=("BN208",),
+)
+def check(model: Facts) -> Iterator[Evidence]:
+    """Moving variances of a size that no activation has: the average diverged, or the activations did.
+
+    What it detects
+    ---------------
+    Variances beyond 1e12 anywhere, beyond 1e8 in inner layers that stand out from the rest a millionfold, and huge
+    ones with negative neighbours.
+
+    Why it matters
+    --------------
+    The channel's output is 0 in inference whatever comes in, and its folded weights vanish.
+
+    How it decides
+    --------------
+    Huge and negative values in one layer are the mark of an overshoot: N updates of one resource variable in one step
+    all subtract from the same old value, which diverges from N * (1 - decay) > 2 on (N = 30, decay 0.9: -5.7e9). That
+    is an error. Mere size is a warning. Raw inputs are large by nature, so the first layer has room: Chiron's
+    variances reach 4,058 and are healthy, 16-bit audio unscaled gives 1e9.
+
+    Not detected
+    ------------
+    An overshoot that was caught early, at ordinary sizes; BN208 sees its cause in a graph.
+
+    Fix
+    ---
+    One update of a variable in a step; average over towers or time steps first. Scale inputs:
+
+        images = tf.cast(images, tf.float32) / 127.5 - 1.0
+
+    This checkpoint: `bncheck repair PATH -o OUT --data images/`.
+
+    References
+    ----------
+    tensorflow#14353, keras#8794, keras#11927, tensorflow#34062. Failure modes A16, B11, B16, C09.
+    """
+    overshot = [layer for layer in model.layers if _largest(layer) > OVERSHOT and _lowest(layer) < 0]
+    usual = median(np.array([_median(layer) for layer in model.layers])) if model.layers else 0.0
+    large = [
+        layer
+        for place, layer in enumerate(model.layers)
+        if layer not in overshot
+        and (_largest(layer) > HUGE or (place > 0 and _median(layer) > max(INNER, RATIO * usual)))
+    ]
+    for layers, severity, reading in (
+        (overshot, Severity.ERROR, "beside negative ones: several updates in one step overshoot"),
+        (large, Severity.WARNING, "more than activations are likely to have"),
+    ):
+        if layers:
+            worst = max(layers, key=_largest)
+            yield Evidence(
+                layers=names(layers),
+                message=(
+                    f"The moving variance reaches {_largest(worst):.3g} in {worst.name}, {reading}: "
+                    f"{many(len(layers), 'layer')}, {listing(names(layers))}."
+                ),
+                severity=severity,
+                location=worst.variance.name,
+                measurements=(
+                    Measurement(name="largest variance", value=_largest(worst), limit=HUGE),
+                    Measurement(name="lowest variance", value=_lowest(worst)),
+                    Measurement(name="median of the layers' medians", value=float(usual)),
+                ),
+            )
+
+
+def _known(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    values = values_of(layer.variance)
+    return np.zeros(0) if values is None else finite(values)
+
+
+def _largest(layer: Layer) -> float:
+    """Largest magnitude."""
+    return float(np.max(np.abs(_known(layer)), initial=0.0))
+
+
+def _lowest(layer: Layer) -> float:
+    return float(np.min(_known(layer), initial=0.0))
+
+
+def _median(layer: Layer) -> float:
+    known = _known(layer)
+    return median(known) if known.size else 0.0
+
+
+def clean() -> tuple[Facts, ...]:
+    """Chiron's 4,058; raw audio into the first layer; large throughout, as after unscaled inputs."""
+    return (
+        facts(batch_norm("bn", mean=133.0, variance=[4057.9, 7.2, 90.0, 0.2])),
+        facts(batch_norm("audio", mean=20.0, variance=1.1e9), batch_norm("bn")),
+        facts(batch_norm("a", variance=3e4), batch_norm("b", variance=5e5)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """30 updates a step; an inner layer out of all proportion; larger than any input."""
+    return (
+        facts(batch_norm("shared", variance=[-5.7e9, 3.1e9, -2.0e8, 4.4e9])),
+        facts(batch_norm("a"), batch_norm("b", variance=4e9, mean=3.0), batch_norm("c")),
+        facts(batch_norm("bn", variance=[3e20, 1.0, 2.0, 0.3])),
+    )

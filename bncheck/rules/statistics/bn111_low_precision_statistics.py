@@ -1,0 +1,146 @@
+"""BN111 low-precision-statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, PerChannel, RunFacts, Vector
+from bncheck.facts.wording import listing, many
+from bncheck.numerics.channels import finite, names, values_of
+from bncheck.rules.rule import Needs, rule
+from bncheck.testing import batch_norm, facts
+
+STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Half the spacing of numbers near 1: a relative change below it is rounded away."""
+LARGEST = {"float16": 65504.0, "bfloat16": float(np.finfo(np.float32).max)}
+ENOUGH = 16
+"""Distinct values that all lie on a coarse grid; by chance each does with 2**-13."""
+
+
+@rule("BN111", "low-precision-statistics", severity=Severity.WARNING, needs=Needs.NOTHING)
+def check(model: Facts) -> Iterator[Evidence]:
+    """Moving statistics are kept in float16 or bfloat16, or were rounded to it.
+
+    What it detects
+    ---------------
+    Statistics whose variable is half precision, and float32 ones all of whose values are half-precision numbers.
+
+    Why it matters
+    --------------
+    An update moves the average by (1 - decay) of a difference. In bfloat16 changes below 0.4 % are rounded away, in
+    float16 below 0.05 %: the average stands still long before it arrives. float16 overflows at 65,504.
+
+    How it decides
+    --------------
+    The type of the variables: a warning, and an error where a value is infinite or at the type's largest. float32
+    values that all lie on the grid of a half-precision type (at least 16 distinct ones): a note, since an export in
+    half precision does that on purpose. Statistics that were quantized to 8 bits and back are coarse, but on no such
+    grid.
+
+    Not detected
+    ------------
+    Statistics accumulated in half precision and stored in float32 at the end of each step.
+
+    Fix
+    ---
+    Keep batch norm in float32:
+
+        tf.keras.mixed_precision.set_global_policy("mixed_float16")     # not set_floatx("float16")
+        slim.batch_norm(tf.cast(net, tf.float32))                       # TF-slim, tf.layers: cast before, and back
+
+    References
+    ----------
+    keras#9582, keras#11605, keras-core#412, tensorflow-directml-plugin#321. Failure mode C08.
+    """
+    half = [layer for layer in model.layers if any(vector.dtype in STEP for vector in layer.statistics)]
+    if half:
+        full = sum(_at_limit(vector) for layer in half for vector in layer.statistics)
+        kind = next(vector.dtype for vector in half[0].statistics if vector.dtype in STEP)
+        stuck = sum(layer.decay is not None and 1 - layer.decay < STEP[kind] for layer in half)
+        notes = f" At its largest number or infinite: {many(full, 'value')}." if full else ""
+        notes += f" In {stuck} of them one update is finer than its rounding." if stuck else ""
+        yield Evidence(
+            layers=names(half),
+            message=f"The moving statistics of {many(len(half), 'layer')} are {kind}: {listing(names(half))}.{notes}",
+            severity=Severity.ERROR if full else Severity.WARNING,
+            location=half[0].variance.name,
+            measurements=(
+                Measurement(name="layers in half precision", value=len(half), limit=0, unit="layers"),
+                Measurement(name="values at the type's largest", value=full, limit=0, unit="channels"),
+                Measurement(name="half a rounding step, relative", value=STEP[kind]),
+            ),
+        )
+    for kind, on_grid in (("bfloat16", _on_bfloat16), ("float16", _on_float16)):
+        wide = [layer for layer in model.layers if layer not in half and _rich(layer)]
+        rounded = [layer for layer in wide if all(on_grid(_values(vector)) for vector in layer.statistics)]
+        if rounded and len(rounded) == len(wide):
+            yield Evidence(
+                layers=names(rounded),
+                message=(
+                    f"The moving statistics of {many(len(rounded), 'layer')} are float32, yet every value is a {kind} "
+                    "number: they were stored or trained in half precision."
+                ),
+                severity=Severity.INFO,
+                location=rounded[0].variance.name,
+                measurements=(Measurement(name=f"layers on the {kind} grid", value=len(rounded), unit="layers"),),
+            )
+            return
+
+
+def _at_limit(vector: Vector) -> int:
+    """Values that are infinite or the largest of their half-precision type."""
+    values = values_of(vector)
+    return 0 if values is None or vector.dtype not in STEP else int((np.abs(values) >= LARGEST[vector.dtype]).sum())
+
+
+def _values(vector: Vector) -> PerChannel:
+    values = values_of(vector)
+    return np.zeros(0) if values is None else values
+
+
+def _rich(layer: Layer) -> bool:
+    return len(set(finite(_values(layer.variance)).tolist())) >= ENOUGH
+
+
+def _on_float16(values: PerChannel) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float16).astype(np.float64), values))
+
+
+def _on_bfloat16(values: PerChannel) -> bool:
+    with np.errstate(over="ignore"):
+        bits = values.astype(np.float32).view(np.uint32)
+    return not bool(np.any(bits & 0xFFFF))
+
+
+_FINE = np.linspace(0.3, 2.9, 20) ** 1.7
+
+
+def clean() -> tuple[Facts, ...]:
+    """float32 values; too few values to tell; statistics that were 8-bit numbers (no half-precision grid)."""
+    eight_bits = 0.0138 + 0.02713 * np.arange(20)
+    return (
+        facts(batch_norm("bn", mean=_FINE, variance=_FINE, channels=20)),
+        facts(batch_norm("bn", mean=0.5, variance=[1.0, 2.0, 4.0, 0.5])),
+        facts(batch_norm("bn", mean=eight_bits - 0.1, variance=eight_bits, channels=20)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """float16 variables; one at the type's largest; float32 that was rounded to float16 (a note)."""
+    long = RunFacts(values=True, global_step=100_000, updates=100_000)
+    halves = _FINE.astype(np.float16).astype(np.float64)
+    return (
+        facts(_typed("bfloat16", [0.5, 2.0, 1.5, 0.75]), run=long),
+        facts(_typed("float16", [0.5, 65504.0, 1.5, 0.75]), run=long),
+        facts(batch_norm("bn", mean=halves, variance=halves, channels=20)),
+    )
+
+
+def _typed(dtype: str, variance: list[float]) -> Layer:
+    layer = batch_norm("bn", variance=variance, decay=0.999)
+    return replace(layer, mean=replace(layer.mean, dtype=dtype), variance=replace(layer.variance, dtype=dtype))

@@ -1,0 +1,158 @@
+"""BN201 update-not-wired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
+from bncheck.facts.training import moved, run_by_training, still, to_be_wired, trainers
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, facts, graph_facts, unread, untouched, unwired, wired, with_graph
+
+_BY_HAND = (
+    " Yet the statistics of every layer have moved: someone runs the updates by hand (session.run(update_ops)), or "
+    "they were restored from another run."
+)
+
+
+@rule("BN201", "update-not-wired", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN215",))
+def check(model: Facts) -> Iterator[Evidence]:
+    """Training runs no update: nothing the train op depends on writes a moving mean or variance.
+
+    What it detects
+    ---------------
+    A training graph in which update ops exist and no train op reaches any of them, through data or control inputs.
+
+    Why it matters
+    --------------
+    Training normalises with batch statistics and looks healthy; with is_training=False, and once folded for
+    quantization, each layer normalises with mean 0 and variance 1: junk. MobileNetV2 on digits: 90.9 % accuracy with
+    batch statistics, 10.3 % with the stored ones, and an int8 copy agrees with the junk to 100 %.
+
+    How it decides
+    --------------
+    For each layer whose gamma or beta a train op optimises (or, without either, that a train op depends on) and that
+    trains on batch statistics: is one of its updates an ancestor of a train op? None in any layer: this rule; some:
+    BN202. ERROR where the statistics never moved or are not at hand. WARNING where they all moved: then someone runs
+    the updates by hand (`session.run(update_ops)`), or they were restored from another run. The cause is told apart
+    by what `UPDATE_OPS` holds and by which ops outside the train op wait for the updates.
+
+    Not detected
+    ------------
+    Updates run by hand, unless a checkpoint shows that the statistics moved. A train op other than those found
+    (`--train-op`). Graphs that train nothing are silent here; see BN206.
+
+    Fix
+    ---
+    TF-slim, tf.layers: collect the updates after the whole model is built, create the train op under them:
+
+        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+        with tf.control_dependencies(update_ops):
+            train_op = optimizer.minimize(loss, global_step)
+        train_op = slim.learning.create_train_op(loss, optimizer)       # or let TF-slim do it
+
+    A block around a train op that exists already, around the optimizer's constructor, or around `tf.identity(loss)`
+    does nothing. Keras in a TF1 graph keeps its updates to itself: depend on `model.get_updates_for(images)`.
+    This checkpoint, without retraining: `bncheck repair PATH -o OUT --data images/`.
+
+    References
+    ----------
+    tensorflow#11965, tensorflow#7469, tensorflow#9179, tensorflow#19643, tensorflow/models#1487, ageron/handson-ml#56.
+    Failure modes A01 to A08, A18, B04; P1, P2.
+    """
+    if model.graph is None or not model.graph.train_ops:
+        return
+    layers = to_be_wired(model)
+    if not layers or any(map(run_by_training, layers)):
+        return
+    count = sum(len(layer.updates) for layer in layers)
+    ops = list(dict.fromkeys(op for layer in layers for op in trainers(layer)))
+    values = moved(layers)
+    waiting = _waiting(layers)
+    yield Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"None of the {many(count, 'update op')} is run by the train op{'s' if len(ops) > 1 else ''} "
+        f"{quoted(ops)}: nothing {'they depend' if len(ops) > 1 else 'it depends'} on writes a moving mean or "
+        f"variance. {_cause(model, layers, waiting)}{_BY_HAND if values else ''}",
+        severity=Severity.WARNING if values else Severity.ERROR,
+        confidence=Confidence.MEDIUM if values or (values is None and waiting) else Confidence.HIGH,
+        location=ops[0],
+        fix=_fix(model, layers),
+        measurements=(
+            Measurement(name="update ops run by a train op", value=0, limit=count, unit="ops"),
+            Measurement(name="update ops", value=count, unit="ops"),
+            Measurement(name="update ops in UPDATE_OPS", value=_collected(layers), unit="ops"),
+            Measurement(name="layers whose statistics never moved", value=still(layers), unit="layers"),
+        ),
+    )
+
+
+def _collected(layers: Sequence[Layer]) -> int:
+    return sum(update.in_collection for layer in layers for update in layer.updates)
+
+
+def _waiting(layers: Sequence[Layer]) -> list[str]:
+    """Ops outside the train op that wait for updates, without the layers' own reads of what was written."""
+    return list(
+        dict.fromkeys(
+            waiter
+            for layer in layers
+            for update in layer.updates
+            for waiter in update.waited_for_by
+            if not waiter.startswith((f"{layer.name}/", f"{update.name}/", f"{update.name.rpartition('/')[0]}/"))
+        )
+    )
+
+
+def _cause(model: Facts, layers: Sequence[Layer], waiting: Sequence[str]) -> str:
+    if waiting:
+        which = f"{quoted(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for them instead"
+        return f"{which}; gradients do not depend on the value of the loss, so training runs no such op."
+    collected = _collected(layers)
+    if collected:
+        return (
+            f"UPDATE_OPS holds {collected} of them, so the layers queued them: the collection was read before the "
+            "layers were built, its block creates no train op, or it was never read."
+        )
+    if model.graph is not None and not model.graph.update_collection:
+        return "UPDATE_OPS is empty: Keras layers in a TF1 graph keep their updates to themselves."
+    return "UPDATE_OPS does not hold them, so a train op under that collection misses them."
+
+
+def _fix(model: Facts, layers: Sequence[Layer]) -> str:
+    if _collected(layers):
+        return fixes.training_code_and_repair(model, fixes.WIRE_UPDATES)
+    if model.graph is not None and not model.graph.update_collection:
+        return fixes.training_code_and_repair(model, fixes.WIRE_KERAS)
+    return fixes.training_code_and_repair(model, fixes.WIRE_GROUP, note="`update_ops` holds your own update ops")
+
+
+def clean() -> tuple[Facts, ...]:
+    """Wired; one of two train ops (BN202's); a frozen layer; fine-tuned in eval mode; nothing trains; no graph."""
+    frozen = replace(unwired(batch_norm("frozen")), trained_by=())
+    predict = replace(frozen, sites=())
+    return (
+        with_graph(wired(batch_norm("a")), wired(batch_norm("b"))),
+        with_graph(wired(batch_norm("d"), "d_adam"), unwired(batch_norm("g"), "g_adam")),
+        with_graph(wired(batch_norm("head")), frozen),
+        with_graph(unwired(batch_norm("bn"), mode=Mode.EVAL)),
+        with_graph(predict),
+        facts(batch_norm("bn")),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """Forgotten; hung on the loss; Keras in a TF1 graph; the graph alone; run by hand (a warning)."""
+    names = ("conv1/bn", "conv2/bn")
+    alone = tuple(unread(unwired(batch_norm(name))) for name in names)
+    return (
+        with_graph(*(unwired(untouched(name)) for name in names)),
+        with_graph(*(unwired(untouched(name), waited_for_by=("loss_with_updates",)) for name in names)),
+        with_graph(*(unwired(untouched(name), in_collection=False) for name in names)),
+        facts(*alone, graph=graph_facts(*alone), run=RunFacts()),
+        with_graph(*(unwired(batch_norm(name)) for name in names)),
+    )

@@ -1,0 +1,189 @@
+"""BN202 some-updates-not-wired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.training import moved, roles, run_by_training, still, to_be_wired, together, trainers
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, untouched, unwired, update, updates, wired, with_graph
+
+_BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
+
+
+@rule("BN202", "some-updates-not-wired", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN215",))
+def check(model: Facts) -> Iterator[Evidence]:
+    """Training runs the updates of some layers and not of others.
+
+    What it detects
+    ---------------
+    Layers whose updates no train op reaches while it reaches those of others; layers of which only the mean or only
+    the variance is updated; layers that two train ops optimise while only one of them runs the updates.
+
+    Why it matters
+    --------------
+    One layer at its initial statistics is enough to ruin inference: all that follow get an input that training never
+    produced. The half that is wired makes the code look right.
+
+    How it decides
+    --------------
+    As BN201, layer by layer; a layer is wired if a train op runs an update of its mean and one of its variance.
+    Several train ops that each update their own network (GANs) are healthy, and so is an update that runs with another
+    train op than its own. Layers wired up to some depth and none after it: `UPDATE_OPS` was read too early. ERROR where
+    an unwired layer's statistics never moved or are not at hand, WARNING where all moved. Two train ops of which one
+    updates: WARNING, or a note where the statistics moved.
+
+    Not detected
+    ------------
+    Towers that share variables: one wired tower counts (BN216). Frozen layers are not asked for.
+
+    Fix
+    ---
+    TF-slim, tf.layers: collect after the last layer, and per network where there are several train ops:
+
+        logits = build_model(images)                                        # every layer
+        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)             # only now
+        with tf.control_dependencies(update_ops):
+            train_op = optimizer.minimize(loss, global_step)
+        g_updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="generator")   # for a GAN's g_train
+
+    Keras in a TF1 graph: `model.get_updates_for(images)` of *every* model that is trained.
+    This checkpoint, without retraining: `bncheck repair PATH -o OUT --data images/`.
+
+    References
+    ----------
+    ageron/handson-ml#56, taki0112/Spectral_Normalization-Tensorflow#1, DCGAN-tensorflow#289, google/compare_gan#8.
+    Failure modes A03, A13, B09; P1.
+    """
+    if model.graph is None or not model.graph.train_ops:
+        return
+    layers = to_be_wired(model)
+    bare = [layer for layer in layers if not run_by_training(layer)]
+    reached = [layer for layer in layers if run_by_training(layer)]
+    if not reached:
+        return
+    if bare:
+        yield _unwired(model, bare, layers)
+    half = [layer for layer in reached if roles(run_by_training(layer)) != roles(layer.updates)]
+    if half:
+        yield _half(model, half)
+    halves = set(half)
+    lagging = [layer for layer in reached if layer not in halves and _idle_trainers(layer)]
+    if lagging:
+        yield _lagging(lagging)
+
+
+def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Evidence:
+    values = moved(bare)
+    count = sum(len(layer.updates) for layer in bare)
+    total = sum(len(layer.updates) for layer in layers)
+    pattern, code = _pattern(bare, layers)
+    return Evidence(
+        layers=tuple(layer.name for layer in bare),
+        message=f"No train op runs the updates of {len(bare)} of {many(len(layers), 'layer')}. {pattern}"
+        + (_BY_HAND if values else ""),
+        severity=Severity.WARNING if values else Severity.ERROR,
+        confidence=Confidence.MEDIUM if values else Confidence.HIGH,
+        location=bare[0].updates[0].name,
+        fix=fixes.training_code_and_repair(model, code),
+        measurements=(
+            Measurement(name="update ops run by no train op", value=count, limit=0, unit="ops"),
+            Measurement(name="update ops", value=total, unit="ops"),
+            Measurement(name="layers whose statistics never moved", value=still(bare), unit="layers"),
+        ),
+    )
+
+
+def _pattern(bare: Sequence[Layer], layers: Sequence[Layer]) -> tuple[str, str]:
+    """What the unwired layers have in common, and the code that mends it."""
+    ops = {trainers(layer) for layer in bare}
+    unwired_ones = set(bare)
+    others = {trainers(layer) for layer in layers if layer not in unwired_ones}
+    first = len(layers) - len(bare)
+    if not ops & others:
+        names = quoted(op for group in ops for op in group)
+        return f"They are all layers that {names} trains, under which no update hangs.", fixes.WIRE_PER_NETWORK
+    if list(layers[first:]) == list(bare):
+        early = (
+            f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when "
+            "UPDATE_OPS is read before the rest is built."
+        )
+        return early, fixes.WIRE_UPDATES
+    if list(layers[: len(bare)]) == list(bare):
+        replaced = (
+            f"In forward order only those from `{layers[len(bare)].name}` on are wired, as when the list is replaced, "
+            "or collected with a scope, where it should grow."
+        )
+        return replaced, fixes.WIRE_UPDATES
+    return f"Not wired: {quoted(layer.name for layer in bare)}.", fixes.WIRE_UPDATES
+
+
+def _half(model: Facts, half: Sequence[Layer]) -> Evidence:
+    lacking = [
+        vector
+        for layer in half
+        for vector in layer.statistics
+        if vector.role in roles(layer.updates) and vector.role not in roles(run_by_training(layer))
+    ]
+    which = " or ".join(dict.fromkeys(vector.role.value for vector in lacking))
+    values = together([vector.moved for vector in lacking])
+    return Evidence(
+        layers=tuple(layer.name for layer in half),
+        message=f"Of {many(len(half), 'layer')} the train op updates one statistic only; the moving {which} is written "
+        "by an op that it does not run.",
+        severity=Severity.WARNING if values else Severity.ERROR,
+        confidence=Confidence.MEDIUM if values else Confidence.HIGH,
+        location=lacking[0].name,
+        fix=fixes.training_code_and_repair(model, fixes.WIRE_UPDATES),
+        measurements=(Measurement(name="layers updated by half", value=len(half), limit=0, unit="layers"),),
+    )
+
+
+def _idle_trainers(layer: Layer) -> tuple[str, ...]:
+    """Train ops that optimise the layer and run no update of it, while another that optimises it does."""
+    running = {op for update in layer.updates for op in update.train_ops}
+    own = trainers(layer)
+    return tuple(op for op in own if op not in running) if running & set(own) else ()
+
+
+def _lagging(layers: Sequence[Layer]) -> Evidence:
+    idle = dict.fromkeys(op for layer in layers for op in _idle_trainers(layer))
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"{quoted(idle)} also trains {many(len(layers), 'layer')} and runs no update of their statistics; "
+        "only steps of the other train op refresh them.",
+        severity=Severity.INFO if moved(layers) else Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        location=next(iter(idle)),
+        fix=fixes.training_code(fixes.WIRE_UPDATES, note="for every train op"),
+        measurements=(Measurement(name="train ops without updates", value=len(idle), limit=0, unit="ops"),),
+    )
+
+
+def clean() -> tuple[Facts, ...]:
+    """All wired; a GAN whose train ops update their own network, or each other's; none wired at all (BN201's)."""
+    return (
+        with_graph(wired(batch_norm("a")), wired(batch_norm("b"))),
+        with_graph(wired(batch_norm("d"), "d_adam"), wired(batch_norm("g"), "g_adam")),
+        with_graph(wired(batch_norm("d"), "d_adam"), wired(batch_norm("g"), "g_adam", train_ops=("d_adam",))),
+        with_graph(unwired(batch_norm("a")), unwired(batch_norm("b"))),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """Read too early; one network of a GAN; the mean only; the same by hand; a second train op without updates."""
+    late = [unwired(untouched(f"conv{n}")) for n in (3, 4, 5)]
+    half = replace(wired(batch_norm("bn", variance=1.0)), updates=(update("bn", train_ops=("Adam",)), updates("bn")[1]))
+    two = replace(wired(batch_norm("bn")), trained_by=("Adam", "warmup"))
+    return (
+        with_graph(wired(batch_norm("conv1")), wired(batch_norm("conv2")), *late),
+        with_graph(wired(batch_norm("d"), "d_adam"), unwired(untouched("g"), "g_adam")),
+        with_graph(half),
+        with_graph(wired(batch_norm("a")), unwired(batch_norm("b"))),
+        with_graph(two),
+    )

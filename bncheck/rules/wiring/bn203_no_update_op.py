@@ -1,0 +1,119 @@
+"""BN203 no-update-op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Mode, Presence
+from bncheck.facts.training import roles, together, trainers, training_sites
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, untouched, unwired, updates, wired, with_graph
+
+_MOVED = " Yet they have moved: restored from another run, or written in a way that was not followed."
+
+
+@rule("BN203", "no-update-op", severity=Severity.ERROR, needs=Needs.GRAPH)
+def check(model: Facts) -> Iterator[Evidence]:
+    """A layer trains on batch statistics, has moving statistics, and the graph holds no op that updates them.
+
+    What it detects
+    ---------------
+    Statistics that something stores or reads and nothing ever writes: an `ExponentialMovingAverage` whose `apply` was
+    never called, a hand-written layer whose update was left out, a mean without a variance.
+
+    Why it matters
+    --------------
+    No wiring can help where there is no update. What evaluation reads is the initial value for ever: mean 0, and
+    variance 1, or 0 where an `ExponentialMovingAverage` of a tensor started it, which ends in NaN or huge outputs.
+
+    How it decides
+    --------------
+    In a training graph, for layers that a train op trains through a site in train or switched mode: no op assigns the
+    moving mean or variance from batch moments. ERROR where the values never moved or are not at hand, WARNING of low
+    confidence where they moved: then they were restored, or are written in a way that bncheck does not follow.
+
+    Not detected
+    ------------
+    Updates computed outside the graph (fed through a placeholder) are no updates to this rule.
+
+    Fix
+    ---
+    Use a layer that brings its updates along, and run them with the train op:
+
+        net = slim.batch_norm(net, is_training=True)                    # TF-slim
+        net = tf.layers.batch_normalization(net, training=True)         # tf.layers
+        x = tf.keras.layers.BatchNormalization()(x, training=True)      # Keras
+
+    By hand:
+
+        average = tf.train.ExponentialMovingAverage(0.99)
+        update = average.apply([mean, variance])           # this is what creates the update
+        with tf.control_dependencies([update]):
+            train_op = optimizer.minimize(loss, global_step)
+
+    References
+    ----------
+    pkmital/tensorflow_tutorials#8, tensorflow#2825. Failure modes A16, A19.
+    """
+    if model.graph is None or not model.graph.train_ops:
+        return
+    layers = [layer for layer in model.layers if _lacking(layer) and not _optimized(model, layer)]
+    if not layers:
+        return
+    values = together([v.moved for layer in layers for v in layer.statistics if v.role.value in _lacking(layer)])
+    lacking = " and ".join(role for role in ("mean", "variance") if any(role in _lacking(layer) for layer in layers))
+    yield Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"No op in the graph writes the moving {lacking} of {many(len(layers), 'layer')} that "
+        f"{quoted(op for layer in layers for op in trainers(layer))} trains on batch statistics: "
+        f"{quoted(layer.name for layer in layers)}.{_MOVED if values else ''}",
+        severity=Severity.WARNING if values else Severity.ERROR,
+        confidence=Confidence.LOW if values else Confidence.MEDIUM if values is None else Confidence.HIGH,
+        location=layers[0].mean.name,
+        fix=fixes.training_code_and_repair(model, fixes.TRAIN_MODE, fixes.WIRE_UPDATES),
+        measurements=(Measurement(name="layers without an update", value=len(layers), limit=0, unit="layers"),),
+    )
+
+
+def _lacking(layer: Layer) -> tuple[str, ...]:
+    """Statistics that the layer has, that training on batches ought to update, and that nothing writes."""
+    if not any(site.mode in (Mode.TRAIN, Mode.SWITCHED) for site in training_sites(layer)):
+        return ()
+    written = {role.value for role in roles(layer.updates)}
+    return tuple(
+        vector.role.value
+        for vector in layer.statistics
+        if vector.presence is not Presence.ABSENT and vector.role.value not in written
+    )
+
+
+def _optimized(model: Facts, layer: Layer) -> bool:
+    """Whether an optimizer writes the statistics: another fault (BN210)."""
+    return model.graph is not None and any(vector.name in model.graph.optimized for vector in layer.statistics)
+
+
+def clean() -> tuple[Facts, ...]:
+    """Updates, wired or not; none because the layer is fine-tuned in eval mode, frozen, or has no statistics."""
+    return (
+        with_graph(wired(batch_norm("bn"))),
+        with_graph(unwired(batch_norm("bn"))),
+        with_graph(replace(unwired(batch_norm("bn"), mode=Mode.EVAL), updates=())),
+        with_graph(wired(batch_norm("head")), replace(unwired(batch_norm("frozen")), trained_by=(), updates=())),
+        with_graph(replace(unwired(batch_norm("bn", mean=None, variance=None)), updates=())),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """An average that was never applied (starts at 0); a switched layer; a mean without a variance; it moved."""
+    never = batch_norm("ema", mean=0.0, variance=0.0)
+    never = replace(never, variance=replace(never.variance, initial=0.0))
+    return (
+        with_graph(replace(unwired(never), updates=())),
+        with_graph(replace(unwired(untouched("bn"), mode=Mode.SWITCHED), updates=())),
+        with_graph(replace(unwired(batch_norm("bn", variance=1.0)), updates=updates("bn", train_ops=("Adam",))[:1])),
+        with_graph(replace(unwired(batch_norm("bn")), updates=())),
+    )

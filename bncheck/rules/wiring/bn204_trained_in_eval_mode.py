@@ -1,0 +1,129 @@
+"""BN204 trained-in-eval-mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
+from bncheck.facts.training import has_statistics, trainers, training_sites
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, facts, graph_facts, site, unread, untouched, unwired, wired, with_graph
+
+
+@rule("BN204", "trained-in-eval-mode", severity=Severity.ERROR, needs=Needs.GRAPH)
+def check(model: Facts) -> Iterator[Evidence]:
+    """Training normalises with the stored statistics: batch norm is only an affine there.
+
+    What it detects
+    ---------------
+    Layers whose gamma or beta is optimised while every site that training goes through is in eval mode.
+
+    Why it matters
+    --------------
+    With statistics at 0 and 1 batch norm normalises nothing: training is unstable and slow, as if there were none.
+    Train and eval agree, misleadingly, so no comparison of the two shows it, and repairing the statistics afterwards
+    would break the model: its weights fit the affine.
+
+    How it decides
+    --------------
+    By the mode of the sites that the train op depends on. Statistics that never moved: ERROR. Statistics that moved:
+    a note of low confidence, for fine-tuning a pretrained network on its stored statistics is a deliberate practice
+    (detection, segmentation). Not at hand: ERROR of medium confidence where it holds for all layers, WARNING where
+    only for some. Layers whose gamma and beta are not optimised are frozen on purpose and left alone.
+
+    Not detected
+    ------------
+    Keras models trained by `fit` or a loop of one's own (no training graph); BN101 sees their values.
+
+    Fix
+    ---
+    Tell the layers that they train, then train again; statistics alone cannot save this run:
+
+        with slim.arg_scope([slim.batch_norm], is_training=True): ...       # TF-slim
+        net = tf.layers.batch_normalization(net, training=True)             # tf.layers: the default is False
+        logits = model(images, training=True)                               # Keras, in a loop of one's own
+
+    and run the updates with the train op (BN201). If the freeze is meant, freeze gamma and beta too, or ignore this.
+
+    References
+    ----------
+    dmzou/RSRAE#2, tensorflow#10118, tensorflow#32864, keras#20378. Failure modes A10, A11, A12, B06.
+    """
+    if model.graph is None or not model.graph.train_ops:
+        return
+    optimised = [
+        layer for layer in model.layers if layer.trained_by and has_statistics(layer) and training_sites(layer)
+    ]
+    frozen = [layer for layer in optimised if all(s.mode is Mode.EVAL for s in training_sites(layer))]
+    if not frozen:
+        return
+    suspect = [layer for layer in frozen if layer.moved is not True]
+    never = [layer for layer in suspect if layer.moved is False]
+    if suspect:
+        all_of_them = len(suspect) == len(optimised)
+        yield _evidence(
+            suspect,
+            Severity.ERROR if never or all_of_them else Severity.WARNING,
+            Confidence.HIGH if never else Confidence.MEDIUM,
+            len(optimised),
+            f" The statistics of {len(never)} of them are exactly initial, so batch norm is only an affine there."
+            if never
+            else " Whether the statistics were ever trained is not known: give the checkpoint.",
+        )
+    deliberate = [layer for layer in frozen if layer.moved is True]
+    if deliberate:
+        yield _evidence(
+            deliberate,
+            Severity.INFO,
+            Confidence.LOW,
+            len(optimised),
+            " Their statistics come from earlier training: deliberate when fine-tuning, and then no fault.",
+        )
+
+
+def _evidence(
+    layers: Sequence[Layer], severity: Severity, confidence: Confidence, optimised: int, reading: str
+) -> Evidence:
+    meant = severity is Severity.INFO
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"{quoted(op for layer in layers for op in trainers(layer))} optimises gamma or beta of {len(layers)} "
+        f"of {many(optimised, 'layer')} through sites that normalise with the stored statistics (eval mode).{reading}",
+        severity=severity,
+        confidence=confidence,
+        location=training_sites(layers[0])[0].name,
+        fix="Nothing, if it is meant so." if meant else fixes.training_code(fixes.TRAIN_MODE, fixes.WIRE_UPDATES),
+        measurements=(
+            Measurement(name="layers trained in eval mode", value=len(layers), limit=0, unit="layers"),
+            Measurement(name="layers optimised", value=optimised, unit="layers"),
+        ),
+    )
+
+
+def clean() -> tuple[Facts, ...]:
+    """Train mode; a switch; frozen gamma and beta; an evaluation tower in eval mode beside the training tower."""
+    frozen = replace(unwired(untouched("backbone"), mode=Mode.EVAL), trained_by=(), updates=())
+    towers = wired(batch_norm("bn"))
+    towers = replace(towers, sites=(*towers.sites, site("val/bn/FusedBatchNormV3", Mode.EVAL)))
+    return (
+        with_graph(wired(batch_norm("bn"))),
+        with_graph(wired(batch_norm("bn"), mode=Mode.SWITCHED)),
+        with_graph(wired(batch_norm("head")), frozen),
+        with_graph(towers),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """tf.layers' default; a graph alone; a new head left in eval mode; a pretrained network (a note)."""
+    a, b, head = (replace(unwired(untouched(name), mode=Mode.EVAL), updates=()) for name in ("a", "b", "head"))
+    pretrained = replace(unwired(batch_norm("pretrained"), mode=Mode.EVAL), updates=())
+    return (
+        with_graph(a, b),
+        facts(unread(a), unread(b), graph=graph_facts(a, b), run=RunFacts()),
+        with_graph(pretrained, head),
+        with_graph(pretrained),
+    )

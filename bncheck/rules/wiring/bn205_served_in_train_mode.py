@@ -1,0 +1,148 @@
+"""BN205 served-in-train-mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose, Site
+from bncheck.facts.training import has_statistics, served_outputs
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, keras_file, served, serving, site, wired, with_graph
+
+
+@rule("BN205", "served-in-train-mode", severity=Severity.ERROR, needs=Needs.SITES)
+def check(model: Facts) -> Iterator[Evidence]:
+    """The model to be served normalises with the statistics of whatever batch it is given.
+
+    What it detects
+    ---------------
+    Sites in train mode on which a serving output depends, in a SavedModel or frozen graph; graphs without an optimizer
+    that apply a layer in train mode only; `training=True` written into a call of a Keras model.
+
+    Why it matters
+    --------------
+    A prediction then depends on the other images of its batch, a batch of one is normalised to nearly nothing, the
+    trained statistics are never used, and converters refuse the graph or leave batch norm unfolded.
+
+    How it decides
+    --------------
+    ERROR for a serving output that depends on a train-mode site of a layer that has moving statistics, or of a fused op
+    in a frozen graph, where freezing has dropped the statistics that nothing reads (medium confidence: code that calls
+    the fused op by hand may never have had any). WARNING where
+    the graph only predicts (a MetaGraph), and for Keras, where a call's `training=True` may or may not win (Keras 2:
+    yes; Keras 3.15: the model's own flag does). Training functions that no signature calls are no fault, nor are
+    signatures named `train...`, which on-device training exports on purpose, nor instance norm on a fused op.
+
+    Not detected
+    ------------
+    A layer without moving statistics written out as moments (BN220). A mode that must be fed (BN206).
+
+    Fix
+    ---
+    Build the graph for inference, restore, then export; rewriting the attribute in place is not enough:
+
+        with slim.arg_scope(training_scope(is_training=False)):             # TF-slim
+            logits, _ = model(images)
+        net = tf.layers.batch_normalization(net, training=False)            # tf.layers
+        tf.keras.backend.set_learning_phase(0)                              # Keras in TF1: before building or loading
+        x = batch_norm(x)                                                   # Keras: no training=True in the call
+
+    References
+    ----------
+    tensorflow#15599, tensorflow/serving#1266, qubvel/segmentation_models#223, alibaba/graph-learn#141,
+    tensorflow#50502. Failure modes F01, F02, B08, G01; P16.
+    """
+    layers = [layer for layer in model.layers if has_statistics(layer)]
+    graph = model.graph
+    if graph is None:
+        found = [layer for layer in layers if layer.origin is Origin.CONFIG and _all_train(layer)]
+        if found:
+            yield _evidence(model, found, Severity.WARNING, "`training=True` is written into the calls of")
+    elif graph.serving:
+        found = [layer for layer in layers if _served(layer)]
+        if found:
+            outputs = quoted(out for layer in found for s in _served(layer) for out in served_outputs(s.outputs))
+            yield _evidence(model, found, Severity.ERROR, f"{outputs} depends on train-mode sites of")
+        dropped = [layer for layer in model.layers if statistics_dropped(model, layer)]
+        if dropped:
+            yield _dropped(dropped)
+    elif graph.purpose is Purpose.INFERENCE:
+        found = [layer for layer in layers if _all_train(layer)]
+        if found:
+            yield _evidence(model, found, Severity.WARNING, "The graph trains nothing, yet applies in train mode")
+
+
+def _served(layer: Layer) -> list[Site]:
+    return [s for s in layer.sites if s.mode is Mode.TRAIN and served_outputs(s.outputs)]
+
+
+def statistics_dropped(model: Facts, layer: Layer) -> bool:
+    """Whether a frozen graph serves a fused op in train mode: freezing keeps what is read, and statistics are not."""
+    frozen = model.graph is not None and model.graph.serving and not model.graph.variables
+    return frozen and not has_statistics(layer) and any(s.form.startswith("FusedBatchNorm") for s in _served(layer))
+
+
+def _dropped(layers: list[Layer]) -> Evidence:
+    sites = [s for layer in layers for s in _served(layer)]
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"{quoted(out for s in sites for out in served_outputs(s.outputs))} depends on train-mode sites of "
+        f"{many(len(layers), 'layer')}: the training graph was frozen, so they normalise with the batch at hand, and "
+        "their moving statistics are no longer in the file.",
+        severity=Severity.ERROR,
+        confidence=Confidence.MEDIUM,
+        location=sites[0].name,
+        fix=fixes.training_code(fixes.EVAL_MODE, note="restore the checkpoint into that graph, then freeze"),
+        measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
+    )
+
+
+def _all_train(layer: Layer) -> bool:
+    return bool(layer.sites) and all(s.mode is Mode.TRAIN for s in layer.sites)
+
+
+def _evidence(model: Facts, layers: list[Layer], severity: Severity, what: str) -> Evidence:
+    sites = [s for layer in layers for s in layer.sites if s.mode is Mode.TRAIN]
+    total = sum(has_statistics(layer) for layer in model.layers)
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"{what} {len(layers)} of {many(total, 'layer')}: they normalise with the batch at hand and leave "
+        "their moving statistics unused.",
+        severity=severity,
+        confidence=Confidence.HIGH if severity is Severity.ERROR else Confidence.MEDIUM,
+        location=sites[0].name,
+        fix=fixes.training_code(fixes.EVAL_MODE, note="for export"),
+        measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
+    )
+
+
+def clean() -> tuple[Facts, ...]:
+    """Eval mode; a training function nobody calls; a `train` signature; a training graph; Keras with its argument."""
+    uncalled = served(batch_norm("bn"))
+    uncalled = replace(uncalled, sites=(*uncalled.sites, site("train_fn/bn/FusedBatchNormV3", Mode.TRAIN)))
+    argument = replace(served(batch_norm("bn"), Mode.SWITCHED, outputs=()), origin=Origin.CONFIG)
+    return (
+        serving(served(batch_norm("bn"))),
+        serving(uncalled),
+        serving(served(batch_norm("bn"), Mode.TRAIN, outputs=("train/loss",))),
+        with_graph(wired(batch_norm("bn"))),
+        keras_file(argument),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """A SavedModel exported from the training graph; a predict graph in train mode; a hard-coded `training=True`; the
+    training graph, frozen.
+    """
+    frozen = served(batch_norm("bn", mean=None, variance=None), Mode.TRAIN)
+    baked = replace(served(batch_norm("bn"), Mode.TRAIN, outputs=()), origin=Origin.CONFIG)
+    return (
+        serving(served(batch_norm("a"), Mode.TRAIN), served(batch_norm("b"), Mode.TRAIN)),
+        with_graph(served(batch_norm("bn"), Mode.TRAIN, outputs=())),
+        keras_file(baked),
+        serving(frozen, variables={}),
+    )

@@ -1,0 +1,171 @@
+"""BN206 mode-switch-left-open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Mode, Purpose, Site, Switch
+from bncheck.facts.training import (
+    moved,
+    placeholder_switched,
+    run_by_training,
+    served_outputs,
+    still,
+    trainers,
+    training_sites,
+)
+from bncheck.facts.wording import many
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, served, serving, switch, untouched, unwired, wired, with_graph
+
+
+@rule("BN206", "mode-switch-left-open", severity=Severity.WARNING, needs=Needs.GRAPH)
+def check(model: Facts) -> Iterator[Evidence]:
+    """A placeholder still decides between batch and stored statistics, where it should be settled.
+
+    What it detects
+    ---------------
+    Serving and predict graphs whose batch norm hangs on `is_training`, `phase_train` or `keras_learning_phase`; and
+    training graphs whose placeholder defaults to False and, as the values tell, was never fed True.
+
+    Why it matters
+    --------------
+    What the model computes depends on a switch that no one sees: unset it may be an error, or the wrong mode. A
+    condition around batch norm keeps converters from folding it. In training, a default of False turns batch norm into
+    an affine with statistics 0 and 1, and nothing complains.
+
+    How it decides
+    --------------
+    Serving or predict graph: ERROR (served) or WARNING if the default selects batch statistics; WARNING if a served
+    switch has no default, or if the default selects statistics that are not at hand; ERROR if those never moved while
+    gamma or beta did; INFO else.
+    Training graph: silent, a placeholder is the normal way there; ERROR if it drives all trained layers, the train op
+    runs their updates, and yet no statistic moved while gamma or beta did: then it was never fed True.
+
+    Not detected
+    ------------
+    What callers feed. A switch that is a variable or computed is a note only, for its value is not in the graph.
+
+    Fix
+    ---
+    Build the graph for serving with a Python bool; feed the switch while training:
+
+        logits = model(images, is_training=False)                                   # TF-slim, tf.layers
+        tf.keras.backend.set_learning_phase(0)                                      # Keras: before building or loading
+        session.run(train_op, {images: batch, is_training: True})                   # TF-slim, tf.layers
+        session.run(train_op, {images: batch, "keras_learning_phase:0": True})      # Keras in a TF1 graph
+
+    References
+    ----------
+    lindawangg/COVID-Net#163, tensorflow#28580, deezer/spleeter#151, stable-baselines#373, tensorflow#23253.
+    Failure modes A09, F03, F04.
+    """
+    graph = model.graph
+    if graph is None:
+        return
+    if graph.purpose is Purpose.TRAINING and not graph.serving:
+        yield from _never_fed(model)
+        return
+    switches: dict[Switch, dict[Layer, None]] = {}
+    for layer in model.layers:
+        for site in layer.sites:
+            if site.mode is Mode.SWITCHED and site.switch is not None and _asked_for(site, serving=graph.serving):
+                switches.setdefault(site.switch, {})[layer] = None
+    for found, layers in switches.items():
+        yield _left_open(found, list(layers), serving=graph.serving)
+
+
+def _asked_for(site: Site, *, serving: bool) -> bool:
+    return bool(served_outputs(site.outputs)) if serving else True
+
+
+def _left_open(found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evidence:
+    values = moved(layers)
+    decided = found.default is not None and found.train_when is not None
+    if not found.kind.startswith("placeholder"):
+        severity, reading = Severity.INFO, f"is {found.kind}: what it will be is not in the graph"
+    elif not decided:
+        severity = Severity.WARNING if serving or values is False else Severity.INFO
+        reading = "has no default, so every caller must feed it"
+    elif found.default == found.train_when:
+        severity = Severity.ERROR if serving else Severity.WARNING
+        reading = f"defaults to {found.default}: unless fed, the model normalises with the batch at hand"
+    else:
+        junk = still(layers) == len(layers) and any(layer.affine_moved for layer in layers)
+        severity = Severity.INFO if values else Severity.ERROR if junk else Severity.WARNING
+        reading = f"defaults to {found.default}, which selects the stored statistics"
+    unmoved = still(layers)
+    seen = (
+        f" The statistics of {unmoved} of {many(len(layers), 'layer')} never moved: either it was never fed "
+        f"{found.train_when} in training, and batch norm is only an affine, or what is stored is junk."
+        if unmoved
+        else ""
+    )
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"`{found.predicate}` switches {many(len(layers), 'layer')} between batch and stored statistics and "
+        f"{reading}.{seen}",
+        severity=severity,
+        confidence=Confidence.HIGH if found.train_when is not None else Confidence.MEDIUM,
+        location=found.predicate,
+        fix=fixes.training_code(fixes.CONSTANT_MODE, note="for export"),
+        measurements=(
+            Measurement(name="layers switched", value=len(layers), limit=0, unit="layers"),
+            Measurement(name="layers whose statistics never moved", value=unmoved, unit="layers"),
+        ),
+    )
+
+
+def _never_fed(model: Facts) -> Iterator[Evidence]:
+    """A09: wired, trained, and still initial can only mean that the switch was never on."""
+    trained = [layer for layer in model.layers if trainers(layer) and training_sites(layer)]
+    layers = [layer for layer in trained if all(placeholder_switched(site) for site in training_sites(layer))]
+    if not layers or len(layers) < len(trained) or still(layers) < len(layers):
+        return
+    if not all(map(run_by_training, layers)) or not any(layer.affine_moved for layer in layers):
+        return
+    found = next(s.switch for s in training_sites(layers[0]) if s.switch is not None)
+    default = "has no default" if found.default is None else f"defaults to {found.default}"
+    yield Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"`{found.predicate}` {default} and was never fed {found.train_when} in training: the train op runs "
+        f"the updates of {many(len(layers), 'layer')}, gamma or beta moved, every statistic is exactly initial.",
+        severity=Severity.ERROR,
+        confidence=Confidence.HIGH if found.default is not None else Confidence.MEDIUM,
+        location=found.predicate,
+        fix=fixes.training_code(f'session.run(train_op, {{images: batch, "{found.predicate}:0": {found.train_when}}})'),
+        measurements=(
+            Measurement(name="layers whose statistics never moved", value=still(layers), limit=0, unit="layers"),
+        ),
+    )
+
+
+def clean() -> tuple[Facts, ...]:
+    """A constant mode; a training graph with its placeholder; not moved because not wired (BN201's), or not trained."""
+    off = switch("keras_learning_phase", "placeholder-with-default", default=False)
+    return (
+        serving(served(batch_norm("bn"))),
+        with_graph(wired(batch_norm("bn"), mode=Mode.SWITCHED)),
+        with_graph(_switched(unwired(untouched("bn")), off)),
+        with_graph(_switched(wired(batch_norm("bn", mean=0.0, variance=1.0, gamma=1.0, beta=0.0)), off)),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """A served switch: on by default, without default, off; a predict graph never moved; never fed in training."""
+    kind = "placeholder-with-default"
+    off, on = (switch("keras_learning_phase", kind, default=value) for value in (False, True))
+    return (
+        serving(served(batch_norm("bn"), Mode.SWITCHED, switch=on)),
+        serving(served(batch_norm("bn"), Mode.SWITCHED)),
+        serving(served(batch_norm("bn"), Mode.SWITCHED, switch=off)),
+        with_graph(served(untouched("bn"), Mode.SWITCHED, switch=off, outputs=())),
+        with_graph(_switched(wired(untouched("bn")), off)),
+    )
+
+
+def _switched(layer: Layer, by: Switch) -> Layer:
+    return replace(layer, sites=tuple(replace(site, mode=Mode.SWITCHED, switch=by) for site in layer.sites))

@@ -1,0 +1,118 @@
+"""BN209 saver-omits-statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, GraphFacts, Layer, Presence, Vector
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, facts, graph_facts, saver, unread, wired, with_graph
+
+SAVE_ALL = """\
+saver = tf.train.Saver()                                     # all global variables; or, where a list is needed:
+statistics = [v for v in tf.global_variables() if "moving_" in v.name]
+saver = tf.train.Saver(tf.trainable_variables() + statistics + [global_step])"""
+
+
+@rule("BN209", "saver-omits-statistics", severity=Severity.ERROR, needs=Needs.GRAPH)
+def check(model: Facts) -> Iterator[Evidence]:
+    """The Saver writes a layer's weights and leaves out its moving statistics.
+
+    What it detects
+    ---------------
+    Layers whose gamma, beta or kernel some Saver writes while no Saver writes their moving mean or variance: the
+    classic is `Saver(tf.trainable_variables())`, for statistics are not trainable.
+
+    Why it matters
+    --------------
+    After a restore the statistics are whatever the initialiser gave, 0 and 1, or restoring fails. Training went well,
+    evaluation in the same process did too, and what was shipped is junk.
+
+    How it decides
+    --------------
+    A Saver's list is a constant in the graph (`SaveV2/tensor_names`), so this needs no checkpoint. Savers that cover a
+    part, such as a backbone's, are fine as long as another writes the statistics. WARNING where a checkpoint at hand
+    holds the statistics after all: then another Saver wrote it.
+
+    Not detected
+    ------------
+    Savers made after the MetaGraph was exported. Layers that no Saver writes at all are not meant to be kept.
+
+    Fix
+    ---
+    TF-slim, tf.layers, tf.keras in a TF1 graph: save all global variables,
+
+        saver = tf.train.Saver()
+        statistics = [v for v in tf.global_variables() if "moving_" in v.name]      # or name them
+        saver = tf.train.Saver(tf.trainable_variables() + statistics + [global_step])
+
+    Keras: `model.save` and `model.save_weights` write all; do not save `trainable_weights` by hand.
+    A checkpoint written without them is repaired by `bncheck repair PATH -o OUT --data images/`.
+
+    References
+    ----------
+    skflow#117, SfMLearner#17, google/youtube-8m#55. Failure modes D01, D02; P6.
+    """
+    graph = model.graph
+    if graph is None or not graph.savers:
+        return
+    written = frozenset[str]().union(*(saver.variables for saver in graph.savers))
+    found = {layer: lost for layer in model.layers if (lost := _omitted(graph, layer, written))}
+    if not found:
+        return
+    layers, lost = list(found), [vector for vectors in found.values() for vector in vectors]
+    held = all(vector.presence is Presence.PRESENT for vector in lost)
+    writers = quoted(saver.name for saver in graph.savers)
+    also = " The checkpoint at hand holds them, so another Saver wrote it." if held else ""
+    yield Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"Of {many(len(layers), 'layer')}, {writers} writes the weights "
+        f"and leaves out {many(len(lost), 'statistic')}: {quoted(v.name for v in lost)}.{also}",
+        severity=Severity.WARNING if held else Severity.ERROR,
+        confidence=Confidence.MEDIUM if held else Confidence.HIGH,
+        location=graph.savers[0].name,
+        fix=fixes.training_code_and_repair(model, SAVE_ALL),
+        measurements=(
+            Measurement(name="statistics that no Saver writes", value=len(lost), limit=0, unit="variables"),
+            Measurement(name="Savers", value=len(graph.savers), unit="ops"),
+        ),
+    )
+
+
+def _omitted(graph: GraphFacts, layer: Layer, written: frozenset[str]) -> list[Vector]:
+    """Statistics of a layer that no Saver writes although one writes its weights."""
+    linear = [layer.linear.kernel] if layer.linear is not None else []
+    weights = [v.name for v in (layer.gamma, layer.beta) if v.presence is not Presence.ABSENT] + linear
+    if not written.intersection(weights):
+        return []
+    lost = [v for v in layer.statistics if v.presence is not Presence.ABSENT and v.name in graph.variables]
+    return [vector for vector in lost if vector.name not in written]
+
+
+def clean() -> tuple[Facts, ...]:
+    """A Saver of everything; a backbone's Saver beside it; a layer that no Saver writes; a graph without Savers."""
+    a, b = wired(batch_norm("a")), wired(batch_norm("b"))
+    return (
+        with_graph(a),
+        with_graph(a, b, savers=(saver(a, without=("mean", "variance"), name="warm/SaveV2"), saver(a, b))),
+        with_graph(a, b, savers=(saver(a),)),
+        with_graph(a, savers=()),
+    )
+
+
+def broken() -> tuple[Facts, ...]:
+    """Saver(trainable_variables()); without the variance only; a checkpoint that another Saver wrote."""
+    layer = wired(batch_norm("bn"))
+    trainable = (saver(layer, without=("moving_mean", "moving_variance")),)
+    alone = unread(layer)
+    return (
+        facts(alone, graph=graph_facts(alone, savers=trainable)),
+        with_graph(
+            replace(layer, mean=alone.mean, variance=alone.variance), savers=(saver(layer, without=("variance",)),)
+        ),
+        with_graph(layer, savers=trainable),
+    )

@@ -1,0 +1,112 @@
+"""BN215 update-in-dead-branch-or-loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts, Layer, Update
+from bncheck.facts.training import moved
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, switch, unread, untouched, unwired, wired, with_graph
+
+OUTSIDE = """\
+net = tf.layers.batch_normalization(net, training=is_training)     # not inside tf.cond or tf.while_loop
+# in a loop body: in place, so that the body itself runs the update
+net = slim.batch_norm(net, is_training=True, updates_collections=None)"""
+
+
+@rule("BN215", "update-in-dead-branch-or-loop", severity=Severity.ERROR, needs=Needs.GRAPH)
+def check(model: Facts) -> Iterator[Evidence]:
+    """UPDATE_OPS lists an update that lives inside a condition or a loop, where the train op cannot wait for it.
+
+    What it detects
+    ---------------
+    Update ops that were put into the collection from within `tf.cond`, `tf.while_loop`, `dynamic_rnn` or `map_fn`.
+
+    Why it matters
+    --------------
+    A train op that waits for an op in a branch not taken is dead itself: the step returns without an error and
+    nothing is trained, not even the step counter. An op inside a loop cannot be waited for from outside ("inputs from
+    different frames"); who then leaves the updates out has statistics that never move.
+
+    How it decides
+    --------------
+    The collection lists an op that lives under a condition or in a loop. ERROR where the statistics never moved, or,
+    for a loop, are not at hand; WARNING for a condition whose values are not at hand; INFO where they moved: the
+    branch is then taken while training. In-place updates inside a loop (not collected) run at every iteration: a note.
+
+    Not detected
+    ------------
+    Branches that only the user's data decide.
+
+    Fix
+    ---
+    Call the layer outside and pass the condition as its mode; in a loop update in place:
+
+        net = tf.layers.batch_normalization(net, training=is_training)              # tf.layers
+        net = slim.batch_norm(net, is_training=True, updates_collections=None)      # TF-slim, in a loop body
+        x = tf.keras.layers.BatchNormalization()(x, training=training)              # Keras
+
+    References
+    ----------
+    tensorflow#14699, tensorflow#24795, tensorflow#6087, tensorflow#19568, cbfinn/maml#33. Failure modes A14, A15.
+    """
+    loops = [layer for layer in model.layers if any(u.collected_in_branch and u.in_loop for u in layer.updates)]
+    in_loops = set(loops)
+    branches = [x for x in model.layers if x not in in_loops and any(u.collected_in_branch for u in x.updates)]
+    if loops:
+        severity = Severity.WARNING if moved(loops) else Severity.ERROR
+        text = "live inside a loop and are listed in UPDATE_OPS: the train op cannot wait for them"
+        yield _evidence(loops, _collected(loops), severity, text)
+    if branches:
+        values = moved(branches)
+        severity = Severity.INFO if values else Severity.WARNING if values is None else Severity.ERROR
+        text = "live inside a condition and are listed in UPDATE_OPS: a train op that waits for them is dead, without"
+        text += " an error, whenever the other branch is taken"
+        yield _evidence(branches, _collected(branches), severity, text)
+    inside = [x for x in model.layers if x not in in_loops and any(u.in_loop and u.train_ops for u in x.updates)]
+    if inside:
+        found = [u for layer in inside for u in layer.updates if u.in_loop and u.train_ops]
+        text = "run at every iteration of a loop, so a step of training averages over more than one batch"
+        yield _evidence(inside, found, Severity.INFO, text)
+
+
+def _collected(layers: Sequence[Layer]) -> list[Update]:
+    return [u for layer in layers for u in layer.updates if u.collected_in_branch]
+
+
+def _evidence(layers: Sequence[Layer], found: Sequence[Update], severity: Severity, text: str) -> Evidence:
+    predicates = [u.branch.predicate for u in found if u.branch is not None]
+    under = f" The condition is {quoted(predicates)}." if predicates else ""
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"{many(len(found), 'update op')} of {many(len(layers), 'layer')} {text}.{under}",
+        severity=severity,
+        confidence=Confidence.MEDIUM if moved(layers) is None else Confidence.HIGH,
+        location=found[0].name,
+        fix="Nothing, if it is meant so." if severity is Severity.INFO else fixes.training_code(OUTSIDE),
+        measurements=(Measurement(name="updates in a condition or loop", value=len(found), limit=0, unit="ops"),),
+    )
+
+
+def clean() -> tuple[Facts, ...]:
+    """Outside of everything; under a condition, in place, not collected."""
+    in_place = wired(batch_norm("bn"), in_collection=False, branch=switch())
+    return (with_graph(wired(batch_norm("bn"))), with_graph(in_place))
+
+
+def broken() -> tuple[Facts, ...]:
+    """Collected inside a condition, never moved and unread; inside a loop; moved all the same; in place in a loop."""
+    inside: dict[str, Any] = {"branch": switch("use_aux"), "collected_in_branch": True}
+    unlisted = wired(batch_norm("bn"), in_collection=False, in_loop=True)
+    return (
+        with_graph(wired(untouched("bn"), **inside)),
+        with_graph(unread(wired(batch_norm("bn"), **inside))),
+        with_graph(unwired(untouched("bn"), in_loop=True, collected_in_branch=True)),
+        with_graph(wired(batch_norm("bn"), **inside)),
+        with_graph(unlisted),
+    )

@@ -1,0 +1,79 @@
+"""BN219 dropout-before-batch-norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.layers import Facts
+from bncheck.facts.wording import many, quoted
+from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import fixes
+from bncheck.testing import batch_norm, wired, with_graph
+
+AFTER = """\
+net = slim.batch_norm(slim.conv2d(net, 64, 3), is_training=True)    # TF-slim: dropout after the last batch norm
+net = slim.dropout(net, keep_prob=0.8, is_training=True)
+x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))    # Keras, tf.layers: the same order"""
+
+
+@rule("BN219", "dropout-before-batch-norm", severity=Severity.INFO, confidence=Confidence.MEDIUM, needs=Needs.SITES)
+def check(model: Facts) -> Iterator[Evidence]:
+    """Dropout lies before batch norm, with nothing but linear ops between.
+
+    What it detects
+    ---------------
+    A dropout whose output reaches batch norm through convolutions, dense layers, biases and pooling only.
+
+    Why it matters
+    --------------
+    Dropout raises the variance in training and not in inference. The moving variance is learned with it and used
+    without it, so in inference each such layer's output is too small: the "variance shift" of arXiv 1801.05134.
+
+    How it decides
+    --------------
+    Walks back from each site's input. A note, since good models do it (EEGNet) and the shift is small for small rates;
+    `bncheck compare train-vs-eval` measures it.
+
+    Not detected
+    ------------
+    Dropout with a non-linear op between, which shifts the variance too, if less.
+
+    Fix
+    ---
+    Dropout after the last batch norm, or spatial dropout, which keeps most of the variance:
+
+        net = slim.dropout(slim.batch_norm(net, is_training=True), keep_prob=0.8, is_training=True)         # TF-slim
+        net = tf.layers.dropout(tf.layers.batch_normalization(net, training=True), 0.2, training=True)      # tf.layers
+        x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))                           # Keras
+
+    A trained model: `bncheck repair PATH -o OUT --data images/` re-estimates the statistics with dropout off.
+
+    References
+    ----------
+    arXiv 1801.05134; NeuraLint, rule "batch norm before the dropout". Failure mode B14.
+    """
+    layers = [layer for layer in model.layers if any(site.dropout for site in layer.sites)]
+    if layers:
+        dropouts = [site.dropout for layer in layers for site in layer.sites if site.dropout]
+        yield Evidence(
+            layers=tuple(layer.name for layer in layers),
+            message=f"Dropout lies before {len(layers)} of {many(len(model.layers), 'layer')} with only linear ops "
+            f"between ({quoted(dropouts)}): their moving variance is learned with it and used without.",
+            location=dropouts[0],
+            fix=fixes.training_code(AFTER),
+            measurements=(Measurement(name="layers after dropout", value=len(layers), limit=0, unit="layers"),),
+        )
+
+
+def clean() -> tuple[Facts, ...]:
+    """No dropout before batch norm."""
+    return (with_graph(wired(batch_norm("bn"))),)
+
+
+def broken() -> tuple[Facts, ...]:
+    """Dropout, then a dense layer, then batch norm; one of two layers only."""
+    after = wired(batch_norm("bn"))
+    after = replace(after, sites=tuple(replace(site, dropout="dropout/mul") for site in after.sites))
+    return (with_graph(after), with_graph(wired(batch_norm("first")), after))

@@ -1,0 +1,208 @@
+"""Where a checkpoint is: from what people name (prefix, one of its files, a directory) to its `.index`."""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from bncheck.facts.errors import NoModel, NotFound, Unsupported
+from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
+from bncheck.sources.files import is_file, names, read_tail, read_whole, status
+
+_FILE = re.compile(r"(?P<stem>.*)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
+_V1_SHARD = re.compile(r"-\d{5}-of-\d{5}\Z")
+_V1_HEADER = b"\x0a"
+"""Tag of `SavedTensorSlices.meta`, a message; a V2 header begins with its count of shards, a number."""
+_NUMBERED = re.compile(r"-(\d+)$")
+_CHECKPOINT_PATH = re.compile(rb"^\s*model_checkpoint_path\s*:\s*([\"'])(.*?)(?<!\\)\1", re.MULTILINE | re.DOTALL)
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_PLAIN_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
+
+V1_HINT = "restore it in TensorFlow and save it again with tf.compat.v1.train.Saver(write_version=SaverDef.V2)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One V2 checkpoint; the stem is "" for files that are nothing but their suffix (`model/.index`)."""
+
+    directory: Path
+    stem: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def index(self) -> Path:
+        """The `.index` file."""
+        return self.directory / f"{self.stem}.index"
+
+    @property
+    def prefix(self) -> Path:
+        """What TensorFlow's Saver is given; the index itself where the stem is empty."""
+        return self.directory / self.stem if self.stem else self.index
+
+    def shard(self, number: int, count: int) -> Path:
+        """One data file of `count`."""
+        return self.directory / f"{self.stem}.data-{number:05d}-of-{count:05d}"
+
+
+def find(path: Path) -> Place | None:
+    """The checkpoint that a path means; None for a file whose name makes it no part of one.
+
+    Raises NotFound, Unreadable, Unsupported (V1), NoModel (a directory without a checkpoint).
+    """
+    found = status(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        place = _in_directory(path)
+        if place is not None:
+            return place
+        if is_file(_beside(path, ".index")):
+            return Place(directory=path.parent, stem=path.name)
+        raise no_checkpoint(path)
+    if path.name == "checkpoint" and found is not None:
+        named = _in_directory(path.parent)
+        if named is not None:
+            return named
+    match = _FILE.fullmatch(path.name)
+    if match and is_file(path.parent / f"{match['stem']}.index"):
+        return Place(directory=path.parent, stem=match["stem"])
+    if is_file(_beside(path, ".index")):
+        return Place(directory=path.parent, stem=path.name)
+    if match and found is not None:
+        raise NotFound(path, f"its index {match['stem']}.index is not beside it", hint="bncheck needs the index")
+    if match and match[2] == "index" and is_file(path.parent / f"{match['stem']}.meta"):
+        raise NotFound(path, "no such file", hint=f"{match['stem']}.meta is there: it holds the graph, but no values")
+    if found is None:
+        raise _absent(path)
+    return None
+
+
+def in_step_order(directory: Path) -> list[Path]:
+    """Prefixes of all checkpoints in a directory, by the number that ends their name, else by time of writing."""
+    stems = [name.removesuffix(".index") for name in names(directory) if name.endswith(".index")]
+    places = [Place(directory=directory, stem=stem) for stem in stems]
+    return [place.prefix for place in _sorted([place for place in places if is_file(place.index)])]
+
+
+def v1(path: Path) -> Unsupported:
+    """The error for a V1 checkpoint."""
+    return Unsupported(path, "a V1 checkpoint: bncheck reads V2 ones", hint=V1_HINT)
+
+
+def no_checkpoint(directory: Path) -> NoModel | Unsupported:
+    """The error for a directory without a V2 checkpoint: what it holds instead, a V1 checkpoint first."""
+    present = names(directory)
+    for name in present:
+        if ("ckpt" in name or f"{name}.meta" in present or _V1_SHARD.search(name)) and _is_v1(directory / name):
+            return v1(directory / name)
+    return NoModel(directory, "no checkpoint in this directory", hint=_other_models(directory))
+
+
+def _is_v1(path: Path) -> bool:
+    """Whether a file is a table of the kind that checkpoints are, with the header of V1."""
+    if not is_file(path) or read_tail(path, len(MAGIC)) != MAGIC:
+        return False
+    header = next(entries(open_table(path)), None)
+    return header is not None and not header.key and header.value[:1] == _V1_HEADER
+
+
+def _other_models(directory: Path) -> str:
+    """What else in a directory without a checkpoint looks like a model, as a hint."""
+    if is_file(directory / "variables" / "variables.index"):
+        return "a SavedModel's variables are there without its saved_model.pb: give variables/variables"
+    suffixes = (".keras", ".h5", ".hdf5", ".tflite", ".pb", ".pbtxt", ".meta")
+    others = [name for name in names(directory) if name.endswith(suffixes)]
+    if others:
+        return f"it holds {_some(others)}"
+    inner = [name for name in names(directory) if is_file(directory / name / "checkpoint")]
+    return f"it holds folders that have one: {_some(inner)}" if inner else ""
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.parent / (path.name + suffix)
+
+
+def _sorted(places: list[Place]) -> list[Place]:
+    numbers = [_NUMBERED.search(place.stem) for place in places]
+    steps = [int(number[1]) for number in numbers if number]
+    if len(steps) == len(places):
+        order = sorted(range(len(places)), key=lambda index: (steps[index], places[index].stem))
+        return [places[index] for index in order]
+    return sorted(places, key=lambda place: (place.index.stat().st_mtime, place.stem))
+
+
+def _in_directory(directory: Path) -> Place | None:
+    named = directory / "checkpoint"
+    if is_file(named):
+        match = _CHECKPOINT_PATH.search(read_whole(named, limit=1 << 24))
+        if match:
+            return _named(directory, _unescape(match.group(2)))
+    paths = in_step_order(directory)
+    if not paths:
+        return None
+    stem = "" if paths[-1].name == ".index" else paths[-1].name
+    note = f"{stem or '.index'} is the newest of {len(paths)} checkpoints in the directory, which names none itself"
+    return Place(directory=directory, stem=stem, notes=(note,) if len(paths) > 1 else ())
+
+
+def _named(directory: Path, written: str) -> Place:
+    """The checkpoint that the text file `checkpoint` names: beside it first, for its paths are often the author's."""
+    absolute = written.startswith("/") or bool(PureWindowsPath(written).drive)
+    base = re.split(r"[/\\]", written)[-1]
+    tried = [directory / base] if absolute else [directory / written, directory / base]
+    for prefix in tried:
+        stem = prefix.name if base else ""
+        parent = prefix.parent if base else directory
+        if is_file(parent / f"{stem}.index"):
+            return Place(directory=parent, stem=stem, notes=(f"`checkpoint` names {stem or '.index'}",))
+    for prefix in tried:
+        if is_file(prefix) or _v1_shards(prefix):
+            raise v1(prefix)
+    reason = f"`checkpoint` names {written}, but {base}.index is not there"
+    others = [path.name for path in in_step_order(directory)]
+    hint = f"it holds {_some(others)}" if others else ""
+    raise NotFound(directory, reason, hint=hint)
+
+
+def _unescape(literal: bytes) -> str:
+    """A string of protobuf's text format."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        escape = match[1]
+        if escape[:1] == b"x" and len(escape) > 1:
+            return bytes([int(escape[1:], 16)])
+        if escape.isdigit():
+            return bytes([int(escape, 8) & 255])
+        return _PLAIN_ESCAPES.get(escape, escape)
+
+    return _ESCAPE.sub(plain, literal).decode("utf-8", "surrogateescape")
+
+
+def _v1_shards(prefix: Path) -> bool:
+    if not prefix.parent.is_dir():
+        return False
+    length = len(prefix.name)
+    return any(n.startswith(prefix.name) and _V1_SHARD.fullmatch(n[length:]) for n in names(prefix.parent))
+
+
+def _absent(path: Path) -> NotFound | Unsupported:
+    parent = status(path.parent)
+    if parent is None:
+        return NotFound(path, f"no such file or checkpoint: the directory {path.parent} does not exist")
+    if not stat.S_ISDIR(parent.st_mode):
+        return NotFound(path, f"no such file or checkpoint: {path.parent} is a file")
+    if _v1_shards(path):
+        return v1(path)
+    present = names(path.parent)
+    shards = [name for name in present if name.startswith(f"{path.name}.data-")]
+    if shards:
+        return NotFound(path, f"{shards[0]} is there, but its index {path.name}.index is not")
+    if f"{path.name}.meta" in present:
+        hint = f"{path.name}.meta is there: it holds the graph, but no values"
+        return NotFound(path, f"no such checkpoint: {path.name}.index does not exist", hint=hint)
+    near = [name.removesuffix(".index") for name in present if name.endswith(".index") and name.startswith(path.name)]
+    return NotFound(path, "no such file or checkpoint", hint=f"beside it: {_some(near)}" if near else "")
+
+
+def _some(found: list[str]) -> str:
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")

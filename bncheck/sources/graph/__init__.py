@@ -1,0 +1,1 @@
+"""MetaGraphs, frozen graphs and SavedModels."""

@@ -1,0 +1,1 @@
+"""Keras files: archives and HDF5."""

@@ -1,0 +1,371 @@
+"""HDF5 as Keras uses it: attributes, groups and datasets, read lazily and never out of the file."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.facts.errors import Malformed, TooLarge, Truncated, Unsupported
+from bncheck.sources.keras.h5_header import Heaps, stored_texts
+from bncheck.sources.raw import RawTensor
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+"""Stands at byte 0, 512, 1024, 2048, ... (a user block may precede it)."""
+
+MAX_TENSOR_BYTES = 1 << 32
+"""Largest tensor that is read into memory."""
+
+MAX_SPARE_CHUNK = 1 << 24
+"""Largest chunk of a dataset that is smaller than it: chunks are unpacked as a whole."""
+
+MAX_OBJECTS = 200_000
+"""Groups and datasets walked in one file."""
+
+MAX_DEPTH = 64
+"""Nesting of groups; Keras nests two levels for each nested model."""
+
+MAX_EXPANSION = 1100
+"""Declared bytes per stored byte; DEFLATE cannot exceed 1032."""
+
+_H5PY_RAISES = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+"""What h5py raises on damaged files, found by flipping bits (tests/sources/test_keras_fuzz.py)."""
+
+_STORED_END = re.compile(r"truncated file: eof = (\d+)")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VariableGroup:
+    """The `vars` group of one object in the layout of Keras 3: unnamed variables in the order of the layer."""
+
+    name: str
+    """The object's own name where Keras recorded it (from 3.8 on), else empty."""
+    variables: tuple[tuple[str, RawTensor], ...]
+    """(key, tensor); keys are "0", "1", ... unless the layer stores its state itself."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class H5File:
+    """An open file; `root` is h5py's."""
+
+    path: Path
+    content: memoryview
+    base: int
+    """Where HDF5's addresses count from: behind the user block."""
+    root: Any
+    heaps: Heaps = field(default_factory=dict)
+
+
+def _h5py() -> Any:
+    import h5py  # noqa: PLC0415 -- takes 0.15 s, which only Keras files shall cost
+
+    return h5py
+
+
+class Window(io.RawIOBase):
+    """Random access to a part of a memory map; a read past its end is an error, never a short read.
+
+    h5py takes a short read for a full one and would hand out whatever the buffer held.
+    """
+
+    def __init__(self, content: memoryview) -> None:
+        super().__init__()
+        self._content = content
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Current position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves; past the end is allowed, as in files."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._content)}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the whole buffer or raises OSError."""
+        end = self._position + len(buffer)
+        if end > len(self._content):
+            raise OSError(f"truncated file: eof = {len(self._content)}, read to {end}")
+        buffer[:] = self._content[self._position : end]
+        self._position = end
+        return len(buffer)
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """The one place where h5py's exceptions become ReadError: Truncated, Malformed."""
+    try:
+        yield
+    except _H5PY_RAISES as error:
+        reason = " ".join(str(error).split())[:200]
+        stored_end = _STORED_END.search(reason)
+        if stored_end:
+            raise Truncated(
+                path, f"the file ends inside {what}", offset=int(stored_end[1]), hint="copy the file again"
+            ) from error
+        raise Malformed(path, f"{what} is damaged: {reason or type(error).__name__}") from error
+
+
+def starts_hdf5(head: bytes) -> bool:
+    """Whether these first bytes are those of an HDF5 file without a user block."""
+    return head.startswith(MAGIC)
+
+
+def holds_hdf5(content: memoryview) -> bool:
+    """Whether an HDF5 signature stands where one may stand: at byte 0 or at a power of two from 512 on."""
+    offset = 0
+    while offset < len(content):
+        if content[offset : offset + len(MAGIC)] == MAGIC:
+            return True
+        offset = offset * 2 or 512
+    return False
+
+
+def open_file(path: Path, content: memoryview) -> H5File:
+    """The file over these bytes; without locks, so that one in use or on a read-only disk opens too.
+
+    Raises Truncated, Malformed.
+    """
+    with reading(path, "the HDF5 file"):
+        root = _h5py().File(Window(content), mode="r")
+        _close_at_exit()
+        if root.id.get_create_plist().get_sizes() != (8, 8):
+            raise ValueError("its addresses are not of 8 bytes, as Keras writes them")
+        return H5File(path=path, content=content, base=int(root.userblock_size), root=root)
+
+
+@cache
+def _close_at_exit() -> None:
+    """HDF5 closes what is left open only when Python is gone, and a file over a Python object then ends in a crash."""
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    h5py = _h5py()
+    for number in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+        if number.get_access_plist().get_driver() == h5py.h5fd.fileobj_driver:
+            h5py.File(number).close()
+
+
+def attribute(file: H5File, group: Any, name: str) -> Any:
+    """An attribute's value, None where there is none; its size is checked before memory is taken.
+
+    Raises Unsupported, TooLarge, and what `reading` raises.
+    """
+    with reading(file.path, f"attribute {name!r}"):
+        if name not in group.attrs:
+            return None
+        found = _h5py().h5a.open(group.id, name.encode())
+        size = int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize
+        if found.dtype.hasobject:
+            address = int(_h5py().h5o.get_info(group.id).addr)
+            texts = stored_texts(file.content[file.base :], address, name, file.heaps)
+            if texts is not None:
+                return np.array(texts, dtype=object)
+        elif size <= len(file.content):
+            return group.attrs[name]
+    if found.dtype.hasobject:
+        raise Unsupported(file.path, f"attribute {name!r} is stored as Keras never stores it", hint="save it again")
+    raise TooLarge(file.path, f"attribute {name!r} declares {size:,} bytes, which the file cannot hold")
+
+
+def text_attribute(file: H5File, group: Any, name: str) -> str | None:
+    """A text attribute (bytes or str, by Keras version), None where there is none. Raises as `attribute`."""
+    value = attribute(file, group, name)
+    if value is None:
+        return None
+    items = np.asarray(value).reshape(-1).tolist()
+    if len(items) != 1 or not isinstance(items[0], (str, bytes)):
+        raise Malformed(file.path, f"attribute {name!r} is no text")
+    return items[0] if isinstance(items[0], str) else _decoded(file, name, items[0])
+
+
+def names_attribute(file: H5File, group: Any, name: str) -> tuple[str, ...] | None:
+    """A list of names, None where there is none; lists above 64 KB lie in `name0`, `name1`, ..."""
+    value = attribute(file, group, name)
+    if value is not None:
+        return _names(file, name, value)
+    parts: list[str] = []
+    index = 0
+    while (value := attribute(file, group, f"{name}{index}")) is not None:
+        parts.extend(_names(file, name, value))
+        index += 1
+    return tuple(parts) if index else None
+
+
+def _names(file: H5File, name: str, value: Any) -> tuple[str, ...]:
+    items = np.asarray(value).reshape(-1).tolist()
+    if items and not all(isinstance(item, (str, bytes)) for item in items):
+        raise Malformed(file.path, f"attribute {name!r} is no list of names")
+    return tuple(item if isinstance(item, str) else _decoded(file, name, item) for item in items)
+
+
+def _decoded(file: H5File, name: str, value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed(file.path, f"attribute {name!r} is no UTF-8 text") from error
+
+
+def descend(file: H5File, group: Any, name: str) -> Any:
+    """The object at "a/b/c" below a group, None where there is none. Raises Unsupported for any link but a hard one."""
+    found = group
+    for part in name.split("/"):
+        if part in ("", "."):
+            continue
+        with reading(file.path, f"group {found.name!r}"):
+            if not isinstance(found, _h5py().Group):
+                return None
+            link = found.get(part, getclass=True, getlink=True)
+            if link is None:
+                return None
+            if link is _h5py().HardLink:
+                found = found[part]
+                continue
+            where = f"{found.name}/{part}"
+        raise Unsupported(file.path, f"{where!r} is a link to elsewhere ({link.__name__}), which bncheck never follows")
+    return found
+
+
+def is_dataset(found: Any) -> bool:
+    """Whether it is a dataset, not a group or None."""
+    return isinstance(found, _h5py().Dataset)
+
+
+def is_group(found: Any) -> bool:
+    """Whether it is a group, not a dataset or None."""
+    return isinstance(found, _h5py().Group)
+
+
+def members(file: H5File, group: Any) -> tuple[str, ...]:
+    """Names of a group's members, in the file's order. Raises Malformed, Truncated."""
+    with reading(file.path, f"group {group.name!r}"):
+        if len(group) > MAX_OBJECTS:
+            raise OverflowError(f"{len(group):,} members")
+        names = tuple(group)
+    if not all(isinstance(name, str) for name in names):
+        raise Malformed(file.path, f"group {group.name!r} has a member whose name is no UTF-8 text")
+    return names
+
+
+def tensor(file: H5File, dataset: Any, name: str) -> RawTensor:
+    """The dataset as a lazy tensor. Raises Unsupported where its data lies in other files."""
+    where = f"dataset {name!r}"
+    with reading(file.path, where):
+        # opaque two-byte values, marked by Keras
+        brain = dataset.dtype.kind == "V" and dataset.dtype.itemsize == 2 and "dtype" in dataset.attrs
+        dtype = "bfloat16" if brain else dataset.dtype.newbyteorder("=").name
+        numeric = brain or dataset.dtype.kind in "biuf"
+        shape = None if dataset.shape is None else tuple(int(length) for length in dataset.shape)
+        outside = bool(dataset.external) or bool(dataset.is_virtual)
+    if outside:
+        raise Unsupported(file.path, f"{where} keeps its data in other files, which bncheck never follows")
+    if shape is None:
+        raise Malformed(file.path, f"{where} has no shape")
+
+    def read() -> NDArray[Any]:
+        _check_size(file, dataset, where)
+        with reading(file.path, where):
+            assert file.root  # an open file is what keeps its datasets valid
+            values = np.asarray(dataset[()])
+        if brain:
+            values = (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        values.setflags(write=False)
+        return values
+
+    unavailable = None if numeric else f"its type {dataset.dtype} is no number"
+    return RawTensor(
+        name=name,
+        dtype=dtype,
+        shape=shape,
+        read=read,
+        unavailable=unavailable,
+        location=(file.path, str(dataset.name)),
+    )
+
+
+def _check_size(file: H5File, dataset: Any, where: str) -> None:
+    """Raises TooLarge, or Malformed where fewer bytes are stored than declared (HDF5 would fill in zeros)."""
+    with reading(file.path, where):
+        declared = int(np.prod(dataset.shape, dtype=np.float64)) * dataset.dtype.itemsize
+        stored = int(dataset.id.get_storage_size())
+        filtered = dataset.id.get_create_plist().get_nfilters() > 0
+        chunk = int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
+    if declared > MAX_TENSOR_BYTES:
+        raise TooLarge(file.path, f"{where} declares {declared:,} bytes; bncheck reads at most {MAX_TENSOR_BYTES:,}")
+    if chunk > max(declared, MAX_SPARE_CHUNK):
+        raise TooLarge(file.path, f"{where} declares chunks of {chunk:,} bytes for {declared:,}")
+    if filtered and declared > MAX_EXPANSION * stored:
+        raise TooLarge(file.path, f"{where} declares {declared:,} bytes but stores no more than {stored:,}")
+    if not filtered and declared > stored:
+        raise Malformed(file.path, f"{where} declares {declared:,} bytes but stores only {stored:,}")
+
+
+def variable_groups(file: H5File) -> dict[str, VariableGroup]:
+    """Every `vars` group of a file by the path of its owner ("" for the root's own), in the layout of Keras 3.
+
+    Also owners without variables, where the file lists them. Raises Malformed for nesting or numbers no model has.
+    """
+    found: dict[str, VariableGroup] = {}
+    pending: list[tuple[str, Any, int]] = [("", file.root, 0)]
+    addresses: set[int] = set()
+    walked = 0
+    while pending:
+        owner, group, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise Malformed(file.path, f"groups are nested more than {MAX_DEPTH} deep at {owner[:100]!r}")
+        inner: list[tuple[str, Any, int]] = []
+        for member in members(file, group):
+            walked += 1
+            if walked > MAX_OBJECTS:
+                raise TooLarge(file.path, f"more than {MAX_OBJECTS:,} groups")
+            child = descend(file, group, member)
+            if not is_group(child):
+                continue
+            with reading(file.path, f"group {member!r}"):
+                address = int(_h5py().h5o.get_info(child.id).addr)
+            # a hard link back up would be walked for ever
+            if address in addresses:
+                continue
+            addresses.add(address)
+            place = f"{owner}/{member}" if owner else member
+            if member == "vars":
+                found[owner] = _variables(file, child, owner)
+            else:
+                inner.append((place, child, depth + 1))
+        pending.extend(reversed(inner))
+    return found
+
+
+def _numeric(key: str) -> tuple[bool, int, str]:
+    number = key.isdecimal() and len(key) < 10
+    return (not number, int(key) if number else 0, key)
+
+
+def _variables(file: H5File, group: Any, owner: str) -> VariableGroup:
+    variables = []
+    for key in sorted(members(file, group), key=_numeric):
+        dataset = descend(file, group, key)
+        if is_dataset(dataset):
+            variables.append((key, tensor(file, dataset, f"{owner}/vars/{key}" if owner else f"vars/{key}")))
+    return VariableGroup(name=text_attribute(file, group, "name") or "", variables=tuple(variables))
