@@ -1,1 +1,1 @@
-"""Shared by all tests: this folder is on the path, so that `import bundle_writer` works in each of them."""
+"""Helpers of several tests lie in `support`, which is on the path: `import bundle_writer` works in each of them."""

@@ -17,9 +17,10 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-import renew_readme
 import xmlschema
 from trained_variants import VARIANTS, trained_digits
+
+from tests import renew_readme
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 

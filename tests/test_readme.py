@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 import pytest
-import renew_readme
 
 from bncheck.cli import common as codes
 from bncheck.cli import main as cli
 from bncheck.report import FORMATS
 from bncheck.settings.config import _GATE, _KEYS, load_config
+from tests import renew_readme
 
 ROOT = renew_readme.ROOT
 TEXT = renew_readme.README.read_text(encoding="utf-8")

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from tests.bundle_writer import chunk, entry, number, serialized, table, write_bundle
+from bundle_writer import chunk, entry, number, serialized, table, write_bundle
 
 LAYERS = 52
 CHANNELS = 256

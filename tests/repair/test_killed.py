@@ -135,7 +135,7 @@ def test_a_saved_model_survives_a_crash_at_every_point(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from bncheck.cli import main
+from bncheck.cli.main import main
 print("ready", flush=True)
 sys.exit(main(["repair", sys.argv[1], "-o", sys.argv[2], "--debias"]))
 """

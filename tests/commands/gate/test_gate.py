@@ -27,7 +27,7 @@ from bncheck.report.wire import json_v1, junit
 from bncheck.settings.config import Settings
 from bncheck.testing import batch_norm, facts, untouched, unwired, with_graph
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = ROOT / "fixtures" / "tiny"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fold_models import checkpoint, conv, lite, operator
 
 from bncheck.cli.main import main
 
@@ -15,9 +16,6 @@ from bncheck.cli.main import main
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source, a faithful conversion, one from initial statistics, and one of another model; the current folder."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "recognise"))
-    from fold_models import checkpoint, conv, lite, operator  # found in the folder put on the path
-
     layers = [conv("a", seed=1), conv("b", seed=2, inputs=8, size=1)]
     fresh = [replace(one, mean=one.mean * 0, variance=one.variance * 0 + 1) for one in layers]
     other = [conv("x", outputs=5), conv("y", inputs=5, outputs=6, size=1)]

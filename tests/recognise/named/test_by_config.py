@@ -28,7 +28,7 @@ from bncheck.facts.layers import Facts, GapKind, Hints, Layer, Mode, Origin, Pre
 from bncheck.recognise import recognise
 from bncheck.sources.keras.keras import read_keras
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 KERNEL = np.arange(-54, 54, dtype=np.float32).reshape(3, 3, 3, 4)
 
 

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from fixtures.digits import Digits
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VARIANTS = ROOT / "fixtures" / "mobilenet_v2"
 
 

@@ -182,7 +182,7 @@ def test_unknown_output_is_named(tmp_path: Path) -> None:
 
 def test_the_keys_of_a_signature_are_names_too() -> None:
     """What a SavedModel calls its inputs and outputs names their tensors."""
-    raw = open_model(Path(__file__).parents[2] / "fixtures/tiny/healthy/keras_export/model")
+    raw = open_model(Path(__file__).parents[3] / "fixtures/tiny/healthy/keras_export/model")
     (signature,) = [each for graph in raw.graphs for each in graph.signatures if each.name == "serving_default"]
     ((input_key, _),) = signature.inputs.items()
     ((output_key, _),) = signature.outputs.items()

@@ -17,7 +17,7 @@ from bncheck.recognise import recognise
 from bncheck.sources import open_model
 from bncheck.testing import quantized as testing_quantized
 
-MODELS = Path(__file__).parents[1] / "fixtures" / "mobilenet_v2"
+MODELS = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2"
 SCRIPT = "</script><img src=x onerror=window.hacked=1>"
 """A layer's name that ends the element it stands in and runs, if a page lets it."""
 WIDTHS = (32, 16, 96, 24, 144, 192, 32, 384, 64, 576, 96, 960, 160, 320, 1280)

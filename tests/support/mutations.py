@@ -36,8 +36,8 @@ from bncheck.facts.errors import BncheckError
 from bncheck.report.text import text
 from bncheck.sources.graph import protos
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "tiny"
-REAL = Path(__file__).parents[2] / "shared" / "real"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "tiny"
+REAL = Path(__file__).parents[3] / "shared" / "real"
 SECONDS = 5.0
 """For one case; a healthy one takes a few hundredths."""
 MEMORY = 2 << 30

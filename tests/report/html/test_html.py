@@ -375,7 +375,7 @@ def test_without_the_extra_a_notebook_shows_text() -> None:
         "import sys; sys.modules['altair'] = None; import html_examples; print(html_examples.hostile()._repr_html_())"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(examples.__file__).parent)
     shown = Page(done.stdout)
     assert {tag for tag, _ in shown.elements} == {"pre", "p", "small"}
     assert "pip install 'bncheck[html]'" in shown.words()

@@ -20,7 +20,7 @@ from bncheck.sources.tflite.tflite import read_lite
 
 pytestmark = pytest.mark.tensorflow
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 EPSILON = 1e-3
 
 

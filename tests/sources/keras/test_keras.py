@@ -30,7 +30,7 @@ from bncheck.sources.keras.keras import matches, read_keras
 from bncheck.sources.keras.weights import snake_case
 from bncheck.sources.raw import RawKeras, RawModel
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 KERNEL = np.arange(108, dtype=np.float32).reshape(3, 3, 3, 4)
 
 

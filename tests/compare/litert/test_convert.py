@@ -27,7 +27,7 @@ from bncheck.sources.graph import protos
 
 pytestmark = pytest.mark.tensorflow
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -399,7 +399,7 @@ def test_many_layers(tmp_path: Path) -> None:
     assert [layer.order for layer in found.layers] == list(range(30))
 
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 here = pytest.mark.skipif(not REAL.is_dir(), reason="the real models are not beside this checkout")
 
 

@@ -21,7 +21,7 @@ from bncheck.sources.raw import RawLiteTensor, RawModel
 from bncheck.sources.tflite import schema
 from bncheck.sources.tflite.tflite import matches, read_lite
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 
 KERNEL = np.arange(-12, 12, dtype=np.int8).reshape(2, 2, 2, 3)
 BIAS = np.array([7, -(2**31) + 1], np.int32)

@@ -13,7 +13,7 @@ from bncheck.facts.lite import FoldedOperator, Leftover, LiteFacts
 from bncheck.recognise.lite.by_lite import recognise_lite
 from bncheck.sources.tflite.tflite import read_lite
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 SHAPE = (1, 8, 8, 4)
 GAMMA = np.array([0.5, 2.0, 1.5, 0.25], np.float32)
 BETA = np.array([0.1, -0.4, 0.0, 0.3], np.float32)

@@ -16,7 +16,7 @@ from bncheck import testing
 from bncheck.judge.judge import judge
 from bncheck.report.wire import model_explorer
 
-FIXTURES = Path(__file__).parents[2] / "fixtures"
+FIXTURES = Path(__file__).parents[3] / "fixtures"
 FROZEN = FIXTURES / "tiny" / "bn205_served_in_train_mode" / "broken_frozen" / "frozen.pb"
 LITE = FIXTURES / "tiny" / "bn406_not_folded"
 

@@ -384,7 +384,7 @@ def test_every_flipped_bit(small: Path, suffix: str) -> None:
     assert same <= 8 * unread
 
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real"
+REAL = Path(__file__).parents[3].parent / "shared" / "real"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real models are not beside this checkout")

@@ -18,7 +18,7 @@ from bncheck.rules.rule import Needs, Rule, rule
 from bncheck.settings.config import Ignore, Settings
 from bncheck.testing import batch_norm, untouched, unwired, with_graph
 
-GOLDEN = Path(__file__).parent / "report" / "golden"
+GOLDEN = Path(__file__).parents[1] / "report" / "golden"
 NAMES = ("net/conv1/BatchNorm", "net/conv2/BatchNorm", "net/conv3/BatchNorm")
 
 HOSTILE = "a\nb\r\x1b[31m[bold]x[/bold]::error::y%0A]]><script>alert(1)</script>|`*_\u202e\x00\x85@me ://z {0} \\"

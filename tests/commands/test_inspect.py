@@ -14,8 +14,8 @@ import bncheck
 from bncheck.facts.errors import NoModel, NotFound, UsageError
 from bncheck.facts.findings import Verdict
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "mobilenet_v2"
-REAL = Path(__file__).parents[2] / "shared" / "real"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2"
+REAL = Path(__file__).parents[3] / "shared" / "real"
 
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the MobileNetV2 fixtures are absent")
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real public models (../shared/real) are absent")
