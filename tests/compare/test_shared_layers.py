@@ -12,8 +12,9 @@ import pytest
 import bncheck
 from bncheck.compare.shared_layers import batch_moments, shared
 from bncheck.facts.findings import Severity, Verdict
+from bncheck.numerics.divergence import diverging, each_layer
 from bncheck.rules.modes import bn302_layer_diverges
-from bncheck.rules.shared.modes import diverging, each_layer, torn
+from bncheck.rules.shared.modes import torn
 from bncheck.testing import batch_norm, classes_compared, compared, difference
 
 MEANS = np.array([0.0, 0.0, 0.0, 0.0])

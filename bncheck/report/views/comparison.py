@@ -11,14 +11,13 @@ import numpy as np
 from bncheck.facts.findings import Report, Severity
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
+from bncheck.numerics.divergence import inheriting
 from bncheck.report.views.names import shortened
 
 DIVERGES, INHERITS, GOOD = "diverges", "inherits", "good"
 
 _NAMED_BY = "BN302"
 """The finding that names the layers which go wrong by themselves."""
-_INHERITED = 0.1
-"""Cumulative NMSE of a layer behind the first bad one from which it is said to inherit."""
 
 
 def states(report: Report) -> Mapping[str, str]:
@@ -30,13 +29,9 @@ def states(report: Report) -> Mapping[str, str]:
     # a note names layers whose places differ, which are right all the same
     faults = (finding for finding in findings if finding.code == _NAMED_BY and finding.severity is not Severity.INFO)
     wrong = {name for finding in faults for name in finding.layers}
-    found: dict[str, str] = {}
-    behind = False
-    for layer in comparison.layers:
-        behind = behind or layer.layer in wrong
-        inherits = behind and not layer.cumulative_nmse <= _INHERITED
-        found[layer.layer] = DIVERGES if layer.layer in wrong else INHERITS if inherits else GOOD
-    return found
+    behind = {layer.layer for layer in inheriting(comparison, wrong)}
+    names = dict.fromkeys(layer.layer for layer in comparison.layers)
+    return {name: DIVERGES if name in wrong else INHERITS if name in behind else GOOD for name in names}
 
 
 def first_bad_layer(report: Report) -> str | None:

@@ -12,21 +12,11 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison, LayerDifference
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import finite, median
+from bncheck.numerics.divergence import diverging, each_layer, inheriting, layer_limit
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.data_mismatch import unlike_training
-from bncheck.rules.shared.modes import (
-    CAUSES,
-    diverging,
-    each_layer,
-    in_doubt,
-    inheriting,
-    judged_output,
-    labels_tell,
-    layer_limit,
-    too_few,
-    torn,
-)
+from bncheck.rules.shared.modes import CAUSES, in_doubt, judged_output, labels_tell, too_few, torn
 from bncheck.testing import classes_compared, compared, difference
 
 SHIFT_TOLD, RATIO_TOLD = 0.1, 0.1
@@ -117,7 +107,7 @@ def _message(comparison: Comparison, wrong: list[LayerDifference]) -> str:
     others = f" the first of {many(count, 'layer')} that go wrong" if count > 1 else " where it goes wrong"
     if count == 1 and among > 1:
         others = " the only layer that goes wrong by itself"
-    inherit = len(inheriting(comparison))
+    inherit = len(inheriting(comparison, {layer.layer for layer in wrong}))
     behind = f" {many(inherit, 'layer')} behind only inherit{'s' if inherit == 1 else ''} it." if inherit else ""
     return f"{first.layer} is{others}: it {_loses(first.local_nmse)}{floor}.{_how(first)}{behind}"
 

@@ -12,16 +12,8 @@ from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.measurements import Comparison, LayerDifference, informed_accuracy
 from bncheck.facts.wording import listing, percent
 from bncheck.numerics.channels import dead_channels, finite, median
-from bncheck.rules.shared.modes import (
-    DIVERGES,
-    TIMES_CHANCE,
-    divergence_limit,
-    diverging,
-    each_layer,
-    judged_output,
-    labels_strange,
-    labels_tell,
-)
+from bncheck.numerics.divergence import DIVERGES, TIMES_CHANCE, divergence_limit, diverging, each_layer
+from bncheck.rules.shared.modes import judged_output, labels_strange, labels_tell
 from bncheck.rules.statistics import (
     bn101_never_moved,
     bn102_some_layers_never_moved,

@@ -13,18 +13,13 @@ from dataclasses import dataclass
 
 from bncheck.facts.measurements import Comparison, LayerDifference, OutputDifference, informed_accuracy
 from bncheck.facts.wording import percent
+from bncheck.numerics.divergence import diverging, layer_limit
 
 WIRING = ("BN201", "BN202", "BN203", "BN204", "BN206", "BN207", "BN209", "BN210", "BN213", "BN215", "BN216", "BN220")
 VALUES = ("BN101", "BN102", "BN103", "BN104", "BN105", "BN106", "BN109", "BN110", "BN113", "BN114", "BN208", "BN217")
 CAUSES = (*WIRING, *VALUES)
 """Faults of the files that make modes differ: told together with what they did."""
 
-DIVERGES = 0.01
-"""Local NMSE of a layer that goes wrong: 3 times the worst of a healthy model, a third of the mildest damage."""
-PER_IMAGE = 3.0
-"""Over the number of images, the same for little data: batch noise is 1.5 over it where all pixels of one are alike."""
-TIMES_CHANCE = 3.0
-"""Over what chance makes of the moments of all batches together."""
 ACCURACY_GAP = 0.035
 """Between 2 points, which a healthy model may lose, and 5, which none may."""
 AGREEMENT_GAP = 0.085
@@ -63,20 +58,6 @@ class Junk:
     junk: bool
 
 
-def each_layer(comparison: Comparison) -> list[LayerDifference]:
-    """Every layer once, in forward order of their first places; one that is shared with all its places together."""
-    together = {layer.layer: layer for layer in comparison.shared}
-    first: dict[str, LayerDifference] = {}
-    for place in comparison.layers:
-        first.setdefault(place.layer, together.get(place.layer, place))
-    return list(first.values())
-
-
-def diverging(comparison: Comparison) -> list[LayerDifference]:
-    """Layers whose own loss is above the limit or not a number, in forward order."""
-    return [layer for layer in each_layer(comparison) if not layer.local_nmse <= layer_limit(comparison, layer)]
-
-
 def torn(comparison: Comparison) -> dict[str, list[LayerDifference]]:
     """Shared layers whose statistics fit all places together and yet some place not by itself: name -> such places."""
     wrong = {layer.layer for layer in diverging(comparison)}
@@ -86,26 +67,6 @@ def torn(comparison: Comparison) -> dict[str, list[LayerDifference]]:
         if among and not place.local_nmse <= layer_limit(comparison, place):
             alone.setdefault(place.layer, []).append(place)
     return alone
-
-
-def divergence_limit(comparison: Comparison) -> float:
-    """Local NMSE that neither health nor batch noise explains."""
-    return max(DIVERGES, PER_IMAGE / max(comparison.data.samples, 1))
-
-
-def layer_limit(comparison: Comparison, layer: LayerDifference) -> float:
-    """The same for one layer: what its batches differ by among themselves, taken together, is no divergence either."""
-    chance = layer.local_floor / max(comparison.data.batches, 1)
-    return max(divergence_limit(comparison), TIMES_CHANCE * chance if math.isfinite(chance) else 0.0)
-
-
-def inheriting(comparison: Comparison) -> list[LayerDifference]:
-    """Layers behind the first diverging one whose own loss is small while what arrives at them is not."""
-    limit = divergence_limit(comparison)
-    own = {layer.layer for layer in diverging(comparison)}
-    layers = each_layer(comparison)
-    first = next((n for n, layer in enumerate(layers) if layer.layer in own), len(layers))
-    return [layer for layer in layers[first:] if layer.layer not in own and not layer.cumulative_nmse <= 10 * limit]
 
 
 def labels_tell(comparison: Comparison) -> bool:

@@ -12,6 +12,7 @@ from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import finite, median, names, never_moved, quantile, values_of
+from bncheck.numerics.divergence import diverging, each_layer
 from bncheck.numerics.init_share import (
     CONTRADICTION,
     InitShare,
@@ -24,7 +25,7 @@ from bncheck.numerics.init_share import (
 from bncheck.numerics.share_from_data import SMALLEST, ShareInData, leftover
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import indented, repair, training_code
-from bncheck.rules.shared.modes import diverging, each_layer, judged_output, too_few
+from bncheck.rules.shared.modes import judged_output, too_few
 from bncheck.testing import batch_norm, facts
 
 MUCH = 0.25

@@ -36,6 +36,17 @@ def test_first_bad_layer() -> None:
     assert found["outputs"][0]["agreement_floor"] == 0.97
 
 
+@pytest.mark.parametrize(("arrives", "named"), [(0.3, 0), (0.6, 3)])
+def test_the_table_counts_as_the_message_does(arrives: float, named: int) -> None:
+    """On few images more has to arrive at a layer before it inherits: in the finding, the states and the page alike."""
+    healthy = [difference(f"behind_{n}", cumulative_nmse=arrives) for n in range(3)]
+    facts = compared(difference("bad", local=0.5, cumulative_nmse=0.5), *healthy, samples=64, accuracy=(0.95, 0.4))
+    report = judge(facts)
+    (told,) = [finding.message for finding in report.findings if finding.code == "BN302"]
+    assert told.count(f"{named} layers behind only inherit it") == told.count("inherit") == bool(named)
+    assert [layer["state"] for layer in document(report)["comparison"]["layers"]].count("inherits") == named
+
+
 def test_nothing_bad() -> None:
     """A healthy model has no first bad layer, passes, and tells its numbers all the same."""
     report = judge(compared(*LAYERS, accuracy=(0.95, 0.96)))

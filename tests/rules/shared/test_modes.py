@@ -9,16 +9,9 @@ import pytest
 from bncheck.facts.findings import Verdict
 from bncheck.facts.measurements import Accuracy, informed_accuracy
 from bncheck.judge.judge import judge
+from bncheck.numerics.divergence import diverging, layer_limit
 from bncheck.rules.modes import bn302_layer_diverges
-from bncheck.rules.shared.modes import (
-    diverging,
-    judged_output,
-    labels_strange,
-    labels_tell,
-    layer_limit,
-    too_few,
-    too_small,
-)
+from bncheck.rules.shared.modes import judged_output, labels_strange, labels_tell, too_few, too_small
 from bncheck.testing import classes_compared, compared, difference
 
 
