@@ -24,6 +24,7 @@ from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Hints
 from bncheck.facts.measurements import Comparison
+from bncheck.facts.remedies import UPDATES
 from bncheck.repair import DataOptions, repair
 from bncheck.report.text import text
 from bncheck.settings.options import RunOptions
@@ -119,8 +120,8 @@ def tell(folder: Path, stream: TextIO, *, steps: int = STEPS, stage: Stage = _si
     _say(
         stream,
         f"{told.eval_mode:.1%} -> {told.repaired:.1%} right with is_training=False, the weights untouched, in "
-        f"{told.seconds:.0f} s.\nMissing around minimize(): with tf.control_dependencies(tf.get_collection("
-        f"tf.GraphKeys.UPDATE_OPS)):\nMore: bncheck explain {max(told.codes, default='BN201')}",
+        f"{told.seconds:.0f} s.\nMissing around minimize(): with tf.control_dependencies({UPDATES}):\n"
+        f"More: bncheck explain {max(told.codes, default='BN201')}",
     )
     return told
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import Facts, Hints, Layer
+from bncheck.facts.remedies import WIRE_UPDATES
 from bncheck.guard.watch import FIRST_STEPS, LOG, SHARE, Watch, check_first_steps, tell_share
 from bncheck.guard.wiring import facts_of, loaded_tensorflow
 
-_FIX_TF1 = """\
-Fix: the train op must run the updates:
-    update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)    # after the whole model is built
-    with tf.control_dependencies(update_ops):
-        train_op = optimizer.minimize(loss, global_step)       # created inside the block"""
+_FIX_TF1 = f"Fix: the train op must run the updates:\n{indent(WIRE_UPDATES, '    ')}"
 
 
 class StatisticsMoveHook:

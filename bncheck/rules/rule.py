@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from textwrap import indent
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, RuleInfo, Severity
 from bncheck.facts.layers import Facts
 
@@ -14,6 +18,8 @@ Check = Callable[[Facts], Iterator[Evidence]]
 
 HEADINGS = ("What it detects", "Why it matters", "How it decides", "Not detected", "Fix", "References")
 """Every rule's docstring has a title line and then these sections, each heading on a line of its own, underlined."""
+
+_REMEDY = re.compile(r"^(?P<margin> +)\{(?P<name>[A-Z_]+)\}$", re.MULTILINE)
 
 
 class Needs(Flag):
@@ -55,8 +61,9 @@ class Rule:
 
     @property
     def info(self) -> RuleInfo:
-        """What reports and `explain` show, parsed from the docstring."""
-        title, sections = parse_docstring(inspect.getdoc(self.check) or "")
+        """What reports and `explain` show: the docstring, with the remedies that it names (its module's own first)."""
+        known = {**vars(remedies), **vars(sys.modules[self.check.__module__])}
+        title, sections = parse_docstring(_with_remedies(inspect.getdoc(self.check) or "", known))
         return RuleInfo(
             code=self.code,
             slug=self.slug,
@@ -90,6 +97,11 @@ def rule(
         )
 
     return declare
+
+
+def _with_remedies(page: str, known: Mapping[str, object]) -> str:
+    """The page with each line `{NAME}` replaced by the code of that name, as far in. Raises KeyError for another."""
+    return _REMEDY.sub(lambda line: indent(str(known[line["name"]]), line["margin"]), page)
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.rules.rule import Needs, rule
@@ -73,7 +74,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         severity=Severity.WARNING if doubtful else None,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
         location=comparison.outputs[0].name if len(comparison.outputs) == 1 else "",
-        fix=fixes.training_code_and_repair(model, "# the cause is told by the findings on values and graph"),
+        fix=fixes.training_code_and_repair(model, remedies.CAUSE_TOLD),
         measurements=(Measurement(name=output.name, value=output.value, limit=output.limit),),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.wording import percent
@@ -47,9 +48,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Build the graph for inference, then export:
 
-        with slim.arg_scope(training_scope(is_training=False)):
-            logits, _ = model(images)
-        model.export("saved_model")                           # Keras: no training=True in any call
+        {EVAL_MODE}
 
     References
     ----------
@@ -62,7 +61,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         layers=(),
         message="The answer for one sample differs between alone and in its batch by "
         f"{percent(comparison.batch_dependence)} of its energy.",
-        fix=fixes.training_code(fixes.EVAL_MODE, note="for export"),
+        fix=fixes.training_code(remedies.EVAL_MODE, note="for export"),
         measurements=(
             Measurement(name="NMSE of f(X)[0] against f(X[:1])", value=comparison.batch_dependence, limit=DEPENDS),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Attribution, Cell, QuantizedComparison
@@ -74,7 +75,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         message=f"{_OPENING[doubtful]} {told}.{_agrees(measured)}{_repaired(measured)}",
         severity=Severity.WARNING if doubtful else None,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
-        fix=f"{fixes.training_code_and_repair(model, '# the cause is told by the findings on values and graph')}\n"
+        fix=f"{fixes.training_code_and_repair(model, remedies.CAUSE_TOLD)}\n"
         "Then quantize again: this quantized file cannot be repaired.",
         measurements=(Measurement(name=before.name, value=before.value, limit=before.limit), *_measured(found)),
     )

@@ -1,4 +1,4 @@
-"""Remedies that several rules give: code for the training script, and the command that repairs what was trained."""
+"""How a finding words its remedy: the code for the training script, and the command for the model at hand."""
 
 from __future__ import annotations
 
@@ -8,49 +8,6 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from bncheck.facts.layers import Facts
-
-WIRE_UPDATES = """\
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)    # after the whole model is built
-with tf.control_dependencies(update_ops):
-    train_op = optimizer.minimize(loss, global_step)       # created inside the block"""
-"""TF1: tf.layers, TF-slim with a raw optimizer, tf.contrib."""
-
-WIRE_GROUP = """\
-train_op = tf.group(optimizer.minimize(loss, global_step), *update_ops)"""
-"""Where the train op exists already: a block of control dependencies around it has no effect."""
-
-WIRE_KERAS = """\
-updates = model.get_updates_for(images) + model.get_updates_for(None)    # the tensor the model was called on
-with tf.control_dependencies(updates):
-    train_op = optimizer.minimize(loss, global_step)"""
-"""tf.keras layers in a TF1 graph, which by design stay out of UPDATE_OPS."""
-
-WIRE_PER_NETWORK = """\
-d_updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="discriminator")
-with tf.control_dependencies(d_updates):
-    d_train = d_optimizer.minimize(d_loss, var_list=d_variables)    # the same for the generator, with its scope"""
-"""Several train ops, each with its own networks."""
-
-TRAIN_MODE = """\
-net = slim.batch_norm(net, is_training=True)               # TF-slim
-net = tf.layers.batch_normalization(net, training=True)    # tf.layers: the default is False
-logits = model(images, training=True)                      # Keras, in a loop of one's own"""
-"""The training graph, or training step, with batch statistics."""
-
-EVAL_MODE = """\
-with slim.arg_scope(training_scope(is_training=False)):     # TF-slim: build anew, restore, then freeze
-    logits, _ = model(images)
-net = tf.layers.batch_normalization(net, training=False)    # tf.layers
-model.export("saved_model")                                 # Keras: without training=True in any call"""
-"""A graph for serving, built for it."""
-
-CONSTANT_MODE = """\
-with tf.Graph().as_default():
-    logits = model(images, is_training=False)    # a Python bool, not a placeholder
-    tf.train.Saver().restore(session, checkpoint)
-# tf.keras in TF1: tf.keras.backend.set_learning_phase(0) before the model is built or loaded"""
-"""A graph whose mode no one can feed."""
-
 
 _KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
 

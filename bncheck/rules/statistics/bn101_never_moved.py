@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, RunFacts, Vector
 from bncheck.facts.wording import many
 from bncheck.numerics.channels import keras_made, names, never_moved, trained
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.fixes import WIRE_UPDATES, training_code_and_repair
+from bncheck.rules.shared.fixes import training_code_and_repair
 from bncheck.testing import batch_norm, facts, untouched
 
 
@@ -51,9 +52,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     The training code, before the next run (TF-slim, tf.layers; `slim.learning.create_train_op` does it by itself):
 
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-        with tf.control_dependencies(update_ops):
-            train_op = optimizer.minimize(loss, global_step)
+        {WIRE_UPDATES}
 
     Keras layers in a TF1 session: run `model.updates` with the train op, feed the learning phase 1. Keras, custom
     loop: call `model(x, training=True)` inside the tape.
@@ -134,7 +133,7 @@ def _initial(judged: list[Layer]) -> str:
 def _fix(model: Facts) -> str:
     """Both remedies: the code that trains, and this file."""
     if not keras_made(model):
-        return training_code_and_repair(model, WIRE_UPDATES, note="TF-slim, tf.layers")
+        return training_code_and_repair(model, remedies.WIRE_UPDATES, note="TF-slim, tf.layers")
     loop = "with tf.GradientTape() as tape:\n    loss = loss_fn(labels, model(images, training=True))"
     return training_code_and_repair(model, loop, note="Keras, in a loop of one's own")
 

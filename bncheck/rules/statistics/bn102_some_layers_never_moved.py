@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Origin
 from bncheck.facts.wording import listing, many
@@ -47,10 +48,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TF-slim, tf.layers: collect the updates after the *whole* model is built, and without a scope that leaves some out:
 
-        logits = build_model(images)                                # every layer, every tower
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)      # only now
-        with tf.control_dependencies(update_ops):
-            train_op = optimizer.minimize(loss, global_step)
+        {WIRE_UPDATES}
 
     Keras: pass `training` on to every sub-layer in `call`. Target networks: copy `model.variables`, not only
     `trainable_variables`. This checkpoint: `bncheck repair PATH -o OUT --data images/`.
@@ -89,7 +87,7 @@ def check(model: Facts) -> Iterator[Evidence]:
                 ),
                 severity=severity,
                 confidence=confidence,
-                fix="Nothing, if it is meant so." if severity is Severity.INFO else "",
+                fix=remedies.NOTHING if severity is Severity.INFO else "",
                 measurements=(
                     Measurement(name="layers never moved", value=len(layers), limit=0, unit="layers"),
                     Measurement(name="layers that moved", value=len(moved), unit="layers"),

@@ -46,7 +46,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Several updates of one resource variable in one step overshoot when their number times (1 - decay) exceeds 2: run
     one of them, or average the batch statistics first.
 
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")
+        {UPDATE_ONCE}
 
     This checkpoint: `bncheck repair PATH -o OUT --data images/` (population variance by merging, never negative).
 

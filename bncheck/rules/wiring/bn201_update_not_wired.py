@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
 from bncheck.facts.training import moved, run_by_training, still, to_be_wired, trainers
@@ -50,9 +51,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TF-slim, tf.layers: collect the updates after the whole model is built, create the train op under them:
 
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-        with tf.control_dependencies(update_ops):
-            train_op = optimizer.minimize(loss, global_step)
+        {WIRE_UPDATES}
         train_op = slim.learning.create_train_op(loss, optimizer)       # or let TF-slim do it
 
     A block around a train op that exists already, around the optimizer's constructor, or around `tf.identity(loss)`
@@ -125,10 +124,10 @@ def _cause(model: Facts, layers: Sequence[Layer], waiting: Sequence[str]) -> str
 
 def _fix(model: Facts, layers: Sequence[Layer]) -> str:
     if _collected(layers):
-        return fixes.training_code_and_repair(model, fixes.WIRE_UPDATES)
+        return fixes.training_code_and_repair(model, remedies.WIRE_UPDATES)
     if model.graph is not None and not model.graph.update_collection:
-        return fixes.training_code_and_repair(model, fixes.WIRE_KERAS)
-    return fixes.training_code_and_repair(model, fixes.WIRE_GROUP, note="`update_ops` holds your own update ops")
+        return fixes.training_code_and_repair(model, remedies.WIRE_KERAS)
+    return fixes.training_code_and_repair(model, remedies.WIRE_GROUP, note="`update_ops` holds your own update ops")
 
 
 def clean() -> tuple[Facts, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.training import moved, roles, run_by_training, still, to_be_wired, together, trainers
@@ -46,11 +47,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TF-slim, tf.layers: collect after the last layer, and per network where there are several train ops:
 
-        logits = build_model(images)                                        # every layer
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)             # only now
-        with tf.control_dependencies(update_ops):
-            train_op = optimizer.minimize(loss, global_step)
-        g_updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="generator")   # for a GAN's g_train
+        {WIRE_UPDATES}
+        {WIRE_PER_NETWORK}
 
     Keras in a TF1 graph: `model.get_updates_for(images)` of *every* model that is trained.
     This checkpoint, without retraining: `bncheck repair PATH -o OUT --data images/`.
@@ -107,20 +105,20 @@ def _pattern(bare: Sequence[Layer], layers: Sequence[Layer]) -> tuple[str, str]:
     first = len(layers) - len(bare)
     if not ops & others:
         names = quoted(op for group in ops for op in group)
-        return f"They are all layers that {names} trains, under which no update hangs.", fixes.WIRE_PER_NETWORK
+        return f"They are all layers that {names} trains, under which no update hangs.", remedies.WIRE_PER_NETWORK
     if list(layers[first:]) == list(bare):
         early = (
             f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when "
             "UPDATE_OPS is read before the rest is built."
         )
-        return early, fixes.WIRE_UPDATES
+        return early, remedies.WIRE_UPDATES
     if list(layers[: len(bare)]) == list(bare):
         replaced = (
             f"In forward order only those from `{layers[len(bare)].name}` on are wired, as when the list is replaced, "
             "or collected with a scope, where it should grow."
         )
-        return replaced, fixes.WIRE_UPDATES
-    return f"Not wired: {quoted(layer.name for layer in bare)}.", fixes.WIRE_UPDATES
+        return replaced, remedies.WIRE_UPDATES
+    return f"Not wired: {quoted(layer.name for layer in bare)}.", remedies.WIRE_UPDATES
 
 
 def _half(model: Facts, half: Sequence[Layer]) -> Evidence:
@@ -139,7 +137,7 @@ def _half(model: Facts, half: Sequence[Layer]) -> Evidence:
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values else Confidence.HIGH,
         location=lacking[0].name,
-        fix=fixes.training_code_and_repair(model, fixes.WIRE_UPDATES),
+        fix=fixes.training_code_and_repair(model, remedies.WIRE_UPDATES),
         measurements=(Measurement(name="layers updated by half", value=len(half), limit=0, unit="layers"),),
     )
 
@@ -160,7 +158,7 @@ def _lagging(layers: Sequence[Layer]) -> Evidence:
         severity=Severity.INFO if moved(layers) else Severity.WARNING,
         confidence=Confidence.MEDIUM,
         location=next(iter(idle)),
-        fix=fixes.training_code(fixes.WIRE_UPDATES, note="for every train op"),
+        fix=fixes.training_code(remedies.WIRE_UPDATES, note="for every train op"),
         measurements=(Measurement(name="train ops without updates", value=len(idle), limit=0, unit="ops"),),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Presence
 from bncheck.facts.training import roles, together, trainers, training_sites
@@ -44,9 +45,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Use a layer that brings its updates along, and run them with the train op:
 
-        net = slim.batch_norm(net, is_training=True)                    # TF-slim
-        net = tf.layers.batch_normalization(net, training=True)         # tf.layers
-        x = tf.keras.layers.BatchNormalization()(x, training=True)      # Keras
+        {CHOSEN_MODE}
 
     By hand:
 
@@ -74,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.LOW if values else Confidence.MEDIUM if values is None else Confidence.HIGH,
         location=layers[0].mean.name,
-        fix=fixes.training_code_and_repair(model, fixes.TRAIN_MODE, fixes.WIRE_UPDATES),
+        fix=fixes.training_code_and_repair(model, remedies.TRAIN_MODE, remedies.WIRE_UPDATES),
         measurements=(Measurement(name="layers without an update", value=len(layers), limit=0, unit="layers"),),
     )
 

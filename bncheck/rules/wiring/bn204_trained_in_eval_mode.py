@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
 from bncheck.facts.training import has_statistics, trainers, training_sites
@@ -43,9 +44,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Tell the layers that they train, then train again; statistics alone cannot save this run:
 
-        with slim.arg_scope([slim.batch_norm], is_training=True): ...       # TF-slim
-        net = tf.layers.batch_normalization(net, training=True)             # tf.layers: the default is False
-        logits = model(images, training=True)                               # Keras, in a loop of one's own
+        {TRAIN_MODE}
 
     and run the updates with the train op (BN201). If the freeze is meant, freeze gamma and beta too, or ignore this.
 
@@ -96,7 +95,7 @@ def _evidence(
         severity=severity,
         confidence=confidence,
         location=training_sites(layers[0])[0].name,
-        fix="Nothing, if it is meant so." if meant else fixes.training_code(fixes.TRAIN_MODE, fixes.WIRE_UPDATES),
+        fix=remedies.NOTHING if meant else fixes.training_code(remedies.TRAIN_MODE, remedies.WIRE_UPDATES),
         measurements=(
             Measurement(name="layers trained in eval mode", value=len(layers), limit=0, unit="layers"),
             Measurement(name="layers optimised", value=optimised, unit="layers"),

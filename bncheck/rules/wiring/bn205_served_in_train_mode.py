@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose, Site
 from bncheck.facts.training import has_statistics, served_outputs
@@ -45,11 +46,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Build the graph for inference, restore, then export; rewriting the attribute in place is not enough:
 
-        with slim.arg_scope(training_scope(is_training=False)):             # TF-slim
-            logits, _ = model(images)
-        net = tf.layers.batch_normalization(net, training=False)            # tf.layers
-        tf.keras.backend.set_learning_phase(0)                              # Keras in TF1: before building or loading
-        x = batch_norm(x)                                                   # Keras: no training=True in the call
+        tf.keras.backend.set_learning_phase(0)                      # Keras in TF1: before building or loading
+        {EVAL_MODE}
 
     References
     ----------
@@ -96,7 +94,7 @@ def _dropped(layers: list[Layer]) -> Evidence:
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
         location=sites[0].name,
-        fix=fixes.training_code(fixes.EVAL_MODE, note="restore the checkpoint into that graph, then freeze"),
+        fix=fixes.training_code(remedies.EVAL_MODE, note="restore the checkpoint into that graph, then freeze"),
         measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
     )
 
@@ -115,7 +113,7 @@ def _evidence(model: Facts, layers: list[Layer], severity: Severity, what: str) 
         severity=severity,
         confidence=Confidence.HIGH if severity is Severity.ERROR else Confidence.MEDIUM,
         location=sites[0].name,
-        fix=fixes.training_code(fixes.EVAL_MODE, note="for export"),
+        fix=fixes.training_code(remedies.EVAL_MODE, note="for export"),
         measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Purpose, Site, Switch
 from bncheck.facts.training import (
@@ -53,8 +54,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Build the graph for serving with a Python bool; feed the switch while training:
 
-        logits = model(images, is_training=False)                                   # TF-slim, tf.layers
-        tf.keras.backend.set_learning_phase(0)                                      # Keras: before building or loading
+        {CONSTANT_MODE}
         session.run(train_op, {images: batch, is_training: True})                   # TF-slim, tf.layers
         session.run(train_op, {images: batch, "keras_learning_phase:0": True})      # Keras in a TF1 graph
 
@@ -111,7 +111,7 @@ def _left_open(found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evid
         severity=severity,
         confidence=Confidence.HIGH if found.train_when is not None else Confidence.MEDIUM,
         location=found.predicate,
-        fix=fixes.training_code(fixes.CONSTANT_MODE, note="for export"),
+        fix=fixes.training_code(remedies.CONSTANT_MODE, note="for export"),
         measurements=(
             Measurement(name="layers switched", value=len(layers), limit=0, unit="layers"),
             Measurement(name="layers whose statistics never moved", value=unmoved, unit="layers"),

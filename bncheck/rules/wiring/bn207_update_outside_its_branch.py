@@ -51,17 +51,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TF1 by hand: create the update *inside* the function that `tf.cond` calls:
 
-        def train():
-            update = moving_mean.assign_sub((moving_mean - mean) * (1 - decay))
-            with tf.control_dependencies([update]):
-                return tf.identity(mean), tf.identity(variance)
-        mean, variance = tf.cond(is_training, train, lambda: (moving_mean, moving_variance))
+        {INSIDE}
 
     Or take a layer that does it right:
 
-        net = slim.batch_norm(net, is_training=is_training)                 # TF-slim
-        net = tf.layers.batch_normalization(net, training=is_training)      # tf.layers
-        x = tf.keras.layers.BatchNormalization()(x, training=training)      # Keras
+        {CHOSEN_MODE}
 
     References
     ----------

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Role, Update
 from bncheck.facts.wording import quoted
@@ -17,10 +18,6 @@ MUCH, SOME = 2.0, 1.0
 """N (1 - decay): from 2 on the average diverges, from 1 on it overshoots (FAILURE_MODES, P8)."""
 MANY = 10
 """So many updates of unknown decay are worth a word."""
-
-ONCE = """\
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")    # those of one application only
-# or apply the layer once: logits = model(tf.concat([a, b], axis=0)), then tf.split(logits, 2)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +60,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    One update a step. TF-slim, tf.layers: apply the layer to the joined batch, or run one application's updates:
+    One update a step. TF-slim, tf.layers: run one application's updates, or apply the layer to the joined batch:
 
-        embeddings = model(tf.concat([anchor, positive, negative], axis=0), is_training=True)
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")
+        {UPDATE_ONCE}
 
     or raise the decay until N (1 - decay) is well below 1. Keras: call the shared layer on the joined batch too,
 
@@ -135,7 +131,7 @@ def _evidence(loads: Sequence[_Load], severity: Severity) -> Evidence:
         severity=severity,
         confidence=Confidence.HIGH if severity is Severity.ERROR else Confidence.MEDIUM,
         location=worst.layer.mean.name,
-        fix=fixes.training_code(ONCE),
+        fix=fixes.training_code(remedies.UPDATE_ONCE),
         measurements=tuple(found),
     )
 

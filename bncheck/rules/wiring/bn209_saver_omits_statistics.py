@@ -46,9 +46,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TF-slim, tf.layers, tf.keras in a TF1 graph: save all global variables,
 
-        saver = tf.train.Saver()
-        statistics = [v for v in tf.global_variables() if "moving_" in v.name]      # or name them
-        saver = tf.train.Saver(tf.trainable_variables() + statistics + [global_step])
+        {SAVE_ALL}
 
     Keras: `model.save` and `model.save_weights` write all; do not save `trainable_weights` by hand.
     A checkpoint written without them is repaired by `bncheck repair PATH -o OUT --data images/`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Mode, Presence
 from bncheck.facts.training import training_sites
@@ -48,9 +49,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TF-slim, tf.layers: keep them out of the list, and batch norm out of the decay:
 
-        weights = [v for v in tf.trainable_variables() if "moving_" not in v.name]
-        loss += 1e-4 * tf.add_n([tf.nn.l2_loss(v) for v in weights if "BatchNorm" not in v.name])
-        train_op = optimizer.minimize(loss, global_step, var_list=weights)
+        {LEAVE_OUT}
 
     By hand: `tf.get_variable("moving_mean", ..., trainable=False)`. Keras: `add_weight(..., trainable=False)`, and
     `optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "moving"])`.
@@ -109,7 +108,7 @@ def _evidence(
         severity=severity,
         confidence=confidence,
         location=vectors[0],
-        fix="Nothing, if it is meant so." if severity is Severity.INFO else fixes.training_code(LEAVE_OUT),
+        fix=remedies.NOTHING if severity is Severity.INFO else fixes.training_code(LEAVE_OUT),
         measurements=(
             Measurement(name="statistics treated as weights", value=len(vectors), limit=0, unit="variables"),
         ),

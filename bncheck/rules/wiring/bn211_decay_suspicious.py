@@ -51,9 +51,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TensorFlow's value is 1 minus PyTorch's:
 
-        with slim.arg_scope([slim.batch_norm], decay=0.99): ...             # TF-slim
-        net = tf.layers.batch_normalization(net, momentum=0.99)             # tf.layers
-        x = tf.keras.layers.BatchNormalization(momentum=0.99)(x)            # Keras
+        {SET}
 
     Statistics of a few batches are re-estimated by `bncheck repair PATH -o OUT --data images/`.
 

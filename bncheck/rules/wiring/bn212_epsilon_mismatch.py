@@ -69,9 +69,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Use the epsilon that the model was trained with, everywhere:
 
-        with slim.arg_scope([slim.batch_norm], epsilon=1e-3): ...           # TF-slim: one scope for both graphs
-        net = tf.layers.batch_normalization(net, epsilon=1e-3)              # tf.layers
-        x = tf.keras.layers.BatchNormalization(epsilon=1e-3)(x)             # Keras
+        {SET}
 
     With weights from elsewhere: keep their epsilon, or add the difference to the moving variance.
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Site, Update
 from bncheck.facts.training import trainers
@@ -18,9 +19,9 @@ _VALIDATION = re.compile(
     r"(^|[/_.\-])(x?va|xva|val|valid|validation|eval|evaluation|test|dev)([/_.\-:\d]|$)", re.IGNORECASE
 )
 
-EVAL_TOWER = """\
+EVAL_TOWER = f"""\
 train_logits = model(train_images, is_training=True)
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)                    # before the second tower is built
+{remedies.COLLECT}                    # before the second tower is built
 val_logits = model(val_images, is_training=False, reuse=True)              # eval mode queues no updates"""
 
 
@@ -54,12 +55,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     TF-slim, tf.layers: the second tower in eval mode, or only the first tower's updates:
 
-        train_logits = model(train_images, is_training=True)
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)             # before the second tower is built
-        val_logits = model(val_images, is_training=False, reuse=True)
+        {EVAL_TOWER}
 
     Keras in a TF1 graph: `model.get_updates_for(train_images)` instead of `model.updates`.
-    GANs: `tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="generator")` for each train op.
+    GANs, for each train op:
+
+        {WIRE_PER_NETWORK}
 
     References
     ----------
@@ -140,7 +141,7 @@ def _by_inputs(layers: Sequence[Layer], *, several: bool) -> Evidence:
         severity=Severity.WARNING if validation else Severity.INFO,
         confidence=Confidence.LOW,
         location=layers[0].mean.name,
-        fix=fixes.training_code(EVAL_TOWER) if validation else "Nothing, if it is meant so.",
+        fix=fixes.training_code(EVAL_TOWER) if validation else remedies.NOTHING,
         measurements=(Measurement(name="inputs that updates differ in", value=len(names), limit=0, unit="inputs"),),
     )
 
@@ -161,7 +162,7 @@ def _by_owner(train_op: str, layers: Sequence[Layer]) -> Evidence:
         severity=Severity.INFO,
         confidence=Confidence.MEDIUM,
         location=train_op,
-        fix=fixes.training_code(fixes.WIRE_PER_NETWORK),
+        fix=fixes.training_code(remedies.WIRE_PER_NETWORK),
         measurements=(Measurement(name="layers updated by another's step", value=len(layers), limit=0, unit="layers"),),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Update
 from bncheck.facts.training import served_outputs
@@ -45,9 +46,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Export from a graph built for inference, which has no updates:
 
-        with slim.arg_scope(training_scope(is_training=False)): ...         # TF-slim
-        net = tf.layers.batch_normalization(net, training=False)            # tf.layers
-        model.export("saved_model")                                         # Keras: no training=True in any call
+        {EVAL_MODE}
 
     References
     ----------
@@ -80,7 +79,7 @@ def _evidence(layers: Sequence[Layer], severity: Severity, effect: str) -> Evide
         severity=severity,
         confidence=Confidence.HIGH,
         location=found[0].name,
-        fix=fixes.training_code(fixes.EVAL_MODE, note="for export"),
+        fix=fixes.training_code(remedies.EVAL_MODE, note="for export"),
         measurements=(Measurement(name="update ops run by serving", value=len(found), limit=0, unit="ops"),),
     )
 

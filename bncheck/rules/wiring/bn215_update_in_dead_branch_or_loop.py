@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Update
 from bncheck.facts.training import moved
@@ -47,9 +48,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Call the layer outside and pass the condition as its mode; in a loop update in place:
 
-        net = tf.layers.batch_normalization(net, training=is_training)              # tf.layers
-        net = slim.batch_norm(net, is_training=True, updates_collections=None)      # TF-slim, in a loop body
-        x = tf.keras.layers.BatchNormalization()(x, training=training)              # Keras
+        {OUTSIDE}
+        x = tf.keras.layers.BatchNormalization()(x, training=training)     # Keras
 
     References
     ----------
@@ -88,7 +88,7 @@ def _evidence(layers: Sequence[Layer], found: Sequence[Update], severity: Severi
         severity=severity,
         confidence=Confidence.MEDIUM if moved(layers) is None else Confidence.HIGH,
         location=found[0].name,
-        fix="Nothing, if it is meant so." if severity is Severity.INFO else fixes.training_code(OUTSIDE),
+        fix=remedies.NOTHING if severity is Severity.INFO else fixes.training_code(OUTSIDE),
         measurements=(Measurement(name="updates in a condition or loop", value=len(found), limit=0, unit="ops"),),
     )
 

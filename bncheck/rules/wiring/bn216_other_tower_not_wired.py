@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Role, Site, Update
 from bncheck.facts.training import trainers
@@ -13,9 +14,9 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, site, update, wired, with_graph
 
-ALL_TOWERS = """\
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)                     # of all towers, or
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")    # of one, on purpose"""
+ALL_TOWERS = f"""\
+{remedies.COLLECT}                     # of all towers, or
+{remedies.COLLECT_OF_TOWER}    # of one, on purpose"""
 
 
 @rule("BN216", "other-tower-not-wired", severity=Severity.INFO, needs=Needs.GRAPH)
@@ -43,10 +44,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Decide, and say so in one place. TF-slim, tf.layers:
+    Decide, and say so in one place, after the loop (all: see BN208). TF-slim, tf.layers:
 
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)                     # all towers (see BN208), or
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, scope="tower_0")    # one, after the loop
+        {ALL_TOWERS}
 
     Keras: `tf.distribute.MirroredStrategy`, or `BatchNormalization(synchronized=True)`.
 

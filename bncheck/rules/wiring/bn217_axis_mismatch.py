@@ -50,9 +50,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Name the channel axis where channels come first, and train again (the variables change their length):
 
-        net = slim.batch_norm(net, data_format="NCHW")                      # TF-slim
-        net = tf.layers.batch_normalization(net, axis=1)                    # tf.layers
-        x = tf.keras.layers.BatchNormalization(axis=1)(x)                   # Keras
+        {SET}
 
     References
     ----------

@@ -42,9 +42,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-        net = slim.conv2d(net, 64, 3, normalizer_fn=slim.batch_norm)        # TF-slim: leaves the bias out by itself
-        net = tf.layers.conv2d(net, 64, 3, use_bias=False)                  # tf.layers
-        x = tf.keras.layers.Conv2D(64, 3, use_bias=False)(x)                # Keras
+        {NO_BIAS}
 
     In a trained model nothing has to be done: folding adds the bias to the mean.
 

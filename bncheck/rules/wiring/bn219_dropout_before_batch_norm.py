@@ -44,9 +44,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Dropout after the last batch norm, or spatial dropout, which keeps most of the variance:
 
-        net = slim.dropout(slim.batch_norm(net, is_training=True), keep_prob=0.8, is_training=True)         # TF-slim
-        net = tf.layers.dropout(tf.layers.batch_normalization(net, training=True), 0.2, training=True)      # tf.layers
-        x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))                           # Keras
+        {AFTER}
 
     A trained model: `bncheck repair PATH -o OUT --data images/` re-estimates the statistics with dropout off.
 

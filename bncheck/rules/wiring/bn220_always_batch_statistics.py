@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode
 from bncheck.facts.training import has_statistics, served_outputs
@@ -42,9 +43,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     If it is not: a layer with statistics, its updates run with the train op (BN201), and a graph for serving:
 
-        net = slim.batch_norm(net, is_training=is_training)                 # TF-slim
-        net = tf.layers.batch_normalization(net, training=is_training)      # tf.layers
-        x = tf.keras.layers.BatchNormalization()(x, training=training)      # Keras
+        {CHOSEN_MODE}
 
     If it is: serve batches as in training, or one image at a time, always the same way, and ignore this code with a
     reason in `[tool.bncheck]`.
@@ -79,7 +78,7 @@ def _evidence(layers: Sequence[Layer], severity: Severity, text: str) -> Evidenc
         message=f"{text.format(many(len(layers), 'layer'), *verbs)} {quoted(site.name for site in sites)}.",
         severity=severity,
         location=sites[0].name,
-        fix=fixes.training_code(fixes.TRAIN_MODE, note="a layer with statistics, if it is not meant so"),
+        fix=fixes.training_code(remedies.TRAIN_MODE, note="a layer with statistics, if it is not meant so"),
         measurements=(Measurement(name="layers without statistics", value=len(layers), limit=0, unit="layers"),),
     )
 

@@ -1,0 +1,68 @@
+"""Remedies that several rules give, as code for the training script; each knows the framework that it speaks to.
+
+Findings recommend them, and a line `{NAME}` in a rule's page stands for the remedy of that name.
+"""
+
+from __future__ import annotations
+
+UPDATES = "tf.get_collection(tf.GraphKeys.UPDATE_OPS)"
+"""TF1, where layers queue their updates: TF-slim, tf.layers, tf.contrib."""
+COLLECT = f"update_ops = {UPDATES}"
+COLLECT_OF_TOWER = f'{COLLECT[:-1]}, scope="tower_0")'
+
+WIRE_UPDATES = f"""\
+{COLLECT}    # after the whole model is built
+with tf.control_dependencies(update_ops):
+    train_op = optimizer.minimize(loss, global_step)       # created inside the block"""
+"""TF1: tf.layers, TF-slim with a raw optimizer, tf.contrib."""
+
+WIRE_GROUP = """\
+train_op = tf.group(optimizer.minimize(loss, global_step), *update_ops)"""
+"""Where the train op exists already: a block of control dependencies around it has no effect."""
+
+WIRE_KERAS = """\
+updates = model.get_updates_for(images) + model.get_updates_for(None)    # the tensor the model was called on
+with tf.control_dependencies(updates):
+    train_op = optimizer.minimize(loss, global_step)"""
+"""tf.keras layers in a TF1 graph, which by design stay out of UPDATE_OPS."""
+
+WIRE_PER_NETWORK = f"""\
+d_updates = {UPDATES[:-1]}, scope="discriminator")
+with tf.control_dependencies(d_updates):
+    d_train = d_optimizer.minimize(d_loss, var_list=d_variables)    # the same for the generator, with its scope"""
+"""Several train ops, each with its own networks."""
+
+UPDATE_ONCE = f"""\
+{COLLECT_OF_TOWER}    # those of one application only
+# or apply the layer once: logits = model(tf.concat([a, b], axis=0)), then tf.split(logits, 2)"""
+"""Several updates of one layer in a step: TF-slim, tf.layers; the joined batch is for Keras too."""
+
+CHOSEN_MODE = """\
+net = slim.batch_norm(net, is_training=is_training)                 # TF-slim
+net = tf.layers.batch_normalization(net, training=is_training)      # tf.layers
+x = tf.keras.layers.BatchNormalization()(x, training=training)      # Keras"""
+"""A layer of the framework's own, which keeps statistics and brings its updates along."""
+
+TRAIN_MODE = """\
+net = slim.batch_norm(net, is_training=True)               # TF-slim
+net = tf.layers.batch_normalization(net, training=True)    # tf.layers: the default is False
+logits = model(images, training=True)                      # Keras, in a loop of one's own"""
+"""The training graph, or training step, with batch statistics."""
+
+EVAL_MODE = """\
+with slim.arg_scope(training_scope(is_training=False)):     # TF-slim: build anew, restore, then freeze
+    logits, _ = model(images)
+net = tf.layers.batch_normalization(net, training=False)    # tf.layers
+model.export("saved_model")                                 # Keras: without training=True in any call"""
+"""A graph for serving, built for it."""
+
+CONSTANT_MODE = """\
+with tf.Graph().as_default():
+    logits = model(images, is_training=False)    # a Python bool, not a placeholder
+    tf.train.Saver().restore(session, checkpoint)
+# tf.keras in TF1: tf.keras.backend.set_learning_phase(0) before the model is built or loaded"""
+"""A graph whose mode no one can feed."""
+
+NOTHING = "Nothing, if it is meant so."
+CAUSE_TOLD = "# the cause is told by the findings on values and graph"
+"""In place of code, where a measurement shows what other findings explain."""
