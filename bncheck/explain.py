@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import RuleInfo
 from bncheck.report.text.layout import wrap
 from bncheck.rules import RULES
+from bncheck.rules.registry import Registry
 from bncheck.rules.rule import HEADINGS, Needs, Rule
 
 _NEEDS = {
@@ -26,18 +27,17 @@ _NEEDS = {
 _VERBATIM = ("- ", "* ", "| ", "|-")
 
 
-def find_rule(name: str, rules: Sequence[Rule] = RULES) -> Rule:
+def find_rule(name: str, rules: Registry = RULES) -> Rule:
     """The rule of this code or slug, in any case. Raises UsageError that names the nearest."""
     wanted = name.strip()
-    for rule in rules:
-        if wanted.upper() == rule.code or wanted.lower() == rule.slug:
-            return rule
-    codes = {rule.code: rule for rule in rules}
-    slugs = {rule.slug: rule for rule in rules}
-    family = [rule for rule in rules if wanted and rule.code.startswith(wanted.upper())]
-    near = [codes[c] for c in difflib.get_close_matches(wanted.upper(), codes, n=3, cutoff=0.75)]
-    near += [slugs[s] for s in difflib.get_close_matches(wanted.lower(), slugs, n=3, cutoff=0.5)]
-    meant = ", ".join(dict.fromkeys(f"{rule.code} {rule.slug}" for rule in family or near))
+    for code, slug in rules.slugs.items():
+        if wanted.upper() == code or wanted.lower() == slug:
+            return rules.rule(code)
+    codes = {slug: code for code, slug in rules.slugs.items()}
+    family = [code for code in rules.codes if wanted and code.startswith(wanted.upper())]
+    near = difflib.get_close_matches(wanted.upper(), rules.codes, n=3, cutoff=0.75)
+    near += [codes[s] for s in difflib.get_close_matches(wanted.lower(), codes, n=3, cutoff=0.5)]
+    meant = ", ".join(dict.fromkeys(f"{code} {rules.slugs[code]}" for code in family or near))
     raise UsageError(f"no rule {wanted!r}: " + (f"did you mean {meant}?" if meant else "`bncheck rules` lists them"))
 
 
@@ -86,14 +86,14 @@ def needs_of(rule: Rule) -> str:
     return ", ".join(name for need, name in _NEEDS.items() if need in rule.needs)
 
 
-def table(rules: Sequence[Rule] = RULES) -> str:
+def table(rules: Registry = RULES) -> str:
     """All rules, one a line, for a pipe."""
     rows = [(r.code, r.slug, r.severity.value, needs_of(r), r.info.title) for r in rules]
     widths = [max(len(row[n]) for row in rows) for n in range(4)]
     return "".join("  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4])) + "\n" for row in rows)
 
 
-def listing(rules: Sequence[Rule] = RULES, width: int = 80) -> str:
+def listing(rules: Registry = RULES, width: int = 80) -> str:
     """All rules for a terminal of `width` columns: a line that names each, and its title below."""
     indent = " " * (max((len(rule.code) for rule in rules), default=0) + 2)
     lines: list[str] = []
@@ -104,14 +104,14 @@ def listing(rules: Sequence[Rule] = RULES, width: int = 80) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def markdown_table(rules: Sequence[Rule] = RULES) -> str:
+def markdown_table(rules: Registry = RULES) -> str:
     """All rules as a markdown table."""
     head = "| code | name | severity | needs | what it finds |\n|---|---|---|---|---|\n"
     rows = ((r.code, r.slug, r.severity.value, needs_of(r), r.info.title.replace("|", r"\|")) for r in rules)
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def json_table(rules: Sequence[Rule] = RULES) -> str:
+def json_table(rules: Registry = RULES) -> str:
     """All rules as a JSON list."""
     return json.dumps([_document(rule.info, rule) for rule in rules], indent=2) + "\n"
 

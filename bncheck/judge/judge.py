@@ -23,6 +23,7 @@ from bncheck.facts.measurements import QuantizedComparison
 from bncheck.judge.not_checked import Asked, not_checked
 from bncheck.judge.suppress import refuse_unknown_codes, selected, sort_out
 from bncheck.rules import RULES
+from bncheck.rules.registry import Registry
 from bncheck.rules.rule import Needs, Rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.quantized import FEWEST_SAMPLES
@@ -34,13 +35,14 @@ _STEP = re.compile(r"-\d+(?=(\.[A-Za-z]\w*)?$)")
 
 
 def judge(
-    facts: Facts, *, settings: Settings = _DEFAULT, asked: Asked | None = None, rules: Sequence[Rule] = RULES
+    facts: Facts, *, settings: Settings = _DEFAULT, asked: Asked | None = None, rules: Registry = RULES
 ) -> Report:
     """Runs the rules over facts that are already at hand. Raises ConfigError for codes that no rule has."""
-    refuse_unknown_codes(settings, [rule.code for rule in rules])
-    chosen = [rule for rule in rules if selected(rule.code, settings)]
+    refuse_unknown_codes(settings, rules.codes)
+    chosen = [code for code in rules.codes if selected(code, settings)]
     at_hand = _at_hand(facts)
-    ran = [rule for rule in chosen if rule.needs & at_hand == rule.needs]
+    lacking = [(code, rules.lacking(code, at_hand)) for code in chosen]
+    ran = [rules.rule(code) for code, lacks in lacking if not lacks]
     infos = [rule.info for rule in ran]
     found = [
         _finding(evidence, info, facts) for rule, info in zip(ran, infos, strict=True) for evidence in rule.check(facts)
@@ -57,8 +59,8 @@ def judge(
         suppressed=tuple(sorted(outcome.suppressed, key=lambda s: _worst_first(s.finding))),
         not_checked=not_checked(
             facts,
-            [(rule.code, rule.needs & ~at_hand) for rule in chosen if rule not in ran],
-            [rule.code for rule in rules if rule not in chosen],
+            [(code, lacks) for code, lacks in lacking if lacks],
+            [code for code in rules.codes if code not in chosen],
             asked or Asked(),
         ),
         checked=_checked(facts, at_hand),

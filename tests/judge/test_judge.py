@@ -17,6 +17,7 @@ from bncheck.facts.lite import LiteFacts
 from bncheck.judge.judge import judge
 from bncheck.judge.not_checked import Asked
 from bncheck.report.views.story import counts, stories
+from bncheck.rules.registry import Registry
 from bncheck.rules.rule import Needs, Rule, rule
 from bncheck.settings.config import FailOn, Ignore, Settings
 from bncheck.testing import batch_norm, facts, folded, lite, site, unread, with_graph
@@ -26,7 +27,7 @@ TODAY = date(2026, 6, 1)
 
 
 def _judge(model: Facts, rules: tuple[Rule, ...] = RULES, asked: Asked | None = None, **settings: Any) -> Report:
-    return judge(model, settings=Settings(today=TODAY, **settings), asked=asked, rules=rules)
+    return judge(model, settings=Settings(today=TODAY, **settings), asked=asked, rules=Registry(rules))
 
 
 def _rule(code: str, *layers: str, explained_by: tuple[str, ...] = (), severity: Severity = Severity.ERROR) -> Rule:

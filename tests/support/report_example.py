@@ -14,6 +14,7 @@ import bncheck
 from bncheck.facts.findings import Evidence, Measurement, Report, Severity
 from bncheck.facts.layers import Facts, RunFacts
 from bncheck.judge.judge import judge
+from bncheck.rules.registry import Registry
 from bncheck.rules.rule import Needs, Rule, rule
 from bncheck.settings.config import Ignore, Settings
 from bncheck.testing import batch_norm, untouched, unwired, with_graph
@@ -126,7 +127,7 @@ def example(names: tuple[str, ...] = NAMES, **settings: Any) -> Report:
         "ignores": (Ignore(layer=names[2], codes=("BN107",), reason="pruned before export"),),
         "today": date(2026, 1, 1),
     }
-    report = judge(example_facts(names), settings=Settings(**(known | settings)), rules=RULES)
+    report = judge(example_facts(names), settings=Settings(**(known | settings)), rules=Registry(RULES))
     return replace(report, timing={"read": 0.012, "recognise": 0.025, "rules": 0.003})
 
 
