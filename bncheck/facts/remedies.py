@@ -63,6 +63,18 @@ with tf.Graph().as_default():
 # tf.keras in TF1: tf.keras.backend.set_learning_phase(0) before the model is built or loaded"""
 """A graph whose mode no one can feed."""
 
+KEEP_IN_FLOAT = """\
+names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
+kept = [name for name in names if any(part in name for part in parts)]
+debugger = tf.lite.experimental.QuantizationDebugger(
+    converter=converter,
+    debug_dataset=calibration,
+    debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
+)
+open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())"""
+"""TFLite: converts once more and leaves out of quantization the operators whose output tensors have one of `parts` in
+their names, which are those of the file converted before."""
+
 NOTHING = "Nothing, if it is meant so."
 CAUSE_TOLD = "# the cause is told by the findings on values and graph"
 """In place of code, where a measurement shows what other findings explain."""

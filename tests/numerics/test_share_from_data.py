@@ -10,8 +10,8 @@ import pytest
 
 from bncheck.facts.findings import Severity
 from bncheck.facts.layers import Facts
-from bncheck.numerics.share_from_data import ShareInData
 from bncheck.rules.modes import bn301_output_junk_in_eval
+from bncheck.rules.shared.init_share_measured import share_in_data
 from bncheck.rules.statistics import bn103_init_share_too_high
 from bncheck.testing import batch_norm, classes_compared, compared, difference
 
@@ -19,10 +19,6 @@ CHANNELS, EPSILON = 16, 1e-3
 DRAWN = np.random.default_rng(0)
 TRUE = {name: np.exp(DRAWN.normal(-2, 1, CHANNELS)) for name in "ab"}
 MEANS = {name: DRAWN.normal(0, 1, CHANNELS) for name in "ab"}
-
-
-def _left(facts: Facts) -> ShareInData | None:
-    return bn103_init_share_too_high.share_in_data(facts)
 
 
 def model(share: float, *, scale: float = 1.0, noise: float = 0.1, unlike: float = 0.0, **facts: Any) -> Facts:
@@ -44,7 +40,7 @@ def model(share: float, *, scale: float = 1.0, noise: float = 0.1, unlike: float
 def test_the_share_is_found(share: float) -> None:
     """To a few per cent, from noisy averages, in both layers; the output is then accused without labels."""
     facts = model(share)
-    found = _left(facts)
+    found = share_in_data(facts)
     assert found is not None
     assert found.share == pytest.approx(share, abs=0.02)
     assert found.layers == ("a", "b")
@@ -69,7 +65,7 @@ def test_the_share_is_found(share: float) -> None:
 )
 def test_other_differences_are_none(facts: Facts) -> None:
     """Healthy; darker and lighter images; other data; too few of them, or noise."""
-    assert _left(facts) is None
+    assert share_in_data(facts) is None
 
 
 def test_variances_near_one_are_no_share() -> None:
@@ -79,4 +75,4 @@ def test_variances_near_one_are_no_share() -> None:
         replace(layer, variance=replace(layer.variance, values=np.exp(DRAWN.normal(0, 0.1, CHANNELS))))
         for layer in facts.layers
     ]
-    assert _left(replace(facts, layers=tuple(near))) is None
+    assert share_in_data(replace(facts, layers=tuple(near))) is None

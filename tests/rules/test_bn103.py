@@ -10,7 +10,8 @@ import pytest
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, RunFacts, Site
 from bncheck.facts.measurements import OutputDifference
-from bncheck.rules.statistics.bn103_init_share_too_high import check, shorter_decay
+from bncheck.rules.shared.init_share_fix import shorter_decay
+from bncheck.rules.statistics.bn103_init_share_too_high import check
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, unread, untouched, wired
 
 

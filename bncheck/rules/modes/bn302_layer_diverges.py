@@ -91,7 +91,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         message=_message(comparison, wrong) if wrong else _sum_of_small(told),
         severity=Severity.ERROR if junk and not doubtful else Severity.WARNING,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
-        fix=f"This checkpoint, without retraining:\n{fixes.indented(fixes.repair(model))}",
+        fix=fixes.this_checkpoint(model),
         measurements=tuple(
             Measurement(name=f"local NMSE, {layer.layer}", value=layer.local_nmse, limit=layer_limit(comparison, layer))
             for layer in told[:MEASURED]

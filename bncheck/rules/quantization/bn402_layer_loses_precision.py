@@ -13,7 +13,7 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import OperatorLoss, QuantizedComparison
 from bncheck.facts.wording import listing, many, percent
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared import fixes
+from bncheck.rules.shared.precision_fix import mend_or_keep_in_float
 from bncheck.rules.shared.quantized import (
     ALARM,
     IMPRECISE,
@@ -29,21 +29,11 @@ from bncheck.rules.shared.quantized import (
 from bncheck.testing.quantized import operator_loss, quantized, quantized_classes
 
 MEASURED = 5
+"""Operators whose figures a finding lists."""
 _OTHER_WEIGHTS = 0.01
-"""Share of a kernel's weights that rounding cannot have moved so far."""
-KEPT = 4
-"""Tensors that the fix names."""
-KEEP_IN_FLOAT = """\
-parts = {parts}
-names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
-kept = [name for name in names if any(part in name for part in parts)]
-debugger = tf.lite.experimental.QuantizationDebugger(
-    converter=converter,
-    debug_dataset=calibration,
-    debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
-)
-open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())"""
-"""Converts once more, some operators left out of quantization; tensors are named as in the file converted before."""
+"""Share of a kernel's weights further off than half a step, which rounding moves none by; a guess."""
+_CONCENTRATED = 10.0
+"""Times the median channel's loss from which channels are named; a guess."""
 
 
 @rule(
@@ -88,14 +78,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     stay in float, which costs a QUANTIZE and a DEQUANTIZE each. The converter takes the names that the output tensors
     have in the file as it quantized it before:
 
-        names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
-        kept = [name for name in names if "block_3/depthwise" in name]
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=converter,
-            debug_dataset=calibration,
-            debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
-        )
-        open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())
+        parts = ("block_3/depthwise",)
+        {KEEP_IN_FLOAT}
 
     References
     ----------
@@ -117,7 +101,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         severity=_severity(output, wrong),
         confidence=Confidence.HIGH if junk and output is not None and output.certain else Confidence.MEDIUM,
         location=worst[0].tensor,
-        fix=_fix(worst, measured),
+        fix=mend_or_keep_in_float(worst, measured),
         measurements=tuple(item for operator in worst[:MEASURED] for item in _measurements(operator)),
     )
 
@@ -200,38 +184,9 @@ def _concentrated(operator: OperatorLoss) -> str:
         return ""
     typical = float(np.sort(known)[known.size // 2])
     listed = [c for c in operator.worst_channels if c < operator.channel_nmse.size]
-    if not listed or not operator.channel_nmse[listed[0]] > 10 * typical:
+    if not listed or not operator.channel_nmse[listed[0]] > _CONCENTRATED * typical:
         return ""
     return f" Most in channel{'s' if len(listed) > 1 else ''} {listing([str(c) for c in listed], 5)}."
-
-
-def _fix(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
-    kinds = {cause(operator) for operator in worst}
-    advice: list[str] = []
-    if any(operator.weight_per_channel is False for operator in worst):
-        advice.append("Quantize with one scale a channel, which is what the converter does unless told otherwise.")
-    if "clipping" in kinds:
-        advice.append("Clipping: calibrate on more data of the kind that is served (--calibration-batches).")
-    if "bias" in kinds:
-        advice.append("Shifted channels: switch dead ones off before folding (bncheck explain BN404).")
-    if any(ruled(operator) for operator in worst):
-        advice.append(
-            "A channel that rules the range: divide its gamma and beta by what it is larger than the others, and "
-            "multiply\nthe weights behind it by as much, where only a ReLU lies between; or give activations 16 bits "
-            "(int16x8)."
-        )
-    given = measured.scheme == "given"
-    parts = dict.fromkeys(operator.tensor if given else _stem(operator.tensor) for operator in worst[:KEPT])
-    more = f"  # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
-    many_of_them = len(worst) > 1
-    advice.append(f"Or keep {'them' if many_of_them else 'it'} in float, found by the names of output tensors:")
-    code = KEEP_IN_FLOAT.format(parts=f"({''.join(f'{part!r}, ' for part in parts).rstrip()}){more}")
-    return "\n".join((*advice, fixes.indented(code)))
-
-
-def _stem(tensor: str) -> str:
-    """What another conversion will call it too: the name of the linear op, last of those that were fused."""
-    return tensor.rpartition(";")[2].rstrip("0123456789") or tensor
 
 
 def _measurements(operator: OperatorLoss) -> Iterator[Measurement]:

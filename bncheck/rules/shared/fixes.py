@@ -99,7 +99,12 @@ def training_code(*code: str, note: str = "") -> str:
 
 def training_code_and_repair(model: Facts, *code: str, note: str = "") -> str:
     """What to change before the next run, and how to save what was trained already."""
-    return f"{training_code(*code, note=note)}\nThis checkpoint, without retraining:\n{indented(repair(model))}"
+    return f"{training_code(*code, note=note)}\n{this_checkpoint(model)}"
+
+
+def this_checkpoint(model: Facts) -> str:
+    """The other half: how to save what was trained."""
+    return f"This checkpoint, without retraining:\n{indented(repair(model))}"
 
 
 def indented(code: str) -> str:

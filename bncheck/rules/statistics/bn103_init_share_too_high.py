@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,48 +10,35 @@ import numpy as np
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
-from bncheck.numerics.channels import finite, median, names, never_moved, quantile, values_of
-from bncheck.numerics.divergence import diverging, each_layer
-from bncheck.numerics.init_share import (
-    CONTRADICTION,
-    InitShare,
-    counted_share,
-    init_shares,
-    share_bound,
-    shrink,
-    updates_a_step,
-)
-from bncheck.numerics.share_from_data import SMALLEST, ShareInData, leftover
+from bncheck.numerics.channels import names, never_moved
+from bncheck.numerics.divergence import diverging
+from bncheck.numerics.init_share import CONTRADICTION, InitShare, counted_share, init_shares, shrink, updates_a_step
+from bncheck.numerics.variance_floor import MANY_CHANNELS, variance_floor
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.fixes import indented, repair, training_code
-from bncheck.rules.shared.modes import judged_output, too_few
+from bncheck.rules.shared.fixes import indented, repair
+from bncheck.rules.shared.init_share_fix import DECAYS, debias, forget_and_repair
+from bncheck.rules.shared.init_share_measured import (
+    in_the_light_of_data,
+    is_borne,
+    is_refuted,
+    measured,
+    share_in_data,
+)
 from bncheck.testing import batch_norm, facts
 
-MUCH = 0.25
-"""Error: a quarter of what a layer divides by is initial value in its median channel, or a quarter of everything is."""
-SOME = 0.05
-"""Warning: a twentieth is."""
+MUCH, SOME = 0.25, 0.05
+"""Error and warning: so much of what a layer divides by is initial value in its median channel, or of everything is; a
+guess, as is the share alone below. What a share costs is measured over all layers."""
+UNREAD_MUCH, UNREAD_SOME = 0.5, 0.05
+"""The same for the share alone, where the values were not read."""
 SHRINK_MUCH, SHRINK_SOME = 2.0, 1.2
 """The same over all layers in a row: MobileNetV2 on digits fell from 94.4 to 92.8 % at a factor of 1.2, to 88.1 % at
 1.9, to 78.3 % at 3.5 and to chance at 18."""
-UNREAD_MUCH, UNREAD_SOME = 0.5, 0.05
-"""The same for the share alone, where the values were not read."""
-DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
-"""Decays to recommend from."""
 NOTICED = 0.01
-"""Part from which a layer is named as one that shrinks."""
-BORNE = 0.1
-"""NMSE of every output, and of every layer by itself, up to which a fault of the statistics is borne."""
-MANY_CHANNELS = 64
-"""Channels below which the smallest variance says nothing."""
-CROWDED = 1.5
-"""Factor within which a tenth of the variances crowd above the smallest."""
-FLOOR_LAYERS, FLOOR_SPREAD = 3, 1.05
-"""Layers that share a floor have their smallest variances, and a tenth of all, within this factor of it. MobileNetV2
-with 91 % of initial value: 1.01 and 1.00; with 5 %: 2.7 and 1.15; trained well: 30 to 1e9. Healthy nets of few
-channels come as near as 1.02 and 1.07."""
+"""Part from which a layer is named as one that shrinks; a guess."""
 FLOOR_FIT = 1.02
-"""Factor within which `decay**n` explains a floor, which lies above it by what the smallest batch variance added."""
+"""Factor within which `decay**n` explains a floor, which lies above it by what the smallest batch variance added: 1.01
+in MobileNetV2 with 91 % of initial value."""
 
 
 @rule("BN103", "init-share-too-high", severity=Severity.ERROR, needs=Needs.VALUES, explained_by=("BN211",))
@@ -114,91 +100,16 @@ def check(model: Facts) -> Iterator[Evidence]:
     Failure modes C01, D08; P10.
     """
     judged = [layer for layer in model.layers if not never_moved(layer) and layer.variance.moved is not False]
-    bound = share_bound(judged)
     known = init_shares(judged, model.run)
     factor = shrink(seen.effect for seen in known if seen.effect is not None)
     bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
     left = None if any(severity is Severity.ERROR for _, (severity, _) in bad) else share_in_data(model)
     if left is not None and model.comparison is not None and diverging(model.comparison):
-        yield _measured(model, left)
+        yield measured(model, left)
     elif bad:
-        found = _evidence(model, bad, len(judged), factor)
-        yield _refuted(found) if _refutes(model, found.layers) else _borne(found) if _bears(model) else found
-    elif bound is not None and all(counted_share(layer, model.run) is None for layer in judged):
-        yield from _unknown(model, judged, bound)
-
-
-def share_in_data(model: Facts) -> ShareInData | None:
-    """What running the model shows of the share; None where nothing was run, or not enough."""
-    comparison = model.comparison
-    if comparison is None or comparison.data.synthetic or too_few(comparison):
-        return None
-    return leftover(model, each_layer(comparison))
-
-
-def _measured(model: Facts, left: ShareInData) -> Evidence:
-    """What running the model shows, whatever is counted: an error where the output is junk for it."""
-    output = None if model.comparison is None else judged_output(model.comparison)
-    code = "slim.batch_norm(net, decay=0.9)    # tf.layers, Keras: momentum=0.9"
-    return Evidence(
-        layers=left.layers,
-        message=f"{percent(left.share)} of the statistics is still the initial value. With that taken out, stored "
-        f"variances are those of the data given but for a factor of {math.exp(left.after):.2f} in the median channel; "
-        f"as they are, {math.exp(left.before):.3g}. The run was too short for its decay.",
-        severity=Severity.ERROR if output is not None and output.junk else Severity.WARNING,
-        confidence=Confidence.HIGH,
-        fix=f"{training_code(code, note='a decay that forgets its initial value in a run of this length')}\n"
-        f"This checkpoint, without retraining:\n{indented(repair(model))}",
-        measurements=(
-            Measurement(name="init share, by the data", value=left.share, limit=SMALLEST),
-            Measurement(name="stored over measured variance, median channel", value=math.exp(left.before)),
-            Measurement(name="the same, share undone", value=math.exp(left.after)),
-        ),
-    )
-
-
-def _refutes(model: Facts, layers: tuple[str, ...]) -> bool:
-    """Whether both modes, run on real data, agree in the layers and at the output."""
-    comparison = model.comparison
-    output = None if comparison is None else judged_output(comparison)
-    if comparison is None or output is None or output.junk:
-        return False
-    compared = {layer.layer for layer in comparison.layers}
-    return compared.issuperset(layers) and not {layer.layer for layer in diverging(comparison)}.intersection(layers)
-
-
-def _bears(model: Facts) -> bool:
-    """Whether the output, run on real data, is as good in eval mode as in train mode, and no layer is far off."""
-    comparison = model.comparison
-    output = None if comparison is None else judged_output(comparison)
-    if comparison is None or output is None or output.junk:
-        return False
-    losses = [*(one.nmse for one in comparison.outputs), *(layer.local_nmse for layer in comparison.layers)]
-    return all(loss <= BORNE for loss in losses)
-
-
-def _borne(found: Evidence) -> Evidence:
-    """No error where the output is measured and good."""
-    if found.severity is not Severity.ERROR:
-        return found
-    return replace(
-        found,
-        message=f"{found.message} On the data given the output bears it.",
-        severity=Severity.WARNING,
-        confidence=Confidence.MEDIUM,
-    )
-
-
-def _refuted(found: Evidence) -> Evidence:
-    """By the counters only: what was measured says otherwise."""
-    return replace(
-        found,
-        message=f"By its counters, {found.message[0].lower()}{found.message[1:]} On the data given eval mode does as "
-        "well as train mode, so more updates went in than were counted.",
-        severity=Severity.INFO,
-        confidence=Confidence.LOW,
-        fix="Nothing, if the data are those of training.",
-    )
+        yield in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
+    elif all(counted_share(layer, model.run) is None for layer in judged):
+        yield from _unknown(model, judged)
 
 
 def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | None:
@@ -218,32 +129,6 @@ def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | N
     if seen.effect > SOME or (factor > SHRINK_SOME and seen.effect > NOTICED):
         return Severity.WARNING, Confidence.MEDIUM if seen.close else Confidence.LOW
     return None
-
-
-def shorter_decay(updates: int) -> float:
-    """The largest decay in use that leaves less than 0.01 % after so many updates; 0.9 where none does."""
-    return max((decay for decay in DECAYS if decay**updates < 1e-4), default=0.9)
-
-
-def _fix(model: Facts, used: float) -> str:
-    """A decay for runs of this length or, where that is none, the length; how to save this one with data or without."""
-    decay = shorter_decay(model.run.updates or 0)
-    code = f"slim.batch_norm(net, decay={decay:g})    # tf.layers, Keras: momentum={decay:g}"
-    again = training_code(code, note="a decay that forgets its initial value in a run of this length")
-    if 0 < used <= decay:
-        enough = math.ceil(-4 / math.log10(used))
-        again = f"Train on: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
-    return (
-        f"{again}\nThis checkpoint, without data (exact if decay and count are), or better with images:\n"
-        f"{indented(_debias(model, used))}\n{indented(repair(model))}"
-    )
-
-
-def _debias(model: Facts, decay: float | None = None) -> str:
-    """The command that undoes the init share without data; it tells the decay and count that no file does."""
-    told = any(layer.decay is not None for layer in model.layers)
-    missing = f" --decay {'DECAY' if decay is None else f'{decay:g}'}" if not told else ""
-    return repair(model, debias=f"--debias{missing}{'' if model.run.updates else ' --steps STEPS'}")
 
 
 def _evidence(
@@ -274,16 +159,13 @@ def _evidence(
         ]
     return Evidence(
         layers=layers,
-        message=(
-            f"{percent(share)} of the statistics is still the initial value after "
-            f"{_updates(model, worst.layer)} with decay {worst.layer.decay:g}; {effect}. "
-            f"{len(layers)} of {many(judged, 'layer')}: "
-            f"{listing(layers)}.{doubt}"
-        ),
+        message=f"{percent(share)} of the statistics is still the initial value after {_updates(model, worst.layer)} "
+        f"with decay {worst.layer.decay:g}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
+        f"{listing(layers)}.{doubt}",
         severity=standing[0],
         confidence=standing[1],
         location=worst.layer.variance.name,
-        fix=_fix(model, worst.layer.decay or 0.0),
+        fix=forget_and_repair(model, worst.layer.decay or 0.0),
         measurements=tuple(found),
     )
 
@@ -293,33 +175,22 @@ def _updates(model: Facts, layer: Layer) -> str:
     return many(steps, "update") if each == 1 else f"{many(steps, 'step')} of {each} updates each"
 
 
-def _unknown(model: Facts, judged: list[Layer], bound: float) -> Iterator[Evidence]:
+def _unknown(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
     """What the values alone tell where decay or count is unknown: a floor that the layers share, or a mere bound."""
-    by_layer = [
-        finite(values) / layer.variance.starts_at
-        for layer in judged
-        if layer.variance.starts_at > 0 and (values := values_of(layer.variance)) is not None and finite(values).size
-    ]
-    ratios = np.concatenate(by_layer)
-    nearest = quantile(ratios, 0.1) / bound if bound > 0 else math.inf
-    shared = (
-        MUCH <= bound <= 1
-        and len(by_layer) >= FLOOR_LAYERS
-        and ratios.size >= MANY_CHANNELS
-        and nearest <= FLOOR_SPREAD
-        and median(np.array([each.min() for each in by_layer])) / bound <= FLOOR_SPREAD
-    )
-    refuted = _refutes(model, names(judged)) or _bears(model)
-    if shared and not refuted:
-        yield _floor(model, judged, bound)
-    elif bound >= UNREAD_MUCH and ratios.size >= MANY_CHANNELS and nearest <= CROWDED:
-        yield _bounded(
-            model,
-            judged,
-            bound,
-            f"No moving variance of {many(ratios.size, 'channel')} is below {bound:.3g}, and a tenth of them crowd "
-            "just above: up to that much may still be initial value. Give --decay and --steps to have it judged.",
+    floor = variance_floor(judged)
+    if floor is None:
+        return
+    if floor.shared and MUCH <= floor.bound <= 1 and not (is_refuted(model, names(judged)) or is_borne(model)):
+        yield _floor(model, judged, floor.bound)
+    elif floor.crowded and floor.bound >= UNREAD_MUCH:
+        message = (
+            f"No moving variance of {many(floor.channels, 'channel')} is below {floor.bound:.3g}, and a tenth of them "
+            f"crowd just above: up to that much may still be initial value. {_TELL}"
         )
+        yield _bounded(model, judged, floor.bound, message)
+
+
+_TELL = "Give --decay and --steps to have it judged."
 
 
 def _floor(model: Facts, judged: list[Layer], bound: float) -> Evidence:
@@ -332,10 +203,9 @@ def _floor(model: Facts, judged: list[Layer], bound: float) -> Evidence:
         f"where {percent(bound)} of each is still its initial value"
     )
     if decay is None or updates is None:
-        found = _bounded(model, judged, bound, f"{message}. Give --decay and --steps to have it judged.")
-        return replace(found, severity=Severity.WARNING)
+        return replace(_bounded(model, judged, bound, f"{message}. {_TELL}"), severity=Severity.WARNING)
     found = _bounded(model, judged, bound, f"{message}: decay {decay:g} leaves that after {many(updates, 'update')}.")
-    return replace(found, severity=Severity.ERROR, confidence=Confidence.MEDIUM, fix=_fix(model, decay))
+    return replace(found, severity=Severity.ERROR, confidence=Confidence.MEDIUM, fix=forget_and_repair(model, decay))
 
 
 def _bounded(model: Facts, judged: list[Layer], bound: float, message: str) -> Evidence:
@@ -345,8 +215,8 @@ def _bounded(model: Facts, judged: list[Layer], bound: float, message: str) -> E
         message=message,
         severity=Severity.INFO,
         confidence=Confidence.LOW,
-        fix="Give --decay and --steps to have it judged. Where the share is high, with images or without:\n"
-        f"{indented(repair(model))}\n{indented(_debias(model))}",
+        fix=f"{_TELL} Where the share is high, with images or without:\n{indented(repair(model))}\n"
+        f"{indented(debias(model))}",
         measurements=(Measurement(name="upper bound of the init share", value=bound, limit=UNREAD_MUCH),),
     )
 

@@ -1,0 +1,39 @@
+"""The floor of the variances: where it lies, whether others crowd above it, whether layers share it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bncheck.facts.layers import Layer
+from bncheck.numerics.variance_floor import MANY_CHANNELS, variance_floor
+from bncheck.testing import batch_norm
+
+
+def _layers(*ranges: tuple[float, float], channels: int = MANY_CHANNELS) -> list[Layer]:
+    spread = (np.linspace(low, high, channels) for low, high in ranges)
+    return [batch_norm(f"bn{n}", variance=values, channels=channels) for n, values in enumerate(spread)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "crowded", "shared"),
+    [
+        (_layers((0.91, 1.1), (0.91, 1.2), (0.915, 1.3)), True, True),
+        (_layers((0.91, 1.1), (0.91, 1.2)), True, False),
+        (_layers((0.91, 1.1), (1.2, 1.3), (1.3, 1.4)), True, False),
+        (_layers((0.91, 90.0), (0.91, 90.0), (0.91, 90.0)), False, False),
+        (_layers((0.91, 0.92), (0.91, 0.92), (0.91, 0.92), channels=8), False, False),
+    ],
+    ids=["three layers", "two layers", "one lies lower", "spread out", "few channels"],
+)
+def test_floor(layers: list[Layer], *, crowded: bool, shared: bool) -> None:
+    """Three layers and 64 channels are asked for, all just above one value."""
+    floor = variance_floor(layers)
+    assert floor is not None
+    assert (floor.bound, floor.crowded, floor.shared) == (pytest.approx(0.91), crowded, shared)
+
+
+def test_nothing_read() -> None:
+    """Without values there is no floor."""
+    assert variance_floor([]) is None
+    assert variance_floor([batch_norm("bn", variance=None)]) is None
