@@ -41,6 +41,9 @@ PACKAGES = (
     Package(distribution="tf-slim", module="tf_slim", use="built-in backbones", core=False),
     Package(distribution="tf-keras", module="tf_keras", use="built-in backbones", core=False),
     Package(distribution="ai-edge-litert", module="ai_edge_litert", use="compare float-vs-quantized", core=False),
+    Package(
+        distribution="ai-edge-quantizer", module="ai_edge_quantizer", use="--scheme aeq:RECIPE", core=False, extra="aeq"
+    ),
     Package(distribution="scikit-learn", module="sklearn", use="demo", core=False, extra="demo"),
     Package(distribution="altair", module="altair", use="--format html", core=False, extra="html"),
     Package(distribution="vl-convert-python", module="vl_convert", use="--format html", core=False, extra="html"),
@@ -84,7 +87,12 @@ def _notes(lacking: list[str]) -> list[str]:
     if lacking:
         return [f"inspect cannot work: pip install {' '.join(lacking)}"]
     notes = ["inspect, explain, rules: ready (no TensorFlow needed)"]
-    for extra, use in (("tf", "compare and repair"), ("demo", "the demo"), ("html", "--format html")):
+    for extra, use in (
+        ("tf", "compare and repair"),
+        ("aeq", "--scheme aeq:RECIPE"),
+        ("demo", "the demo"),
+        ("html", "--format html"),
+    ):
         optional = [package for package in PACKAGES if not package.core and package.extra == extra]
         absent = [package.distribution for package in optional if _version(package) is None]
         if absent:

@@ -57,7 +57,7 @@ CLIMBS = {
 
 WITH_TENSORFLOW = {"backbones", "compare", "guard", "demo"}
 """Parts that may import TensorFlow."""
-HEAVY = {"tensorflow", "tf_slim", "tf_keras", "keras", "ai_edge_litert", "sklearn"}
+HEAVY = {"tensorflow", "tf_slim", "tf_keras", "keras", "ai_edge_litert", "ai_edge_quantizer", "sklearn"}
 
 MOST_MODULES, MOST_LINES, LONGEST_RULE = 24, 400, 250
 

@@ -11,6 +11,7 @@ import click
 
 from bncheck.facts.errors import NoModel
 from bncheck.report import FORMATS
+from bncheck.settings.schemes import PLACEHOLDER, SCHEMES, unknown
 
 if TYPE_CHECKING:
     from bncheck.cli.output import Output
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 PASS, FAIL, ERROR, NOTHING, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: pass, findings, usage or unreadable input, nothing to judge, interrupted."""
-
-SCHEMES = ("int8", "int8-per-tensor", "dynamic", "float16", "int16x8")
-"""Ways to quantize that `--scheme` takes."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -84,6 +82,13 @@ reference_option = click.option(
 no_graph_option = click.option("--no-graph", is_flag=True, help="Leave out the .meta beside a checkpoint.")
 
 
+def _scheme(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    sentence = None if value is None else unknown(value)
+    if sentence is not None:
+        raise click.BadParameter(sentence)
+    return value
+
+
 def quantized_options(command: _Command) -> _Command:
     """What a model is compared with in float against quantized."""
     options = (
@@ -95,8 +100,10 @@ def quantized_options(command: _Command) -> _Command:
         ),
         click.option(
             "--scheme",
-            type=click.Choice(SCHEMES),
-            help="How to convert [int8: full integer, a scale for each channel].",
+            metavar=f"[{'|'.join((*SCHEMES, PLACEHOLDER))}]",
+            callback=_scheme,
+            help="How to convert [int8: full integer, a scale for each channel]; RECIPE: one of ai-edge-quantizer, by "
+            "name (static_wi8_ai8) or as a JSON file.",
         ),
         click.option(
             "--calibration-batches",

@@ -12,6 +12,7 @@ import click
 import bncheck
 from bncheck.cli.common import common_options, given_options, quantized_options, run_options, write_reports
 from bncheck.cli.help import Command, examples
+from bncheck.settings.schemes import PLACEHOLDER
 
 if TYPE_CHECKING:
     from bncheck.facts.findings import Report
@@ -56,9 +57,22 @@ def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
     return write_reports(reports, asked)
 
 
+class _ListsRecipes(Command):
+    """A command whose help ends with the recipes that `--scheme` may name, where they are installed."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click, then the recipes."""
+        super().format_epilog(ctx, formatter)
+        from bncheck.compare.litert.recipes import installed, recipe_names  # noqa: PLC0415 - for this help alone
+
+        names = ", ".join(recipe_names()) if installed() else "not installed: pip install 'bncheck[aeq]'"
+        with formatter.section(f"Recipes of ai-edge-quantizer (--scheme {PLACEHOLDER})"):
+            formatter.write_text(names)
+
+
 @compare.command(
     "float-vs-quantized",
-    cls=Command,
+    cls=_ListsRecipes,
     epilog=examples(
         "compare float-vs-quantized model.ckpt-300 --data test.npz",
         "compare float-vs-quantized model.keras --quantized int8.tflite",

@@ -25,9 +25,10 @@ from bncheck.compare.attribution import (
 )
 from bncheck.compare.data.data import Data
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
-from bncheck.compare.litert.convert import FLOAT_SCHEME, SCHEMES, float_model, quantized_model
+from bncheck.compare.litert.convert import FLOAT_SCHEME, float_model, quantized_model
 from bncheck.compare.litert.interpreter import affine, read_file, scheme_of
 from bncheck.compare.litert.match import match
+from bncheck.compare.litert.recipes import recipe
 from bncheck.compare.output_cache import Kept, ModeOutputs
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins.session import load_tensorflow
@@ -37,6 +38,7 @@ from bncheck.facts.layers import Facts, Hints, Layer
 from bncheck.facts.lite import LiteFacts
 from bncheck.facts.measurements import Attribution, Comparison, DataFacts, QuantizedComparison
 from bncheck.recognise import recognise
+from bncheck.settings.schemes import recipe_of, unknown
 from bncheck.sources.tflite.tflite import parse_lite
 
 CALIBRATION_BATCHES = 16
@@ -62,8 +64,10 @@ def wanted(quantized: str | Path | None, scheme: str | None, calibration_batches
     """Raises UsageError for what does not go together."""
     if quantized is not None and (scheme is not None or calibration_batches is not None):
         raise UsageError(f"{quantized} is converted already: --scheme and --calibration-batches have no use for it")
-    if scheme is not None and scheme not in SCHEMES:
-        raise UsageError(f"no quantization scheme is called {scheme!r}: {', '.join(SCHEMES)}")
+    if scheme is not None and (sentence := unknown(scheme)) is not None:
+        raise UsageError(sentence)
+    if scheme is not None and (name := recipe_of(scheme)) is not None:
+        recipe(name)  # a wrong name is told before anything is run
     if calibration_batches is not None and calibration_batches < 1:
         raise UsageError(f"{calibration_batches} batches to calibrate on: one or more are needed")
     return QuantizedAgainst(

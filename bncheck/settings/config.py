@@ -14,6 +14,7 @@ from typing import Any
 
 from bncheck.facts.errors import ConfigError
 from bncheck.settings.amounts import MEGABYTES, SECONDS, amount
+from bncheck.settings.schemes import PLACEHOLDER, SCHEMES, unknown
 
 FILE_NAME = "bncheck.toml"
 LARGEST_FILE = 64 << 20
@@ -270,6 +271,12 @@ def _one_of(*names: str) -> Callable[[object, _Where], str]:
     return parse
 
 
+def _scheme(value: object, where: _Where) -> str:
+    if not isinstance(value, str) or unknown(value) is not None:
+        raise where.error(f"one of {', '.join((*SCHEMES, PLACEHOLDER))}")
+    return value
+
+
 def _gate(value: object, where: _Where) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise where.error("a table")
@@ -351,7 +358,7 @@ _SWITCHED_OFF = {"all-stages": "early_stop", "no-quantize": "quantize"}
 _GATE: Mapping[str, Callable[[object, _Where], object]] = {
     "data": _data,
     "quantized": _path,
-    "scheme": _one_of("int8", "int8-per-tensor", "dynamic", "float16", "int16x8"),
+    "scheme": _scheme,
     "calibration-batches": _count,
     "no-quantize": _flag,
     "labels": _text,

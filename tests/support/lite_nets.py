@@ -142,6 +142,18 @@ def lengthened(m: Maker, x: Any) -> Any:
     return m.dense(m.tf.reduce_mean(x, [1, 2]), 5) + m.draw(5)
 
 
+def wide(m: Maker, x: Any) -> Any:
+    """Inverted residuals of 512 channels on 4x4 places: constants of some megabytes."""
+    relu6 = m.tf.nn.relu6
+    x = relu6(m.norm(m.conv(x, 16, stride=2)))
+    x = relu6(m.norm(m.conv(x, 512, stride=2)))
+    for _ in range(2):
+        y = relu6(m.norm(m.conv(x, 512, 1)))
+        y = relu6(m.norm(m.depthwise(y)))
+        x = x + m.norm(m.conv(y, 512, 1))
+    return m.dense(m.tf.reduce_mean(x, [1, 2]), 5) + m.draw(5)
+
+
 def across_samples(m: Maker, x: Any) -> Any:
     """Gives for a sample what depends on the rest of the batch."""
     x = m.tf.nn.relu(m.norm(m.conv(x)))
@@ -159,6 +171,7 @@ NETS: dict[str, Callable[[Maker, Any], Any]] = {
         prelu,
         branches,
         lengthened,
+        wide,
         across_samples,
     )
 }

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.backbones import quiet
+from bncheck.compare.litert import recipes
 from bncheck.compare.litert.calibrate import can_calibrate, ranges, with_ranges
-from bncheck.compare.litert.interpreter import LiteFile, read_file
+from bncheck.compare.litert.interpreter import LiteFile, input_values, read_file
 from bncheck.compare.litert.native_output import silence
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins.float32 import in_float32
@@ -21,16 +22,9 @@ from bncheck.compare.twins.loops import settle_lists
 from bncheck.compare.twins.writer import EVAL, FLOAT
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.layers import PerChannel
+from bncheck.settings.schemes import recipe_of, unknown
 from bncheck.sources.graph import protos
 
-SCHEMES: Mapping[str, str] = {
-    "int8": "full integer, a scale for each channel of a kernel",
-    "int8-per-tensor": "full integer, one scale a kernel",
-    "dynamic": "kernels in 8 bits, activations rounded as they come",
-    "float16": "kernels in half precision",
-    "int16x8": "activations in 16 bits, kernels in 8",
-}
-"""Name -> what it does."""
 CALIBRATED = frozenset({"int8", "int8-per-tensor", "int16x8"})
 """Schemes that need data for the ranges of activations."""
 FLOAT_SCHEME = "float"
@@ -171,7 +165,10 @@ def quantized_model(
     shape: tuple[int | None, ...] | None = None,
     float_bytes: bytes | None = None,
 ) -> bytes:
-    """The same, quantized by one of `SCHEMES`; `float_bytes` are what `float_model` gave for the same arguments."""
+    """The same, quantized by a scheme of `settings.schemes`.
+
+    `float_bytes` are what `float_model` gave for the same arguments.
+    """
     graph = eval_graph(prepared.forward, statistics=statistics, shape=shape)
     if rounds(graph) and scheme == LEARNED:
         return convert(tf, graph, scheme)
@@ -206,13 +203,16 @@ def convert(
     *,
     float_bytes: bytes | None = None,
 ) -> bytes:
-    """A TFLite file with float input and output: "float", or one of `SCHEMES`.
+    """A TFLite file with float input and output: "float", or a scheme of `settings.schemes`.
 
     Raises BncheckError, with the operation that stands in the way, where TensorFlow refuses, and UsageError for a
     scheme that is not known or lacks its data.
     """
-    if scheme != FLOAT_SCHEME and scheme not in SCHEMES:
-        raise UsageError(f"no quantization scheme is called {scheme!r}: {', '.join(SCHEMES)}")
+    if scheme != FLOAT_SCHEME and (sentence := unknown(scheme)) is not None:
+        raise UsageError(sentence)
+    recipe = recipe_of(scheme)
+    if recipe is not None:
+        return _by_recipe(read_file(float_bytes or convert(tf, graph)), recipe, calibration)
     learned = scheme == LEARNED and rounds(graph)
     if scheme in ("int8", "int8-per-tensor") and not learned:
         file = read_file(float_bytes or convert(tf, graph))
@@ -244,6 +244,13 @@ def _refuse_loops(graph: EvalGraph, scheme: str) -> None:
             f"TensorFlow cannot convert this model to TFLite with scheme {scheme}: it finds no ranges in the loop "
             f"{loop.name}; --scheme int8 leaves loops in float, dynamic and float16 need no ranges"
         )
+
+
+def _by_recipe(file: LiteFile, recipe: str, calibration: Calibration) -> bytes:
+    entry, single = file.graph.inputs[0], (file.input.shape_signature or file.input.shape or (0,))[0] == 1
+    batches = (input_values(file, images) for images in calibration)
+    parts = (part for batch in batches for part in (np.split(batch, len(batch)) if single else (batch,)))
+    return recipes.quantize(file.content, recipe, ({entry: part} for part in parts))
 
 
 _NO_DATA = "{} takes its ranges from data: there is no batch to calibrate on"

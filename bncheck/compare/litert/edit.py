@@ -14,7 +14,8 @@ from bncheck.facts.errors import BncheckError
 
 _SCHEMAS = ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated")
 _IDENTIFIER = b"TFL3"
-_SERVING = b"serving_default"
+SERVING = "serving_default"
+"""Name of the signature that serves, unless a file says otherwise."""
 _OUTPUTS = 8
 """Where a subgraph's vtable has its outputs, the third of its fields."""
 
@@ -25,9 +26,24 @@ Reading = tuple[int, int]
 
 
 def load(content: bytes) -> Any:
-    """The file as a `ModelT` of TensorFlow's schema, to be changed; its structure must have been checked before."""
+    """The file as a `ModelT` of TensorFlow's schema, to be changed; its structure must have been checked before.
+
+    What lies behind the flatbuffer, as ai-edge-quantizer writes every constant, is taken into it: `offset` and `size`
+    of the schema count from the file's start, where nothing is after an edit.
+    """
     schema = _schema()
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for buffer in model.buffers or ():
+        if buffer.offset > 1 and buffer.size > 0:  # 1 is the placeholder of the converter
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
+    for graph in model.subgraphs:
+        for operator in graph.operators or ():
+            start, size = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize
+            if start > 1 and size > 0:
+                operator.customOptions = np.frombuffer(content, np.uint8, size, start)
+            operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
+    return model
 
 
 def dump(model: Any) -> bytes:
@@ -74,7 +90,7 @@ def served_first(content: bytes) -> bytes:
     read = _schema().Model.GetRootAs(content, 0)
     signatures = [read.SignatureDefs(number) for number in range(read.SignatureDefsLength())]
     sizes = {s.SubgraphIndex(): read.Subgraphs(s.SubgraphIndex()).OperatorsLength() for s in signatures}
-    default = [s.SubgraphIndex() for s in signatures if s.SignatureKey() == _SERVING]
+    default = [s.SubgraphIndex() for s in signatures if s.SignatureKey() == SERVING.encode()]
     if len(sizes) < 2:
         return content
     served = default[0] if default else max(sizes, key=lambda number: sizes[number])
@@ -94,6 +110,32 @@ def _exchanged(content: bytes, other: int) -> bytes:
                     setattr(options, name, {0: other, other: 0}.get(number, number))
     _forget_signatures(model)
     return dump(model)
+
+
+def signed(content: bytes) -> tuple[bytes, dict[int, str]]:
+    """The file with one signature, `SERVING`, of its first subgraph; gives the names of its inputs by tensor too.
+
+    Of what the graph converter writes, which has none; names in it are those of the tensors, numbered where they are
+    the same.
+    """
+    model = load(content)
+    schema, graph = _schema(), model.subgraphs[0]
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SERVING, 0
+    signature.inputs = _named(schema, graph, graph.inputs)
+    signature.outputs = _named(schema, graph, graph.outputs)
+    model.signatureDefs = [signature]
+    return dump(model), {entry.tensorIndex: entry.name for entry in signature.inputs}
+
+
+def _named(schema: Any, graph: Any, numbers: Any) -> list[Any]:
+    entries: dict[str, Any] = {}
+    for number in _numbers(numbers):
+        name = (graph.tensors[number].name or b"").decode(errors="replace")
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name if name and name not in entries else f"{name}_{number}", number
+        entries[entry.name] = entry
+    return list(entries.values())
 
 
 def unchain(

@@ -76,6 +76,8 @@ class Operator(IntEnum):
     OUTPUTS = 2
     BUILTIN_OPTIONS_TYPE = 3
     BUILTIN_OPTIONS = 4
+    LARGE_CUSTOM_OPTIONS_OFFSET = 9
+    LARGE_CUSTOM_OPTIONS_SIZE = 10
 
 
 class Buffer(IntEnum):

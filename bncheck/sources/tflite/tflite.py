@@ -118,13 +118,21 @@ def _mapped(path: Path) -> memoryview:
 
 
 def _span(buffer: Table) -> Span:
-    """Where a buffer's bytes are: its own vector, or, beyond 2 GB, `offset` and `size` from the file's start."""
-    offset = buffer.number(schema.Buffer.OFFSET, "Q")
-    size = buffer.number(schema.Buffer.SIZE, "Q")
+    """Where a buffer's bytes are: its own vector, or `offset` and `size` from the file's start.
+
+    The latter behind the flatbuffer: of files beyond 2 GB, and of all that ai-edge-quantizer writes.
+    """
+    behind = _behind(buffer, schema.Buffer.OFFSET, schema.Buffer.SIZE, "the data")
+    return behind or Span(*buffer.span(schema.Buffer.DATA, "the data"))
+
+
+def _behind(table: Table, offset_field: int, size_field: int, what: str) -> Span | None:
+    """Bytes that a table has behind the flatbuffer, None where it has none there. Raises Truncated."""
+    offset, size = table.number(offset_field, "Q"), table.number(size_field, "Q")
     # The converter writes 1 as a placeholder; like the interpreter, take anything above it as a place.
     if offset > 1 and size > 0:
-        return Span(buffer.flat.need(offset, size, f"the data of {buffer.what}"), size)
-    return Span(*buffer.span(schema.Buffer.DATA, "the data"))
+        return Span(table.flat.need(offset, size, f"{what} of {table.what}"), size)
+    return None
 
 
 def _kind(code: Table) -> str:
@@ -172,6 +180,12 @@ def _operator(index: int, table: Table, kinds: tuple[str, ...], tensors: int) ->
     code = table.number(schema.Operator.OPCODE_INDEX, "I")
     if code >= len(kinds):
         raise _malformed(table, f"operator code {code} of {len(kinds)}")
+    _behind(
+        table,
+        schema.Operator.LARGE_CUSTOM_OPTIONS_OFFSET,
+        schema.Operator.LARGE_CUSTOM_OPTIONS_SIZE,
+        "the custom options",
+    )
     union = table.number(schema.Operator.BUILTIN_OPTIONS_TYPE, "B")
     activation, shuffled = "NONE", False
     if union in schema.FUSED_ACTIVATION:

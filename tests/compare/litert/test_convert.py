@@ -13,7 +13,7 @@ from lite_nets import Maker, images
 
 from bncheck.compare.float_quantized import run_outputs
 from bncheck.compare.litert import convert as module
-from bncheck.compare.litert.convert import SCHEMES, EvalGraph, convert, eval_graph, rounds, unrounded
+from bncheck.compare.litert.convert import EvalGraph, convert, eval_graph, rounds, unrounded
 from bncheck.compare.litert.edit import load
 from bncheck.compare.litert.interpreter import read_file
 from bncheck.compare.litert.layers import folded_layers
@@ -22,6 +22,7 @@ from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.compare.twins.float32 import in_float32
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.layers import Hints
+from bncheck.settings.schemes import SCHEMES
 from bncheck.sources import open_model
 from bncheck.sources.graph import protos
 

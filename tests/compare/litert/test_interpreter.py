@@ -12,7 +12,7 @@ from lite_nets import images
 from lite_writer import Faults, G, Op, T, lite_bytes
 
 from bncheck.compare.float_quantized import run_outputs
-from bncheck.compare.litert.convert import SCHEMES, convert
+from bncheck.compare.litert.convert import convert
 from bncheck.compare.litert.edit import _schema, dump, load, show
 from bncheck.compare.litert.interpreter import (
     IntegerScale,
@@ -26,6 +26,7 @@ from bncheck.compare.litert.interpreter import (
 )
 from bncheck.compare.litert.sums import TensorSums, add_local, round_into
 from bncheck.facts.errors import BncheckError, ReadError, Unsupported
+from bncheck.settings.schemes import SCHEMES
 
 pytestmark = pytest.mark.tensorflow
 
