@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bncheck.facts.layers import Facts, Hints, Layer, Linear, Mode, Presence, Role, Site, Vector
 from bncheck.foldproof.neighbours import ANYWHERE, Arithmetic, Neighbours, nothing_known, of_configuration, of_graph
+from bncheck.numerics.fold import gamma_and_beta
+from bncheck.numerics.kernel_layouts import DEPTHWISE, TRANSPOSED
 from bncheck.recognise import recognise
 from bncheck.recognise.graph.flat import node_of
 from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
@@ -27,11 +29,6 @@ Tensors = Callable[[], Iterator[RawTensor]]
 """All stored floats that can be read, but an optimizer's."""
 
 _FLOATS = frozenset({"bfloat16", "float16", "float32", "float64"})
-_DEPTHWISE = frozenset({"DepthwiseConv2dNative", "DepthwiseConv2D", "DepthwiseConv1D", "DepthwiseConvolution2D"})
-_TRANSPOSED = frozenset(
-    {"Conv2DBackpropInput", "Conv3DBackpropInput", "Conv3DBackpropInputV2"}
-    | {"Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"}
-)
 _MATRICES = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _BIAS_LEAVES = ("bias", "biases", "b")
 _LEAF = re.compile(r"[^/]+$")
@@ -254,9 +251,8 @@ def _weights(layer: Layer, site: Site | None, linear: Linear | None, find: Find,
     bias = _vector_of(find(bias_name), channels) if bias_name else None
     if bias is None and kernel is not None and not layer.sites:
         bias = bias_beside(kernel.tensor, find, channels)
-    gamma = np.ones(channels) if layer.gamma.values is None else layer.gamma.values
-    beta = np.zeros(channels) if layer.beta.values is None else layer.beta.values
     bias = np.zeros(channels) if bias is None else bias
+    gamma, beta = gamma_and_beta(layer.gamma.values, layer.beta.values, bias)
     yield Weights(told="stored", kernel=kernel, bias=bias, gamma=gamma, beta=beta)
     averaged = {role: find(key) for role, key in layer.averaged.items()}
     average = averaged.get("kernel")
@@ -316,9 +312,9 @@ def _layouts(op: str, shape: tuple[int, ...], channels: int) -> Iterator[tuple[i
     if len(shape) < 2:
         return
     depthwise, transposed = (-1, True), (-2, False)
-    if op in _DEPTHWISE:
+    if op in DEPTHWISE:
         layouts = [depthwise]
-    elif op in _TRANSPOSED:
+    elif op in TRANSPOSED:
         layouts = [transposed]
     elif op in _MATRICES or (not op and len(shape) == 2):
         layouts = [(-1, False), transposed]

@@ -30,6 +30,7 @@ from bncheck.foldproof.fit import (
     slope,
 )
 from bncheck.foldproof.lite_kernels import Held, KernelPlace
+from bncheck.numerics.fold import folded
 
 Array = NDArray[np.float64]
 
@@ -74,8 +75,8 @@ def fold(candidate: Candidate) -> Folded:
     """The scale gamma / sqrt(variance + epsilon) and the bias beta + (convolution bias - mean) * scale, in float64."""
     weights, statistics, epsilon = candidate
     with np.errstate(all="ignore"):
-        scale = weights.gamma / np.sqrt(statistics.variance + epsilon)
-        bias = weights.beta + (weights.bias - statistics.mean) * scale
+        mean = statistics.mean - weights.bias
+        scale, bias = folded(weights.gamma, weights.beta, mean, statistics.variance, epsilon)
         magnitude = np.abs(weights.bias) if weights.bias_terms is None else weights.bias_terms
         terms = np.abs(weights.beta) + (magnitude + np.abs(statistics.mean)) * np.abs(scale)
     return Folded(scale=scale, bias=bias, terms=terms)

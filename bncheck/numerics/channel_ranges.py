@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import Facts, Layer, PerChannel
+from bncheck.facts.layers import Layer, PerChannel
 from bncheck.numerics.channels import dead_channels, median
-from bncheck.numerics.fold_forecast import fold_scale, forecast
+from bncheck.numerics.fold import fold_scale
 
-ASSUMED_EPSILON = 1e-3
-"""Of TF-slim, tf.layers and Keras alike."""
-ASSUMED = f" No file tells epsilon: {ASSUMED_EPSILON:g}, TensorFlow's default, is assumed."
 BITS = 8
 """Width of the weights that TFLite's integer schemes use."""
 
@@ -38,7 +33,7 @@ class FoldedRanges:
     @property
     def alive_spread(self) -> float:
         """Largest over median of the living channels; 0 where there is none."""
-        return spread(self.alive)
+        return range_spread(self.alive)
 
     @property
     def dead_ratio(self) -> float:
@@ -62,48 +57,14 @@ def folded_ranges(layer: Layer) -> FoldedRanges | None:
     return FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=fits)
 
 
-def concerned(model: Facts) -> list[FoldedRanges]:
-    """Folded ranges of the layers that one scale a kernel would hurt.
-
-    All layers, as long as nothing was quantized; then those whose kernel really has one scale. Where no file tells
-    epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default.
-    """
-    known = [ranges for layer in model.layers if (ranges := folded_ranges(with_epsilon(layer))) is not None]
-    if model.quantized is None:
-        return known
-    shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}
-    return [ranges for ranges in known if ranges.layer.name in shared]
-
-
-def with_epsilon(layer: Layer) -> Layer:
-    """The layer with an epsilon in any case."""
-    return layer if layer.epsilon is not None else replace(layer, epsilon=ASSUMED_EPSILON)
-
-
-def assumed(model: Facts, names: Iterable[str]) -> bool:
-    """Whether epsilon of one of these layers is not in the files."""
-    wanted = set(names)
-    return any(layer.epsilon is None for layer in model.layers if layer.name in wanted)
-
-
-def forecast_told(layer: Layer) -> str:
-    """What 8-bit weights will do to the layer's output, as a sentence; empty where that is not known."""
-    found = forecast(layer)
-    if found is None:
-        return ""
-    shared, own = (-10 * math.log10(nmse) if nmse > 0 else math.inf for nmse in (found.per_tensor, found.per_channel))
-    return (
-        f" Rounding its weights alone is forecast to leave its output {shared:.0f} dB with one scale, {own:.0f} dB "
-        "with a scale a channel."
-    )
-
-
 def levels(spread: float, bits: int = BITS) -> float:
-    """Levels of one sign that a channel keeps whose range is 1 / spread of the largest: 2**(bits - 1) / spread."""
+    """Levels of one sign that a channel keeps whose range is 1 / spread (at least 1) of the largest: 2**(bits - 1) /
+    spread.
+    """
     return float(2 ** (bits - 1) / spread)
 
 
-def spread(ranges: PerChannel) -> float:
+def range_spread(ranges: PerChannel) -> float:
     """Largest over median of the finite ranges above zero (METRICS, "folded range spread"); 0 where there is none."""
     used = ranges[np.isfinite(ranges) & (ranges > 0)]
     with np.errstate(over="ignore"):

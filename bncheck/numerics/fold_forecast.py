@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.facts.layers import Layer, PerChannel, Presence
+from bncheck.facts.layers import Layer, PerChannel
+from bncheck.numerics.channels import dead_channels
+from bncheck.numerics.fold import fold_scale, gamma_and_beta
 
 LARGEST = 127
 """Largest integer of a symmetric 8-bit kernel: the converter leaves -128 out."""
@@ -27,24 +29,6 @@ class Forecast:
     kernel_per_channel: float
 
 
-def fold_scale(layer: Layer) -> PerChannel | None:
-    """|gamma| / sqrt(variance + epsilon) per channel; None where a part is unread, missing or not finite.
-
-    Infinite where a float64 does not hold the quotient.
-    """
-    variance = layer.variance.values
-    if variance is None or not variance.size or layer.epsilon is None:
-        return None
-    if layer.gamma.presence in (Presence.UNREAD, Presence.MISSING):
-        return None
-    gamma = np.ones_like(variance) if layer.gamma.values is None else layer.gamma.values
-    if gamma.shape != variance.shape or not np.all(variance + layer.epsilon > 0) or not np.all(np.isfinite(gamma)):
-        return None
-    with np.errstate(over="ignore"):
-        scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
-    return scale
-
-
 def forecast(layer: Layer) -> Forecast | None:
     """What rounding the folded kernel costs, from the size of its weights a channel and from batch norm alone.
 
@@ -55,7 +39,8 @@ def forecast(layer: Layer) -> Forecast | None:
     taken to be normal and the rest 0. With r the root mean square of `s w` the noise of a channel is `q_c = p min(
     step^2 / 12, r_c^2 / p) / r_c^2` of its signal. Into the output it goes with the power of what the kernel gives,
     `gamma^2 (variance + mean^2) / (variance + epsilon)`; the output's own power is `gamma^2 variance / (variance +
-    epsilon) + beta^2`. None where kernel or batch norm were not read, or are no numbers.
+    epsilon) + beta^2`. None where kernel or batch norm were not read, or are no numbers, and where no channel is left
+    that is alive and has weights: then the output is one constant, of which there is nothing to lose.
     """
     scale, linear = fold_scale(layer), layer.linear
     if scale is None or linear is None:
@@ -66,7 +51,7 @@ def forecast(layer: Layer) -> Forecast | None:
     with np.errstate(all="ignore"):
         largest, typical, mean = (scale * np.asarray(size) for size in sizes)
         energy = typical**2
-        if not np.any(energy > 0):
+        if not np.any(energy[~dead_channels(layer)] > 0):
             return None
         normal = np.clip(np.pi / 2 * mean**2 / np.where(energy > 0, energy, 1.0), _SPARSEST, 1.0)
         from_kernel, output = _powers(layer)
@@ -87,7 +72,6 @@ def _powers(layer: Layer) -> tuple[PerChannel, PerChannel]:
     """Per channel the mean square of what the folded kernel gives, and of the layer's output before its activation."""
     variance = np.asarray(layer.variance.values)
     mean = np.zeros_like(variance) if layer.mean.values is None else layer.mean.values
-    gamma = np.ones_like(variance) if layer.gamma.values is None else layer.gamma.values
-    beta = np.zeros_like(variance) if layer.beta.values is None else layer.beta.values
+    gamma, beta = gamma_and_beta(layer.gamma.values, layer.beta.values, variance)
     divisor = variance + (layer.epsilon or 0.0)
     return gamma**2 * (variance + mean**2) / divisor, gamma**2 * variance / divisor + beta**2

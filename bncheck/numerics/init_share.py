@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.facts.layers import Layer, Origin, Role, RunFacts
+from bncheck.facts.layers import Layer, Origin, PerChannel, Role
 from bncheck.numerics.channels import finite, median, values_of
 
 CONTRADICTION = 1e-3
@@ -38,19 +38,28 @@ def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:
     return max(by_train_op.values(), default=1)
 
 
-def counted_share(layer: Layer, run: RunFacts) -> float | None:
-    """decay**n: the weight that the variance's initial value still has by the counters; None where one is unknown.
+def decay_of(layer: Layer, role: Role) -> float | None:
+    """Decay of one statistic: its own where the graph gives each one its own, else the layer's; None unknown."""
+    own = (update.decay for update in layer.updates if update.role is role and update.decay is not None)
+    return layer.decay if layer.decay is None or layer.decay_from != "graph" else next(own, layer.decay)
 
-    Source: METRICS, "init share". 0 where the variance is zero-debiased, for then nothing of it is left; unknown where
-    the decay rises over the run, as `ExponentialMovingAverage(decay, num_updates)` does it.
+
+def init_share(layer: Layer, updates: int | None, role: Role = Role.VARIANCE) -> float | None:
+    """decay**n: the weight that a statistic's initial value still has after n updates, 0 to 1; None where unknown.
+
+    `updates` counts runs of the train op, each of which may update the layer several times. Source: METRICS, "init
+    share". 0 where the statistic is zero-debiased, for then nothing of it is left; unknown where the decay rises over
+    the run, as `ExponentialMovingAverage(decay, num_updates)` does it. By the counters alone, also where the values
+    never moved: `init_shares` leaves out what values rule out.
     """
-    if layer.debias is not None and layer.debias.variance:
+    if layer.debias is not None and (layer.debias.mean if role is Role.MEAN else layer.debias.variance):
         return 0.0
-    if layer.decay_from != "--decay" and any(u.decay_rises for u in layer.updates if u.role is Role.VARIANCE):
+    if layer.decay_from != "--decay" and any(u.decay_rises for u in layer.updates if u.role is role):
         return None
-    if layer.decay is None or run.updates is None or not 0 <= layer.decay <= 1 or run.updates <= 0:
+    decay = decay_of(layer, role)
+    if decay is None or updates is None or not 0 <= decay <= 1 or updates <= 0:
         return None
-    return float(layer.decay ** (run.updates * updates_a_step(layer)))
+    return float(decay ** (updates * updates_a_step(layer, role)))
 
 
 def share_bound(layers: Iterable[Layer]) -> float | None:
@@ -67,28 +76,33 @@ def share_bound(layers: Iterable[Layer]) -> float | None:
     return max(0.0, min(bounds)) if bounds else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class InitShare:
-    """A layer's init share and what it does there; the three figures are None where the values were not read."""
+    """A layer's init share and what it does there; all but the share is None where the values were not read."""
 
     layer: Layer
     share: float
     effect: float | None = None
     """Median over channels of share * initial / (stored + epsilon): what the layer divides too much by. Where the
     variance starts at 0, as averages of tensors do, the share itself: it is stored too small by that much."""
+    parts: PerChannel | None = None
+    """Per channel the init contribution, share * initial / stored (METRICS), 0 to 1; NaN where the variance is."""
     median: float | None = None
-    """Median init contribution, share * initial / stored (METRICS)."""
+    """Its median."""
     worst: float | None = None
-    """Largest init contribution."""
+    """Its largest."""
     close: bool = True
     """Whether the smallest variance of all layers lies near the share, as it does early in a run."""
     doubtful: bool = False
     """Whether only implausible batch variances explain what is stored, if so much of it is initial value."""
 
 
-def init_shares(layers: Sequence[Layer], run: RunFacts) -> list[InitShare]:
-    """Of the layers whose share is known by the counters and not ruled out by the values of the layers it holds for."""
-    counted = [(layer, share) for layer in layers if (share := counted_share(layer, run)) is not None]
+def init_shares(layers: Sequence[Layer], updates: int | None) -> list[InitShare]:
+    """Of the layers whose share is known by the counters and not ruled out by the values of the layers it holds for.
+
+    In their order; `updates` as in `init_share`.
+    """
+    counted = [(layer, share) for layer in layers if (share := init_share(layer, updates)) is not None]
     groups: dict[float, list[Layer]] = {}
     for layer, share in counted:
         groups.setdefault(share, []).append(layer)
@@ -114,25 +128,26 @@ def implied_variance(layers: Iterable[Layer], share: float) -> float | None:
 
 def _ruled_out(layer: Layer, share: float, bound: float | None) -> bool:
     """Whether some variance is too small for the share: more updates went in than were counted."""
-    return bound is not None and bound < share * (layer.decay or 0.0) ** SLACK * (1 - CONTRADICTION)
+    return bound is not None and bound < share * (decay_of(layer, Role.VARIANCE) or 0.0) ** SLACK * (1 - CONTRADICTION)
 
 
 def _effect(layer: Layer, share: float, bound: float | None, *, doubtful: bool) -> InitShare:
     values = values_of(layer.variance)
-    read = None if values is None else finite(values)
-    if read is None or read.size == 0:
+    if values is None or not (read := finite(values)).size:
         return InitShare(layer=layer, share=share)
     if layer.variance.starts_at == 0:
-        return InitShare(layer=layer, share=share, effect=share, median=share, worst=share)
+        parts = np.where(np.isfinite(values), share, np.nan)
+        return InitShare(layer=layer, share=share, effect=share, parts=parts, median=share, worst=share)
     left = share * max(layer.variance.starts_at, 0.0)
     epsilon = USUAL_EPSILON if layer.epsilon is None else layer.epsilon
-    parts = np.minimum(left / np.maximum(read, TINY), 1.0)
+    parts = np.where(np.isfinite(values), np.minimum(left / np.maximum(values, TINY), 1.0), np.nan)
     return InitShare(
         layer=layer,
         share=share,
         effect=min(median(left / np.maximum(np.maximum(read, 0.0) + epsilon, TINY)), 1.0),
-        median=median(parts),
-        worst=float(parts.max()),
+        parts=parts,
+        median=median(finite(parts)),
+        worst=float(finite(parts).max()),
         close=bound is None or bound <= CLOSE * share,
         doubtful=doubtful,
     )
@@ -141,8 +156,3 @@ def _effect(layer: Layer, share: float, bound: float | None, *, doubtful: bool) 
 def shrink(effects: Iterable[float]) -> float:
     """By what factor layers in a row shrink a signal together, each dividing by 1 / sqrt(1 - effect) too much."""
     return math.exp(sum(-0.5 * math.log1p(-min(effect, 0.9999)) for effect in effects))
-
-
-def init_share(layer: Layer, updates: int | None) -> float | None:
-    """`decay**n` (METRICS: init share): the weight the initial value still has after n updates; None unknown."""
-    return None if layer.decay is None or updates is None else float(layer.decay**updates)

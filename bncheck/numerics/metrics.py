@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import sqnr_db
+from bncheck.numerics.fold import gamma_and_beta
 
 __all__ = [
     "agreement",
@@ -88,8 +89,7 @@ def local_sums(  # noqa: PLR0917 - as the formula reads: batch, stored, affine
     `t` the same with the stored ones, hence `E r^2 = gamma^2 v / (v + eps) + beta^2` and, with `s = sqrt(var + eps)`,
     `E e^2 = gamma^2 (v (1/s_stored - 1/s_batch)^2 + ((m - m_stored) / s_stored)^2)`. Without gamma 1, without beta 0.
     """
-    scale = np.ones_like(batch_mean) if gamma is None else gamma
-    offset = np.zeros_like(batch_mean) if beta is None else beta
+    scale, offset = gamma_and_beta(gamma, beta, batch_mean)
     with np.errstate(all="ignore"):
         inverse, stored = 1 / np.sqrt(batch_variance + epsilon), 1 / np.sqrt(stored_variance + epsilon)
         r2 = scale**2 * batch_variance * inverse**2 + offset**2
@@ -120,8 +120,7 @@ def local_floor(
     """
     if samples < 2:
         return math.inf
-    scale = np.ones_like(batch_variance) if gamma is None else gamma
-    offset = np.zeros_like(batch_variance) if beta is None else beta
+    scale, offset = gamma_and_beta(gamma, beta, batch_variance)
     with np.errstate(all="ignore"):
         share = batch_variance / (batch_variance + epsilon)
         r2 = scale**2 * share + offset**2
@@ -143,8 +142,7 @@ def measured_floor(  # noqa: PLR0917 - as the formula reads
     means, `log_variance_spread` that of their `ln(v + eps)`; to first order `e^2 = gamma^2 (mean_spread / (v + eps) +
     v / (v + eps) * log_variance_spread / 4)`.
     """
-    scale = np.ones_like(batch_variance) if gamma is None else gamma
-    offset = np.zeros_like(batch_variance) if beta is None else beta
+    scale, offset = gamma_and_beta(gamma, beta, batch_variance)
     with np.errstate(all="ignore"):
         share = batch_variance / (batch_variance + epsilon)
         e2 = scale**2 * (mean_spread / (batch_variance + epsilon) + share * log_variance_spread / 4)

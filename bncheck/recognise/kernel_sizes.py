@@ -8,30 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import Linear, PerChannel
+from bncheck.numerics.kernel_layouts import TRANSPOSED, output_channels
 from bncheck.sources.raw import RawTensor
 
 MAX_KERNEL = 64 << 20
 """Bytes above which a kernel is not read."""
 
-_DEPTHWISE = frozenset({"DepthwiseConv2dNative", "DepthwiseConv2D", "DepthwiseConv1D"})
-_TRANSPOSED = frozenset(
-    {"Conv2DBackpropInput", "Conv3DBackpropInput", "Conv3DBackpropInputV2"}
-    | {"Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"}
-)
 _WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
-
-
-def output_channels(shape: tuple[int, ...], op: str) -> int | None:
-    """Output channels of a kernel in TensorFlow's layout; None where the shape cannot be one of that op.
-
-    Convolution and dense: [..., in, out]. Depthwise: [h, w, in, multiplier], in * multiplier channels. Transposed:
-    [..., out, in].
-    """
-    if len(shape) < 2:
-        return None
-    if op in _DEPTHWISE:
-        return shape[-2] * shape[-1]
-    return shape[-2] if op in _TRANSPOSED else shape[-1]
 
 
 class Sizes(NamedTuple):
@@ -51,7 +34,7 @@ def kernel_sizes(tensor: RawTensor, op: str) -> Sizes:
     if channels is None:
         raise ValueError(f"{tensor.name} of shape {list(tensor.shape)} is no kernel of {op}")
     weights = tensor.read()
-    if op in _TRANSPOSED:
+    if op in TRANSPOSED:
         weights = np.moveaxis(weights, -2, -1)
     rows = weights.reshape(weights.size // channels if channels else 0, channels)
     rows = np.abs(rows if rows.dtype.itemsize >= 4 else rows.astype(np.float32))

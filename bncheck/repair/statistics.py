@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, PerChannel, Presence, Role, Vector
 from bncheck.facts.repairs import LayerLeft, PopulationFacts
-from bncheck.numerics.init_share import updates_a_step
+from bncheck.numerics.init_share import decay_of, init_share, updates_a_step
 from bncheck.numerics.moments import Moments
 
 MAX_STORAGE_ERROR = 1e-4
@@ -52,7 +52,7 @@ class Replacement:
     notes: tuple[str, ...] = ()
 
 
-def debiased(layer: Layer, *, decay: float | None, steps: int | None) -> NewStatistics | None:
+def debiased(layer: Layer, *, steps: int | None) -> NewStatistics | None:
     """Statistics without what is left in them of their initial values v0, m0 after n updates with decay d:
     `(v - d**n * v0) / (1 - d**n)` and `(m - d**n * m0) / (1 - d**n)`; None where nothing is left.
 
@@ -63,14 +63,15 @@ def debiased(layer: Layer, *, decay: float | None, steps: int | None) -> NewStat
     to 0, for then the counts are wrong. A mean or variance that the training debiased itself stays as it is. `steps`
     counts runs of the train op; a layer that it updates several times in a step counts them all.
     """
-    _check(layer, decay, steps)
-    assert decay is not None
+    _check(layer, steps)
     assert steps is not None
-    mean_share, variance_share = (_share(layer, role, decay, steps) for role in (Role.MEAN, Role.VARIANCE))
+    mean_share, variance_share = (init_share(layer, steps, role) for role in (Role.MEAN, Role.VARIANCE))
+    assert mean_share is not None
+    assert variance_share is not None
     if max(mean_share, variance_share) < NOTHING_LEFT:
         return None
-    mean, _ = _undone(layer, layer.mean, mean_share, decay, steps)
-    variance, clipped = _undone(layer, layer.variance, variance_share, decay, steps)
+    mean, _ = _undone(layer, layer.mean, mean_share, steps)
+    variance, clipped = _undone(layer, layer.variance, variance_share, steps)
     return NewStatistics(layer=layer.name, mean=mean, variance=variance, share=variance_share, clipped=clipped)
 
 
@@ -92,7 +93,7 @@ def reestimated(layer: str, moments: Moments) -> NewStatistics:
     return NewStatistics(layer=layer, mean=moments.mean, variance=np.maximum(moments.variance, 0.0))
 
 
-def _check(layer: Layer, decay: float | None, steps: int | None) -> None:
+def _check(layer: Layer, steps: int | None) -> None:
     """Raises Refused for everything that can be told before any arithmetic."""
     for vector in layer.statistics:
         what = f"its moving {vector.role.value}"
@@ -102,10 +103,11 @@ def _check(layer: Layer, decay: float | None, steps: int | None) -> None:
             raise Refused(layer.name, f"{what} holds NaN or infinity, from which nothing can be undone")
         if vector.moved is False:
             raise Refused(layer.name, f"{what} never moved: it holds nothing of the data that could be recovered")
-    if decay is None:
-        raise Refused(layer.name, "its decay is unknown: give --decay")
-    if not 0 <= decay < 1:
-        raise Refused(layer.name, f"with decay {decay:g} its statistics are no average")
+    for decay in (decay_of(layer, vector.role) for vector in layer.statistics):
+        if decay is None:
+            raise Refused(layer.name, "its decay is unknown: give --decay")
+        if not 0 <= decay < 1:
+            raise Refused(layer.name, f"with decay {decay:g} its statistics are no average")
     if steps is None:
         raise Refused(layer.name, "how often its statistics were updated is unknown: give --steps")
     if steps <= 0:
@@ -114,21 +116,7 @@ def _check(layer: Layer, decay: float | None, steps: int | None) -> None:
         raise Refused(layer.name, "its decay rises over the run, so that what is left of the start is unknown")
 
 
-def _share(layer: Layer, role: Role, decay: float, steps: int) -> float:
-    """decay**n of one statistic, 0 where training debiased it; its own decay where the graph gives each one its own."""
-    done = layer.debias is not None and (layer.debias.mean if role is Role.MEAN else layer.debias.variance)
-    if done:
-        return 0.0
-    return float(_decay_of(layer, role, decay) ** (steps * updates_a_step(layer, role)))
-
-
-def _decay_of(layer: Layer, role: Role, decay: float) -> float:
-    if layer.decay_from != "graph":
-        return decay
-    return next((u.decay for u in layer.updates if u.role is role and u.decay is not None), decay)
-
-
-def _undone(layer: Layer, vector: Vector, share: float, decay: float, steps: int) -> tuple[PerChannel, int]:
+def _undone(layer: Layer, vector: Vector, share: float, steps: int) -> tuple[PerChannel, int]:
     """(values without the initial share, channels clipped to 0)."""
     assert vector.values is not None
     if share < NOTHING_LEFT:
@@ -146,16 +134,17 @@ def _undone(layer: Layer, vector: Vector, share: float, decay: float, steps: int
     if vector.role is not Role.VARIANCE:
         return values, 0
     # at most half a unit in the last place an update, and an average forgets after 1 / (1 - decay) of them
-    count = steps * updates_a_step(layer, vector.role)
+    count, decay = steps * updates_a_step(layer, vector.role), decay_of(layer, vector.role) or 0.0
     rounding = eps * start * min(count, 1.0 / (1.0 - decay)) / (1.0 - share)
     lowest = float(values.min(initial=0.0))
     if lowest < -rounding:
-        raise Refused(layer.name, _too_small(layer, vector, share, decay, steps))
+        raise Refused(layer.name, _too_small(layer, vector, share, steps))
     return np.maximum(values, 0.0), int(np.count_nonzero(values < 0.0))
 
 
-def _too_small(layer: Layer, vector: Vector, share: float, decay: float, steps: int) -> str:
+def _too_small(layer: Layer, vector: Vector, share: float, steps: int) -> str:
     assert vector.values is not None
+    decay = decay_of(layer, vector.role) or 0.0
     smallest = float(vector.values.min())
     reason = (
         f"its smallest moving variance, {smallest:.4g}, is less than the {share * vector.starts_at:.4g} that {steps:,} "

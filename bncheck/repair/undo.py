@@ -17,7 +17,7 @@ _SHOWN = 3
 def undo(facts: Facts, hints: Hints) -> Replacement:
     """The init share undone in every layer that has one. Raises UsageError unless that is possible for all of them."""
     layers = facts.layers if hints.decay is None else tuple(_told(layer, hints.decay) for layer in facts.layers)
-    known = {seen.layer.name: seen for seen in init_shares(layers, facts.run)}
+    known = {seen.layer.name: seen for seen in init_shares(layers, facts.run.updates)}
     new: list[NewStatistics] = []
     left: list[LayerLeft] = []
     refused: list[Refused] = []
@@ -27,7 +27,7 @@ def undo(facts: Facts, hints: Hints) -> Replacement:
             left.append(LayerLeft(layer=layer.name, reason=reason))
             continue
         try:
-            found = debiased(layer, decay=layer.decay, steps=facts.run.updates)
+            found = debiased(layer, steps=facts.run.updates)
             if found is None:
                 left.append(LayerLeft(layer=layer.name, reason="nothing of the initial value is left"))
                 continue

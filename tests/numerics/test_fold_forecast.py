@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bncheck.facts.layers import Layer, Linear
 from bncheck.facts.measurements import sqnr_db
-from bncheck.numerics.fold_forecast import LARGEST, Forecast, fold_scale, forecast
+from bncheck.numerics.fold import fold_scale
+from bncheck.numerics.fold_forecast import LARGEST, Forecast, forecast
 from bncheck.testing import batch_norm, unread
 
 RANDOM = np.random.default_rng(3)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.recognise.kernel_sizes import kernel_sizes, linear_before, output_channels
+from bncheck.numerics.kernel_layouts import output_channels
+from bncheck.recognise.kernel_sizes import kernel_sizes, linear_before
 from bncheck.recognise.stored_vectors import per_channel
 from bncheck.sources.raw import RawTensor
 
@@ -29,8 +30,10 @@ KERNEL = np.random.default_rng(5).normal(size=(3, 2, 4, 6)).astype(np.float32)
         ("Conv2D", np.abs(KERNEL).max((0, 1, 2))),
         ("DepthwiseConv2dNative", np.abs(KERNEL).max((0, 1)).reshape(-1)),
         ("DepthwiseConv2D", np.abs(KERNEL).max((0, 1)).reshape(-1)),
+        ("DepthwiseConvolution2D", np.abs(KERNEL).max((0, 1)).reshape(-1)),
         ("Conv2DBackpropInput", np.abs(KERNEL).max((0, 1, 3))),
         ("Conv2DTranspose", np.abs(KERNEL).max((0, 1, 3))),
+        ("Convolution2DTranspose", np.abs(KERNEL).max((0, 1, 3))),
     ],
 )
 def test_layouts(op: str, expected: np.ndarray) -> None:

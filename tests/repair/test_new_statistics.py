@@ -47,7 +47,7 @@ def trained(
 def test_what_training_averaged_is_undone(decay: float, steps: int) -> None:
     """Mean and variance of the batches come back, within what float32 left of them, at shares from 4 to 99 %."""
     layer, mean, variance = trained(decay, steps)
-    found = debiased(layer, decay=decay, steps=steps)
+    found = debiased(layer, steps=steps)
     assert found is not None
     assert found.share == pytest.approx(decay**steps)
     error = 2.0**-23 * min(steps, 1 / (1 - decay)) / (1 - decay**steps)
@@ -64,7 +64,7 @@ def test_a_dead_channel_is_set_to_0_and_counted() -> None:
     )
     assert layer.variance.values is not None
     below = replace(layer, variance=replace(layer.variance, values=layer.variance.values - 2e-6))
-    found = debiased(below, decay=0.9997, steps=300)
+    found = debiased(below, steps=300)
     assert found is not None
     assert found.variance.tolist() == [0.0] * 4
     assert found.clipped == 4
@@ -75,9 +75,9 @@ def test_any_initial_value_is_undone(share_of: float, start: float) -> None:
     """`(v - s v0) / (1 - s)` inverts `s v0 + (1 - s) t`, for variances and means that start anywhere."""
     truth = np.array([0.5, 1.5, 3.0])
     mixed = share_of * start + (1 - share_of) * truth
-    layer = batch_norm("bn", mean=mixed, variance=mixed)
+    layer = batch_norm("bn", mean=mixed, variance=mixed, decay=share_of)
     layer = replace(layer, mean=replace(layer.mean, initial=start), variance=replace(layer.variance, initial=start))
-    found = debiased(layer, decay=share_of, steps=1)
+    found = debiased(layer, steps=1)
     assert found is not None
     np.testing.assert_allclose(found.mean, truth, rtol=1e-9)
     np.testing.assert_allclose(found.variance, truth, rtol=1e-9)
@@ -87,7 +87,7 @@ def test_what_training_debiased_itself_stays() -> None:
     """With zero-debias of the mean (TF-slim's option) only the variance is undone."""
     layer, mean, variance = trained(0.99, 100)
     half = replace(layer, mean=replace(layer.mean, values=mean), debias=Debias(mean=True, variance=False))
-    found = debiased(half, decay=0.99, steps=100)
+    found = debiased(half, steps=100)
     assert found is not None
     assert np.array_equal(found.mean, mean)
     np.testing.assert_allclose(found.variance, variance, atol=1e-5)
@@ -97,7 +97,7 @@ def test_updates_of_several_in_a_step_all_count() -> None:
     """A layer that the train op updates twice a step has half the run length to be undone in."""
     layer, mean, _ = trained(0.99, 100)
     twice = replace(layer, updates=(*updates("bn", train_ops=("Adam",)), *updates("bn", train_ops=("Adam",))))
-    found = debiased(twice, decay=0.99, steps=50)
+    found = debiased(twice, steps=50)
     assert found is not None
     np.testing.assert_allclose(found.mean, mean, rtol=1e-4, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_updates_of_several_in_a_step_all_count() -> None:
 def test_nothing_left_is_nothing_to_do() -> None:
     """After 300 updates with decay 0.9 the initial share is 2e-14."""
     layer, _, _ = trained(0.9, 300)
-    assert debiased(layer, decay=0.9, steps=300) is None
+    assert debiased(layer, steps=300) is None
 
 
 def unread(vector: Vector) -> Vector:
@@ -131,7 +131,7 @@ def test_what_cannot_be_known_is_refused(change: Any, reason: str) -> None:
     """Each with its reason: never moved, not finite, not at hand, a decay that rises, too coarse a type."""
     layer, _, _ = trained(0.99, 100)
     with pytest.raises(Refused, match=reason):
-        debiased(change(layer), decay=0.99, steps=100)
+        debiased(change(layer), steps=100)
 
 
 @pytest.mark.parametrize(
@@ -149,19 +149,19 @@ def test_counts_that_are_lacking_or_wrong_are_refused(decay: float | None, steps
     """Unknown, impossible, too short for float32, and ruled out by the stored values."""
     layer, _, _ = trained(0.99, 100)
     with pytest.raises(Refused, match=reason):
-        debiased(layer, decay=decay, steps=steps)
+        debiased(replace(layer, decay=decay), steps=steps)
 
 
 def test_the_limit_is_where_rounding_reaches_it() -> None:
     """float32: refused below 1 - d**n = 0.0012, taken above."""
     least = 2.0**-23 / MAX_STORAGE_ERROR
     layer, mean, _ = trained(1 - 1.1 * least, 1)
-    found = debiased(layer, decay=1 - 1.1 * least, steps=1)
+    found = debiased(layer, steps=1)
     assert found is not None
     np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
     layer, _, _ = trained(1 - 0.9 * least, 1)
     with pytest.raises(Refused, match="mostly rounding"):
-        debiased(layer, decay=1 - 0.9 * least, steps=1)
+        debiased(layer, steps=1)
 
 
 def test_population_statistics_are_those_of_all_samples() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bncheck.compare.litert.net import Net, real_constant
 from bncheck.facts.layers import Layer, PerChannel
+from bncheck.numerics.fold import folded, gamma_and_beta
 from bncheck.sources.raw import RawLiteOperator
 
 CLOSE = 1e-3
@@ -91,13 +92,12 @@ def _expected(layer: Layer) -> _Expected:
     mean, variance = layer.mean.values, layer.variance.values
     assert mean is not None
     assert variance is not None
-    gamma = np.ones_like(mean) if layer.gamma.values is None else layer.gamma.values
-    beta = np.zeros_like(mean) if layer.beta.values is None else layer.beta.values
+    gamma, beta = gamma_and_beta(layer.gamma.values, layer.beta.values, mean)
+    scale, addend = folded(gamma, beta, mean, variance, layer.epsilon or 0.0)
+    known = None if layer.linear is None else layer.linear.channel_max
     with np.errstate(all="ignore"):
-        scale = np.asarray(gamma / np.sqrt(variance + (layer.epsilon or 0.0)))
-        known = None if layer.linear is None else layer.linear.channel_max
         largest = None if known is None or known.size != mean.size else np.asarray(known * np.abs(scale))
-        return _Expected(scale=scale, addend=np.asarray(beta - mean * scale), largest=largest)
+    return _Expected(scale=scale, addend=addend, largest=largest)
 
 
 def _sight(wiring: Net, operator: RawLiteOperator) -> _Sight | None:

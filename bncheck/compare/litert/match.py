@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bncheck.compare.litert.interpreter import LiteFile
-from bncheck.compare.litert.net import KERNEL_AT, VIEWS, Kernel, Net, net
+from bncheck.compare.litert.net import VIEWS, Kernel, Net, net
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.measurements import Unmatched
+from bncheck.recognise.lite.by_lite import LINEAR
 from bncheck.sources.raw import RawLiteOperator
 
 CARRIERS = VIEWS | {"QUANTIZE", "DEQUANTIZE"}
@@ -191,7 +192,7 @@ def _wired(search: _PairSearch, operator: RawLiteOperator, images: list[int]) ->
 
 
 def _by_kernel(search: _PairSearch, operator: RawLiteOperator) -> tuple[RawLiteOperator, float] | None:
-    if operator.kind not in KERNEL_AT:
+    if operator.kind not in LINEAR:
         return None
     best: tuple[RawLiteOperator, float] | None = None
     for candidate in search.reference.graph.operators:

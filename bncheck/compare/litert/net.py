@@ -11,19 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.compare.litert.interpreter import ACTIVATIONS
+from bncheck.recognise.lite.by_lite import LINEAR
 from bncheck.sources.raw import RawLiteOperator, RawLiteSubgraph, RawLiteTensor
 
 VIEWS = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
 """Operators that change a tensor's shape and nothing else."""
-KERNEL_AT: Mapping[str, tuple[int, int]] = {
-    "CONV_2D": (1, 0),
-    "DEPTHWISE_CONV_2D": (1, 3),
-    "FULLY_CONNECTED": (1, 0),
-    "TRANSPOSE_CONV": (1, 0),
-    "CONV_3D": (1, 4),
-}
-"""Linear operator -> (position of its kernel among the inputs, axis of the output channels in it)."""
-
 Kernel: TypeAlias = NDArray[np.float64]
 """(output channels, values a channel)."""
 
@@ -83,24 +75,25 @@ class Net:
         tensor = self.kernel_tensor(operator)
         if tensor is None or operator.shuffled or tensor.data is None or tensor.data.unavailable is not None:
             return None
-        axis = KERNEL_AT[operator.kind][1]
+        axis = LINEAR[operator.kind].axis
         if tensor.data.dtype not in ("float32", "float16", "bfloat16", "int8", "uint8", "int4", "int16"):
             return None
         return np.moveaxis(real_constant(tensor), axis, 0).reshape(tensor.shape[axis], -1)
 
     def kernel_tensor(self, operator: RawLiteOperator) -> RawLiteTensor | None:
         """The stored tensor of a linear operator's kernel."""
-        if operator.kind not in KERNEL_AT or len(operator.inputs) <= KERNEL_AT[operator.kind][0]:
+        slots = LINEAR.get(operator.kind)
+        if slots is None or len(operator.inputs) <= slots.kernel:
             return None
-        tensor = self.constant(operator.inputs[KERNEL_AT[operator.kind][0]])
-        return tensor if tensor is not None and len(tensor.shape) > KERNEL_AT[operator.kind][1] else None
+        tensor = self.constant(operator.inputs[slots.kernel])
+        return tensor if tensor is not None and len(tensor.shape) > slots.axis else None
 
     def bias(self, operator: RawLiteOperator) -> NDArray[np.float64] | None:
         """The constant bias of a linear operator in real numbers, None where there is none."""
-        position = 3 if operator.kind == "TRANSPOSE_CONV" else 2
-        if operator.kind not in KERNEL_AT or len(operator.inputs) <= position:
+        slots = LINEAR.get(operator.kind)
+        if slots is None or len(operator.inputs) <= slots.bias:
             return None
-        tensor = self.constant(operator.inputs[position])
+        tensor = self.constant(operator.inputs[slots.bias])
         if tensor is None or tensor.data is None or tensor.data.unavailable is not None:
             return None
         return real_constant(tensor).reshape(-1)

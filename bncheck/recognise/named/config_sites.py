@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bncheck.facts.layers import Linear, Mode, Site, Switch
+from bncheck.numerics.kernel_layouts import DEPTHWISE, TRANSPOSED
 from bncheck.recognise.kernel_sizes import kernel_bytes, linear_before
 from bncheck.sources.raw import RawKeras, RawKerasCall, RawKerasLayer, RawTensor
 
@@ -18,11 +19,12 @@ KERNELS_READ = 256 << 20
 MAX_INPUTS = 64
 """Inputs and outputs listed for one site."""
 
-_LINEAR = frozenset(
-    {f"{kind}Conv{n}D" for kind in ("", "Depthwise", "Separable") for n in (1, 2, 3)}
-    | {f"Conv{n}DTranspose" for n in (1, 2, 3)}
+_LINEAR = (
+    frozenset({f"{kind}Conv{n}D" for kind in ("", "Separable") for n in (1, 2, 3)})
     | {f"{kind}Convolution{n}D" for kind in ("", "Separable", "Atrous") for n in (1, 2, 3)}
-    | {"Dense", "DepthwiseConvolution2D"}
+    | DEPTHWISE
+    | TRANSPOSED
+    | {"Dense"}
 )
 _DROPOUT = frozenset(
     {"Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout"}

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bncheck.facts.layers import Layer
-from bncheck.recognise.kernel_sizes import kernel_bytes, linear_before, output_channels
+from bncheck.numerics.kernel_layouts import output_channels
+from bncheck.recognise.kernel_sizes import kernel_bytes, linear_before
 from bncheck.recognise.named.name_families import SHADOW
 from bncheck.sources.raw import RawTensor
 

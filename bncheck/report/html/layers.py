@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from bncheck.facts.findings import Finding, Report, Severity
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.measurements import FoldedLayer, LayerDifference, OperatorLoss
-from bncheck.numerics.spread import Spread, counted_share, folded_range, init_contribution, spread
+from bncheck.numerics.channel_ranges import folded_ranges, range_spread
+from bncheck.numerics.init_share import InitShare
+from bncheck.numerics.spread import Spread, spread
 from bncheck.report.views.comparison import states
+from bncheck.report.views.layers import shares
 from bncheck.report.views.story import SEVERITIES
 
 _T = TypeVar("_T")
@@ -29,9 +34,9 @@ class LayerView:
     """"diverges", "inherits", "good"; empty where nothing was compared."""
     operator: OperatorLoss | None = None
     fold: FoldedLayer | None = None
-    share: float | None = None
-    contribution: PerChannel | None = None
+    init: InitShare | None = None
     ranges: PerChannel | None = None
+    """Per channel the largest folded weight."""
     codes: tuple[tuple[str, str], ...] = ()
     """(code, severity) of the findings that name it, worst first."""
 
@@ -47,6 +52,23 @@ class LayerView:
         return next((int(values.size) for values in known if values is not None), None)
 
     @property
+    def share(self) -> float | None:
+        """Weight that the initial variance still has: all of it where it never moved, whatever was counted."""
+        return 1.0 if self._stuck else None if self.init is None else self.init.share
+
+    @property
+    def contribution(self) -> PerChannel | None:
+        """Per channel the initial value's part in the stored variance."""
+        values = None if self.layer is None else self.layer.variance.values
+        if self._stuck:
+            return None if values is None else np.ones_like(values)
+        return None if self.init is None else self.init.parts
+
+    @property
+    def _stuck(self) -> bool:
+        return self.layer is not None and self.layer.variance.moved is False
+
+    @property
     def init_parts(self) -> Spread | None:
         """Of the initial value's part in the stored variances."""
         return spread(self.contribution)
@@ -54,8 +76,7 @@ class LayerView:
     @property
     def range_spread(self) -> float | None:
         """Largest folded range over the median of those above zero (METRICS, folded range spread)."""
-        found = None if self.ranges is None else spread(self.ranges[self.ranges > 0])
-        return None if found is None or found.median <= 0 else found.largest / found.median
+        return None if self.ranges is None else range_spread(self.ranges) or None
 
 
 def layer_views(report: Report) -> tuple[LayerView, ...]:
@@ -69,7 +90,7 @@ def layer_views(report: Report) -> tuple[LayerView, ...]:
     folds = _first(folded, lambda fold: fold.layer)
     state, codes = states(report), codes_by_layer(report)
     names = dict.fromkeys((*differences, *layers, *operators, *folds))
-    updates = report.target.updates
+    known = shares(report)
 
     def view(number: int, name: str) -> LayerView:
         layer = layers.get(name)
@@ -81,13 +102,18 @@ def layer_views(report: Report) -> tuple[LayerView, ...]:
             state=state.get(name, ""),
             operator=operators.get(name),
             fold=folds.get(name),
-            share=None if layer is None else counted_share(layer, updates),
-            contribution=None if layer is None else init_contribution(layer, updates),
-            ranges=None if layer is None else folded_range(layer),
+            init=known.get(name),
+            ranges=None if layer is None else _ranges(layer),
             codes=codes.get(name, ()),
         )
 
     return tuple(view(number, name) for number, name in enumerate(names, 1))
+
+
+def _ranges(layer: Layer) -> PerChannel | None:
+    """None where the kernel was not read."""
+    found = folded_ranges(layer)
+    return found.ranges if found is not None and found.with_kernel else None
 
 
 def codes_by_layer(report: Report) -> Mapping[str, tuple[tuple[str, str], ...]]:

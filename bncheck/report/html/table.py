@@ -12,7 +12,7 @@ from bncheck.report.html.charts import percent
 from bncheck.report.html.layers import LayerView
 from bncheck.report.html.parts import figure, weight
 from bncheck.report.views.comparison import root_mean_square
-from bncheck.report.views.layers import modes, value_range
+from bncheck.report.views.layers import modes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def _span(view: LayerView, *, mean: bool) -> TableCell:
     if view.layer is None:
         return TableCell(text="\u2013")
     vector = view.layer.mean if mean else view.layer.variance
-    found = value_range(vector)
+    found = spread(vector.values)
     if found is None:
         constant = "" if vector.constant is None else f"all {vector.constant:g}"
         return TableCell(text=constant or vector.presence.value, sort=vector.constant)

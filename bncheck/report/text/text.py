@@ -7,14 +7,13 @@ from pathlib import PurePath
 from typing import TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
-from bncheck.numerics.init_share import init_share
 from bncheck.report.escape import visible, visible_lines
 from bncheck.report.text.comparison import comparison_lines
 from bncheck.report.text.layout import LABEL, Line, cells, columns, counted, cut, hanging, pad, wrap, write_lines
 from bncheck.report.text.quantized import quantized_lines
 from bncheck.report.views.fold import fold_lines
 from bncheck.report.views.gate import stages_told
-from bncheck.report.views.layers import layer_table
+from bncheck.report.views.layers import layer_table, shares
 from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories
 
 LAYERS_NAMED = 3
@@ -292,9 +291,7 @@ def _run_table(reports: Sequence[Report], width: int) -> Iterator[Line]:
 def _run_row(report: Report) -> tuple[str, str, str, str, str, str]:
     moved = [layer.moved for layer in report.layers]
     known = [m for m in moved if m is not None]
-    shares = [
-        share for share in (init_share(layer, report.target.updates) for layer in report.layers) if share is not None
-    ]
+    left = [one.share for one in shares(report).values()]
     codes = list(dict.fromkeys(story.cause.code for story in stories(report) if story.severity is not Severity.INFO))
     unread = visible(report.headline) if report.exit_code == 2 else ""
     return (
@@ -302,7 +299,7 @@ def _run_row(report: Report) -> tuple[str, str, str, str, str, str]:
         "" if report.target.step is None else f"{report.target.step:,}",
         report.verdict.value,
         f"{sum(known)}/{len(known)}" if known else "",
-        f"{max(shares):.1%}" if shares else "",
+        f"{max(left):.1%}" if left else "",
         unread or ", ".join(codes) or "none",
     )
 

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Iterator, Mapping, Sequence
 
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import Layer, Presence, Vector
-from bncheck.numerics.init_share import init_share
+from bncheck.numerics.init_share import InitShare, init_shares
+from bncheck.numerics.spread import spread
 from bncheck.report.escape import visible
 from bncheck.report.text.layout import Line, cells, pad, wrap
 from bncheck.report.views.names import shortened
 
 
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """Smallest, median and largest of the finite values of a vector, and how many are not finite."""
-
-    smallest: float
-    median: float
-    largest: float
-    non_finite: int
-
-
-def value_range(vector: Vector) -> Range | None:
-    """The range of a vector whose values are at hand; None where they are not or none is finite."""
-    if vector.values is None:
-        return None
-    finite = vector.values[np.isfinite(vector.values)]
-    if not finite.size:
-        return None
-    ordered = np.sort(finite)  # np.median would import numpy.ma, 15 ms of each start
-    half = ordered.size // 2
-    return Range(
-        smallest=float(finite.min()),
-        median=(float(ordered[half - 1 + ordered.size % 2]) + float(ordered[half])) / 2,
-        largest=float(finite.max()),
-        non_finite=int(vector.values.size - finite.size),
-    )
+def shares(report: Report) -> Mapping[str, InitShare]:
+    """Layer -> its init share, of those where counters tell it and values do not rule it out."""
+    return {known.layer.name: known for known in init_shares(report.layers, report.target.updates)}
 
 
 def modes(layer: Layer) -> str:
@@ -54,7 +30,8 @@ def layer_table(report: Report, width: int) -> Iterator[Line]:
     """
     title, short = shortened([layer.name for layer in report.layers])
     head = (visible(title), "ch", "mode", "decay", "share", "moved", "mean", "variance")
-    rows = [(visible(short[layer.name]), *_row(layer, report.target.updates)) for layer in report.layers]
+    known = shares(report)
+    rows = [(visible(short[layer.name]), *_row(layer, known.get(layer.name))) for layer in report.layers]
     used = [n for n in range(8) if n == 0 or any(row[n] for row in rows)]
     widths = [max(cells(row[n]) for row in (head, *rows)) for n in range(8)]
     if len(rows) > 1 and _needed(widths, used) > width:
@@ -76,14 +53,13 @@ def _needed(widths: Sequence[int], used: Sequence[int]) -> int:
     return sum(widths[n] for n in used) + 2 * (len(used) - 1)
 
 
-def _row(layer: Layer, updates: int | None) -> tuple[str, ...]:
-    share = init_share(layer, updates)
+def _row(layer: Layer, known: InitShare | None) -> tuple[str, ...]:
     moved = "?" if layer.moved is None else "yes" if layer.moved else "no"
     return (
         "" if layer.channels is None else str(layer.channels),
         modes(layer),
         "" if layer.decay is None else f"{layer.decay:.6g}",
-        "" if share is None else f"{share:.1%}",
+        "" if known is None else f"{known.share:.1%}",
         moved,
         _span(layer.mean),
         _span(layer.variance),
@@ -91,7 +67,7 @@ def _row(layer: Layer, updates: int | None) -> tuple[str, ...]:
 
 
 def _span(vector: Vector) -> str:
-    found = value_range(vector)
+    found = spread(vector.values)
     if found is not None:
         broken = f" +{found.non_finite} not finite" if found.non_finite else ""
         return f"{_short(found.smallest)}..{_short(found.largest)}{broken}"

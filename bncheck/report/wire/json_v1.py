@@ -17,11 +17,12 @@ from bncheck.facts.findings import Finding, Measurement, NotChecked, Report, Tar
 from bncheck.facts.layers import Layer, Site, Switch, Update, Vector
 from bncheck.facts.measurements import sqnr_db
 from bncheck.numerics.fold_forecast import forecast
-from bncheck.numerics.init_share import init_share
+from bncheck.numerics.init_share import InitShare
+from bncheck.numerics.spread import spread
 from bncheck.report.views.comparison import comparison_document
 from bncheck.report.views.fold import fold_document
 from bncheck.report.views.gate import gate_document
-from bncheck.report.views.layers import value_range
+from bncheck.report.views.layers import shares
 from bncheck.report.views.quantized import quantized_document
 from bncheck.report.views.story import counts
 from bncheck.version import __version__
@@ -59,6 +60,7 @@ def report_document(report: Report) -> dict[str, Any]:
     """
     found = (quantized_document(report), comparison_document(report))
     comparisons = [document for document in found if document is not None]
+    known = shares(report)
     return {
         "schema": SCHEMA,
         "tool": _tool(),
@@ -67,7 +69,7 @@ def report_document(report: Report) -> dict[str, Any]:
         "exit_code": report.exit_code,
         "reason": report.headline,
         "counts": counts(report),
-        "layers": [_layer(layer, report.target.updates) for layer in report.layers],
+        "layers": [_layer(layer, known.get(layer.name)) for layer in report.layers],
         "findings": [finding_document(finding) for finding in report.findings],
         "suppressed": [{**finding_document(s.finding), "by": s.by} for s in report.suppressed],
         "checked": list(report.checked),
@@ -147,14 +149,14 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _layer(layer: Layer, updates: int | None) -> dict[str, Any]:
+def _layer(layer: Layer, known: InitShare | None) -> dict[str, Any]:
     return {
         "name": layer.name,
         "recognised_by": layer.origin.value,
         "channels": layer.channels,
         "epsilon": layer.epsilon,
         "decay": layer.decay,
-        "init_share": init_share(layer, updates),
+        "init_share": None if known is None else known.share,
         "moved": layer.moved,
         "sites": [_site(site) for site in layer.sites],
         "updates": [_update(update) for update in layer.updates],
@@ -215,7 +217,7 @@ def _update(update: Update) -> dict[str, Any]:
 
 
 def _vector(vector: Vector) -> dict[str, Any]:
-    found = value_range(vector)
+    found = spread(vector.values)
     finite = None if vector.values is None else 0 if found is None else vector.values.size - found.non_finite
     return {
         "name": vector.name,

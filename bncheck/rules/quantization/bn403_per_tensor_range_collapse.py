@@ -8,22 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
-from bncheck.facts.layers import Facts, Linear
+from bncheck.facts.layers import Facts, Layer, Linear
 from bncheck.facts.lite import FoldedOperator, LiteFacts
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.channel_ranges import (
-    ASSUMED,
-    BITS,
-    FoldedRanges,
-    assumed,
-    concerned,
-    forecast_told,
-    levels,
-    spread,
-)
+from bncheck.numerics.channel_ranges import BITS, FoldedRanges, levels, range_spread
 from bncheck.numerics.channels import names
 from bncheck.numerics.fold_forecast import forecast
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
 from bncheck.testing import batch_norm, facts
 
 TOGETHER = 0.1
@@ -53,10 +45,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    For a checkpoint or model it is a forecast from kernel and batch norm; the spread is that of living channels, for
-    what dead ones do to the others is BN404's.
-    Layers whose kernel was not read are left out. In a TFLite file it is fact: the integer kernel has one scale, and
-    its channels spread that far. Once a model was quantized and measured, only layers whose kernel has one scale count.
+    For a checkpoint or model it is a forecast from kernel and batch norm; the spread is that of living channels,
+    for what dead ones do to the others is BN404's. Layers whose kernel was not read are left out, and those in
+    which every channel is dead (BN107). In a TFLite file it is fact: the integer kernel has one scale, and its
+    channels spread that far. Once a model was quantized and measured, only layers whose kernel has one scale count.
     The error of the output that is told with it comes of the largest and typical weight of each channel and of the
     power that batch norm gives it (`bncheck.numerics.fold_forecast.forecast`).
 
@@ -77,7 +69,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     arXiv 1806.08342, arXiv 1906.04721, arXiv 2104.11849, tensorflow#43882, brevitas#388. Failure mode G07; P14.
     """
-    known = [ranges for ranges in concerned(model) if ranges.with_kernel]
+    known = [ranges for ranges in concerned(model) if ranges.with_kernel and ranges.alive.size]
     losses = [0.0 if (told := forecast(ranges.layer)) is None else told.per_tensor for ranges in known]
     ruin = sum(losses) > TOGETHER
     wide = [
@@ -114,13 +106,25 @@ def _forecast(model: Facts, wide: list[FoldedRanges], together: float, judged: i
             f"Folded with one scale for a kernel, the median channel of {worst.layer.name} keeps "
             f"{levels(worst.alive_spread):.1f} of {2 ** (BITS - 1)} levels: its channels spread "
             f"{worst.alive_spread:.0f}-fold. {many(len(layers), 'layer')} of {judged} lose by it: {listing(layers)}. "
-            f"{forecast_told(worst.layer).strip()}{added}"
+            f"{_forecast_told(worst.layer)}{added}"
             f"{'' if certain else ' It matters only if weights are quantized per tensor.'}"
             f"{ASSUMED if guessed else ''}"
         ),
         confidence=Confidence.LOW if guessed else Confidence.HIGH if certain else Confidence.MEDIUM,
         location=worst.layer.linear.kernel if worst.layer.linear else "",
         measurements=_measured(worst.alive_spread, len(wide)),
+    )
+
+
+def _forecast_told(layer: Layer) -> str:
+    """What 8-bit weights will do to the layer's output, as a sentence; empty where that is not known."""
+    found = forecast(layer)
+    if found is None:
+        return ""
+    shared, own = (-10 * math.log10(nmse) if nmse > 0 else math.inf for nmse in (found.per_tensor, found.per_channel))
+    return (
+        f"Rounding its weights alone is forecast to leave its output {shared:.0f} dB with one scale, {own:.0f} dB "
+        "with a scale a channel."
     )
 
 
@@ -136,7 +140,7 @@ def _spread(op: FoldedOperator) -> float:
     """Largest over median channel of an integer kernel that has a single scale; 0 for any other kernel."""
     if op.channel_max is None or op.weight_scales is None or op.weight_scales.size != 1 or op.channel_max.size < 2:
         return 0.0
-    return spread(op.channel_max)
+    return range_spread(op.channel_max)
 
 
 def _kernel(*channel_max: float) -> Linear:

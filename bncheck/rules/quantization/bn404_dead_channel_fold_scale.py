@@ -9,9 +9,10 @@ import numpy as np
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Linear
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.channel_ranges import ASSUMED, BITS, assumed, concerned, levels
+from bncheck.numerics.channel_ranges import BITS, levels
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
 from bncheck.testing import batch_norm, facts
 
 LIMIT = 2 ** (BITS - 4)

@@ -12,7 +12,7 @@ from bncheck.facts.layers import Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names, never_moved
 from bncheck.numerics.divergence import diverging
-from bncheck.numerics.init_share import CONTRADICTION, InitShare, counted_share, init_shares, shrink, updates_a_step
+from bncheck.numerics.init_share import CONTRADICTION, InitShare, init_share, init_shares, shrink, updates_a_step
 from bncheck.numerics.variance_floor import MANY_CHANNELS, variance_floor
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import indented, repair
@@ -100,7 +100,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Failure modes C01, D08; P10.
     """
     judged = [layer for layer in model.layers if not never_moved(layer) and layer.variance.moved is not False]
-    known = init_shares(judged, model.run)
+    known = init_shares(judged, model.run.updates)
     factor = shrink(seen.effect for seen in known if seen.effect is not None)
     bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
     left = None if any(severity is Severity.ERROR for _, (severity, _) in bad) else share_in_data(model)
@@ -108,7 +108,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield measured(model, left)
     elif bad:
         yield in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
-    elif all(counted_share(layer, model.run) is None for layer in judged):
+    elif all(init_share(layer, model.run.updates) is None for layer in judged):
         yield from _unknown(model, judged)
 
 

@@ -8,7 +8,7 @@ from bncheck.facts.findings import Evidence, Measurement, Severity
 from bncheck.facts.layers import Debias, Facts, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names
-from bncheck.numerics.init_share import counted_share
+from bncheck.numerics.init_share import init_share
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
@@ -53,13 +53,13 @@ def check(model: Facts) -> Iterator[Evidence]:
     """
     half = [layer for layer in model.layers if layer.debias and layer.debias.mean != layer.debias.variance]
     for layers, severity in (
-        ([x for x in half if (counted_share(x, model.run) or 0.0) > HARMLESS], Severity.WARNING),
-        ([x for x in half if (counted_share(x, model.run) or 0.0) <= HARMLESS], Severity.INFO),
+        ([x for x in half if (init_share(x, model.run.updates) or 0.0) > HARMLESS], Severity.WARNING),
+        ([x for x in half if (init_share(x, model.run.updates) or 0.0) <= HARMLESS], Severity.INFO),
     ):
         if layers:
             first = layers[0]
             fixed, left = ("mean", "variance") if first.debias and first.debias.mean else ("variance", "mean")
-            shares = [share for layer in layers if (share := counted_share(layer, model.run)) is not None]
+            shares = [share for layer in layers if (share := init_share(layer, model.run.updates)) is not None]
             said = f" of which up to {percent(max(shares))} is the initial value" if shares else ""
             yield Evidence(
                 layers=names(layers),

@@ -10,6 +10,7 @@ import numpy as np
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Linear, Mode, Origin, Site
 from bncheck.facts.wording import many, quoted
+from bncheck.numerics.kernel_layouts import output_channels
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, keras_file, site
@@ -19,7 +20,14 @@ net = slim.batch_norm(net, data_format="NCHW")                      # TF-slim
 net = tf.layers.batch_normalization(net, axis=1)                    # tf.layers, channels first
 x = tf.keras.layers.BatchNormalization(axis=1)(x)                   # Keras, channels first; -1 is channels last"""
 
-_RANKS = {"Conv1D": 3, "Conv2D": 4, "DepthwiseConv2dNative": 4, "Conv2DBackpropInput": 4, "Conv3D": 5}
+_RANKS = {
+    "Conv1D": 3,
+    "Conv2D": 4,
+    "Conv2DBackpropInput": 4,
+    "DepthwiseConv2dNative": 4,
+    "Conv3D": 5,
+    "Conv3DBackpropInputV2": 5,
+}
 """Of a convolution's output, where the site's own rank is not known."""
 
 
@@ -84,9 +92,7 @@ def _filters(model: Facts, site: Site) -> int | None:
     shape = model.graph.variables.get(site.linear.kernel) if model.graph is not None else None
     if not shape or min(shape) <= 0:
         return None
-    if site.linear.op.startswith("Depthwise"):
-        return shape[-2] * shape[-1]
-    return shape[-1] if site.linear.op in ("Conv2D", "Conv3D") else None
+    return output_channels(tuple(shape), site.linear.op) if site.linear.op in _RANKS else None
 
 
 def _contradicts(model: Facts, layer: Layer, site: Site) -> bool:

@@ -248,6 +248,12 @@ TRANSPOSED = np.arange(54, dtype=np.float32).reshape(3, 3, 2, 3)
             "depthwise_kernel",
             DEPTHWISE.max(axis=(0, 1)).reshape(-1),
         ),
+        (
+            "DepthwiseConvolution2D",
+            {"depthwise_kernel": DEPTHWISE},
+            "depthwise_kernel",
+            DEPTHWISE.max(axis=(0, 1)).reshape(-1),
+        ),
         ("Conv2DTranspose", {"kernel": TRANSPOSED}, "kernel", TRANSPOSED.max(axis=(0, 1, 3))),
         (
             "SeparableConv2D",

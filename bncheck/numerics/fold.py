@@ -1,0 +1,41 @@
+"""Batch norm as the multiplication and addition that it is in eval mode, and that it is folded into a kernel as."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bncheck.facts.layers import Layer, PerChannel, Presence
+
+
+def gamma_and_beta(
+    gamma: PerChannel | None, beta: PerChannel | None, like: PerChannel
+) -> tuple[PerChannel, PerChannel]:
+    """Gamma and beta (channels,): 1 and 0 in the shape of `like` where a layer has none."""
+    return np.ones_like(like) if gamma is None else gamma, np.zeros_like(like) if beta is None else beta
+
+
+def folded(
+    gamma: PerChannel, beta: PerChannel, mean: PerChannel, variance: PerChannel, epsilon: float
+) -> tuple[PerChannel, PerChannel]:
+    """(scale, addend), each (channels,): `gamma / sqrt(variance + epsilon)` and `beta - mean * scale`."""
+    with np.errstate(all="ignore"):
+        scale: PerChannel = np.asarray(gamma / np.sqrt(variance + epsilon))
+        return scale, np.asarray(beta - mean * scale)
+
+
+def fold_scale(layer: Layer) -> PerChannel | None:
+    """|gamma| / sqrt(variance + epsilon) per channel; None where a part is unread, missing or not finite.
+
+    Infinite where a float64 does not hold the quotient.
+    """
+    variance = layer.variance.values
+    if variance is None or not variance.size or layer.epsilon is None:
+        return None
+    if layer.gamma.presence in (Presence.UNREAD, Presence.MISSING):
+        return None
+    gamma, _ = gamma_and_beta(layer.gamma.values, None, variance)
+    if gamma.shape != variance.shape or not np.all(variance + layer.epsilon > 0) or not np.all(np.isfinite(gamma)):
+        return None
+    with np.errstate(over="ignore"):
+        scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
+    return scale

@@ -1,0 +1,35 @@
+"""Which layers one scale for a whole kernel would hurt, and what is assumed where no file tells epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bncheck.facts.layers import Facts, Layer
+from bncheck.numerics.channel_ranges import FoldedRanges, folded_ranges
+from bncheck.numerics.init_share import USUAL_EPSILON
+
+ASSUMED = f" No file tells epsilon: {USUAL_EPSILON:g}, TensorFlow's default, is assumed."
+
+
+def concerned(model: Facts) -> list[FoldedRanges]:
+    """Folded ranges of the layers that one scale a kernel would hurt.
+
+    All layers, as long as nothing was quantized; then those whose kernel really has one scale. Where no file tells
+    epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default.
+    """
+    known = [ranges for layer in model.layers if (ranges := folded_ranges(_with_epsilon(layer))) is not None]
+    if model.quantized is None:
+        return known
+    shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}
+    return [ranges for ranges in known if ranges.layer.name in shared]
+
+
+def _with_epsilon(layer: Layer) -> Layer:
+    return layer if layer.epsilon is not None else replace(layer, epsilon=USUAL_EPSILON)
+
+
+def assumed(model: Facts, names: Iterable[str]) -> bool:
+    """Whether epsilon of one of these layers is not in the files."""
+    wanted = set(names)
+    return any(layer.epsilon is None for layer in model.layers if layer.name in wanted)
