@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bncheck.compare.litert.interpreter import LiteFile
-from bncheck.compare.litert.net import VIEWS, Kernel, Net, net
+from bncheck.compare.litert.net import CARRIERS, VIEWS, Kernel, Net, net, scaling_operators
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.measurements import Unmatched
 from bncheck.recognise.lite.by_lite import LINEAR
 from bncheck.sources.raw import RawLiteOperator
 
-CARRIERS = VIEWS | {"QUANTIZE", "DEQUANTIZE"}
-"""Operators whose output stands for the same numbers as their input."""
 FUSABLE = frozenset({"RELU", "RELU6", "RELU_N1_TO_1", "TANH", "SIGN_BIT"})
 _FAMILIES = {
     "CONV_2D": "linear",
@@ -27,7 +25,6 @@ _FAMILIES = {
 }
 _SCORES = frozenset({"SOFTMAX", "LOGISTIC"})
 """Operators that people put behind a model, or take away, when they export it."""
-_SCALES = frozenset({"MUL", "ADD", "SUB", "DIV"})
 _ONE_SIZE = 0.1
 _COMMUTES = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM"})
 SAME_KERNEL = 0.5
@@ -346,24 +343,12 @@ def _same_preparation(search: _PairSearch, path: str) -> None:
     matched = {pair.quantized for pair in search.pairs}
     sides = ((search.quantized, matched, path, "the model"), (search.reference, search.used, "the model", path))
     for wiring, known, one, other in sides:
-        kinds = _scaling(wiring, known)
+        kinds = scaling_operators(wiring, known)
         if kinds:
             raise BncheckError(
                 f"{one} scales its input itself ({', '.join(kinds)}), {other} does not, so the same data mean "
                 f"something else to each: give the model that {path} was converted from"
             )
-
-
-def _scaling(wiring: Net, known: Collection[int]) -> list[str]:
-    """Kinds of the operators that scale the input, other than the known ones."""
-    entry, kinds = wiring.graph.inputs[0], []
-    for operator in wiring.graph.operators:
-        data = wiring.data_inputs(operator)
-        scales = operator.kind in _SCALES and operator.index not in known and len(data) == 1
-        if scales and wiring.behind(data[0], CARRIERS) == entry:
-            kinds.append(operator.kind)
-            entry = operator.outputs[0]
-    return kinds
 
 
 def _as_large(search: _PairSearch, pair: OperatorPair) -> bool:

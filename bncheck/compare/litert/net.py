@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,6 +16,9 @@ from bncheck.sources.raw import RawLiteOperator, RawLiteSubgraph, RawLiteTensor
 
 VIEWS = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
 """Operators that change a tensor's shape and nothing else."""
+CARRIERS = VIEWS | {"QUANTIZE", "DEQUANTIZE"}
+"""Operators whose output stands for the same numbers as their input."""
+_SCALES = frozenset({"MUL", "ADD", "SUB", "DIV"})
 Kernel: TypeAlias = NDArray[np.float64]
 """(output channels, values a channel)."""
 
@@ -128,3 +131,15 @@ def real_constant(tensor: RawLiteTensor) -> NDArray[np.float64]:
     if how.scales.size > 1:
         along[how.axis] = how.scales.size
     return (values - how.zero_points.reshape(along)) * how.scales.astype(np.float64).reshape(along)
+
+
+def scaling_operators(wiring: Net, known: Collection[int]) -> list[str]:
+    """Kinds of the operators that scale the input, other than the known ones."""
+    entry, kinds = wiring.graph.inputs[0], []
+    for operator in wiring.graph.operators:
+        data = wiring.data_inputs(operator)
+        scales = operator.kind in _SCALES and operator.index not in known and len(data) == 1
+        if scales and wiring.behind(data[0], CARRIERS) == entry:
+            kinds.append(operator.kind)
+            entry = operator.outputs[0]
+    return kinds

@@ -14,7 +14,8 @@ from bncheck.compare.litert.convert import EvalGraph, convert
 from bncheck.compare.litert.edit import dump, load
 from bncheck.compare.litert.interpreter import read_file
 from bncheck.compare.litert.layers import folded_layers
-from bncheck.compare.litert.match import CARRIERS, Matching, match
+from bncheck.compare.litert.match import Matching, match
+from bncheck.compare.litert.net import CARRIERS
 from bncheck.compare.litert.net import net as wired
 from bncheck.facts.errors import BncheckError
 from bncheck.sources.graph import protos
