@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from bncheck.facts.findings import Report
+from bncheck.facts.inputs import InputSummary
 from bncheck.facts.measurements import Comparison
 
 
@@ -48,6 +50,67 @@ class PopulationFacts:
     converged: bool
     change: float
     """The largest change that the last batch made: of a layer's means in standard deviations, or log variances."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trial:
+    """What a model answers with new statistics, before they are written. Shares lie between 0 and 1; what is told of
+    classes is None where no output is scores of classes, accuracies also without labels.
+    """
+
+    samples: int
+    input: InputSummary
+    labelled: int
+    classes: int | None
+    labels_seen: int
+    """Different labels."""
+    answers: int
+    """Different classes that train mode answers with."""
+    commonest: float | None
+    """Share of samples that get train mode's most frequent answer."""
+    accuracy_train: float | None
+    accuracy_before: float | None
+    """In eval mode as it is stored; None also where the file lacks statistics."""
+    accuracy_after: float | None
+    """In eval mode with new statistics, each sample judged by those of the half of the data that it is not in."""
+    agreement_before: float | None
+    """Of eval mode as stored with train mode."""
+    agreement_after: float | None
+    error_after: float
+    """NMSE of eval mode with new statistics against train mode."""
+    halves_agreement: float | None
+    """Between the models that either half of the data makes; None where a half is too small to make one."""
+    halves_error: float | None
+    """NMSE of the one against the other."""
+    entropy: float | None
+    """Mean entropy of train mode's answers, in nats."""
+    scrambled_entropy: float | None
+    """The same on the same numbers in random order, of which nothing can be recognised."""
+    range_factor: float | None = None
+    """By how much the input is larger than that of the stored statistics, as the first layer tells; None: nothing."""
+
+
+class RepairVerdict(Enum):
+    """What a repair came to."""
+
+    PASS = "pass"
+    UNVERIFIED = "unverified"
+    """Written, and nothing independent confirms it."""
+    REFUSED = "refused"
+    """Not written, for it makes nothing better."""
+    FAIL = "fail"
+    """Written, and the copy is still broken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairJudgement:
+    """The verdict on a repair, and why."""
+
+    verdict: RepairVerdict
+    reasons: tuple[str, ...] = ()
+    """Why it is not a pass: sentences."""
+    told: tuple[str, ...] = ()
+    """What carries it, and for which input it holds: sentences."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

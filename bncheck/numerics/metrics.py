@@ -156,13 +156,20 @@ def softmax_drift(a: Logits, b: Logits) -> float:
     """
     if not len(a):
         return math.nan
-    first, second = (a, b) if are_probabilities(a) and are_probabilities(b) else (softmax(a), softmax(b))
+    both = are_probabilities(a) and are_probabilities(b)
+    first, second = (a, b) if both else (softmax(a), softmax(b))
     return float(np.mean(0.5 * np.abs(np.asarray(first, np.float64) - second).sum(axis=-1)))
 
 
 def are_probabilities(values: Logits) -> bool:
     """Whether every row is a distribution already: nothing negative, a sum of 1."""
     return bool(np.all(values >= 0) and np.allclose(np.sum(values, axis=-1, dtype=np.float64), 1, atol=1e-3))
+
+
+def entropy(scores: Logits) -> float:
+    """Sum over samples of `-sum p ln p`, in nats; p as in `softmax_drift`. 0 is certain, ln(classes) knows nothing."""
+    rows = scores if are_probabilities(scores) else softmax(scores)
+    return float(-np.sum(rows * np.log(np.maximum(rows, np.finfo(np.float64).tiny))))
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:

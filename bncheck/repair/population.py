@@ -58,12 +58,17 @@ class Population:
     """Whether it stopped, or could have, because nothing changed any more."""
     change: float
     """The largest change that the last batch made (see TOLERANCE)."""
+    halves: tuple[Mapping[str, Moments], Mapping[str, Moments]] | None = None
+    """The same of every other batch, and of the batches between; of one batch, of its two halves. None where a half
+    leaves a layer without a variance."""
 
 
 @dataclass(kw_only=True, eq=False)
 class _Progress:
     """What is kept between batches: no more than moments."""
 
+    halves: list[list[Moments]] = field(default_factory=lambda: [[], []])
+    """Of each site, of every other batch and of those between."""
     sites: list[Moments] = field(default_factory=list)
     calm: int = 0
     change: float = math.inf
@@ -85,21 +90,23 @@ def population(
     """
     state = _Progress()
     samples = count = 0
+    first: NDArray[Any] | None = None
     for images, _ in batches:
         run = model.run(images)
+        first = images if first is None else first
+        _add(model, state, run, tolerance, half=count % 2)
         count += 1
         samples += len(images)
-        _add(model, state, run, tolerance)
         progress(samples)
         if state.calm >= patience:
             break
     if not count:
         raise UsageError("the data hold no samples")
-    by_layer: dict[str, list[Moments]] = {}
-    for layer, moments in zip(model.layers, state.sites, strict=True):
-        by_layer.setdefault(layer, []).append(moments)
+    assert first is not None
+    halves = state.halves if count > 1 else _halves_of(model, first)
     return Population(
-        moments={layer: merge_all(parts) for layer, parts in by_layer.items()},
+        moments=_by_layer(model, state.sites),
+        halves=None if halves is None else (_by_layer(model, halves[0]), _by_layer(model, halves[1])),
         samples=samples,
         batches=count,
         converged=state.calm >= patience,
@@ -107,13 +114,35 @@ def population(
     )
 
 
-def _add(model: TrainMode, state: _Progress, run: PooledMoments, tolerance: float) -> None:
-    parts = [from_batch(*part) for part in zip(run.samples, run.means, run.variances, strict=True)]
+def _by_layer(model: TrainMode, sites: Sequence[Moments]) -> Mapping[str, Moments]:
+    by_layer: dict[str, list[Moments]] = {}
+    for layer, moments in zip(model.layers, sites, strict=True):
+        by_layer.setdefault(layer, []).append(moments)
+    return {layer: merge_all(parts) for layer, parts in by_layer.items()}
+
+
+def _of_sites(run: PooledMoments) -> list[Moments]:
+    return [from_batch(*part) for part in zip(run.samples, run.means, run.variances, strict=True)]
+
+
+def _halves_of(model: TrainMode, batch: NDArray[Any]) -> list[list[Moments]] | None:
+    """Of a single batch, cut in two, each half normalised by itself."""
+    middle = len(batch) // 2
+    if not middle:
+        return None
+    halves = [_of_sites(model.run(part)) for part in (batch[:middle], batch[middle:])]
+    return halves if all(np.all(part.count > 1) for half in halves for part in half) else None
+
+
+def _add(model: TrainMode, state: _Progress, run: PooledMoments, tolerance: float, *, half: int) -> None:
+    parts = _of_sites(run)
     for layer, part in zip(model.layers, parts, strict=True):
         if part.count < 2:
             raise UsageError(
                 f"{layer} gets one value a channel from a batch, which has no variance: give a larger --batch-size"
             )
+    own = state.halves[half]
+    state.halves[half] = [merge(before, part) for before, part in zip(own, parts, strict=True)] if own else parts
     if not state.sites:
         state.sites = parts
         return

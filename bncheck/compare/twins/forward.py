@@ -27,6 +27,9 @@ class TwinSite:
 
     layer: str
     eval_output: str
+    eval_mean: str
+    """The stored mean that the eval twin normalises with, in any shape of (channels,): other values may be fed."""
+    eval_variance: str
     train_output: str
     train_input: str
     batch_mean: str
@@ -111,6 +114,8 @@ def _site(layer: Layer, in_eval: Normalised, in_train: Normalised) -> TwinSite:
     return TwinSite(
         layer=layer.name,
         eval_output=in_eval.output,
+        eval_mean=in_eval.mean,
+        eval_variance=in_eval.variance,
         train_output=in_train.output,
         train_input=in_train.input,
         batch_mean=in_train.mean,

@@ -61,23 +61,27 @@ class Loaded:
         """A tensor by its name, `op` standing for `op:0`."""
         return self.graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
 
-    def runner(self, fetches: Any) -> Callable[[NDArray[Any]], Any]:
+    def runner(self, fetches: Any, fed: Sequence[Any] = ()) -> Callable[..., Any]:
         """A function of one batch that gives what `fetches` names; it raises BncheckError where the graph refuses.
 
-        A batch for several inputs has a field for each, in their order.
+        A batch for several inputs has a field for each, in their order. Values for the tensors `fed` follow it.
         """
-        call = self._session.make_callable(fetches, self._tensors)
+        call = self._session.make_callable(fetches, [*self._tensors, *fed])
 
-        def run(batch: NDArray[Any]) -> Any:
+        def run(batch: NDArray[Any], *values: Any) -> Any:
             names = batch.dtype.names
             try:
-                return call(batch) if names is None else call(*(batch[name] for name in names))
+                return call(*([batch] if names is None else [batch[name] for name in names]), *values)
             except (ValueError, self._refusal) as error:
                 raise BncheckError(
                     f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}{_single(batch)}"
                 ) from error
 
         return run
+
+    def constants(self, tensors: Sequence[Any]) -> list[NDArray[Any]]:
+        """Values of tensors that depend on no input."""
+        return list(self._session.run(list(tensors)))
 
     def close(self) -> None:
         """Gives the session's memory back."""

@@ -1,0 +1,193 @@
+"""New statistics on trial: what eval mode would answer with them, on samples that did not make them, before they are
+written.
+
+The samples fall into two halves, and each half's statistics are judged by the samples of the other (two-fold
+cross-validation), so that none vouches for what it was estimated from and none is lost to the estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.compare.data.samples import Batch
+from bncheck.compare.data.summary import InputTotals
+from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, as_scores
+from bncheck.facts.repairs import Trial
+from bncheck.numerics import metrics
+from bncheck.numerics.moments import Moments
+from bncheck.repair.statistics import NewStatistics
+from bncheck.repair.trial_twins import Outputs, Statistics, TrialTwins
+
+MOST_SAMPLES = 2048
+"""Samples that are judged by at most: agreement is then known to a point."""
+_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Statistics to be tried."""
+
+    new: Statistics
+    halves: tuple[Statistics, Statistics] | None
+    """Of every other batch, and of those between; of a single batch, of its two halves."""
+    batches: int
+    """That the estimate took: later ones made none of it."""
+
+
+def candidates(
+    new: Sequence[NewStatistics], halves: tuple[Mapping[str, Moments], Mapping[str, Moments]] | None, batches: int
+) -> Candidates:
+    """What an estimate offers."""
+    layers = {one.layer for one in new}
+    return Candidates(
+        new={one.layer: (one.mean, one.variance) for one in new},
+        halves=None if halves is None else (_statistics(halves[0], layers), _statistics(halves[1], layers)),
+        batches=batches,
+    )
+
+
+def _statistics(half: Mapping[str, Moments], layers: set[str]) -> Statistics:
+    return {layer: (part.mean, part.variance) for layer, part in half.items() if layer in layers}
+
+
+@dataclass(kw_only=True, eq=False)
+class _Totals:
+    """Sums over the batches, of one output."""
+
+    kind: Kind
+    stored: OutputTotals = field(default_factory=OutputTotals)
+    """Train mode against eval mode as it is stored."""
+    new: OutputTotals = field(default_factory=OutputTotals)
+    """Train mode against eval mode with the new statistics."""
+    unseen: OutputTotals = field(default_factory=OutputTotals)
+    """Train mode against eval mode with the statistics of the half that the sample is not in."""
+    halves: OutputTotals = field(default_factory=OutputTotals)
+    """One half's statistics against the other's, both in eval mode."""
+    entropy: float = 0.0
+    scrambled_entropy: float = 0.0
+
+    @property
+    def all(self) -> tuple[OutputTotals, ...]:
+        """Every comparison."""
+        return self.stored, self.new, self.unseen, self.halves
+
+
+def try_out(
+    twins: TrialTwins,
+    found: Candidates,
+    batches: Iterable[Batch],
+    kinds: Sequence[Kind],
+    *,
+    declared: bool,
+    has_stored: bool = True,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Trial:
+    """Runs up to MOST_SAMPLES through train mode and eval mode with each candidate.
+
+    `kinds` say what the graph knows of each output, `declared` whether the user named the range of the input,
+    `has_stored` whether eval mode runs with the statistics as they are. Raises BncheckError where the model refuses.
+    """
+    totals: list[_Totals] = [_Totals(kind=kind) for kind in kinds]
+    seen, samples = InputTotals(), 0
+    random = np.random.default_rng(_SEED)
+    for number, (images, labels) in enumerate(batches):
+        if samples >= MOST_SAMPLES:
+            break
+        train = twins.train(images)
+        if labels is not None and not samples:
+            known = apart_from_labels(train, [total.kind for total in totals], labels)
+            for total, kind in zip(totals, known, strict=True):
+                total.kind = kind
+        if not samples:
+            for total in totals:
+                for one in total.all:
+                    one.kind = total.kind
+        stored = twins.stored(images) if has_stored else None
+        new = twins.with_statistics(images, found.new)
+        halves = None if found.halves is None else [twins.with_statistics(images, half) for half in found.halves]
+        unseen = None if halves is None else _unseen(halves, found.batches, number, len(images))
+        noise = twins.train(_scrambled(images, random))
+        for place, total in enumerate(totals):
+            total.new.add(train[place], new[place], len(images), labels)
+            if stored is not None:
+                total.stored.add(train[place], stored[place], len(images), labels)
+            if halves is not None and unseen is not None:
+                total.unseen.add(train[place], unseen[place], len(images), labels)
+                total.halves.add(halves[0][place], halves[1][place], len(images))
+            _add_entropies(total, train[place], noise[place])
+        seen.add(images)
+        samples += len(images)
+        progress(samples)
+    return _trial(totals, seen, samples, declared=declared, has_stored=has_stored, halved=found.halves is not None)
+
+
+def _unseen(halves: Sequence[Outputs], used: int, number: int, count: int) -> Outputs:
+    """For each sample the answer of the half that it is not in."""
+    if used == 1 and number == 0:
+        middle = count // 2
+        return tuple(
+            np.concatenate([second[:middle], first[middle:]]) if _rows(first, count) else first
+            for first, second in zip(*halves, strict=True)
+        )
+    return tuple(halves[(number + 1) % 2])
+
+
+def _rows(output: NDArray[Any], count: int) -> bool:
+    return output.ndim > 0 and len(output) == count
+
+
+def _scrambled(images: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
+    """The same numbers in another order within each sample and channel: what a model sees that sees nothing."""
+    if images.dtype.names is not None:
+        found: NDArray[Any] = images.copy()
+        for name in images.dtype.names:
+            found[name] = _scrambled(images[name], random)
+        return found
+    if images.ndim < 2:
+        return images
+    flat = images.reshape(len(images), -1, images.shape[-1]) if images.ndim > 2 else images[..., None]
+    order = random.permuted(np.tile(np.arange(flat.shape[1]), (len(flat), 1)), axis=1)
+    return np.asarray(np.take_along_axis(flat, order[..., None], axis=1).reshape(images.shape))
+
+
+def _add_entropies(total: _Totals, train: NDArray[Any], noise: NDArray[Any]) -> None:
+    how = total.new.scores
+    if not total.new.rows or how is None:
+        return
+    total.entropy += metrics.entropy(np.asarray(as_scores(train, how), np.float64))
+    total.scrambled_entropy += metrics.entropy(np.asarray(as_scores(noise, how), np.float64))
+
+
+def _trial(
+    totals: Sequence[_Totals], seen: InputTotals, samples: int, *, declared: bool, has_stored: bool, halved: bool
+) -> Trial:
+    judged = next((total for total in totals if total.new.rows), totals[0])
+    rows, labelled = judged.new.rows, judged.new.labelled
+
+    def accuracy(right: int) -> float | None:
+        return right / labelled if labelled else None
+
+    return Trial(
+        samples=samples,
+        input=seen.summary(declared=declared),
+        labelled=labelled,
+        classes=judged.new.classes if rows else None,
+        labels_seen=len(judged.new.asked),
+        answers=len(judged.new.answers),
+        commonest=max(judged.new.answers.values()) / rows if rows else None,
+        accuracy_train=accuracy(judged.new.right_train),
+        accuracy_before=accuracy(judged.stored.right_eval) if has_stored else None,
+        accuracy_after=accuracy(judged.unseen.right_eval) if halved else None,
+        agreement_before=judged.stored.agreeing / rows if rows and has_stored else None,
+        agreement_after=judged.new.agreeing / rows if rows else None,
+        error_after=metrics.nmse(judged.new.r2, judged.new.e2),
+        halves_agreement=judged.halves.agreeing / rows if rows and halved else None,
+        halves_error=metrics.nmse(judged.halves.r2, judged.halves.e2) if halved else None,
+        entropy=judged.entropy / rows if rows else None,
+        scrambled_entropy=judged.scrambled_entropy / rows if rows else None,
+    )

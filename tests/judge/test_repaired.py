@@ -1,0 +1,114 @@
+"""The verdict on a repair: which evidence earns a pass, which leaves a doubt, and which refuses it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bncheck.facts.inputs import InputSummary
+from bncheck.facts.repairs import RepairVerdict, Trial
+from bncheck.judge.repaired import judge_repair
+from bncheck.testing import batch_norm, facts, untouched, wired, with_graph
+
+INPUT = InputSummary(samples=640, distinct=640, low=-1.0, high=1.0, mean=-0.4, deviation=0.7, neighbours=0.95)
+LABELLED = Trial(
+    samples=640,
+    input=INPUT,
+    labelled=640,
+    classes=10,
+    labels_seen=10,
+    answers=10,
+    commonest=0.12,
+    accuracy_train=0.98,
+    accuracy_before=0.1,
+    accuracy_after=0.98,
+    agreement_before=0.1,
+    agreement_after=0.99,
+    error_after=0.01,
+    halves_agreement=0.99,
+    halves_error=0.01,
+    entropy=0.05,
+    scrambled_entropy=0.5,
+)
+PLAIN = replace(LABELLED, labelled=0, labels_seen=0, accuracy_train=None, accuracy_before=None, accuracy_after=None)
+NEVER = with_graph(wired(untouched("bn")))
+
+
+def _verdict(trial: Trial) -> RepairVerdict:
+    return judge_repair(trial, NEVER).verdict
+
+
+@pytest.mark.parametrize("trial", [LABELLED, PLAIN], ids=["labels", "none"])
+def test_settled_and_recognised_is_a_pass(trial: Trial) -> None:
+    """The halves agree, and labels, or what the model recognises in the data, vouch for them."""
+    judgement = judge_repair(trial, NEVER)
+    assert judgement.verdict is RepairVerdict.PASS
+    assert judgement.reasons == ()
+    assert any("-1 and 1" in told for told in judgement.told)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accuracy_before": 0.93, "accuracy_after": 0.60},
+        {"input": replace(INPUT, deviation=0.0, low=0.5, high=0.5)},
+        {"input": replace(INPUT, neighbours=0.001)},
+        {"range_factor": 2.0},
+        {"range_factor": 0.5},
+    ],
+    ids=["worse", "constant", "noise", "larger", "smaller"],
+)
+def test_what_speaks_against_it_refuses(changes: dict[str, object]) -> None:
+    """A repair that makes eval mode worse, and data that are none, or in another range."""
+    assert _verdict(replace(LABELLED, **changes)) is RepairVerdict.REFUSED  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trial", "changes"),
+    [
+        (LABELLED, {"halves_agreement": 0.85}),
+        (LABELLED, {"halves_agreement": 1.0, "samples": 4, "input": replace(INPUT, samples=4, distinct=4)}),
+        (LABELLED, {"halves_agreement": None, "halves_error": None}),
+        (LABELLED, {"accuracy_after": 0.85}),
+        (LABELLED, {"accuracy_train": 0.12, "accuracy_after": 0.12}),
+        (LABELLED, {"labels_seen": 1}),
+        (LABELLED, {"labels_seen": 3}),
+        (LABELLED, {"input": replace(INPUT, low=0.0, mean=0.3, deviation=0.35)}),
+        (PLAIN, {"entropy": 0.45}),
+        (PLAIN, {"answers": 2}),
+        (PLAIN, {"classes": None, "entropy": None, "scrambled_entropy": None}),
+        (PLAIN, {"classes": None, "entropy": None, "scrambled_entropy": None, "halves_error": 0.5}),
+    ],
+)
+def test_what_nothing_confirms_is_unverified(trial: Trial, changes: dict[str, object]) -> None:
+    """Too few, too unlike, too one-sided, or in a range that nobody vouches for."""
+    judgement = judge_repair(replace(trial, **changes), NEVER)  # type: ignore[arg-type]
+    assert judgement.verdict is RepairVerdict.UNVERIFIED
+    assert judgement.reasons
+
+
+def test_a_declared_range_vouches() -> None:
+    """Who says --preprocess knows what the model was trained on."""
+    declared = replace(INPUT, low=0.0, mean=0.3, deviation=0.35, declared=True)
+    assert _verdict(replace(LABELLED, input=declared)) is RepairVerdict.PASS
+
+
+def test_statistics_that_moved_vouch_for_the_range() -> None:
+    """The first layer still knows what it saw."""
+    positive = replace(INPUT, low=0.0, mean=0.3, deviation=0.35)
+    moved = facts(batch_norm("bn", variance=np.full(4, 0.3)))
+    trial = replace(LABELLED, input=positive, range_factor=1.05)
+    assert judge_repair(trial, moved).verdict is RepairVerdict.PASS
+
+
+def test_without_labels_and_graph_the_training_mode_is_unknown() -> None:
+    """Stored 0 and 1 may be what the weights were trained with."""
+    judgement = judge_repair(PLAIN, facts(untouched("bn")))
+    assert judgement.verdict is RepairVerdict.UNVERIFIED
+
+
+def test_an_earlier_doubt_stays() -> None:
+    """What made the data doubtful before the repair makes them so after it."""
+    assert judge_repair(LABELLED, NEVER, from_other_data=True).verdict is RepairVerdict.UNVERIFIED
