@@ -56,7 +56,7 @@ def _statistics(half: Mapping[str, Moments], layers: set[str]) -> Statistics:
 
 
 @dataclass(kw_only=True, eq=False)
-class _Totals:
+class _TrialTotals:
     """Sums over the batches, of one output."""
 
     kind: Kind
@@ -92,7 +92,7 @@ def try_out(
     `kinds` say what the graph knows of each output, `declared` whether the user named the range of the input,
     `has_stored` whether eval mode runs with the statistics as they are. Raises BncheckError where the model refuses.
     """
-    totals: list[_Totals] = [_Totals(kind=kind) for kind in kinds]
+    totals: list[_TrialTotals] = [_TrialTotals(kind=kind) for kind in kinds]
     seen, samples = InputTotals(), 0
     random = np.random.default_rng(_SEED)
     for number, (images, labels) in enumerate(batches):
@@ -155,7 +155,7 @@ def _scrambled(images: NDArray[Any], random: np.random.Generator) -> NDArray[Any
     return np.asarray(np.take_along_axis(flat, order[..., None], axis=1).reshape(images.shape))
 
 
-def _add_entropies(total: _Totals, train: NDArray[Any], noise: NDArray[Any]) -> None:
+def _add_entropies(total: _TrialTotals, train: NDArray[Any], noise: NDArray[Any]) -> None:
     how = total.new.scores
     if not total.new.rows or how is None:
         return
@@ -164,7 +164,7 @@ def _add_entropies(total: _Totals, train: NDArray[Any], noise: NDArray[Any]) -> 
 
 
 def _trial(
-    totals: Sequence[_Totals], seen: InputTotals, samples: int, *, declared: bool, has_stored: bool, halved: bool
+    totals: Sequence[_TrialTotals], seen: InputTotals, samples: int, *, declared: bool, has_stored: bool, halved: bool
 ) -> Trial:
     judged = next((total for total in totals if total.new.rows), totals[0])
     rows, labelled = judged.new.rows, judged.new.labelled
