@@ -6,6 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from bncheck.facts.layers import Facts, Layer, Mode, Presence, Purpose, Role, Site, Update
 
+UNCHANGED = 1 - 1e-6
+"""A decay of 1, but for the rounding of 1 - decay in float32: the update writes what was there."""
+
+
+def is_conditional(update: Update) -> bool:
+    """Whether an update does nothing while training is switched off: inside a branch, or with a decay of 1 then."""
+    return update.branch is not None or (update.decay_when_off is not None and update.decay_when_off >= UNCHANGED)
+
 
 def has_statistics(layer: Layer) -> bool:
     """Whether the layer has moving statistics at all, at hand or not."""

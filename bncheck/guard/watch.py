@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.numerics.init_share import HARMLESS
 
 FIRST_STEPS = 20
 """Steps after which statistics that stand still are no accident."""
-SHARE = 0.01
-"""Init share below which it no longer matters: what the watchers tell the number of updates for."""
+SHARE = HARMLESS
+"""Init share that the watchers tell the number of updates for."""
 LOG = logging.getLogger("bncheck.guard")
 _NAMED = 5
 Values: TypeAlias = Mapping[str, tuple[NDArray[Any], ...]]

@@ -26,7 +26,7 @@ from bncheck.rules import RULES
 from bncheck.rules.registry import Registry
 from bncheck.rules.rule import Needs, Rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.quantized import FEWEST_SAMPLES
+from bncheck.rules.shared.modes import FEWEST_SAMPLES
 from bncheck.settings.config import Settings
 
 _DEFAULT = Settings()

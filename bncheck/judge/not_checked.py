@@ -54,8 +54,7 @@ def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
         how = fixes.compare(facts, *([] if runs else ["--model", "NAME"]))
         return [NotChecked(what="train vs eval", why="needs data", how=how, codes=codes)]
     if facts.comparison.data.synthetic:
-        how = "give real data: --data images/"
-        return [NotChecked(what="whether eval mode is junk", why="the data are synthetic noise", how=how)]
+        return [_made_up("whether eval mode is junk")]
     return []
 
 
@@ -82,8 +81,14 @@ def _of_lite(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
 def _quantized(facts: Facts) -> list[NotChecked]:
     if facts.quantized is None or not facts.quantized.data.synthetic:
         return []
-    how = "give real data: --data images/"
-    return [NotChecked(what="whether the quantized output is junk", why="the data are synthetic noise", how=how)]
+    return [_made_up("whether the quantized output is junk")]
+
+
+def _made_up(what: str) -> NotChecked:
+    return NotChecked(what=what, why="the data are synthetic noise", how="give real data: --data images/")
+
+
+_GIVE_SHARDS = "put the data shards beside the index"
 
 
 def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
@@ -91,7 +96,7 @@ def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
         return NotChecked(
             what="statistics",
             why="their values are not at hand, nor checksums that decide",
-            how="put the data shards beside the index" if facts.run.index_only else "",
+            how=_GIVE_SHARDS if facts.run.index_only else "",
             codes=codes,
         )
     return NotChecked(
@@ -105,7 +110,7 @@ def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
 def _values(facts: Facts) -> NotChecked:
     decided = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
     why = "only the index is at hand" + (", whose checksums tell just whether a statistic moved" if decided else "")
-    return NotChecked(what="sizes of the statistics", why=why, how="put the data shards beside the index")
+    return NotChecked(what="sizes of the statistics", why=why, how=_GIVE_SHARDS)
 
 
 def _wiring(facts: Facts, codes: tuple[str, ...], asked: Asked) -> NotChecked:

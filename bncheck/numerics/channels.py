@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from bncheck.facts.layers import Facts, Layer, Origin, PerChannel, Vector
 
 DEAD_VARIANCE = 1e-5
-"""Below the smallest epsilon in use: what is left of such a channel is mostly epsilon."""
+"""The smallest epsilon that fused kernels take (FAILURE_MODES, E02): such a channel's divisor is mostly epsilon."""
 DEAD_RELATIVE = 1e-3
-"""Against the layer's largest variance: a layer whose inputs are all small is not dead."""
+"""Against the layer's largest variance: a layer whose inputs are all small is not dead; a guess."""
 DEAD_ALONE = 1e-12
-"""Below this a channel is dead even if all its neighbours are: a standard deviation of one millionth."""
+"""Below this a channel is dead even if all its neighbours are: a standard deviation of one millionth;
+a guess."""
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 """Key that every checkpoint of TF2's own has, also inside a SavedModel."""
 

@@ -13,7 +13,7 @@ from bncheck.numerics.fold import fold_scale, gamma_and_beta
 LARGEST = 127
 """Largest integer of a symmetric 8-bit kernel: the converter leaves -128 out."""
 _SPARSEST = 1e-4
-"""Least share of a channel's weights that is taken to be other than 0."""
+"""Least share of a channel's weights that is taken to be other than 0; a guess."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,19 +12,23 @@ import numpy as np
 from bncheck.facts.layers import Layer, Origin, PerChannel, Role
 from bncheck.numerics.channels import finite, median, values_of
 
+HARMLESS = 0.01
+"""Init share below which it no longer matters; a guess, though 0.1 % in each of 52 layers already cost 6 points
+(BN103)."""
 CONTRADICTION = 1e-3
 """Relative error of float32 averages, far exceeded by values that the counted share rules out."""
 SLACK = 3
-"""Updates by which a counter may lag: a channel constant from the start lies exactly at the share of the true count."""
+"""Updates by which a counter may lag, a guess: a channel constant from the start lies exactly at the share of the true
+count."""
 USUAL_EPSILON = 1e-3
 """TF-slim's, tf.layers' and Keras's default, for layers of a bare checkpoint."""
 TINY = float(np.finfo(np.float64).tiny)
 """Smallest divisor, so that a variance of 0 gives a part of 1 and no warning."""
 CLOSE = 2.0
-"""A share is seen in the values where the smallest variance lies within this factor of it."""
+"""A share is seen in the values where the smallest variance lies within this factor of it; a guess."""
 PLAUSIBLE = 50.0
-"""What a layer normalises has a variance of this order at most, but for raw pixels. Stored variances that would need
-more, for all that a counted share leaves room for, were trained for longer than the counter says."""
+"""What a layer normalises has a variance of this order at most, but for raw pixels; a guess. Stored variances that
+would need more, for all that a counted share leaves room for, were trained for longer than the counter says."""
 
 
 def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:

@@ -16,13 +16,13 @@ from bncheck.numerics.divergence import diverging, each_layer, inheriting, layer
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.data_mismatch import unlike_training
-from bncheck.rules.shared.modes import CAUSES, in_doubt, judged_output, labels_tell, too_few, torn
+from bncheck.rules.shared.modes import CAUSES, MEASURED, in_doubt, judged_output, labels_tell, too_few, torn
 from bncheck.testing import classes_compared, compared, difference
 
 SHIFT_TOLD, RATIO_TOLD = 0.1, 0.1
-"""Deviations, and logarithms, from which a mean or a variance is told to be off."""
-MEASURED = 5
+"""Deviations, and logarithms, from which a mean or a variance is told to be off; guesses."""
 TEN, MILLION = 10, 1_000_000
+"""Factors from which they are told without decimals, and without digits."""
 
 
 @rule(

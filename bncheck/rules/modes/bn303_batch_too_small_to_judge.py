@@ -10,7 +10,7 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.modes import FEWEST_IMAGES, FEWEST_VALUES, too_small
+from bncheck.rules.shared.modes import FEWEST_SAMPLES, FEWEST_VALUES, too_small
 from bncheck.testing import classes_compared, compared, difference
 
 
@@ -57,7 +57,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             message=f"{reason}.",
             fix=_fix(model, comparison, fewest),
             measurements=(
-                Measurement(name="samples", value=comparison.data.samples, limit=FEWEST_IMAGES),
+                Measurement(name="samples", value=comparison.data.samples, limit=FEWEST_SAMPLES),
                 Measurement(name="fewest values a channel and batch", value=fewest, limit=FEWEST_VALUES),
             ),
         )
@@ -66,8 +66,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 def _fix(model: Facts, comparison: Comparison, fewest: int) -> str:
     """More samples, other outputs, or the same run with batches that are large enough."""
     size = comparison.data.batch_size
-    if comparison.data.samples < FEWEST_IMAGES:
-        return f"Give more samples: {FEWEST_IMAGES} at least, and some hundreds to be sure."
+    if comparison.data.samples < FEWEST_SAMPLES:
+        return f"Give more samples: {FEWEST_SAMPLES} at least, and some hundreds to be sure."
     if comparison.data.batches > 1 and all(output.floor is None for output in comparison.outputs):
         command = fixes.compare(fixes.without(model, "--outputs"), "--outputs", "TENSOR")
         return f"Name an output that has a row for each sample:\n{fixes.indented(command)}"

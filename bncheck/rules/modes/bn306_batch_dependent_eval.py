@@ -13,7 +13,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import compared, difference
 
 DEPENDS = 1e-3
-"""NMSE: kernels that sum in another order for another batch size stay below 1e-6, batch statistics are near 1."""
+"""NMSE: kernels that sum in another order for another batch size stay below 1e-6, batch statistics are near 1;
+between the two a guess."""
 
 
 @rule(

@@ -13,6 +13,7 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import OperatorLoss, QuantizedComparison
 from bncheck.facts.wording import listing, many, percent
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.modes import MEASURED
 from bncheck.rules.shared.precision_fix import mend_or_keep_in_float
 from bncheck.rules.shared.quantized import (
     ALARM,
@@ -28,8 +29,6 @@ from bncheck.rules.shared.quantized import (
 )
 from bncheck.testing.quantized import operator_loss, quantized, quantized_classes
 
-MEASURED = 5
-"""Operators whose figures a finding lists."""
 _OTHER_WEIGHTS = 0.01
 """Share of a kernel's weights further off than half a step, which rounding moves none by; a guess."""
 _CONCENTRATED = 10.0

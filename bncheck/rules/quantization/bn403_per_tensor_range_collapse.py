@@ -22,7 +22,7 @@ TOGETHER = 0.1
 """NMSE (10 dB) that the forecasts of all layers add up to: 0.23 for NSFWJS' MobileNetV2, which per-tensor weights leave
 at 1 dB; 0.03 for MobileNetV1 VWW, which they leave at 20 dB; 0.004 for MobileNetV2 on digits, at 25 dB."""
 SHARE = 0.01
-"""Forecast of one layer (20 dB) from which it has a part in that."""
+"""Forecast of one layer (20 dB) from which it has a part in that; a guess."""
 LIMIT = 2 ** (BITS - 3)
 """Largest folded range over the median: beyond it the median channel keeps fewer than 4 levels of each sign."""
 

@@ -16,7 +16,8 @@ from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
 from bncheck.testing import batch_norm, facts
 
 LIMIT = 2 ** (BITS - 4)
-"""Range of a dead channel over the living median: beyond it dead channels leave the others 8 levels of each sign."""
+"""Range of a dead channel over the living median: beyond it dead channels leave the others 8 levels of each sign,
+as in the known answer of METRICS at epsilon 1e-3; a guess."""
 NOTHING = 2**BITS
 """Beyond it a living channel's largest weight is under half a step and rounds to zero."""
 

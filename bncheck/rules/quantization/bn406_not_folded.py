@@ -16,7 +16,8 @@ from bncheck.testing import folded, leftover, lite
 _BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)
 _OTHER_NORM = re.compile(r"(?:layer|group|instance|rms|unit)_?norm", re.IGNORECASE)
 _LARGEST_EPSILON = 0.01
-"""1 / sqrt(1 + epsilon), the multiplier of a layer at its initial values, lies between 0.995 and 1."""
+"""1 / sqrt(1 + epsilon), the multiplier of a layer at its initial values, lies between 0.995 and 1; none
+larger is in use, as far as known."""
 _FIX_NEVER = """\
 Inspect what it was converted from (BN101, BN201 name the cause), repair that, and convert again:
     bncheck repair PATH -o OUT --data images/"""

@@ -103,9 +103,13 @@ def _divided(found: Attribution) -> str:
     )
 
 
+_AGREES = 0.9
+"""Share of top classes kept from which quantizing hides the fault; a guess."""
+
+
 def _agrees(measured: QuantizedComparison) -> str:
     output = next((output for output in measured.outputs if output.classes), None)
-    if output is None or output.agreement is None or not output.agreement >= 0.9:
+    if output is None or output.agreement is None or not output.agreement >= _AGREES:
         return ""
     return (
         f" Quantized and float agree on {percent(output.agreement)} of the top classes, so comparing these two alone "

@@ -13,7 +13,7 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing.quantized import operator_loss, quantized, unmatched
 
 MANY = 0.1
-"""Share of the operators from which it is no longer a detail."""
+"""Share of the operators from which it is no longer a detail; a guess."""
 
 
 @rule("BN409", "tensors-unmatched", severity=Severity.WARNING, needs=Needs.QUANTIZED)

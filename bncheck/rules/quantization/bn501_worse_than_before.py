@@ -12,17 +12,16 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Before, Scores, same_data, scores, sqnr_db
 from bncheck.facts.wording import percent
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.modes import CAUSES
+from bncheck.rules.shared.modes import CAUSES, ERRORS_ALLOWED, TIMES_FLOOR
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
 ACCURACY_LOST = 0.005
-"""Half a point, which another seed changes too, however many samples there are."""
+"""Half a point, which another seed changes too, however many samples there are; a guess."""
 AGREEMENT_LOST = {"eval mode": 0.06, "quantized": 0.01}
-"""Two healthy models differ by so much: against train mode, whose batches are noise; against one's own float model."""
+"""Two healthy models differ by so much: against train mode, whose batches are noise (0.060 in rules/shared/modes);
+against one's own float model (1 % on digits)."""
 TIMES_ERROR = 2.0
-"""3 dB."""
-TIMES_FLOOR = 4.0
-STANDARD_ERRORS = 2.0
+"""3 dB; a guess."""
 
 
 @rule(
@@ -113,7 +112,7 @@ def _lost(what: str, new: Scores, old: Scores, floor: float) -> Iterator[_Loss]:
 
 def _of_share(name: str, new: float, old: float, samples: int, allowed: float) -> Iterator[_Loss]:
     error = math.sqrt((new * (1 - new) + old * (1 - old)) / samples)
-    limit = max(allowed, STANDARD_ERRORS * error)
+    limit = max(allowed, ERRORS_ALLOWED * error)
     if not old - new <= limit:
         yield _Loss(
             told=f"{name} {percent(new)}, before {percent(old)} ({samples:,} samples)",

@@ -42,13 +42,14 @@ KNOWN_CAUSES = (
 """Rules whose errors explain statistics that fit no data."""
 
 SCALED = 0.2
-"""|ln| of a common factor between batch and stored variances that is worth telling: a fifth more or less."""
+"""|ln| of a common factor between batch and stored variances that is worth telling, a fifth more or less; a guess."""
 ALIKE = 0.25
-"""Channels whose factor is that near the median, as a share of its logarithm, count as having the same."""
+"""Channels whose factor is that near the median, as a share of its logarithm, count as having the same; a guess."""
 TELLS = 0.1
-"""|ln| below which a channel says nothing of a factor: a dead one has 1 whatever the input."""
+"""|ln| below which a channel says nothing of a factor: a dead one has 1 whatever the input; a guess."""
 MOST, FEW = 0.5, 0.2
-"""Shares of layers: from the first on all of them are meant, no more than the second is hardly another."""
+"""Shares of layers: from the first on all of them are meant, no more than the second is hardly another;
+both guesses."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,29 +21,38 @@ CAUSES = (*WIRING, *VALUES)
 """Faults of the files that make modes differ: told together with what they did."""
 
 ACCURACY_GAP = 0.035
-"""Between 2 points, which a healthy model may lose, and 5, which none may."""
+"""Between 2 points, which a healthy model may lose in eval mode or quantized, and 5, which none may; within that a
+guess."""
 AGREEMENT_GAP = 0.085
 """Below train mode's agreement with itself: an accuracy gap of 3.7 points went with 0.088, one of 1.7 with 0.060."""
 TIED = 0.03
 """Drift of the probabilities below which classes change places only where they are tied, as in a net that learned
-nothing: its error is judged instead."""
+nothing: its error is judged instead; a guess."""
 OUTPUT_NMSE, TIMES_FLOOR = 0.3, 4.0
-"""Of an output that is no classes: 5 dB, and well above what batch noise alone does."""
+"""Of an output that is no classes: 5 dB, and well above what batch noise alone does; both guesses."""
 PLAIN_NMSE, PLAIN_TIMES = 0.1, 20.0
-"""Or 10 dB, where batch noise does next to nothing: a U-Net at 6 dB had five times the error of train mode."""
+"""Or 10 dB, where batch noise does next to nothing: a U-Net at 6 dB had five times the error of train mode;
+between that and healthy nets a guess."""
 LOPSIDED = 0.75
-"""Share of one class from which neither labels met nor classes kept tell enough: the output's error is judged too."""
+"""Share of one class from which neither labels met nor classes kept tell enough, so that the output's error is judged
+too; a guess."""
 CLEAR = 2.0
-"""Times the limit from which an output is junk without labels, and without a layer that is off by itself."""
+"""Times the limit from which an output is junk without labels, and without a layer that is off by itself: where the
+network was that `in_doubt` tells of."""
 ERRORS_ALLOWED = 2.0
-"""Standard errors by which a gap must lie above 0."""
+"""Standard errors by which a gap or a loss must lie above 0: chance alone does that one time in 44."""
 
-FEWEST_IMAGES = 32
+MEASURED = 5
+"""Layers or operators whose figures a finding lists."""
+FEWEST_SAMPLES = 32
+"""Below, neither moments nor agreement nor accuracy tell more than a complete collapse; a guess."""
 FEWEST_VALUES = 16
-"""Values a channel and batch, in the layer that has fewest: 1.5 / 16 is a tenth of the signal."""
+"""Values a channel and batch, in the layer that has fewest: 1.5 / 16 is a tenth of the signal (METRICS, noise
+floor)."""
 AGREES_WITH_ITSELF = 0.7
+"""Agreement of train mode with itself, in other batches, below which it is no reference; a guess."""
 NOISE_FLOOR = 0.5
-"""NMSE of train mode with itself from which it is no reference."""
+"""NMSE of train mode with itself from which it is no reference; a guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +107,8 @@ def too_few(comparison: Comparison) -> str:
     """Why the moments of the batches tell nothing of any layer; empty where they do."""
     data = comparison.data
     fewest = min((layer.samples for layer in comparison.layers), default=FEWEST_VALUES)
-    if data.samples < FEWEST_IMAGES:
-        return f"{data.samples} samples are too few: {FEWEST_IMAGES} or more are needed"
+    if data.samples < FEWEST_SAMPLES:
+        return f"{data.samples} samples are too few: {FEWEST_SAMPLES} or more are needed"
     if fewest < FEWEST_VALUES:
         name = next(layer.layer for layer in comparison.layers if layer.samples == fewest)
         return (

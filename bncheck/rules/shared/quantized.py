@@ -18,31 +18,28 @@ from bncheck.facts.measurements import (
     informed_accuracy,
 )
 from bncheck.facts.wording import percent
-from bncheck.rules.shared.modes import Junk, judged_output
+from bncheck.rules.shared.modes import ACCURACY_GAP, ERRORS_ALLOWED, Junk, judged_output
 
-FEWEST_SAMPLES = 32
-"""Below, neither agreement nor accuracy tells more than a complete collapse."""
-ACCURACY_GAP = 0.035
-"""As between train and eval mode: a healthy int8 model loses 0 to 2 points."""
 DISAGREES = 0.15
 """Share of other top classes: 1 % on digits, 3 % on visual wake words, about 10 % published for ImageNet's 1000."""
 NOISY = 0.05
-"""NMSE (13 dB) that goes with it: below, the classes that changed were a toss-up before."""
+"""NMSE (13 dB) that goes with it: below, the classes that changed were a toss-up before; a guess."""
 OUTPUT_NMSE, OUTPUT_JUNK = 0.1, 0.3
-"""Of an output that is no classes: 10 dB are a warning, 5 dB an error. A healthy int8 backbone has 15 to 30."""
-ERRORS_ALLOWED = 2.0
-"""Standard errors by which a loss must lie above 0."""
-
+"""Of an output that is no classes: 10 dB are a warning, 5 dB an error. A healthy int8 backbone has 15 to 30;
+below that a guess."""
 ALARM = 0.7
 """Rmse of a local error in units of the output's scale; rounding alone makes 0.289 (METRICS)."""
 PRECISE = 0.01
-"""Local NMSE (20 dB) below which an operator is good whatever its scale: int16 steps are finer than 8-bit weights."""
+"""Local NMSE (20 dB) below which an operator is good whatever its scale, for int16 steps are finer than 8-bit weights;
+a guess."""
 IMPRECISE = 0.1
-"""Local NMSE (10 dB) above which it is not, also where the output is float or its own range is all rounding."""
+"""Local NMSE (10 dB) above which it is not, also where the output is float or its own range is all rounding; a
+guess."""
 RULED = 10.0
-"""Times that the median channel loses what all of them together do, from which a few channels rule the range."""
+"""Times that the median channel loses what all of them together do, from which a few channels rule the range; a
+guess."""
 MOSTLY = 0.5
-"""Share of the local loss from which a part is called its cause."""
+"""Share of the local loss from which a part is called its cause: at half there can be no larger one."""
 
 
 @dataclass(frozen=True, kw_only=True)

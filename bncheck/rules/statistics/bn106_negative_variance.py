@@ -14,7 +14,7 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 ROUNDING = 0.01
-"""Part of epsilon up to which a negative variance changes nothing but tells of a cancellation."""
+"""Part of epsilon up to which a negative variance changes nothing but tells of a cancellation; a guess."""
 
 
 @rule(

@@ -16,7 +16,8 @@ from bncheck.testing import batch_norm, facts
 FLT_MIN = float(np.finfo(np.float32).tiny)
 """Smallest normal float32: where a decaying average is flushed to zero and stops falling."""
 DECAYS = (0.9, 0.95, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997, 0.9999)
-"""Decays in use, tried where the layer's own does not explain the floor."""
+"""Decays in use, tried where the layer's own does not explain the floor: defaults of the frameworks and of well-known
+training scripts, rounder ones between by guess."""
 
 
 @rule("BN107", "dead-channels", severity=Severity.WARNING, needs=Needs.VALUES)

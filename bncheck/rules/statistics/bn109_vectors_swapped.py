@@ -11,14 +11,14 @@ from bncheck.facts.layers import Facts, Layer, PerChannel, Vector
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import median, names, values_of
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.statistics.bn110_exploding_variance import OVERSHOT
 from bncheck.testing import batch_norm, facts
 
 CHANNELS = 8
 """Fewer tell nothing: the chance that 8 independent values have one sign is 1 in 256."""
 NEGATIVE = 0.1
-"""Part of a layer's "variances" that is negative; single ones come from races or cancellation (BN106)."""
-OVERSHOT = 1e6
-"""Sizes beyond come from an average that diverged (BN110), not from another vector."""
+"""Part of a layer's "variances" that is negative; single ones come from races or cancellation (BN106);
+a guess."""
 
 
 @rule("BN109", "vectors-swapped", severity=Severity.ERROR, needs=Needs.VALUES, confidence=Confidence.MEDIUM)

@@ -17,6 +17,7 @@ from bncheck.testing import batch_norm, facts
 STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Half the spacing of numbers near 1: a relative change below it is rounded away."""
 LARGEST = {"float16": 65504.0, "bfloat16": float(np.finfo(np.float32).max)}
+"""Largest finite number of the type."""
 ENOUGH = 16
 """Distinct values that all lie on a coarse grid; by chance each does with 2**-13."""
 

@@ -14,9 +14,9 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 SMALL = 1e-3
-"""|gamma| below which a channel passes on nothing, in the units of its output."""
+"""|gamma| below which a channel passes on nothing, in the units of its output (FAILURE_MODES, C17)."""
 PART = 0.5
-"""Part of a layer's channels from which the layer is starved."""
+"""Part of a layer's channels from which the layer is starved; a guess."""
 
 
 @rule("BN112", "collapsed-gamma", severity=Severity.WARNING, needs=Needs.VALUES, confidence=Confidence.MEDIUM)

@@ -8,12 +8,9 @@ from bncheck.facts.findings import Evidence, Measurement, Severity
 from bncheck.facts.layers import Debias, Facts, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names
-from bncheck.numerics.init_share import init_share
+from bncheck.numerics.init_share import HARMLESS, init_share
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
-
-HARMLESS = 0.01
-"""Init share below which it no longer matters that one of the two keeps it."""
 
 
 @rule("BN113", "half-applied-debias", severity=Severity.WARNING, needs=Needs.NOTHING)

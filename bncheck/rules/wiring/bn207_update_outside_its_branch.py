@@ -7,13 +7,11 @@ from dataclasses import replace
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Update
+from bncheck.facts.training import is_conditional
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, switch, wired, with_graph
-
-OFF = 1 - 1e-6
-"""A decay of 1 while switched off, but for rounding: the update then writes what was there."""
 
 INSIDE = """\
 def train():                                   # create the update inside the branch function
@@ -79,11 +77,7 @@ def _loose(layer: Layer) -> list[Update]:
     modes = {site.mode for site in layer.sites}
     if Mode.SWITCHED not in modes or Mode.TRAIN in modes:
         return []
-    return [
-        update
-        for update in layer.updates
-        if update.branch is None and (update.decay_when_off is None or abs(update.decay_when_off) < OFF)
-    ]
+    return [update for update in layer.updates if not is_conditional(update)]
 
 
 def _evidence(layers: list[Layer], severity: Severity, confidence: Confidence, reading: str) -> Evidence:

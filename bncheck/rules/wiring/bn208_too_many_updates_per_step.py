@@ -17,7 +17,7 @@ from bncheck.testing import batch_norm, switch, update, wired, with_graph
 MUCH, SOME = 2.0, 1.0
 """N (1 - decay): from 2 on the average diverges, from 1 on it overshoots (FAILURE_MODES, P8)."""
 MANY = 10
-"""So many updates of unknown decay are worth a word."""
+"""So many updates of unknown decay are worth a word: with 0.9 they make 1; a guess."""
 
 
 @dataclass(frozen=True, kw_only=True)

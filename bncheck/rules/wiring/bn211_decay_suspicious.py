@@ -13,7 +13,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, facts, keras_file, wired, with_graph
 
 SMALL, LARGE = 0.5, 0.9999
-"""Nobody averages over fewer than two batches by intent; beyond 0.9999 it takes 46,000 updates to forget the start."""
+"""Nobody averages over fewer than two batches by intent; beyond 0.9999 it takes 46,000 updates to forget the start;
+the limits themselves are a guess."""
 ROUNDING = 1e-6
 """Graphs hold 1 - decay in float32."""
 

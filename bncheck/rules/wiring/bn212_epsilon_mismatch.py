@@ -18,11 +18,13 @@ from bncheck.testing import batch_norm, site, unread, wired, with_graph
 SAME = 1e-4
 """Relative difference that float32 and printing explain."""
 FUSED_MINIMUM = 1.001e-5
-"""cuDNN's smallest epsilon: `tf.nn.fused_batch_norm` raises anything below to it without a word."""
+"""cuDNN's smallest epsilon: `tf.nn.fused_batch_norm` raises anything below to it without a word
+(FAILURE_MODES, E02)."""
 MUCH, SOME = 1.2, 1.02
-"""Ratio of the two scales in the channel where they differ most."""
+"""Ratio of the two scales in the channel where they differ most (FAILURE_MODES, P15); the limits are a guess."""
 ALIVE = 1e-3
-"""Share of the smaller epsilon below which a variance is a dead channel's, whose scale has nothing to act on."""
+"""Share of the smaller epsilon below which a variance is a dead channel's, whose scale has nothing to act on; a
+guess."""
 
 SET = """\
 with slim.arg_scope([slim.batch_norm], epsilon=1e-3): ...           # TF-slim: one scope for both graphs

@@ -8,14 +8,11 @@ from dataclasses import replace
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Update
-from bncheck.facts.training import served_outputs
+from bncheck.facts.training import is_conditional, served_outputs
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, served, serving, switch, updates, wired, with_graph
-
-UNCHANGED = 1 - 1e-6
-"""A decay of 1, but for rounding: the update writes what was there."""
 
 
 @rule("BN214", "update-reachable-from-output", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN205",))
@@ -54,7 +51,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     """
     if model.graph is None or not model.graph.serving:
         return
-    free = [layer for layer in model.layers if any(not _guarded(u) for u in _reached(layer))]
+    free = [layer for layer in model.layers if any(not is_conditional(u) for u in _reached(layer))]
     guarded = [layer for layer in model.layers if layer not in free and _reached(layer)]
     if free:
         yield _evidence(free, Severity.ERROR, "each prediction moves the statistics")
@@ -64,10 +61,6 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 def _reached(layer: Layer) -> list[Update]:
     return [update for update in layer.updates if served_outputs(update.outputs)]
-
-
-def _guarded(update: Update) -> bool:
-    return update.branch is not None or (update.decay_when_off is not None and update.decay_when_off >= UNCHANGED)
 
 
 def _evidence(layers: Sequence[Layer], severity: Severity, effect: str) -> Evidence:
