@@ -63,6 +63,15 @@ with tf.Graph().as_default():
 # tf.keras in TF1: tf.keras.backend.set_learning_phase(0) before the model is built or loaded"""
 """A graph whose mode no one can feed."""
 
+QUANTIZE = """\
+converter.optimizations = [tf.lite.Optimize.DEFAULT]
+converter.representative_dataset = calibration"""
+QUANTIZE_16X8 = f"""\
+{QUANTIZE}
+converter.target_spec.supported_ops = [
+    tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+]"""
+"""TFLite: weights of 8 bits and one scale a channel; in the second, activations of 16 bits and a bias of 64."""
 KEEP_IN_FLOAT = """\
 names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
 kept = [name for name in names if any(part in name for part in parts)]

@@ -19,7 +19,7 @@ Check = Callable[[Facts], Iterator[Evidence]]
 HEADINGS = ("What it detects", "Why it matters", "How it decides", "Not detected", "Fix", "References")
 """Every rule's docstring has a title line and then these sections, each heading on a line of its own, underlined."""
 
-_REMEDY = re.compile(r"^(?P<margin> +)\{(?P<name>[A-Z_]+)\}$", re.MULTILINE)
+_REMEDY = re.compile(r"^(?P<margin> +)\{(?P<name>[A-Z0-9_]+)\}$", re.MULTILINE)
 
 
 class Needs(Flag):

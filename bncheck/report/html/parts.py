@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bncheck.facts.measurements import DataFacts
 from bncheck.numerics.spread import Spread
 from bncheck.report.html.charts import ErrorPoint, RangePoint, Spec, percent
 from bncheck.report.html.layers import LayerView
@@ -129,3 +130,8 @@ def error_told(points: Sequence[ErrorPoint], floor: str) -> str:
         parts.append(f"at most {percent(most.arrives)} arrives, at {most.name}")
     told = "; ".join(parts)
     return f"{told[:1].upper()}{told[1:]}." if told else ""
+
+
+def made_up(data: DataFacts) -> tuple[str, ...]:
+    """A note that the data were made up; none for real ones."""
+    return ("The data are synthetic noise: this says nothing of real data.",) if data.synthetic else ()

@@ -11,7 +11,7 @@ from bncheck.facts.findings import Report
 from bncheck.facts.measurements import Attribution, Cell, OperatorLoss
 from bncheck.report.html import charts
 from bncheck.report.html.charts import ErrorPoint, LossStep, percent
-from bncheck.report.html.parts import Chart, HtmlTable, Section, error_legend, error_told, figure
+from bncheck.report.html.parts import Chart, HtmlTable, Section, error_legend, error_told, figure, made_up
 from bncheck.report.views.comparison import decibel
 from bncheck.report.views.fold import fold_told
 from bncheck.report.views.quantized import attribution_told, facts_told, loses, losing, title
@@ -32,7 +32,6 @@ def quantized_section(report: Report) -> Section | None:
     if 0 < measured.local_samples < measured.data.samples:
         facts.append(("Local", f"errors of single operators are those of the first {measured.local_samples:,} samples"))
     lost = tuple((u.name, u.side, u.layer or "", u.why) for u in measured.unmatched if not u.is_layer)
-    noise = ("The data are synthetic noise: this says nothing of real data.",) if measured.data.synthetic else ()
     return Section(
         key="quantized",
         title=title(replace(measured, quantized=PurePath(measured.quantized).name)),
@@ -41,7 +40,7 @@ def quantized_section(report: Report) -> Section | None:
         charts=tuple(_quantized_charts(report, measured.operators)),
         table=HtmlTable(head=("tensor", "in", "layer", "why"), rows=lost) if lost else None,
         table_title=f"{len(lost)} without a counterpart in the other file, not compared",
-        notes=noise,
+        notes=made_up(measured.data),
     )
 
 

@@ -18,6 +18,7 @@ from bncheck.report.html.parts import (
     error_legend,
     error_told,
     figure,
+    made_up,
     range_legend,
     range_point,
     range_points,
@@ -49,7 +50,6 @@ def _train_eval(report: Report, views: Sequence[LayerView]) -> Section | None:
     if comparison is None:
         return None
     measured = [view for view in views if view.difference is not None]
-    noise = ("The data are synthetic noise: this says nothing of real data.",) if comparison.data.synthetic else ()
     made = tuple(_train_eval_charts(report, measured)) if measured else ()
     return Section(
         key="train-eval",
@@ -60,7 +60,7 @@ def _train_eval(report: Report, views: Sequence[LayerView]) -> Section | None:
         ),
         facts=tuple(facts_told(comparison)),
         charts=made,
-        notes=(*noise, *(() if made else ("No layer was measured.",))),
+        notes=(*made_up(comparison.data), *(() if made else ("No layer was measured.",))),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bncheck.facts.findings import Report
+from bncheck.facts.measurements import DataFacts
 from bncheck.report.escape import markdown, markdown_code, visible
 from bncheck.report.text.layout import Line, cells, hanging, pad, wrap
 from bncheck.report.views.comparison import DIVERGES, HEAD, facts_told, first_bad_layer, table
@@ -21,17 +22,25 @@ def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[L
     comparison = report.comparison
     if comparison is None:
         return
-    yield ()
-    noise = " · synthetic noise: says nothing of real data" if comparison.data.synthetic else ""
-    yield ("Train mode against eval mode", "label"), (noise, "inconclusive")
+    yield from head_lines("Train mode against eval mode", comparison.data)
     yield from facts_lines(facts_told(comparison), width)
     if report.quantized is not None and not verbose and first_bad_layer(report) is None:
         return
     shared, rows = table(report, None if verbose else ROWS)
     yield from table_lines((shared, *HEAD), rows, width, bad=DIVERGES)
-    left = len(comparison.layers) - len(rows)
+    yield from rest_line(len(comparison.layers) - len(rows), "layer")
+
+
+def head_lines(title: str, data: DataFacts) -> Iterator[Line]:
+    """What was compared; where the data were made up, that they tell nothing."""
+    yield ()
+    yield (title, "label"), (" · synthetic noise: says nothing of real data" if data.synthetic else "", "inconclusive")
+
+
+def rest_line(left: int, noun: str) -> Iterator[Line]:
+    """How many rows were left out, and how to have them; nothing where there are none."""
     if left:
-        rest = f"{left} layers that lose less by themselves" if left > 1 else "one layer that loses less by itself"
+        rest = f"{left} {noun}s that lose less by themselves" if left > 1 else f"one {noun} that loses less by itself"
         yield ((f"  and {rest}: --verbose", "dim"),)
 
 
@@ -94,14 +103,19 @@ def comparison_markdown(report: Report) -> Iterator[str]:
     comparison = report.comparison
     if comparison is None:
         return
-    yield "### Train mode against eval mode"
-    yield ""
-    if comparison.data.synthetic:
-        yield "- **synthetic noise**: says nothing of real data"
-    yield from (f"- {label}: {markdown(text)}" for label, text in facts_told(comparison))
+    yield from head_markdown("Train mode against eval mode", comparison.data, facts_told(comparison))
     yield ""
     shared, rows = table(report, ROWS)
     yield from table_markdown(("layer" if shared == "layer" else markdown_code(shared), *HEAD), rows)
+
+
+def head_markdown(title: str, data: DataFacts, facts: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """A heading, and the facts below it as a list."""
+    yield f"### {title}"
+    yield ""
+    if data.synthetic:
+        yield "- **synthetic noise**: says nothing of real data"
+    yield from (f"- {label}: {markdown(text)}" for label, text in facts)
 
 
 def table_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

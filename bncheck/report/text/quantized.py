@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 from bncheck.facts.findings import Report
 from bncheck.report.escape import markdown, markdown_code, visible
-from bncheck.report.text.comparison import ROWS, facts_lines, table_lines, table_markdown
+from bncheck.report.text.comparison import (
+    ROWS,
+    facts_lines,
+    head_lines,
+    head_markdown,
+    rest_line,
+    table_lines,
+    table_markdown,
+)
 from bncheck.report.text.layout import Line, pad
 from bncheck.report.views.comparison import first_bad_layer
 from bncheck.report.views.quantized import HEAD, LOSES, facts_told, losing, square, table, title
@@ -25,9 +33,7 @@ def quantized_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Li
     measured = report.quantized
     if measured is None:
         return
-    yield ()
-    noise = " · synthetic noise: says nothing of real data" if measured.data.synthetic else ""
-    yield (visible(title(measured)), "label"), (noise, "inconclusive")
+    yield from head_lines(visible(title(measured)), measured.data)
     yield from facts_lines(facts_told(measured), width)
     if measured.attribution is not None:
         head, *rows = square(measured.attribution)
@@ -40,12 +46,7 @@ def quantized_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Li
     if not rows_of_table or (broken_before and not verbose):
         return
     yield from table_lines((shared, *HEAD), rows_of_table, width, bad=LOSES)
-    left = len(measured.operators) - len(rows_of_table)
-    if left:
-        rest = (
-            f"{left} operators that lose less by themselves" if left > 1 else "one operator that loses less by itself"
-        )
-        yield ((f"  and {rest}: --verbose", "dim"),)
+    yield from rest_line(len(measured.operators) - len(rows_of_table), "operator")
     if verbose:
         yield from facts_lines([("", _LEGEND)], width)
 
@@ -55,11 +56,7 @@ def quantized_markdown(report: Report) -> Iterator[str]:
     measured = report.quantized
     if measured is None:
         return
-    yield f"### {markdown(title(measured))}"
-    yield ""
-    if measured.data.synthetic:
-        yield "- **synthetic noise**: says nothing of real data"
-    yield from (f"- {label}: {markdown(text)}" for label, text in facts_told(measured))
+    yield from head_markdown(markdown(title(measured)), measured.data, facts_told(measured))
     if measured.attribution is not None:
         head, *rows = square(measured.attribution)
         yield ""

@@ -51,11 +51,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     One scale per channel is the converter's default; int8 weights with 16-bit activations lose least:
 
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = calibration
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        ]
+        {QUANTIZE_16X8}
 
     References
     ----------

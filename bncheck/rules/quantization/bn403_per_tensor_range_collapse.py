@@ -58,10 +58,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Quantize with one scale per channel, which is what the converter does unless told otherwise:
+    Quantize with one scale per channel, as the converter does unless `_experimental_disable_per_channel` is set:
 
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = calibration       # and no _experimental_disable_per_channel
+        {QUANTIZE}
 
     Where the hardware wants per-tensor weights: equalise neighbouring layers, or train with quantization in the loop.
 

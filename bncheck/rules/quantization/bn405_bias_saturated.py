@@ -64,10 +64,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     some hundred calibration inputs instead of a few, with per-channel weights (the default of the converter), or with
     16x8 quantization, whose bias has 64 bits:
 
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = images
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
+        {QUANTIZE_16X8}
 
     References
     ----------

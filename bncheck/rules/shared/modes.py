@@ -178,12 +178,20 @@ def _lopsided(output: OutputDifference) -> bool:
     return output.commonest is not None and output.commonest >= LOPSIDED
 
 
+def beyond_chance(gap: float, differing: float, samples: int) -> float:
+    """The gap, or more where so few samples leave it to chance: `ERRORS_ALLOWED` standard errors of a share.
+
+    Between two answers to the same samples only those tell that differ, a share 0 to 1 of them (McNemar's test).
+    """
+    return max(gap, ERRORS_ALLOWED * math.sqrt(differing / max(samples, 1)))
+
+
 def _by_accuracy(comparison: Comparison) -> Junk | None:
     train, stored = comparison.accuracy.train, comparison.accuracy.eval
     if train is None or stored is None:
         return None
     differing = 1 - next((output.agreement or 0.0 for output in comparison.outputs if output.classes), 0.0)
-    limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
+    limit = beyond_chance(ACCURACY_GAP, differing, comparison.data.samples)
     return Junk(
         told=f"accuracy is {percent(stored)} in eval mode and {percent(train)} in train mode",
         name="accuracy lost in eval mode",
@@ -200,7 +208,7 @@ def _by_agreement(comparison: Comparison, output: OutputDifference) -> Junk | No
         return None
     differing = 1 - output.agreement
     gap = output.agreement_floor - output.agreement
-    limit = max(AGREEMENT_GAP, ERRORS_ALLOWED * math.sqrt(differing / comparison.data.samples))
+    limit = beyond_chance(AGREEMENT_GAP, differing, comparison.data.samples)
     return Junk(
         told=f"eval mode agrees with train mode on the class of {percent(output.agreement)} of the samples, train mode "
         f"with itself on {percent(output.agreement_floor)}",

@@ -18,7 +18,7 @@ from bncheck.facts.measurements import (
     informed_accuracy,
 )
 from bncheck.facts.wording import percent
-from bncheck.rules.shared.modes import ACCURACY_GAP, ERRORS_ALLOWED, Junk, judged_output
+from bncheck.rules.shared.modes import ACCURACY_GAP, Junk, beyond_chance, judged_output
 
 DISAGREES = 0.15
 """Share of other top classes: 1 % on digits, 3 % on visual wake words, about 10 % published for ImageNet's 1000."""
@@ -88,7 +88,7 @@ def _labels_tell(measured: QuantizedComparison) -> bool:
 def _by_accuracy(measured: QuantizedComparison) -> Quantized:
     stored, low = measured.accuracy.eval or 0.0, measured.accuracy.quantized or 0.0
     differing = 1 - next((output.agreement or 0.0 for output in measured.outputs if output.classes), 0.0)
-    limit = max(ACCURACY_GAP, ERRORS_ALLOWED * math.sqrt(differing / max(measured.data.samples, 1)))
+    limit = beyond_chance(ACCURACY_GAP, differing, measured.data.samples)
     lost = Junk(
         told=f"accuracy is {percent(low)}, and {percent(stored)} in float with the same statistics",
         name="accuracy lost by quantization",
@@ -103,7 +103,7 @@ def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Qu
     if output.agreement is None:
         return None
     differing = 1 - output.agreement
-    limit = max(DISAGREES, ERRORS_ALLOWED * math.sqrt(differing / max(measured.data.samples, 1)))
+    limit = beyond_chance(DISAGREES, differing, measured.data.samples)
     lost = Junk(
         told=f"{percent(output.agreement)} of the samples keep the top class of the float model "
         f"({_decibel(output.nmse)} dB at {output.name})",
@@ -138,7 +138,7 @@ def _repaired(measured: QuantizedComparison) -> Quantized | None:
         return None
     limit = {"accuracy": ACCURACY_GAP, "agreement": DISAGREES}.get(found.measure, OUTPUT_JUNK)
     if found.measure != "nmse":
-        limit = max(limit, ERRORS_ALLOWED * math.sqrt(max(1 - after, 0.0) / max(measured.data.samples, 1)))
+        limit = beyond_chance(limit, max(1 - after, 0.0), measured.data.samples)
     alike = ", converted again alike" if measured.scheme == "given" else ""
     lost = Junk(
         told=f"with statistics re-estimated{alike}, "

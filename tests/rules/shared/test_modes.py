@@ -11,7 +11,7 @@ from bncheck.facts.measurements import Accuracy, informed_accuracy
 from bncheck.judge.judge import judge
 from bncheck.numerics.divergence import diverging, layer_limit
 from bncheck.rules.modes import bn302_layer_diverges
-from bncheck.rules.shared.modes import judged_output, labels_strange, labels_tell, too_few, too_small
+from bncheck.rules.shared.modes import beyond_chance, judged_output, labels_strange, labels_tell, too_few, too_small
 from bncheck.testing import classes_compared, compared, difference
 
 
@@ -71,3 +71,9 @@ def test_a_network_that_learned_little_changes_its_mind(agreement: float, local:
     assert (report.verdict is Verdict.FAIL) is error
     (junk,) = [finding for finding in report.findings if finding.code == "BN301"]
     assert ("labels would tell whether it is worse" in junk.message) is not error
+
+
+@pytest.mark.parametrize(("samples", "limit"), [(100, 0.04), (10_000, 0.035)])
+def test_few_samples_excuse_more(samples: int, limit: float) -> None:
+    """Two standard errors of a share where 4 % of the answers differ: 2 sqrt(0.04 / 100) = 0.04; else the gap."""
+    assert beyond_chance(0.035, 0.04, samples) == pytest.approx(limit)
