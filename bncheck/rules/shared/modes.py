@@ -64,7 +64,13 @@ class Junk:
     name: str
     value: float
     limit: float
-    junk: bool
+    borne: bool = False
+    """By another measure it is well, whatever this one says."""
+
+    @property
+    def junk(self) -> bool:
+        """Whether it is too far off, or no number."""
+        return not self.borne and not self.value <= self.limit
 
 
 def torn(comparison: Comparison) -> dict[str, list[LayerDifference]]:
@@ -197,7 +203,6 @@ def _by_accuracy(comparison: Comparison) -> Junk | None:
         name="accuracy lost in eval mode",
         value=train - stored,
         limit=limit,
-        junk=not train - stored <= limit,
     )
 
 
@@ -215,7 +220,6 @@ def _by_agreement(comparison: Comparison, output: OutputDifference) -> Junk | No
         name=f"agreement lost at {output.name}",
         value=gap,
         limit=limit,
-        junk=not gap <= limit,
     )
 
 
@@ -229,5 +233,4 @@ def _by_error(output: OutputDifference) -> Junk | None:
         name=f"NMSE of {output.name}",
         value=output.nmse,
         limit=limit,
-        junk=not output.nmse <= limit,
     )

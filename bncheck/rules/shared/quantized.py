@@ -94,7 +94,6 @@ def _by_accuracy(measured: QuantizedComparison) -> Quantized:
         name="accuracy lost by quantization",
         value=stored - low,
         limit=limit,
-        junk=not stored - low <= limit,
     )
     return Quantized(lost=lost, certain=True, ruin=True)
 
@@ -110,7 +109,7 @@ def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Qu
         name=f"disagreement at {output.name}",
         value=differing,
         limit=limit,
-        junk=not differing <= limit and not output.nmse <= NOISY,
+        borne=output.nmse <= NOISY,
     )
     return Quantized(lost=lost, certain=False, ruin=True)
 
@@ -122,7 +121,6 @@ def _by_error(output: OutputDifference) -> Quantized:
         name=f"NMSE of {output.name}",
         value=output.nmse,
         limit=OUTPUT_NMSE,
-        junk=not output.nmse <= OUTPUT_NMSE,
     )
     return Quantized(lost=lost, certain=False, ruin=not output.nmse <= OUTPUT_JUNK)
 
@@ -150,7 +148,6 @@ def _repaired(measured: QuantizedComparison) -> Quantized | None:
         name=f"{found.measure} lost by quantization, statistics re-estimated",
         value=before - after,
         limit=limit,
-        junk=not before - after <= limit,
     )
     return Quantized(lost=lost, certain=found.measure == "accuracy", ruin=True)
 
