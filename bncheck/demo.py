@@ -117,11 +117,12 @@ def tell(folder: Path, stream: TextIO, *, steps: int = STEPS, stage: Stage = _si
         codes=tuple(f.code for f in report.findings if f.severity.value == "error"),
         seconds=time.perf_counter() - start,
     )
+    more = f"explain {max(told.codes)}" if told.codes else "rules"
     _say(
         stream,
         f"{told.eval_mode:.1%} -> {told.repaired:.1%} right with is_training=False, the weights untouched, in "
         f"{told.seconds:.0f} s.\nMissing around minimize(): with tf.control_dependencies({UPDATES}):\n"
-        f"More: bncheck explain {max(told.codes, default='BN201')}",
+        f"More: bncheck {more}",
     )
     return told
 

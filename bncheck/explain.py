@@ -11,7 +11,7 @@ from bncheck.facts.findings import RuleInfo
 from bncheck.report.text.layout import wrap
 from bncheck.rules import RULES
 from bncheck.rules.registry import Registry
-from bncheck.rules.rule import HEADINGS, Needs, Rule
+from bncheck.rules.rule import HEADINGS, Needs, Rule, causes
 
 _NEEDS = {
     Needs.VALUES: "values",
@@ -76,8 +76,9 @@ def markdown_page(rule: Rule) -> str:
 def _standing(rule: Rule) -> str:
     needs = needs_of(rule) or "nothing"
     parts = [f"{rule.severity.value}, {rule.confidence.value} confidence", f"needs {needs}"]
-    if rule.explained_by:
-        parts.append(f"may be explained by {', '.join(rule.explained_by)}")
+    explaining = causes(rule, RULES)
+    if explaining:
+        parts.append(f"may be explained by {', '.join(explaining)}")
     return " · ".join(parts)
 
 
@@ -123,7 +124,7 @@ def _document(info: RuleInfo, rule: Rule) -> dict[str, object]:
         "severity": info.severity.value,
         "confidence": info.confidence.value,
         "needs": [name for need, name in _NEEDS.items() if need in rule.needs],
-        "explained_by": list(rule.explained_by),
+        "explained_by": list(causes(rule, RULES)),
         "title": info.title,
         "sections": dict(info.sections),
     }

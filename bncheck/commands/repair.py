@@ -14,6 +14,7 @@ from bncheck.commands.repair_judged import Judging, judged
 from bncheck.compare.data.data import Data, sample_shape
 from bncheck.compare.twins.with_backbone import with_network
 from bncheck.facts.errors import NoModel, UsageError
+from bncheck.facts.findings import Meaning
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
 from bncheck.facts.repairs import LayerRepair, RepairReport
 from bncheck.recognise import recognise
@@ -22,13 +23,12 @@ from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.statistics import NewStatistics
 from bncheck.repair.undo import undo
 from bncheck.repair.write import Destination, destination
+from bncheck.rules import RULES
 from bncheck.settings.config import Settings
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel
 
 _DEFAULT = Settings()
-_OF_THE_START = ("BN103", "BN113")
-"""Rules that reckon what is left of the initial values by the counters, which know nothing of a repair."""
 _NO_OPTIONS = DataOptions()
 
 
@@ -94,7 +94,8 @@ def repair(
     made = place.write(replaced, added, text)
     written = open_model(place.path, graph=None, use_graph=use_graph)
     written = written if data is None else with_network(written, options, sample_shape(data, options.size))
-    then = settings if found.left else replace(settings, ignore=(*settings.ignore, *_OF_THE_START))
+    by_counters = () if found.left else tuple(rule.code for rule in RULES if Meaning.BY_COUNTERS in rule.meaning)
+    then = replace(settings, ignore=(*settings.ignore, *by_counters))
     after = judged(how, place.path, written, then, lambda done: progress("compare after", done))
     return RepairReport(
         source=str(path),

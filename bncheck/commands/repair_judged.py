@@ -11,16 +11,13 @@ from bncheck.compare.data.data import Data
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
-from bncheck.facts.findings import Report, Verdict
+from bncheck.facts.findings import Meaning, Report, Verdict
 from bncheck.facts.layers import Hints
 from bncheck.facts.measurements import Comparison
 from bncheck.judge.judge import judge
 from bncheck.repair.estimate import DataOptions
 from bncheck.settings.config import Settings
 from bncheck.sources.raw import RawModel
-
-_OFF = "BN301"
-"""The rule that tells whether the output is junk in eval mode; in doubt as well."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +56,8 @@ def judged(
     except BncheckError as error:
         return Side(report=inspected, notes=(f"train mode was not compared with eval mode: {error}",))
     measured = judge(replace(prepared.facts, comparison=comparison), settings=settings)
-    off = measured.verdict is Verdict.FAIL or any(finding.code == _OFF for finding in measured.findings)
+    off = any(Meaning.OUTPUT_DIFFERS in finding.rule.meaning for finding in measured.findings)
+    off = off or measured.verdict is Verdict.FAIL
     return Side(report=measured if off else inspected, comparison=comparison)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, Flag, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +37,54 @@ class Verdict(Enum):
     INCONCLUSIVE = "inconclusive"
 
 
+class RuleFamily(Enum):
+    """What a rule looks at: the first digit of its code."""
+
+    COVERAGE = 0
+    """What could not be seen: no fault."""
+    STATISTICS = 1
+    WIRING = 2
+    MODES = 3
+    QUANTIZATION = 4
+    GATE = 5
+
+
+class Meaning(Flag):
+    """What a finding means beyond its text: to the verdict, to other findings, to commands, and where reports mark it.
+
+    A rule declares it, so that nobody else knows a rule by its code.
+    """
+
+    NONE = 0
+    NO_BATCH_NORM = auto()
+    """None was found: the verdict is inconclusive, never a failure."""
+    UNDECIDED = auto()
+    """The data are too few, or of another kind: the verdict is inconclusive unless something else fails."""
+
+    WIRING_FAULT = auto()
+    """A fault of the graph that makes the modes differ: told together with what it did."""
+    VALUES_FAULT = auto()
+    """The same of the values."""
+    FITS_NO_DATA = auto()
+    """An error explains statistics that fit no data: the data are not suspected."""
+
+    STATISTICS_STAY = auto()
+    """An error says that training leaves statistics as they are: `bncheck.guard` stops it."""
+    BY_COUNTERS = auto()
+    """Reckons what is left of the initial values by the counters, which know nothing of a repair."""
+
+    OUTPUT_DIFFERS = auto()
+    """Eval mode's output is off, in doubt as well."""
+    LAYER_DIFFERS = auto()
+    """Names the layers that go wrong by themselves between the modes; a note names some that are right all the same."""
+    OPERATOR_LOSES = auto()
+    """Names the operators that lose precision by themselves."""
+    INITIAL_VALUES = auto()
+    """Names layers whose statistics are, in good part, still their initial values."""
+    FOLDED_RANGES = auto()
+    """Names layers whose folded channels suit no common scale."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One number behind a finding; it stays a number until a reporter prints it."""
@@ -63,6 +111,8 @@ class Evidence:
     fix: str = ""
     """Empty: the rule's own fix. May hold code, in lines of its own."""
     measurements: tuple[Measurement, ...] = ()
+    ends_gate_for: tuple[str, ...] | None = None
+    """Layers for which the rule's `ends_gate` holds; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +123,12 @@ class RuleInfo:
     slug: str
     severity: Severity
     confidence: Confidence
+    family: RuleFamily
+    meaning: Meaning
+    measured: bool
+    """Seen by running the model, not by reading its files."""
+    ends_gate: str
+    """Why running the model would tell nothing more where an error is found, as the rest of a sentence; else empty."""
     title: str
     sections: Mapping[str, str] = field(default_factory=dict)
     """Heading ("What it detects", "Why it matters", "How it decides", "Not detected", "Fix", "References") -> text."""
@@ -82,6 +138,7 @@ class RuleInfo:
 class Finding:
     """Evidence with the rule's name, its standing, and what explains it."""
 
+    rule: RuleInfo = field(repr=False)
     code: str
     slug: str
     severity: Severity
@@ -96,6 +153,8 @@ class Finding:
     """Stable over runs and machines: of code, target name and layers."""
     caused_by: str | None = None
     """Code of the finding that explains this one; reporters tell the two as one story."""
+    ends_gate_for: tuple[str, ...] | None = None
+    """As in the evidence."""
 
     @property
     def layer(self) -> str:
@@ -103,16 +162,10 @@ class Finding:
         return self.layers[0] if self.layers else ""
 
 
-NOTHING_FOUND = "BN001"
-"""Says that no batch norm was found: it makes the verdict inconclusive, never a failure."""
-UNDECIDED = ("BN303", "BN304")
-"""Say that the data are too few, or of another kind: the verdict is inconclusive unless something else fails."""
-
-
 def fails(finding: Finding, fail_on: str) -> bool:
     """Whether a finding makes the verdict fail; `fail_on` is "error", "warning" or "never"."""
     bad = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING), "never": ()}[fail_on]
-    return finding.severity in bad and finding.code not in (NOTHING_FOUND, *UNDECIDED)
+    return finding.severity in bad and not finding.rule.meaning & (Meaning.NO_BATCH_NORM | Meaning.UNDECIDED)
 
 
 @dataclass(frozen=True, kw_only=True)

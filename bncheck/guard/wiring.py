@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bncheck.facts.errors import BncheckError, UsageError
-from bncheck.facts.findings import Finding, Severity
+from bncheck.facts.findings import Finding
 from bncheck.facts.layers import Facts, Hints
 from bncheck.guard.watch import listing
-
-WIRING = ("BN201", "BN202", "BN203", "BN204", "BN213", "BN215", "BN216")
-"""Rules that say that training leaves statistics as they are."""
 
 
 class UpdatesNotWired(BncheckError):
@@ -53,7 +50,9 @@ def assert_updates_wired(train_op: Any, *, graph: Any = None) -> None:
             f"{', '.join(names)} runs no optimizer that bncheck.guard knows, so it guards nothing", stacklevel=2
         )
         return
-    faults = [finding for finding in _wiring_faults(facts) if finding.severity is Severity.ERROR]
+    from bncheck.judge.judge import wiring_faults  # noqa: PLC0415 - a training script starts without it
+
+    faults = wiring_faults(facts)
     if faults:
         raise UpdatesNotWired(faults)
 
@@ -100,13 +99,6 @@ def facts_of(graph: Any, hints: Hints) -> Facts:
     exported = loaded_tensorflow().compat.v1.train.export_meta_graph(graph=graph)
     message = protos.MetaGraphDef.FromString(exported.SerializeToString())
     return recognise(RawModel(path=path, format="graph", graphs=(meta_graph(path, message),)), hints)
-
-
-def _wiring_faults(facts: Facts) -> Sequence[Finding]:
-    from bncheck.judge.judge import judge  # noqa: PLC0415 - as above
-    from bncheck.settings.config import Settings  # noqa: PLC0415 - as in _facts
-
-    return [f for f in judge(facts, settings=Settings(select=WIRING)).findings if f.code in WIRING]
 
 
 def loaded_tensorflow() -> Any:

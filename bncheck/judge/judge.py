@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncheck.facts.findings import (
-    UNDECIDED,
     Evidence,
     Finding,
+    Meaning,
     Report,
     RuleInfo,
     Severity,
@@ -24,7 +24,7 @@ from bncheck.judge.not_checked import Asked, not_checked
 from bncheck.judge.suppress import refuse_unknown_codes, selected, sort_out
 from bncheck.rules import RULES
 from bncheck.rules.registry import Registry
-from bncheck.rules.rule import Needs, Rule
+from bncheck.rules.rule import Needs, Rule, causes
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.modes import FEWEST_SAMPLES
 from bncheck.settings.config import Settings
@@ -47,7 +47,13 @@ def judge(
     found = [
         _finding(evidence, info, facts) for rule, info in zip(ran, infos, strict=True) for evidence in rule.check(facts)
     ]
-    outcome = sort_out(found, settings, ran=[rule.code for rule in ran], fingerprint=lambda f: _fingerprint(f, facts))
+    outcome = sort_out(
+        found,
+        settings,
+        ran=[rule.code for rule in ran],
+        fingerprint=lambda f: _fingerprint(f, facts),
+        worse={rule.code: rule.milder_than for rule in ran},
+    )
     findings = tuple(sorted(_join_causes(outcome.kept, ran), key=_worst_first))
     verdict, headline = _verdict(facts, findings, settings, any_rule_ran=bool(ran))
     return Report(
@@ -73,6 +79,12 @@ def judge(
         quantized=facts.quantized,
         fold=facts.fold,
     )
+
+
+def wiring_faults(facts: Facts) -> tuple[Finding, ...]:
+    """Errors that say that training leaves statistics as they are; no other rule is asked."""
+    asked = Registry([rule for rule in RULES if Meaning.STATISTICS_STAY in rule.meaning])
+    return tuple(finding for finding in judge(facts, rules=asked).findings if finding.severity is Severity.ERROR)
 
 
 def exit_code(verdict: Verdict, settings: Settings) -> int:
@@ -103,6 +115,7 @@ def _at_hand(facts: Facts) -> Needs:
 
 def _finding(evidence: Evidence, info: RuleInfo, facts: Facts) -> Finding:
     finding = Finding(
+        rule=info,
         code=info.code,
         slug=info.slug,
         severity=evidence.severity or info.severity,
@@ -114,6 +127,7 @@ def _finding(evidence: Evidence, info: RuleInfo, facts: Facts) -> Finding:
         fix=evidence.fix or fixes.filled(info.sections.get("Fix", ""), facts),
         evidence=evidence.measurements,
         fingerprint="",
+        ends_gate_for=evidence.ends_gate_for,
     )
     return replace(finding, fingerprint=_fingerprint(finding, facts))
 
@@ -133,19 +147,22 @@ def _fingerprint(finding: Finding, facts: Facts) -> str:
 
 def _join_causes(findings: Sequence[Finding], rules: Sequence[Rule]) -> list[Finding]:
     """Gives each finding the code that explains it: declared by its rule, found, and about the same layers."""
-    declared = {rule.code: rule.explained_by for rule in rules}
-    causes: dict[str, str] = {}
+    found = {finding.code for finding in findings}
+    declared = {rule.code: causes(rule, rules) for rule in rules if rule.code in found}
+    explained: dict[str, str] = {}
     joined: list[Finding] = []
     for finding in findings:
         explaining = (
             other.code
             for code in declared[finding.code]
             for other in findings
-            if other.code == code and _same_layers(other, finding) and not _leads_to(other.code, finding.code, causes)
+            if other.code == code
+            and _same_layers(other, finding)
+            and not _leads_to(other.code, finding.code, explained)
         )
         cause = next(explaining, None)
         if cause is not None:
-            causes[finding.code] = cause
+            explained[finding.code] = cause
         joined.append(replace(finding, caused_by=cause))
     return joined
 
@@ -154,13 +171,13 @@ def _same_layers(one: Finding, other: Finding) -> bool:
     return not one.layers or not other.layers or not set(one.layers).isdisjoint(other.layers)
 
 
-def _leads_to(code: str, end: str, causes: Mapping[str, str]) -> bool:
+def _leads_to(code: str, end: str, explained: Mapping[str, str]) -> bool:
     """Whether `end` is among the causes of `code`: two findings must not explain each other."""
     step: str | None = code
     while step is not None:
         if step == end:
             return True
-        step = causes.get(step)
+        step = explained.get(step)
     return False
 
 
@@ -173,7 +190,7 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if any(fails(finding, settings.fail_on.value) for finding in findings):
         return Verdict.FAIL, ""
-    unjudged = next((finding.message for finding in findings if finding.code in UNDECIDED), "")
+    unjudged = next((f.message for f in findings if Meaning.UNDECIDED in f.rule.meaning), "")
     reason = _too_little(facts) or unjudged
     if not reason and not any_rule_ran:
         reason = "none of the selected rules could run on what is at hand"

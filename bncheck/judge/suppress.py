@@ -6,7 +6,7 @@ Nothing is lost: what was taken out stands in the report, and an ignore that no 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
@@ -18,8 +18,6 @@ from bncheck.settings.config import Ignore, Known, Settings
 BASELINE = "baseline"
 BEFORE = "the earlier model has it too"
 _RANK = ("error", "warning", "info")
-_WORSE = {"BN102": ("BN101",), "BN103": ("BN101", "BN102"), "BN202": ("BN201",)}
-"""Code -> codes of the same fault to a higher degree: who had these is not worse now."""
 
 Fingerprint = Callable[[Finding], str]
 
@@ -50,12 +48,18 @@ def refuse_unknown_codes(settings: Settings, known: Sequence[str]) -> None:
 
 
 def sort_out(
-    findings: Iterable[Finding], settings: Settings, *, ran: Sequence[str], fingerprint: Fingerprint
+    findings: Iterable[Finding],
+    settings: Settings,
+    *,
+    ran: Sequence[str],
+    fingerprint: Fingerprint,
+    worse: Mapping[str, Sequence[str]],
 ) -> Sorted:
     """Takes out what the baseline knows, then what the ignores and the earlier model accept, layer by layer.
 
     `ran` are the codes that were judged: an ignore of a rule that did not run is not called unused. `fingerprint`
-    marks the parts of a finding of which only some layers are ignored.
+    marks the parts of a finding of which only some layers are ignored; `worse` has, for each code, those of the same
+    fault to a higher degree: who had these is not worse now.
     """
     today = settings.today or datetime.now(timezone.utc).date()
     expired = [i for i in settings.ignores if i.expires is not None and i.expires < today]
@@ -74,7 +78,7 @@ def sort_out(
             suppressed.append(Suppressed(finding=rest, by=BASELINE))
             rest = None
         if rest is not None:
-            rest, before = _without_known(rest, settings.known, fingerprint)
+            rest, before = _without_known(rest, settings.known, fingerprint, worse.get(rest.code, ()))
             suppressed += [] if before is None else [Suppressed(finding=before, by=BEFORE)]
         if rest is not None:
             kept.append(rest)
@@ -108,11 +112,11 @@ def _ignore_layers(
 
 
 def _without_known(
-    finding: Finding, known: Sequence[Known], fingerprint: Fingerprint
+    finding: Finding, known: Sequence[Known], fingerprint: Fingerprint, worse: Sequence[str]
 ) -> tuple[Finding | None, Finding | None]:
     """(what is new of the finding, what the earlier model had of it)."""
     rank = _RANK.index(finding.severity.value)
-    codes = (finding.code, *_WORSE.get(finding.code, ()))
+    codes = (finding.code, *worse)
     same = [k for k in known if k.code in codes and _RANK.index(k.severity) <= rank]
     if not finding.layers:
         had = any(not k.layers and k.location == finding.location for k in same)

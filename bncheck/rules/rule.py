@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 from textwrap import indent
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, RuleInfo, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, RuleFamily, RuleInfo, Severity
 from bncheck.facts.layers import Facts
 
 Check = Callable[[Facts], Iterator[Evidence]]
@@ -55,8 +55,22 @@ class Rule:
     severity: Severity
     confidence: Confidence
     needs: Needs
-    explained_by: tuple[str, ...]
-    """Codes that are this rule's cause where they hold for the same layers: the two are told as one story."""
+    explained_by: tuple[str | Meaning, ...]
+    """What is this rule's cause where it holds for the same layers: the two are told as one story.
+
+    Codes, or what rules mean, for all that say so; the most telling first. `causes` gives all of them as codes.
+    """
+    explains: tuple[str, ...]
+    """Codes of rules that this one explains, though they do not say so."""
+    milder_than: tuple[str, ...]
+    """Codes of the same fault to a higher degree: who had these is not worse now."""
+    meaning: Meaning
+    ends_gate: str
+    """As in `RuleInfo`."""
+    sees: tuple[str, ...]
+    """Failure modes that this rule is the first to tell."""
+    sees_too: tuple[str, ...]
+    """Failure modes that others tell better."""
     check: Check
 
     @property
@@ -69,6 +83,10 @@ class Rule:
             slug=self.slug,
             severity=self.severity,
             confidence=self.confidence,
+            family=RuleFamily(int(self.code[2])),
+            meaning=self.meaning,
+            measured=bool(self.needs & (Needs.COMPARISON | Needs.QUANTIZED)),
+            ends_gate=self.ends_gate,
             title=title,
             sections=sections,
         )
@@ -81,9 +99,15 @@ def rule(
     severity: Severity,
     needs: Needs,
     confidence: Confidence = Confidence.HIGH,
-    explained_by: tuple[str, ...] = (),
+    explained_by: tuple[str | Meaning, ...] = (),
+    explains: tuple[str, ...] = (),
+    milder_than: tuple[str, ...] = (),
+    meaning: Meaning = Meaning.NONE,
+    ends_gate: str = "",
+    sees: str = "",
+    sees_too: str = "",
 ) -> Callable[[Check], Rule]:
-    """Declares the decorated generator as the rule `code`."""
+    """Declares the decorated generator as the rule `code`; what it sees are failure modes with spaces between."""
 
     def declare(check: Check) -> Rule:
         return Rule(
@@ -93,6 +117,12 @@ def rule(
             confidence=confidence,
             needs=needs,
             explained_by=explained_by,
+            explains=explains,
+            milder_than=milder_than,
+            meaning=meaning,
+            ends_gate=ends_gate,
+            sees=tuple(sees.split()),
+            sees_too=tuple(sees_too.split()),
             check=check,
         )
 
@@ -102,6 +132,16 @@ def rule(
 def _with_remedies(page: str, known: Mapping[str, object]) -> str:
     """The page with each line `{NAME}` replaced by the code of that name, as far in. Raises KeyError for another."""
     return _REMEDY.sub(lambda line: indent(str(known[line["name"]]), line["margin"]), page)
+
+
+def causes(rule: Rule, rules: Iterable[Rule]) -> tuple[str, ...]:
+    """Codes of all rules that may explain this one, the most telling first: those it names, then those that name it."""
+    known = tuple(rules)
+    found: list[str] = []
+    for cause in rule.explained_by:
+        found += [cause] if isinstance(cause, str) else [other.code for other in known if cause & other.meaning]
+    found += [other.code for other in known if rule.code in other.explains]
+    return tuple(code for code in dict.fromkeys(found) if code != rule.code)
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:

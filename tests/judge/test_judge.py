@@ -11,16 +11,16 @@ import pytest
 from report_example import NAMES, RULES, example_facts
 
 from bncheck.facts.errors import ConfigError
-from bncheck.facts.findings import Evidence, Report, Severity, Verdict
+from bncheck.facts.findings import Evidence, Meaning, Report, Severity, Verdict
 from bncheck.facts.layers import Facts, Mode, Origin, Purpose, RunFacts
 from bncheck.facts.lite import LiteFacts
-from bncheck.judge.judge import judge
+from bncheck.judge.judge import judge, wiring_faults
 from bncheck.judge.not_checked import Asked
 from bncheck.report.views.story import counts, stories
 from bncheck.rules.registry import Registry
 from bncheck.rules.rule import Needs, Rule, rule
 from bncheck.settings.config import FailOn, Ignore, Settings
-from bncheck.testing import batch_norm, facts, folded, lite, site, unread, with_graph
+from bncheck.testing import batch_norm, facts, folded, lite, site, unread, untouched, unwired, with_graph
 from bncheck.testing.quantized import operator_loss, quantized
 
 TODAY = date(2026, 6, 1)
@@ -30,8 +30,8 @@ def _judge(model: Facts, rules: tuple[Rule, ...] = RULES, asked: Asked | None = 
     return judge(model, settings=Settings(today=TODAY, **settings), asked=asked, rules=Registry(rules))
 
 
-def _rule(code: str, *layers: str, explained_by: tuple[str, ...] = (), severity: Severity = Severity.ERROR) -> Rule:
-    @rule(code, "made-up", severity=severity, needs=Needs.NOTHING, explained_by=explained_by)
+def _rule(code: str, *layers: str, severity: Severity = Severity.ERROR, **declared: Any) -> Rule:
+    @rule(code, "made-up", severity=severity, needs=Needs.NOTHING, **declared)
     def check(model: Facts) -> Iterator[Evidence]:
         """Made up."""
         yield Evidence(layers=layers, message=f"{code} in {len(model.layers)} layers")
@@ -103,17 +103,17 @@ def test_cause_explains_what_shares_its_layers() -> None:
 )
 def test_cause_needs_common_layers(cause: tuple[str, ...], effect: tuple[str, ...], *, explained: bool) -> None:
     """No common layer, no explanation; a finding about the whole model has all of them."""
-    report = _judge(facts(), (_rule("BN901", *cause), _rule("BN902", *effect, explained_by=("BN901",))))
-    assert (report.findings[1].caused_by == "BN901") is explained
+    report = _judge(facts(), (_rule("BN501", *cause), _rule("BN502", *effect, explained_by=("BN501",))))
+    assert (report.findings[1].caused_by == "BN501") is explained
 
 
 def test_findings_never_explain_each_other_in_a_circle() -> None:
     """Two rules that name each other: one is the cause, and each finding is told exactly once."""
-    rules = (_rule("BN901", explained_by=("BN902",)), _rule("BN902", explained_by=("BN901",)))
+    rules = (_rule("BN501", explained_by=("BN502",)), _rule("BN502", explained_by=("BN501",)))
     report = _judge(facts(), rules)
-    assert sorted(str(f.caused_by) for f in report.findings) == ["BN902", "None"]
+    assert sorted(str(f.caused_by) for f in report.findings) == ["BN502", "None"]
     told = [f.code for story in stories(report) for f in (story.cause, *story.explained)]
-    assert sorted(told) == ["BN901", "BN902"]
+    assert sorted(told) == ["BN501", "BN502"]
 
 
 def test_suppressed_cause_explains_nothing() -> None:
@@ -124,7 +124,7 @@ def test_suppressed_cause_explains_nothing() -> None:
 
 def test_story_is_as_bad_as_its_worst_finding() -> None:
     """A warning that explains an error counts as an error."""
-    rules = (_rule("BN901", severity=Severity.WARNING), _rule("BN902", explained_by=("BN901",)))
+    rules = (_rule("BN501", severity=Severity.WARNING), _rule("BN502", explained_by=("BN501",)))
     report = _judge(facts(batch_norm()), rules)
     assert (report.verdict, counts(report)["error"], counts(report)["warning"]) == (Verdict.FAIL, 1, 0)
 
@@ -141,7 +141,7 @@ def test_story_is_as_bad_as_its_worst_finding() -> None:
 )
 def test_fail_on(fail_on: FailOn, worst: Severity, verdict: Verdict) -> None:
     """The verdict fails from the given severity on."""
-    assert _judge(facts(batch_norm()), (_rule("BN901", severity=worst),), fail_on=fail_on).verdict is verdict
+    assert _judge(facts(batch_norm()), (_rule("BN501", severity=worst),), fail_on=fail_on).verdict is verdict
 
 
 def _graph_without_train_op(**changes: object) -> Facts:
@@ -168,33 +168,62 @@ def _unjudged() -> Facts:
 )
 def test_nothing_to_judge_is_inconclusive(model: Facts, reason: str) -> None:
     """Exit code 3 with the reason; 0 where that is allowed; never a pass."""
-    note = (_rule("BN901", severity=Severity.INFO),)
+    note = (_rule("BN501", severity=Severity.INFO),)
     report = _judge(model, note)
     assert (report.verdict, report.exit_code, report.headline) == (Verdict.INCONCLUSIVE, 3, reason)
     assert _judge(model, note, allow_empty=True).exit_code == 0
 
 
 def test_no_batch_norm_is_no_failure() -> None:
-    """BN001 alone makes the verdict inconclusive, whatever its severity."""
-    report = _judge(facts(), (_rule("BN001"),))
+    """That none was found makes the verdict inconclusive, whatever its severity."""
+    report = _judge(facts(), (_rule("BN501", meaning=Meaning.NO_BATCH_NORM),))
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
+
+
+@pytest.mark.parametrize(
+    ("cause", "effect"),
+    [
+        ({}, {"explained_by": ("BN501",)}),
+        ({"explains": ("BN502",)}, {}),
+        ({"meaning": Meaning.WIRING_FAULT}, {"explained_by": (Meaning.WIRING_FAULT,)}),
+    ],
+)
+def test_either_rule_may_declare_the_cause(cause: dict[str, Any], effect: dict[str, Any]) -> None:
+    """The effect names its causes, or what they mean; or a cause, which may be a later rule, names its effects."""
+    report = _judge(facts(), (_rule("BN501", **cause), _rule("BN502", **effect)))
+    assert [finding.caused_by for finding in report.findings] == [None, "BN501"]
+
+
+def test_the_first_cause_that_is_declared_tells_the_story() -> None:
+    """In the order of the declaration, not of the codes."""
+    causes = (_rule("BN501", meaning=Meaning.VALUES_FAULT), _rule("BN502", meaning=Meaning.WIRING_FAULT))
+    effect = _rule("BN503", explained_by=(Meaning.WIRING_FAULT, Meaning.VALUES_FAULT))
+    assert _judge(facts(), (*causes, effect)).findings[2].caused_by == "BN502"
+
+
+def test_wiring_faults_ask_the_rules_that_say_so() -> None:
+    """Updates that no train op runs are one; dead channels of the same model are none, nor are warnings."""
+    names = ("a/bn", "b/bn")
+    model = with_graph(*(unwired(untouched(name)) for name in names))
+    assert [finding.code for finding in wiring_faults(model)] == ["BN201"]
+    assert wiring_faults(facts(batch_norm("bn", variance=[0.0, 1.0]))) == ()
 
 
 def test_fault_without_judged_statistics_fails() -> None:
     """An error outweighs the lack of evidence for the rest."""
-    assert _judge(_unjudged(), (_rule("BN901"),)).exit_code == 1
+    assert _judge(_unjudged(), (_rule("BN501"),)).exit_code == 1
 
 
 def test_training_graph_without_train_op_and_values_is_inconclusive() -> None:
     """Neither wiring nor values could be judged: that is no pass."""
     model = _graph_without_train_op()
     model = replace(model, run=RunFacts())
-    assert _judge(model, (_rule("BN901", severity=Severity.INFO),)).verdict is Verdict.INCONCLUSIVE
+    assert _judge(model, (_rule("BN501", severity=Severity.INFO),)).verdict is Verdict.INCONCLUSIVE
 
 
 def test_folded_operators_can_be_judged() -> None:
     """A TFLite file has no layers, but what it folded is judged."""
-    report = _judge(lite(folded("conv")), (_rule("BN901", severity=Severity.INFO),))
+    report = _judge(lite(folded("conv")), (_rule("BN501", severity=Severity.INFO),))
     assert (report.verdict, report.folded) == (Verdict.PASS, 1)
 
 
@@ -324,7 +353,7 @@ def test_not_checked_by_format(format_: str, why: str) -> None:
 def test_not_checked_of_a_graph() -> None:
     """Without a checkpoint the statistics were not judged."""
     model = replace(with_graph(unread(batch_norm("bn", sites=(site(),)))), run=RunFacts(), path="m.meta")
-    report = _judge(model, (*RULES[:2], _rule("BN901", severity=Severity.INFO)))
+    report = _judge(model, (*RULES[:2], _rule("BN501", severity=Severity.INFO)))
     assert _lacking(report)["statistics"] == "no checkpoint was given"
     assert report.checked == ("graph",)
 

@@ -15,10 +15,10 @@ import bncheck.rules
 from bncheck.facts.findings import Evidence, Severity
 from bncheck.facts.layers import Facts
 from bncheck.rules import RULES
-from bncheck.rules.failure_modes import CODES
-from bncheck.rules.rule import Rule
+from bncheck.rules.rule import Rule, causes
 
 BY_CODE = {rule.code: rule for rule in RULES}
+CAUSES = {rule.code: set(causes(rule, RULES)) for rule in RULES}
 
 
 def module(rule: Rule) -> ModuleType:
@@ -59,13 +59,14 @@ def test_speaks_on_broken_examples(rule: Rule, model: Facts) -> None:
 @pytest.mark.parametrize(("rule", "model"), examples("broken"))
 def test_no_other_error_on_broken_examples(rule: Rule, model: Facts) -> None:
     """A broken example is an error of its own rule alone, or of rules that tell the same story."""
+    own = CAUSES[rule.code]
     others = {
         other.code
         for other in RULES
         if other is not rule
-        and other.code not in rule.explained_by
-        and rule.code not in other.explained_by
-        and not set(other.explained_by) & set(rule.explained_by)
+        and other.code not in own
+        and rule.code not in CAUSES[other.code]
+        and not CAUSES[other.code] & own
         and any((found.severity or other.severity) is Severity.ERROR for found in other.check(model))
     }
     assert others == set()
@@ -109,17 +110,18 @@ def test_registry_is_complete_and_in_order() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_names(rule: Rule) -> None:
-    """Code and slug are those of the design, and the file is named after them."""
+    """Code and slug are well formed, and the file is named after them."""
     assert re.fullmatch(r"BN[0-5]\d\d", rule.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.slug)
-    assert CODES[rule.code] == rule.slug
     assert rule.check.__module__.rpartition(".")[2] == f"{rule.code.lower()}_{rule.slug.replace('-', '_')}"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_causes_exist(rule: Rule) -> None:
-    """Whatever may explain a finding is a code of the design, and never the rule itself."""
-    assert set(rule.explained_by) <= set(CODES) - {rule.code}
+    """Whatever explains a rule, is explained by it, or is a worse degree of it is another rule."""
+    named = {code for code in rule.explained_by if isinstance(code, str)}
+    assert {*named, *rule.explains, *rule.milder_than} <= BY_CODE.keys() - {rule.code}
+    assert causes(rule, RULES) or not rule.explained_by
 
 
 def comparable(found: list[Evidence]) -> list[str]:

@@ -13,7 +13,7 @@ from bncheck.commands.gate.plan import Measuring, Ran, Target
 from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, Progress, fatal, with_stages
 from bncheck.commands.inspect import hints_of
 from bncheck.facts.errors import NotFound, UsageError
-from bncheck.facts.findings import Gate, NotChecked, Report, Stage, StageState
+from bncheck.facts.findings import Gate, NotChecked, Report, RuleFamily, Stage, StageState
 from bncheck.facts.measurements import same_data, scores
 from bncheck.judge.judge import judge
 from bncheck.judge.not_checked import Asked
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _DEFAULT = Settings()
-_COVERAGE = "BN0"
-"""Codes of what could not be seen, which are no faults."""
 
 
 @shows_options
@@ -205,10 +203,8 @@ def _held_against(report: Report, earlier: Earlier) -> Report:
             NotChecked(what=f"whether {what} became worse", why=why, how="--against the earlier model itself")
         )
     found = {finding.code for finding in (*report.findings, *(entry.finding for entry in report.suppressed))}
-    judged = {rule.code for rule in report.rules}
-    faults = {
-        known.code for known in earlier.known if known.severity != "info" and not known.code.startswith(_COVERAGE)
-    }
+    judged = {rule.code for rule in report.rules if rule.family is not RuleFamily.COVERAGE}
+    faults = {known.code for known in earlier.known if known.severity != "info"}
     gone = sorted(faults & judged - found)
     notes = (f"better than {earlier.path}: {', '.join(gone)} no longer found",) if gone else ()
     return replace(

@@ -5,52 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from bncheck.facts.findings import Finding, NotChecked, Report, Severity, Stage, StageState, Verdict, fails
-from bncheck.facts.layers import Layer
+from bncheck.facts.findings import Finding, Meaning, NotChecked, Report, Severity, Stage, StageState, Verdict, fails
 from bncheck.judge.judge import exit_code
 from bncheck.settings.config import Settings
 
 STATIC, MODES, QUANTIZED, AGAINST = "static", "train vs eval", "float vs quantized", "against the earlier model"
 """Names of the stages, in the order in which they run."""
 
-_NEVER_RUNS = {
-    "BN105": "NaN or infinity is all that the model could answer",
-    "BN108": "a model without its statistics cannot be run",
-    "BN115": "graph and checkpoint are not of one model",
-}
-"""Faults that decide the verdict and leave nothing to run. Others (updates never run, an init share too high) do not
-stop the gate: only running tells how much they cost, and that quantization is not to blame."""
-_NEGATIVE = "BN106"
-
 UNDECIDED = (StageState.IMPOSSIBLE, StageState.OVER_BUDGET)
 """What was asked for and not judged: no pass."""
 
 
 def fatal(report: Report) -> str:
-    """Why running the model would tell nothing more, as the rest of a sentence; empty where it would."""
-    if any(finding.code == "BN001" for finding in report.findings):
+    """Why running the model would tell nothing more, as the rest of a sentence; empty where it would.
+
+    Most faults (updates never run, an init share too high) do not stop the gate: only running tells how much they cost,
+    and that quantization is not to blame.
+    """
+    if any(Meaning.NO_BATCH_NORM in finding.rule.meaning for finding in report.findings):
         return "no batch norm was found"
     for finding in report.findings:
-        why = _fatal(finding, report.layers)
-        if why and fails(finding, report.fail_on):
-            return f"{finding.code} {finding.slug} decides: {why}"
+        if _ends(finding) and fails(finding, report.fail_on):
+            return f"{finding.code} {finding.slug} decides: {finding.rule.ends_gate}"
     return ""
 
 
-def _fatal(finding: Finding, layers: Sequence[Layer]) -> str:
-    if finding.severity is not Severity.ERROR:
-        return ""
-    if finding.code == _NEGATIVE:
-        named = (layer for layer in layers if layer.name in finding.layers)
-        return "the square root of a negative number is no number" if any(map(_gives_nan, named)) else ""
-    return _NEVER_RUNS.get(finding.code, "")
-
-
-def _gives_nan(layer: Layer) -> bool:
-    values = layer.variance.values
-    return values is not None and bool(np.any(values + (layer.epsilon or 0.0) <= 0))
+def _ends(finding: Finding) -> bool:
+    if finding.severity is not Severity.ERROR or not finding.rule.ends_gate:
+        return False
+    return finding.ends_gate_for is None or not set(finding.ends_gate_for).isdisjoint(finding.layers)
 
 
 def with_stages(report: Report, stages: Sequence[Stage], settings: Settings) -> Report:

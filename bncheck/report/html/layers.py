@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bncheck.facts.findings import Finding, Report, Severity
+from bncheck.facts.findings import Finding, Meaning, Report, Severity
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.measurements import FoldedLayer, LayerDifference, OperatorLoss
 from bncheck.numerics.channel_ranges import folded_ranges, range_spread
@@ -125,10 +125,10 @@ def codes_by_layer(report: Report) -> Mapping[str, tuple[tuple[str, str], ...]]:
     return {name: tuple((code, severity.value) for code, severity in of.items()) for name, of in found.items()}
 
 
-def named_by(report: Report, *codes: str) -> frozenset[str]:
-    """Layers and operators that findings with these codes name, suppressed ones too."""
+def named_by(report: Report, meaning: Meaning) -> frozenset[str]:
+    """Layers and operators that findings of this meaning name, suppressed ones too."""
     findings = (*report.findings, *(entry.finding for entry in report.suppressed))
-    return frozenset(name for finding in findings if finding.code in codes for name in finding.layers)
+    return frozenset(name for finding in findings if meaning in finding.rule.meaning for name in finding.layers)
 
 
 def _worst_first(finding: Finding) -> tuple[int, str]:

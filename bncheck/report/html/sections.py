@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bncheck.facts.findings import Report
+from bncheck.facts.findings import Meaning, Report
 from bncheck.numerics.spread import spread
 from bncheck.report.html import charts
 from bncheck.report.html.charts import ErrorPoint, RangePoint, percent
@@ -91,7 +91,7 @@ def _train_eval_charts(report: Report, views: Sequence[LayerView]) -> Iterator[C
         ),
         legend=error_legend(points, "noise floor: what a batch does by chance"),
     )
-    bad = named_by(report, "BN302")
+    bad = named_by(report, Meaning.LAYER_DIFFERS)
     differences = {view.name: view.difference for view in views if view.difference is not None}
     shifts = range_points(views, bad, {name: spread(d.mean_shift) for name, d in differences.items()})
     if shifts:
@@ -146,9 +146,8 @@ def _init(report: Report, views: Sequence[LayerView]) -> Section | None:
     shares = [view.share for view in known if view.share is not None]
     if not shares:
         return None
-    points = range_points(
-        known, named_by(report, "BN101", "BN102", "BN103"), {view.name: view.init_parts for view in known}
-    )
+    bad = named_by(report, Meaning.INITIAL_VALUES)
+    points = range_points(known, bad, {view.name: view.init_parts for view in known})
     told = _share_told(shares, report.target.updates)
     charts_: tuple[Chart, ...] = ()
     if points:
@@ -192,7 +191,7 @@ def _folded(report: Report, views: Sequence[LayerView]) -> Section | None:
         folded = [operator for operator in report.lite.folded if operator.channel_max is not None]
         known = [(n, o.name, o.channel_max) for n, o in enumerate(folded, 1) if o.channel_max is not None]
         what, order = "each operator's kernel, as the file has it", "operator, in execution order"
-    bad = named_by(report, "BN403", "BN404")
+    bad = named_by(report, Meaning.FOLDED_RANGES)
     spreads = [(number, name, spread(values)) for number, name, values in known]
     points = [range_point(number, name, s, bad=name in bad) for number, name, s in spreads if s is not None]
     if not points:

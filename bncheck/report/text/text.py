@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TextIO
 
-from bncheck.facts.findings import Finding, Report, Severity, Verdict
+from bncheck.facts.findings import Finding, Report, RuleFamily, Severity, Verdict
 from bncheck.report.escape import visible, visible_lines
 from bncheck.report.text.comparison import comparison_lines
 from bncheck.report.text.layout import LABEL, Line, cells, columns, counted, cut, hanging, pad, wrap, write_lines
@@ -21,8 +21,12 @@ LAYERS_NAMED = 3
 FIX_LINES = 12
 """Lines of a fix that are shown without --verbose; `explain` shows the whole page."""
 
-MEASURED_QUANTIZED = ("BN401", "BN402", "BN408", "BN409")
-"""Findings of the fold's family that running the quantized file gave."""
+_SEEN = {
+    RuleFamily.STATISTICS: "Seen in the values too",
+    RuleFamily.WIRING: "Seen in the graph too",
+    RuleFamily.MODES: "Measured",
+    RuleFamily.QUANTIZATION: "Seen in the fold too",
+}
 
 _VERDICT_STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
 
@@ -139,16 +143,10 @@ def _of_layers(finding: Finding, report: Report) -> str:
 
 
 def _seen(cause: Finding, finding: Finding) -> str:
-    families = {
-        "BN1": "Seen in the values too",
-        "BN2": "Seen in the graph too",
-        "BN3": "Measured",
-        "BN4": "Seen in the fold too",
-    }
-    same = cause.code[:3] == finding.code[:3]
-    if finding.code in MEASURED_QUANTIZED:
+    family = finding.rule.family
+    if family is RuleFamily.QUANTIZATION and finding.rule.measured:
         return "Measured, quantized"
-    return "With it" if same else families.get(finding.code[:3], "Seen too")
+    return "With it" if family is cause.rule.family else _SEEN.get(family, "Seen too")
 
 
 def _named_layers(story: Story, report: Report, width: int, *, verbose: bool) -> Iterator[Line]:

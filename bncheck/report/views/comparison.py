@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.facts.findings import Report, Severity
+from bncheck.facts.findings import Meaning, Report, Severity
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
 from bncheck.numerics.divergence import inheriting
 from bncheck.report.views.names import shortened
 
 DIVERGES, INHERITS, GOOD = "diverges", "inherits", "good"
-
-_NAMED_BY = "BN302"
-"""The finding that names the layers which go wrong by themselves."""
 
 
 def states(report: Report) -> Mapping[str, str]:
@@ -27,7 +24,7 @@ def states(report: Report) -> Mapping[str, str]:
         return {}
     findings = (*report.findings, *(entry.finding for entry in report.suppressed))
     # a note names layers whose places differ, which are right all the same
-    faults = (finding for finding in findings if finding.code == _NAMED_BY and finding.severity is not Severity.INFO)
+    faults = (f for f in findings if Meaning.LAYER_DIFFERS in f.rule.meaning and f.severity is not Severity.INFO)
     wrong = {name for finding in faults for name in finding.layers}
     behind = {layer.layer for layer in inheriting(comparison, wrong)}
     names = dict.fromkeys(layer.layer for layer in comparison.layers)

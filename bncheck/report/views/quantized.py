@@ -6,15 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bncheck.facts.findings import Report
+from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.measurements import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db
 from bncheck.report.views.comparison import data_document, decibel, output_document, output_told, percent
 from bncheck.report.views.names import shortened
 
 LOSES = "loses"
 
-_NAMED_BY = "BN402"
-"""The finding that names the operators which lose precision by themselves."""
 _MEASURES = {"accuracy": "accuracy", "agreement": "agreement"}
 _ROWS = (("batch", "batch statistics"), ("stored", "stored statistics"), ("re-estimated", "re-estimated"))
 
@@ -22,7 +20,9 @@ _ROWS = (("batch", "batch statistics"), ("stored", "stored statistics"), ("re-es
 def losing(report: Report) -> frozenset[str]:
     """Layers, or operators without one, that a finding says lose precision."""
     findings = (*report.findings, *(entry.finding for entry in report.suppressed))
-    return frozenset(name for finding in findings if finding.code == _NAMED_BY for name in finding.layers)
+    return frozenset(
+        name for finding in findings if Meaning.OPERATOR_LOSES in finding.rule.meaning for name in finding.layers
+    )
 
 
 def loses(operator: OperatorLoss, names: frozenset[str]) -> bool:

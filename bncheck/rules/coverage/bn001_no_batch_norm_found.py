@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Gap, GapKind
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, folded, graph_facts, leftover, lite
 
 
-@rule("BN001", "no-batch-norm-found", severity=Severity.WARNING, needs=Needs.NOTHING)
+@rule(
+    "BN001",
+    "no-batch-norm-found",
+    severity=Severity.WARNING,
+    needs=Needs.NOTHING,
+    meaning=Meaning.NO_BATCH_NORM,
+    sees="F08",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """No batch norm was found, so nothing was judged.
 

@@ -11,7 +11,14 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 
-@rule("BN002", "layer-not-understood", severity=Severity.WARNING, confidence=Confidence.MEDIUM, needs=Needs.NOTHING)
+@rule(
+    "BN002",
+    "layer-not-understood",
+    severity=Severity.WARNING,
+    confidence=Confidence.MEDIUM,
+    needs=Needs.NOTHING,
+    sees="E09",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Something looks like batch norm and could not be read as one; it was not judged.
 

@@ -11,7 +11,7 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, served, serving, wired, with_graph
 
 
-@rule("BN003", "mode-unknown", severity=Severity.INFO, needs=Needs.NOTHING)
+@rule("BN003", "mode-unknown", severity=Severity.INFO, needs=Needs.NOTHING, sees="F07")
 def check(model: Facts) -> Iterator[Evidence]:
     """It cannot be told whether a site normalises with batch or with stored statistics.
 

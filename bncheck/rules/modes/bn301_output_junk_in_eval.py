@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
@@ -20,6 +20,8 @@ from bncheck.testing import classes_compared, compared, difference, features_com
     severity=Severity.ERROR,
     needs=Needs.COMPARISON,
     explained_by=(*CAUSES, "BN305", "BN304", "BN302"),
+    meaning=Meaning.OUTPUT_DIFFERS,
+    sees_too="A01",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """With its stored statistics the model does worse than with those of the batch.

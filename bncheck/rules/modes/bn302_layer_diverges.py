@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison, LayerDifference
 from bncheck.facts.wording import listing, many, percent
@@ -31,6 +31,9 @@ TEN, MILLION = 10, 1_000_000
     severity=Severity.ERROR,
     needs=Needs.COMPARISON,
     explained_by=(*CAUSES, "BN305", "BN304"),
+    meaning=Meaning.LAYER_DIFFERS,
+    sees="B06 B13 C06 C09 C20 E04 E05",
+    sees_too="C13 C21 E09 G06",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """A layer's stored statistics are not those of the data that reaches it.

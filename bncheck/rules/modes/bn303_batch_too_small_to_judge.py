@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison
 from bncheck.rules.rule import Needs, rule
@@ -14,7 +14,14 @@ from bncheck.rules.shared.modes import FEWEST_SAMPLES, FEWEST_VALUES, too_small
 from bncheck.testing import classes_compared, compared, difference
 
 
-@rule("BN303", "batch-too-small-to-judge", severity=Severity.WARNING, needs=Needs.COMPARISON)
+@rule(
+    "BN303",
+    "batch-too-small-to-judge",
+    severity=Severity.WARNING,
+    needs=Needs.COMPARISON,
+    meaning=Meaning.UNDECIDED,
+    sees_too="C06",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """The data given are too few, or in batches too small, for train mode to be a reference.
 

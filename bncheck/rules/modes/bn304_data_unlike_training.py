@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
@@ -21,6 +21,8 @@ from bncheck.testing import batch_norm, classes_compared, compared, difference, 
     severity=Severity.WARNING,
     needs=Needs.COMPARISON,
     confidence=Confidence.MEDIUM,
+    meaning=Meaning.UNDECIDED,
+    sees_too="B13 C19",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """The data given seem to be other than those the model was trained on.

@@ -23,6 +23,7 @@ from bncheck.testing import classes_compared, compared, difference, features_com
     severity=Severity.ERROR,
     needs=Needs.COMPARISON,
     explained_by=("BN105", "BN106", "BN111", "BN110"),
+    sees_too="B02",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """Running the model gives NaN or infinity.

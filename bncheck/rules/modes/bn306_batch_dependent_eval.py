@@ -23,6 +23,7 @@ between the two a guess."""
     severity=Severity.ERROR,
     needs=Needs.COMPARISON,
     explained_by=("BN205", "BN220", "BN206"),
+    sees_too="B08",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """A prediction depends on what else is in its batch.

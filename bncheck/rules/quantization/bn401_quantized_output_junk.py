@@ -17,6 +17,7 @@ from bncheck.testing.quantized import attributed, operator_loss, quantized, quan
     severity=Severity.ERROR,
     needs=Needs.QUANTIZED,
     explained_by=("BN407", "BN405", "BN402", "BN403", "BN404", "BN406"),
+    sees="G02",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """Quantized, the model does worse than in float with the same statistics.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import OperatorLoss, QuantizedComparison
 from bncheck.facts.wording import listing, many, percent
@@ -41,6 +41,9 @@ _CONCENTRATED = 10.0
     severity=Severity.ERROR,
     needs=Needs.QUANTIZED,
     explained_by=("BN407", "BN405", "BN403", "BN404", "BN406"),
+    meaning=Meaning.OPERATOR_LOSES,
+    sees="G12",
+    sees_too="G09 G10",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """An operator loses precision by itself when it is quantized, more than rounding explains.

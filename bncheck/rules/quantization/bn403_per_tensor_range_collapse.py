@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Linear
 from bncheck.facts.lite import FoldedOperator, LiteFacts
 from bncheck.facts.wording import listing, many
@@ -27,7 +27,14 @@ LIMIT = 2 ** (BITS - 3)
 """Largest folded range over the median: beyond it the median channel keeps fewer than 4 levels of each sign."""
 
 
-@rule("BN403", "per-tensor-range-collapse", severity=Severity.WARNING, needs=Needs.NOTHING)
+@rule(
+    "BN403",
+    "per-tensor-range-collapse",
+    severity=Severity.WARNING,
+    needs=Needs.NOTHING,
+    meaning=Meaning.FOLDED_RANGES,
+    sees="G07",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Folded weights differ so much between channels that one scale for the whole kernel leaves most of them nothing.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Linear
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channel_ranges import BITS, levels
@@ -28,6 +28,9 @@ NOTHING = 2**BITS
     severity=Severity.WARNING,
     needs=Needs.VALUES,
     explained_by=("BN107",),
+    meaning=Meaning.FOLDED_RANGES,
+    sees="G09",
+    sees_too="C18",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """Dead channels, folded, get the largest weights of the layer and take the quantization levels of the living.

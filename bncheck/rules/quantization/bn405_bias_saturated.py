@@ -29,7 +29,7 @@ class Saturated:
     """Largest real value among them, as stored; the true one is larger. None where the bias has no scale."""
 
 
-@rule("BN405", "bias-saturated", severity=Severity.ERROR, needs=Needs.LITE)
+@rule("BN405", "bias-saturated", severity=Severity.ERROR, needs=Needs.LITE, sees="G08")
 def check(model: Facts) -> Iterator[Evidence]:
     """An integer bias stands at the limit of its type, so part of what batch norm folds into was cut off.
 

@@ -29,7 +29,7 @@ _ABSORBING = ("FULLY_CONNECTED",)
 """Operators into whose bias the converter can fold an ADD before it while the MUL stays."""
 
 
-@rule("BN406", "not-folded", severity=Severity.WARNING, needs=Needs.LITE)
+@rule("BN406", "not-folded", severity=Severity.WARNING, needs=Needs.LITE, sees="G03 G10", sees_too="G01")
 def check(model: Facts) -> Iterator[Evidence]:
     """A batch norm was not folded into a convolution: the TFLite file multiplies and adds per channel instead.
 

@@ -26,6 +26,7 @@ _WHOSE = {
     severity=Severity.ERROR,
     needs=Needs.FOLD,
     explained_by=("BN101", "BN102"),
+    sees="G04",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """The TFLite file has other statistics folded into its weights than the model that it was converted from holds.

@@ -25,6 +25,7 @@ from bncheck.testing.quantized import attributed, operator_loss, quantized, quan
     severity=Severity.ERROR,
     needs=Needs.COMPARISON | Needs.QUANTIZED,
     explained_by=(*CAUSES, "BN305", "BN304", "BN302", "BN301"),
+    sees="G11",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """The model loses what it loses before quantization: its stored statistics are at fault.

@@ -16,7 +16,7 @@ MANY = 0.1
 """Share of the operators from which it is no longer a detail; a guess."""
 
 
-@rule("BN409", "tensors-unmatched", severity=Severity.WARNING, needs=Needs.QUANTIZED)
+@rule("BN409", "tensors-unmatched", severity=Severity.WARNING, needs=Needs.QUANTIZED, sees_too="G04")
 def check(model: Facts) -> Iterator[Evidence]:
     """Tensors of the float or the quantized file have no counterpart in the other, and were not compared.
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bncheck.facts.findings import Meaning
 from bncheck.facts.measurements import Comparison, LayerDifference, OutputDifference, informed_accuracy
 from bncheck.facts.wording import percent
 from bncheck.numerics.divergence import diverging, layer_limit
 
-WIRING = ("BN201", "BN202", "BN203", "BN204", "BN206", "BN207", "BN209", "BN210", "BN213", "BN215", "BN216", "BN220")
-VALUES = ("BN101", "BN102", "BN103", "BN104", "BN105", "BN106", "BN109", "BN110", "BN113", "BN114", "BN208", "BN217")
-CAUSES = (*WIRING, *VALUES)
+CAUSES = (Meaning.WIRING_FAULT, Meaning.VALUES_FAULT)
 """Faults of the files that make modes differ: told together with what they did."""
 
 ACCURACY_GAP = 0.035

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, RunFacts, Vector
 from bncheck.facts.wording import many
 from bncheck.numerics.channels import keras_made, names, never_moved, trained
@@ -20,6 +20,9 @@ from bncheck.testing import batch_norm, facts, untouched
     severity=Severity.ERROR,
     needs=Needs.VALUES,
     explained_by=("BN201", "BN203", "BN204", "BN206", "BN211", "BN215"),
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA | Meaning.INITIAL_VALUES,
+    sees="A11 A12 D02 D04",
+    sees_too="A01 A02 A04 A05 A06 A08 A09 A10 A16 A19",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """No moving mean or variance ever left its initial value, although the model was trained.

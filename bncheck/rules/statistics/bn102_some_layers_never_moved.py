@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Origin
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names, never_moved
@@ -19,6 +19,10 @@ from bncheck.testing import batch_norm, facts, untouched
     severity=Severity.ERROR,
     needs=Needs.VALUES,
     explained_by=("BN201", "BN202", "BN203", "BN204", "BN207", "BN215", "BN216"),
+    milder_than=("BN101",),
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA | Meaning.INITIAL_VALUES,
+    sees="A13 C15 D03 D06",
+    sees_too="A03 D04",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """Some layers' moving statistics never left their initial values, while those of others did.

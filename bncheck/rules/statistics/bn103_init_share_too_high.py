@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names, never_moved
@@ -41,7 +41,16 @@ FLOOR_FIT = 1.02
 in MobileNetV2 with 91 % of initial value."""
 
 
-@rule("BN103", "init-share-too-high", severity=Severity.ERROR, needs=Needs.VALUES, explained_by=("BN211",))
+@rule(
+    "BN103",
+    "init-share-too-high",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    explained_by=("BN211",),
+    milder_than=("BN101", "BN102"),
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA | Meaning.BY_COUNTERS | Meaning.INITIAL_VALUES,
+    sees="C01 D08",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """The moving statistics moved, but the initial value still makes up too much of them.
 

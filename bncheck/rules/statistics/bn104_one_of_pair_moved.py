@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names
@@ -18,6 +18,7 @@ from bncheck.testing import batch_norm, facts
     severity=Severity.ERROR,
     needs=Needs.VALUES,
     explained_by=("BN201", "BN202", "BN203", "BN207"),
+    meaning=Meaning.VALUES_FAULT,
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """Of a layer's moving mean and variance, only one ever moved.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Vector
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names
@@ -14,7 +14,17 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 
-@rule("BN105", "non-finite", severity=Severity.ERROR, needs=Needs.VALUES, explained_by=("BN111", "BN208"))
+@rule(
+    "BN105",
+    "non-finite",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    explained_by=("BN111", "BN208"),
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
+    ends_gate="NaN or infinity is all that the model could answer",
+    sees="B02 B16 C05 C21",
+    sees_too="C08",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """A moving mean, moving variance, gamma or beta holds NaN or infinity.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import DEAD_VARIANCE, finite, names, values_of
@@ -18,7 +18,15 @@ ROUNDING = 0.01
 
 
 @rule(
-    "BN106", "negative-variance", severity=Severity.ERROR, needs=Needs.VALUES, explained_by=("BN208", "BN109", "BN110")
+    "BN106",
+    "negative-variance",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    explained_by=("BN208", "BN109", "BN110"),
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
+    ends_gate="the square root of a negative number is no number",
+    sees="C04",
+    sees_too="B11 C09",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """A moving variance is negative.
@@ -58,7 +66,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     if not bad:
         return
     serious = [layer for layer in bad if -_lowest(layer) > ROUNDING * _epsilon(layer)]
-    nan = sum(int((_variance(layer) + _epsilon(layer) <= 0).sum()) for layer in bad)
+    without_root = {layer.name: int((_variance(layer) + _epsilon(layer) <= 0).sum()) for layer in bad}
+    nan = sum(without_root.values())
     channels = sum(int((_variance(layer) < 0).sum()) for layer in bad)
     worst = min(bad, key=_lowest)
     end = (
@@ -74,6 +83,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         ),
         severity=Severity.ERROR if serious else Severity.WARNING,
         location=worst.variance.name,
+        ends_gate_for=tuple(name for name, count in without_root.items() if count),
         measurements=(
             Measurement(name="negative variances", value=channels, limit=0, unit="channels"),
             Measurement(name="variance + epsilon not positive", value=nan, limit=0, unit="channels"),

@@ -20,7 +20,7 @@ DECAYS = (0.9, 0.95, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997, 0.9999)
 training scripts, rounder ones between by guess."""
 
 
-@rule("BN107", "dead-channels", severity=Severity.WARNING, needs=Needs.VALUES)
+@rule("BN107", "dead-channels", severity=Severity.WARNING, needs=Needs.VALUES, sees="C18")
 def check(model: Facts) -> Iterator[Evidence]:
     """Channels whose moving variance has collapsed to nothing: they carry no signal any more.
 

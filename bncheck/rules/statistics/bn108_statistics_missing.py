@@ -13,7 +13,15 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 
-@rule("BN108", "statistics-missing", severity=Severity.ERROR, needs=Needs.VALUES, explained_by=("BN209", "BN115"))
+@rule(
+    "BN108",
+    "statistics-missing",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    explained_by=("BN209", "BN115"),
+    ends_gate="a model without its statistics cannot be run",
+    sees_too="D01 D02",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """The file lacks moving statistics that the model has.
 

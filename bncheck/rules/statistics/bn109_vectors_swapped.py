@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, PerChannel, Vector
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import median, names, values_of
@@ -21,7 +21,15 @@ NEGATIVE = 0.1
 a guess."""
 
 
-@rule("BN109", "vectors-swapped", severity=Severity.ERROR, needs=Needs.VALUES, confidence=Confidence.MEDIUM)
+@rule(
+    "BN109",
+    "vectors-swapped",
+    severity=Severity.ERROR,
+    needs=Needs.VALUES,
+    confidence=Confidence.MEDIUM,
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
+    sees="D05 E03",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """The four vectors of the layers look exchanged: a "variance" with both signs, a "mean" that is all positive.
 

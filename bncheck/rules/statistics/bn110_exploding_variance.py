@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import finite, median, names, values_of
@@ -31,6 +31,8 @@ RATIO = 1e6
     needs=Needs.VALUES,
     confidence=Confidence.MEDIUM,
     explained_by=("BN208",),
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
+    sees_too="B11 B16",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """Moving variances of a size that no activation has: the average diverged, or the activations did.

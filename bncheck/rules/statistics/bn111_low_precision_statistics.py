@@ -22,7 +22,7 @@ ENOUGH = 16
 """Distinct values that all lie on a coarse grid; by chance each does with 2**-13."""
 
 
-@rule("BN111", "low-precision-statistics", severity=Severity.WARNING, needs=Needs.NOTHING)
+@rule("BN111", "low-precision-statistics", severity=Severity.WARNING, needs=Needs.NOTHING, sees="C08")
 def check(model: Facts) -> Iterator[Evidence]:
     """Moving statistics are kept in float16 or bfloat16, or were rounded to it.
 

@@ -19,7 +19,9 @@ PART = 0.5
 """Part of a layer's channels from which the layer is starved; a guess."""
 
 
-@rule("BN112", "collapsed-gamma", severity=Severity.WARNING, needs=Needs.VALUES, confidence=Confidence.MEDIUM)
+@rule(
+    "BN112", "collapsed-gamma", severity=Severity.WARNING, needs=Needs.VALUES, confidence=Confidence.MEDIUM, sees="C17"
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Most of a layer's gammas have shrunk to nothing: its channels are switched off.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Debias, Facts, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names
@@ -13,7 +13,14 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts
 
 
-@rule("BN113", "half-applied-debias", severity=Severity.WARNING, needs=Needs.NOTHING)
+@rule(
+    "BN113",
+    "half-applied-debias",
+    severity=Severity.WARNING,
+    needs=Needs.NOTHING,
+    meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA | Meaning.BY_COUNTERS,
+    sees="C03",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Zero-debias corrects one of the two statistics only; the other keeps its initial share.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Purpose, Role, Saver
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names
@@ -18,6 +18,8 @@ from bncheck.testing import batch_norm, facts, vector
     severity=Severity.INFO,
     needs=Needs.NOTHING,
     confidence=Confidence.MEDIUM,
+    meaning=Meaning.VALUES_FAULT,
+    sees="C13 C14",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """The checkpoint holds averaged weights, and statistics that were gathered under other ones.

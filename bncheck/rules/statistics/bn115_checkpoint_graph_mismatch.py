@@ -16,7 +16,15 @@ STATISTICS = ("/moving_mean", "/moving_variance")
 """How keys of statistics end where nothing but their name tells."""
 
 
-@rule("BN115", "checkpoint-graph-mismatch", severity=Severity.ERROR, needs=Needs.GRAPH | Needs.VALUES)
+@rule(
+    "BN115",
+    "checkpoint-graph-mismatch",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH | Needs.VALUES,
+    ends_gate="graph and checkpoint are not of one model",
+    sees="D07",
+    sees_too="D03 D06",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Graph and checkpoint do not hold the same batch norm.
 

@@ -21,6 +21,8 @@ from bncheck.testing import batch_norm, facts
     needs=Needs.VALUES | Needs.REFERENCE,
     confidence=Confidence.MEDIUM,
     explained_by=("BN201", "BN202", "BN203", "BN204"),
+    sees="C19",
+    sees_too="A18 C15",
 )
 def check(model: Facts) -> Iterator[Evidence]:
     """The moving statistics are bit-identical to the reference checkpoint's: fine-tuning never updated them.

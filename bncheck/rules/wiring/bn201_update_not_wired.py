@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
 from bncheck.facts.training import moved, run_by_training, still, to_be_wired, trainers
 from bncheck.facts.wording import many, quoted
@@ -20,7 +20,15 @@ _BY_HAND = (
 )
 
 
-@rule("BN201", "update-not-wired", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN215",))
+@rule(
+    "BN201",
+    "update-not-wired",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    explained_by=("BN215",),
+    meaning=Meaning.WIRING_FAULT | Meaning.FITS_NO_DATA | Meaning.STATISTICS_STAY,
+    sees="A01 A02 A03 A04 A05 A06 A08 A18 B04",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Training runs no update: nothing the train op depends on writes a moving mean or variance.
 

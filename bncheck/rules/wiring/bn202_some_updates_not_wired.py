@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.training import moved, roles, run_by_training, still, to_be_wired, together, trainers
 from bncheck.facts.wording import many, quoted
@@ -17,7 +17,16 @@ from bncheck.testing import batch_norm, untouched, unwired, update, updates, wir
 _BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
 
 
-@rule("BN202", "some-updates-not-wired", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN215",))
+@rule(
+    "BN202",
+    "some-updates-not-wired",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    explained_by=("BN215",),
+    milder_than=("BN201",),
+    meaning=Meaning.WIRING_FAULT | Meaning.FITS_NO_DATA | Meaning.STATISTICS_STAY,
+    sees="A03",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Training runs the updates of some layers and not of others.
 

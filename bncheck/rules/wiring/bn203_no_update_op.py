@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Presence
 from bncheck.facts.training import roles, together, trainers, training_sites
 from bncheck.facts.wording import many, quoted
@@ -17,7 +17,14 @@ from bncheck.testing import batch_norm, untouched, unwired, updates, wired, with
 _MOVED = " Yet they have moved: restored from another run, or written in a way that was not followed."
 
 
-@rule("BN203", "no-update-op", severity=Severity.ERROR, needs=Needs.GRAPH)
+@rule(
+    "BN203",
+    "no-update-op",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT | Meaning.FITS_NO_DATA | Meaning.STATISTICS_STAY,
+    sees="A16 A19",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """A layer trains on batch statistics, has moving statistics, and the graph holds no op that updates them.
 

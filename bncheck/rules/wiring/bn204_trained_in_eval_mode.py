@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
 from bncheck.facts.training import has_statistics, trainers, training_sites
 from bncheck.facts.wording import many, quoted
@@ -15,7 +15,15 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, facts, graph_facts, site, unread, untouched, unwired, wired, with_graph
 
 
-@rule("BN204", "trained-in-eval-mode", severity=Severity.ERROR, needs=Needs.GRAPH)
+@rule(
+    "BN204",
+    "trained-in-eval-mode",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT | Meaning.STATISTICS_STAY,
+    sees="A10",
+    sees_too="A11 A13",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Training normalises with the stored statistics: batch norm is only an affine there.
 

@@ -15,7 +15,7 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, keras_file, served, serving, site, wired, with_graph
 
 
-@rule("BN205", "served-in-train-mode", severity=Severity.ERROR, needs=Needs.SITES)
+@rule("BN205", "served-in-train-mode", severity=Severity.ERROR, needs=Needs.SITES, sees="B08 F01 F02 F06 F07 G01 G06")
 def check(model: Facts) -> Iterator[Evidence]:
     """The model to be served normalises with the statistics of whatever batch it is given.
 

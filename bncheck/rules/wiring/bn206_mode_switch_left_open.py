@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Purpose, Site, Switch
 from bncheck.facts.training import (
     moved,
@@ -23,7 +23,14 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, served, serving, switch, untouched, unwired, wired, with_graph
 
 
-@rule("BN206", "mode-switch-left-open", severity=Severity.WARNING, needs=Needs.GRAPH)
+@rule(
+    "BN206",
+    "mode-switch-left-open",
+    severity=Severity.WARNING,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT,
+    sees="A09 F03 F04 F07",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """A placeholder still decides between batch and stored statistics, where it should be settled.
 

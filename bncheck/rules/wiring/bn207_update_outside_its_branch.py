@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Update
 from bncheck.facts.training import is_conditional
 from bncheck.facts.wording import many, quoted
@@ -21,7 +21,14 @@ def train():                                   # create the update inside the br
 mean, variance = tf.cond(is_training, train, lambda: (moving_mean, moving_variance))"""
 
 
-@rule("BN207", "update-outside-its-branch", severity=Severity.WARNING, needs=Needs.GRAPH)
+@rule(
+    "BN207",
+    "update-outside-its-branch",
+    severity=Severity.WARNING,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT,
+    sees="B01",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """The mode is switched, the update is not: it also runs in evaluation.
 

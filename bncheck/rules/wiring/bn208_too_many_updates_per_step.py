@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Role, Update
 from bncheck.facts.wording import quoted
 from bncheck.rules.rule import Needs, rule
@@ -32,7 +32,15 @@ class _Load:
     resource: bool
 
 
-@rule("BN208", "too-many-updates-per-step", severity=Severity.ERROR, needs=Needs.GRAPH)
+@rule(
+    "BN208",
+    "too-many-updates-per-step",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    meaning=Meaning.VALUES_FAULT,
+    sees="B10 B11",
+    sees_too="B03",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """One training step updates the same statistic so often that the average overshoots.
 

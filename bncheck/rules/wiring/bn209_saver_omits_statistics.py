@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Presence, Vector
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
@@ -18,7 +18,14 @@ statistics = [v for v in tf.global_variables() if "moving_" in v.name]
 saver = tf.train.Saver(tf.trainable_variables() + statistics + [global_step])"""
 
 
-@rule("BN209", "saver-omits-statistics", severity=Severity.ERROR, needs=Needs.GRAPH)
+@rule(
+    "BN209",
+    "saver-omits-statistics",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT,
+    sees="D01",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """The Saver writes a layer's weights and leaves out its moving statistics.
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Mode, Presence
 from bncheck.facts.training import training_sites
 from bncheck.facts.wording import many, quoted
@@ -20,7 +20,15 @@ loss += 1e-4 * tf.add_n([tf.nn.l2_loss(v) for v in weights if "BatchNorm" not in
 train_op = optimizer.minimize(loss, global_step, var_list=weights)"""
 
 
-@rule("BN210", "statistics-trained-or-regularised", severity=Severity.ERROR, needs=Needs.GRAPH)
+@rule(
+    "BN210",
+    "statistics-trained-or-regularised",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT,
+    sees="C16",
+    sees_too="C17",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Moving statistics are treated as weights: an optimizer writes them, or weight decay pulls at them.
 

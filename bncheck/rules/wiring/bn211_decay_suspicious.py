@@ -24,7 +24,7 @@ net = tf.layers.batch_normalization(net, momentum=0.99)             # tf.layers
 x = tf.keras.layers.BatchNormalization(momentum=0.99)(x)            # Keras"""
 
 
-@rule("BN211", "decay-suspicious", severity=Severity.WARNING, needs=Needs.NOTHING)
+@rule("BN211", "decay-suspicious", severity=Severity.WARNING, needs=Needs.NOTHING, sees="C02 E08", sees_too="C01")
 def check(model: Facts) -> Iterator[Evidence]:
     """The decay of the moving averages is a number that nobody means.
 

@@ -43,7 +43,7 @@ class _Epsilons:
     """Largest ratio of the scales over live channels; None where the variance was not read."""
 
 
-@rule("BN212", "epsilon-mismatch", severity=Severity.WARNING, needs=Needs.SITES)
+@rule("BN212", "epsilon-mismatch", severity=Severity.WARNING, needs=Needs.SITES, sees="E01 E02")
 def check(model: Facts) -> Iterator[Evidence]:
     """One layer is applied with different epsilons.
 

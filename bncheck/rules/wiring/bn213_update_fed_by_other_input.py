@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Site, Update
 from bncheck.facts.training import trainers
 from bncheck.facts.wording import many, quoted
@@ -25,7 +25,15 @@ train_logits = model(train_images, is_training=True)
 val_logits = model(val_images, is_training=False, reuse=True)              # eval mode queues no updates"""
 
 
-@rule("BN213", "update-fed-by-other-input", severity=Severity.WARNING, needs=Needs.GRAPH)
+@rule(
+    "BN213",
+    "update-fed-by-other-input",
+    severity=Severity.WARNING,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT | Meaning.STATISTICS_STAY,
+    sees="A07 B03 B09",
+    sees_too="B10",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """The train op also runs updates whose data are not those it trains on.
 

@@ -15,7 +15,15 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, served, serving, switch, updates, wired, with_graph
 
 
-@rule("BN214", "update-reachable-from-output", severity=Severity.ERROR, needs=Needs.GRAPH, explained_by=("BN205",))
+@rule(
+    "BN214",
+    "update-reachable-from-output",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    explained_by=("BN205",),
+    sees="F05",
+    sees_too="B08",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Serving a prediction writes the moving statistics.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Update
 from bncheck.facts.training import moved
 from bncheck.facts.wording import many, quoted
@@ -20,7 +20,14 @@ net = tf.layers.batch_normalization(net, training=is_training)     # not inside 
 net = slim.batch_norm(net, is_training=True, updates_collections=None)"""
 
 
-@rule("BN215", "update-in-dead-branch-or-loop", severity=Severity.ERROR, needs=Needs.GRAPH)
+@rule(
+    "BN215",
+    "update-in-dead-branch-or-loop",
+    severity=Severity.ERROR,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT | Meaning.STATISTICS_STAY,
+    sees="A14 A15",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """UPDATE_OPS lists an update that lives inside a condition or a loop, where the train op cannot wait for it.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Role, Site, Update
 from bncheck.facts.training import trainers
 from bncheck.facts.wording import many, quoted
@@ -19,7 +19,14 @@ ALL_TOWERS = f"""\
 {remedies.COLLECT_OF_TOWER}    # of one, on purpose"""
 
 
-@rule("BN216", "other-tower-not-wired", severity=Severity.INFO, needs=Needs.GRAPH)
+@rule(
+    "BN216",
+    "other-tower-not-wired",
+    severity=Severity.INFO,
+    needs=Needs.GRAPH,
+    meaning=Meaning.WIRING_FAULT | Meaning.STATISTICS_STAY,
+    sees="C10",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Several towers share a layer, and the train op runs the updates of only some of them.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Linear, Mode, Origin, Site
 from bncheck.facts.wording import many, quoted
 from bncheck.numerics.kernel_layouts import output_channels
@@ -31,7 +31,7 @@ _RANKS = {
 """Of a convolution's output, where the site's own rank is not known."""
 
 
-@rule("BN217", "axis-mismatch", severity=Severity.ERROR, needs=Needs.SITES)
+@rule("BN217", "axis-mismatch", severity=Severity.ERROR, needs=Needs.SITES, meaning=Meaning.VALUES_FAULT, sees="E07")
 def check(model: Facts) -> Iterator[Evidence]:
     """Batch norm normalises along another axis than the convolution before it has its channels on.
 

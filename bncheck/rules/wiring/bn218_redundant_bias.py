@@ -18,7 +18,7 @@ net = tf.layers.conv2d(net, 64, 3, use_bias=False)                  # tf.layers
 x = tf.keras.layers.Conv2D(64, 3, use_bias=False)(x)                # Keras"""
 
 
-@rule("BN218", "redundant-bias", severity=Severity.INFO, needs=Needs.SITES)
+@rule("BN218", "redundant-bias", severity=Severity.INFO, needs=Needs.SITES, sees="E10")
 def check(model: Facts) -> Iterator[Evidence]:
     """A bias is added right before batch norm, which takes it out again.
 

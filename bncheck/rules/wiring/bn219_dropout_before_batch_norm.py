@@ -18,7 +18,14 @@ net = slim.dropout(net, keep_prob=0.8, is_training=True)
 x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))    # Keras, tf.layers: the same order"""
 
 
-@rule("BN219", "dropout-before-batch-norm", severity=Severity.INFO, confidence=Confidence.MEDIUM, needs=Needs.SITES)
+@rule(
+    "BN219",
+    "dropout-before-batch-norm",
+    severity=Severity.INFO,
+    confidence=Confidence.MEDIUM,
+    needs=Needs.SITES,
+    sees="B14",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """Dropout lies before batch norm, with nothing but linear ops between.
 

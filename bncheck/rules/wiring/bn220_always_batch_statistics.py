@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts import remedies
-from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode
 from bncheck.facts.training import has_statistics, served_outputs
 from bncheck.facts.wording import many, quoted
@@ -16,7 +16,16 @@ from bncheck.rules.wiring.bn205_served_in_train_mode import statistics_dropped
 from bncheck.testing import batch_norm, served, serving, unwired, wired, with_graph
 
 
-@rule("BN220", "always-batch-statistics", severity=Severity.INFO, confidence=Confidence.MEDIUM, needs=Needs.SITES)
+@rule(
+    "BN220",
+    "always-batch-statistics",
+    severity=Severity.INFO,
+    confidence=Confidence.MEDIUM,
+    needs=Needs.SITES,
+    meaning=Meaning.WIRING_FAULT,
+    sees="A17",
+    sees_too="F06",
+)
 def check(model: Facts) -> Iterator[Evidence]:
     """A layer normalises with batch statistics and has no stored ones at all.
 
