@@ -15,15 +15,9 @@ from bncheck.numerics.divergence import diverging
 from bncheck.numerics.init_share import CONTRADICTION, InitShare, init_share, init_shares, shrink, updates_a_step
 from bncheck.numerics.variance_floor import MANY_CHANNELS, variance_floor
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared import init_share_measured as data
 from bncheck.rules.shared.fixes import indented, repair
 from bncheck.rules.shared.init_share_fix import DECAYS, debias, forget_and_repair
-from bncheck.rules.shared.init_share_measured import (
-    in_the_light_of_data,
-    is_borne,
-    is_refuted,
-    measured,
-    share_in_data,
-)
 from bncheck.testing import batch_norm, facts
 
 MUCH, SOME = 0.25, 0.05
@@ -39,6 +33,7 @@ NOTICED = 0.01
 FLOOR_FIT = 1.02
 """Factor within which `decay**n` explains a floor, which lies above it by what the smallest batch variance added: 1.01
 in MobileNetV2 with 91 % of initial value."""
+_TELL = "Give --decay and --steps to have it judged."
 
 
 @rule(
@@ -112,11 +107,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     known = init_shares(judged, model.run.updates)
     factor = shrink(seen.effect for seen in known if seen.effect is not None)
     bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
-    left = None if any(severity is Severity.ERROR for _, (severity, _) in bad) else share_in_data(model)
+    left = None if any(severity is Severity.ERROR for _, (severity, _) in bad) else data.share_in_data(model)
     if left is not None and model.comparison is not None and diverging(model.comparison):
-        yield measured(model, left)
+        yield data.measured(model, left)
     elif bad:
-        yield in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
+        yield data.in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
     elif all(init_share(layer, model.run.updates) is None for layer in judged):
         yield from _unknown(model, judged)
 
@@ -189,7 +184,11 @@ def _unknown(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
     floor = variance_floor(judged)
     if floor is None:
         return
-    if floor.shared and MUCH <= floor.bound <= 1 and not (is_refuted(model, names(judged)) or is_borne(model)):
+    if (
+        floor.shared
+        and MUCH <= floor.bound <= 1
+        and not (data.is_refuted(model, names(judged)) or data.is_borne(model))
+    ):
         yield _floor(model, judged, floor.bound)
     elif floor.crowded and floor.bound >= UNREAD_MUCH:
         message = (
@@ -197,9 +196,6 @@ def _unknown(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
             f"crowd just above: up to that much may still be initial value. {_TELL}"
         )
         yield _bounded(model, judged, floor.bound, message)
-
-
-_TELL = "Give --decay and --steps to have it judged."
 
 
 def _floor(model: Facts, judged: list[Layer], bound: float) -> Evidence:
