@@ -17,6 +17,7 @@ from bncheck.backbones.quiet import without_warnings
 from bncheck.backbones.registry import Spec
 from bncheck.backbones.slim_compat import load_net, load_slim, mend_loaded_slim
 from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.graph import protos
 from bncheck.sources.graph.graphs import meta_graph
 from bncheck.sources.raw import RawModel, RawTensor
@@ -187,7 +188,8 @@ def _model(
     for name, tensor in outputs.items():
         signature.outputs[name].name = tensor.name
     graph = replace(meta_graph(path, message), path=path)
-    return RawModel(path=path, format=f"checkpoint + {what}", tensors=dict(tensors), graphs=(graph,), notes=notes)
+    form = Format(FileKind.NETWORK, f"checkpoint + {what}")
+    return RawModel(path=path, format=form, tensors=dict(tensors), graphs=(graph,), notes=notes)
 
 
 def _first_line(error: Exception) -> str:

@@ -100,7 +100,7 @@ def repair(
     return RepairReport(
         source=str(path),
         output=str(place.path),
-        format=raw.format,
+        format=raw.format.label,
         method="debias" if debias else "data",
         repaired=repaired,
         left=found.left,

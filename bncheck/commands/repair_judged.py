@@ -62,6 +62,6 @@ def judged(
 
 
 def _inspected(how: Judging, path: Path, raw: RawModel, settings: Settings) -> Report:
-    if "checkpoint" in raw.format:
+    if raw.format.is_checkpoint:
         return inspect_checkpoint(path, graph=how.graph, use_graph=how.use_graph, **vars(how.hints), settings=settings)
     return inspect_model(path, **vars(how.hints), settings=settings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from bncheck.facts.formats import Format
 from bncheck.facts.lite import LiteFacts
 from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
 from bncheck.facts.measurements import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
@@ -292,7 +293,7 @@ class GraphFacts:
     """The graph as a whole."""
 
     path: str
-    format: str
+    format: Format
     nodes: int
     purpose: Purpose
     tf_version: str = ""
@@ -367,7 +368,7 @@ class Facts:
     """Everything rules may look at."""
 
     path: str
-    format: str
+    format: Format
     layers: tuple[Layer, ...] = ()
     """In forward order where a graph or configuration tells it, else in the file's."""
     graph: GraphFacts | None = None

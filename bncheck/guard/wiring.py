@@ -90,6 +90,7 @@ def _operation(item: Any) -> Any:
 
 def facts_of(graph: Any, hints: Hints) -> Facts:
     """What bncheck recognises in a live graph."""
+    from bncheck.facts.formats import FileKind, Format  # noqa: PLC0415 - as below
     from bncheck.recognise import recognise  # noqa: PLC0415 - a training script starts without it
     from bncheck.sources.graph import protos  # noqa: PLC0415 - as above
     from bncheck.sources.graph.graphs import meta_graph  # noqa: PLC0415 - as above
@@ -98,7 +99,8 @@ def facts_of(graph: Any, hints: Hints) -> Facts:
     path = Path("graph")
     exported = loaded_tensorflow().compat.v1.train.export_meta_graph(graph=graph)
     message = protos.MetaGraphDef.FromString(exported.SerializeToString())
-    return recognise(RawModel(path=path, format="graph", graphs=(meta_graph(path, message),)), hints)
+    form = Format(FileKind.META_GRAPH, "graph")
+    return recognise(RawModel(path=path, format=form, graphs=(meta_graph(path, message),)), hints)
 
 
 def loaded_tensorflow() -> Any:

@@ -267,10 +267,10 @@ def _checked(facts: Facts, at_hand: Needs) -> tuple[str, ...]:
 
 def _target(facts: Facts, notes: tuple[str, ...]) -> TargetInfo:
     graph = facts.graph if facts.graph is not None and facts.graph.path != facts.path else None
-    both = graph is not None and graph.format not in facts.format
+    both = graph is not None and graph.format.kind is not facts.format.kind
     return TargetInfo(
         path=facts.path,
-        format=f"{facts.format} + {graph.format}" if graph is not None and both else facts.format,
+        format=f"{facts.format} + {graph.format}" if graph is not None and both else facts.format.label,
         graph_path=None if graph is None else graph.path,
         step=facts.run.global_step,
         updates=facts.run.updates,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bncheck.facts.findings import NotChecked
+from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Origin
 from bncheck.rules.rule import Needs
 from bncheck.rules.shared import fixes
@@ -50,7 +51,7 @@ def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     if facts.comparison is None:
         if not facts.run.values:
             return [NotChecked(what="train vs eval", why="needs the values, and data", codes=codes)]
-        runs = facts.graph is not None or "Keras" in facts.format
+        runs = facts.graph is not None or facts.format.kind is FileKind.KERAS
         how = fixes.compare(facts, *([] if runs else ["--model", "NAME"]))
         return [NotChecked(what="train vs eval", why="needs data", how=how, codes=codes)]
     if facts.comparison.data.synthetic:
@@ -117,12 +118,12 @@ def _wiring(facts: Facts, codes: tuple[str, ...], asked: Asked) -> NotChecked:
     what = "wiring" if any(layer.sites for layer in facts.layers) else "wiring and modes"
     if facts.graph is not None:
         return NotChecked(what=what, why="no batch norm was found in the graph", codes=codes)
-    if any(layer.origin is Origin.CONFIG for layer in facts.layers) or "Keras" in facts.format:
+    if any(layer.origin is Origin.CONFIG for layer in facts.layers) or facts.format.kind is FileKind.KERAS:
         return NotChecked(what=what, why="a Keras file holds no training graph", codes=codes)
-    if facts.format.startswith("TF2"):
+    if facts.format.kind is FileKind.TF2_CHECKPOINT:
         how = "bncheck inspect model on the SavedModel that was exported"
         return NotChecked(what=what, why="a TF2 checkpoint comes without a graph", how=how, codes=codes)
-    if "checkpoint" not in facts.format:
+    if not facts.format.is_checkpoint:
         return NotChecked(what=what, why=f"a {facts.format} holds no graph", codes=codes)
     if not asked.use_graph:
         return NotChecked(what=what, why="--no-graph was given", codes=codes)

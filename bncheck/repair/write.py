@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from bncheck.facts.errors import Unsupported, UsageError
+from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import PerChannel
 from bncheck.repair.provenance import beside
 from bncheck.repair.publish import copy, publish, publish_directory, taken, workshop
@@ -75,9 +76,9 @@ def destination(raw: RawModel, output: Path) -> Destination:
         )
     if raw.keras is not None:
         return _keras(raw, output)
-    if raw.format == "SavedModel":
+    if raw.format.kind is FileKind.SAVED_MODEL:
         return _saved_model(raw, output)
-    if "checkpoint" in raw.format:
+    if raw.format.is_checkpoint:
         return _checkpoint(raw, output)
     raise Unsupported(raw.path, f"bncheck writes no {raw.format}", hint="repair the checkpoint or Keras model")
 
@@ -118,7 +119,7 @@ def _checkpoint(raw: RawModel, output: Path) -> Destination:
     return Destination(
         path=target.prefix,
         hashed=(place.index,),
-        can_add=raw.format == "TF1 checkpoint",
+        can_add=raw.format.kind is FileKind.TF1_CHECKPOINT,
         write=write,
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import BadChecksum, Malformed, TooLarge
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.bundle.entry import possible
 from bncheck.sources.files import opened
 from bncheck.sources.raw import RawModel, RawTensor
@@ -52,7 +53,7 @@ def read_arrays(path: Path) -> RawModel:
             tensors[name] = RawTensor(
                 name=name, dtype=dtype.name, shape=shape, read=partial(_read, path, member.filename, name)
             )
-    return RawModel(path=path, format="NumPy archive", tensors=tensors)
+    return RawModel(path=path, format=Format(FileKind.ARRAYS), tensors=tensors)
 
 
 @contextmanager

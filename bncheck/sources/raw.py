@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.facts.formats import Format
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawTensor:
@@ -43,6 +45,7 @@ class RawGraph:
     """One MetaGraph, or a bare GraphDef. `graph_def` is a message of `sources/protos.py`."""
 
     path: Path
+    format: Format
     graph_def: Any
     tags: tuple[str, ...] = ()
     tf_version: str = ""
@@ -174,8 +177,7 @@ class RawModel:
     """Everything one target holds. A format fills what it has and leaves the rest empty."""
 
     path: Path
-    format: str
-    """As a user would name it: "TF1 checkpoint", "TF2 checkpoint", "MetaGraph", "SavedModel", "Keras 3 archive", ..."""
+    format: Format
     tensors: Mapping[str, RawTensor] = field(default_factory=dict)
     """Checkpoint key -> tensor; for Keras "<layer path>/<weight>"."""
     graphs: tuple[RawGraph, ...] = ()

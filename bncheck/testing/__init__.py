@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import (
     Facts,
     GraphFacts,
@@ -90,7 +91,7 @@ def facts(*layers: Layer, **facts_of_it: Any) -> Facts:
     """A model of these layers, its values at hand; further keywords are fields of `Facts`."""
     known: dict[str, Any] = {
         "path": "model.ckpt",
-        "format": "TF1 checkpoint",
+        "format": Format(FileKind.TF1_CHECKPOINT),
         "run": RunFacts(values=True, global_step=1000, updates=1000, updates_from="global_step"),
     }
     return Facts(layers=layers, **(known | facts_of_it))
@@ -154,7 +155,7 @@ def lite(*operators: FoldedOperator, leftovers: tuple[Leftover, ...] = (), **fac
         integer=any(operator.weight_scales is not None for operator in operators),
         operators=len(operators) + sum(len(left.operators) for left in leftovers),
     )
-    known: dict[str, Any] = {"path": "model.tflite", "format": "TFLite", "lite": held}
+    known: dict[str, Any] = {"path": "model.tflite", "format": Format(FileKind.TFLITE), "lite": held}
     return Facts(**(known | facts_of_it))
 
 
@@ -249,7 +250,7 @@ def graph_facts(*layers: Layer, **facts_of_it: Any) -> GraphFacts:
     written = {op: [name for name, by in optimized.items() if any(o.startswith(op) for o in by)] for op in ops}
     known: dict[str, Any] = {
         "path": "model.ckpt.meta",
-        "format": "MetaGraph",
+        "format": Format(FileKind.META_GRAPH),
         "nodes": 100 * len(layers),
         "purpose": Purpose.TRAINING if ops else Purpose.INFERENCE,
         "train_ops": tuple(train_op(op, written[op]) for op in ops),
@@ -269,15 +270,14 @@ def with_graph(*layers: Layer, **facts_of_graph: Any) -> Facts:
 
 def serving(*layers: Layer, **facts_of_graph: Any) -> Facts:
     """A SavedModel of these layers."""
-    known: dict[str, Any] = {"format": "SavedModel", "path": "saved_model.pb", "serving": True, "savers": ()}
-    return facts(
-        *layers, path="saved_model", format="SavedModel", graph=graph_facts(*layers, **(known | facts_of_graph))
-    )
+    form = Format(FileKind.SAVED_MODEL)
+    known: dict[str, Any] = {"format": form, "path": "saved_model.pb", "serving": True, "savers": ()}
+    return facts(*layers, path="saved_model", format=form, graph=graph_facts(*layers, **(known | facts_of_graph)))
 
 
 def keras_file(*layers: Layer) -> Facts:
     """A Keras file: values and configuration, no graph."""
-    return facts(*layers, path="model.keras", format="Keras 3 archive")
+    return facts(*layers, path="model.keras", format=Format(FileKind.KERAS, "Keras 3 archive"))
 
 
 def unread(layer: Layer, reason: str = "no checkpoint given") -> Layer:

@@ -99,7 +99,7 @@ def test_a_checkpoint_alone_gives_what_its_meta_gives(variant: str) -> None:
     ours, theirs = outputs(bare, batch), outputs(open_model(prefix), batch)
     assert list(ours) == ["logits"]
     np.testing.assert_allclose(ours["logits"], next(iter(theirs.values())), rtol=1e-4, atol=1e-4)
-    assert bare.format == "checkpoint + mobilenet_v2"
+    assert bare.format.label == "checkpoint + mobilenet_v2"
     assert bare.notes == ("told by the checkpoint: mobilenet_v2:num_classes=10,finegrain_classification_mode=false",)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bundle_writer import write_bundle
 import bncheck
 from bncheck.facts.errors import NoModel, NotFound, UsageError
 from bncheck.facts.findings import Verdict
+from bncheck.sources.graph import protos
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2"
 REAL = Path(__file__).parents[3] / "shared" / "real"
@@ -127,6 +129,16 @@ def test_report_as_json(tmp_path: Path) -> None:
     """`Report.to_json()` is the JSON of version 1."""
     document = json.loads(bncheck.inspect_checkpoint(_bundle(tmp_path / "m")).to_json())
     assert (document["schema"], document["verdict"], document["counts"]["layers"]) == (1, "pass", 2)
+
+
+@pytest.mark.parametrize(("message", "named"), [(protos.GraphDef(), "GraphDef"), (protos.MetaGraphDef(), "MetaGraph")])
+def test_a_graph_is_called_what_it_is(message: Any, named: str, tmp_path: Path) -> None:
+    """A GraphDef that is given with a checkpoint is no MetaGraph."""
+    graph = message.graph_def if hasattr(message, "graph_def") else message
+    graph.node.add(name="x", op="Placeholder")
+    (tmp_path / "given.pb").write_bytes(message.SerializeToString())
+    report = bncheck.inspect_checkpoint(_bundle(tmp_path / "m"), graph=tmp_path / "given.pb")
+    assert report.target.format == f"TF1 checkpoint + {named}"
 
 
 def test_public_api_is_complete() -> None:

@@ -12,6 +12,7 @@ from report_example import NAMES, RULES, example_facts
 
 from bncheck.facts.errors import ConfigError
 from bncheck.facts.findings import Evidence, Meaning, Report, Severity, Verdict
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Mode, Origin, Purpose, RunFacts
 from bncheck.facts.lite import LiteFacts
 from bncheck.judge.judge import judge, wiring_faults
@@ -340,12 +341,12 @@ def test_not_checked_with_no_graph() -> None:
 @pytest.mark.parametrize(
     ("format_", "why"),
     [
-        ("Keras 3 archive", "a Keras file holds no training graph"),
-        ("TF2 checkpoint", "a TF2 checkpoint comes without a graph"),
-        ("NumPy archive", "a NumPy archive holds no graph"),
+        (Format(FileKind.KERAS, "Keras 3 archive"), "a Keras file holds no training graph"),
+        (Format(FileKind.TF2_CHECKPOINT), "a TF2 checkpoint comes without a graph"),
+        (Format(FileKind.ARRAYS), "a NumPy archive holds no graph"),
     ],
 )
-def test_not_checked_by_format(format_: str, why: str) -> None:
+def test_not_checked_by_format(format_: Format, why: str) -> None:
     """The reason fits the file that was given."""
     assert _lacking(_judge(facts(batch_norm(), format=format_)))["wiring and modes"] == why
 
@@ -380,8 +381,8 @@ def test_graph_beside_the_checkpoint_is_named() -> None:
     target = _judge(example_facts()).target
     assert target.format == "TF1 checkpoint + MetaGraph"
     assert target.graph_path is not None
-    same = with_graph(batch_norm(), format="SavedModel", path="m/saved_model.pb")
-    assert _judge(replace(same, format="SavedModel", path="m")).target.format == "SavedModel"
+    same = with_graph(batch_norm(), format=Format(FileKind.SAVED_MODEL), path="m/saved_model.pb")
+    assert _judge(replace(same, format=Format(FileKind.SAVED_MODEL), path="m")).target.format == "SavedModel"
 
 
 def test_no_output_in_common_is_no_pass() -> None:

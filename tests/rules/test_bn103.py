@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, RunFacts, Site
 from bncheck.facts.measurements import OutputDifference
 from bncheck.rules.shared.init_share_fix import shorter_decay
@@ -67,7 +68,7 @@ def test_what_cannot_be_told_names_the_commands() -> None:
     """Where decay or steps are unknown, the fix can be pasted: it names the model, with images and without."""
     crowd = np.linspace(0.914, 1.2, 64)
     model = facts(batch_norm("bn", variance=crowd, channels=64), run=RunFacts(values=True))
-    (evidence,) = found(replace(model, path="export/1", format="SavedModel"))
+    (evidence,) = found(replace(model, path="export/1", format=Format(FileKind.SAVED_MODEL)))
     assert evidence.severity is Severity.INFO
     assert "bncheck repair export/1 -o fixed_model --data images/" in evidence.fix
     assert "bncheck repair export/1 -o fixed_model --debias --decay DECAY --steps STEPS" in evidence.fix

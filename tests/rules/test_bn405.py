@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts
 from bncheck.rules.quantization.bn405_bias_saturated import broken, check, clean
 from bncheck.testing import folded, lite
@@ -62,4 +63,4 @@ def test_zero_scale_is_a_warning_of_its_own() -> None:
 
 def test_nothing_but_lite() -> None:
     """A target that is no TFLite file is none of its business."""
-    assert run(Facts(path="model.ckpt", format="TF1 checkpoint")) == []
+    assert run(Facts(path="model.ckpt", format=Format(FileKind.TF1_CHECKPOINT))) == []

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bncheck.facts.findings import Confidence, Evidence, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts
 from bncheck.rules.quantization.bn406_not_folded import broken, check, clean
 from bncheck.testing import folded, leftover, lite
@@ -81,4 +82,4 @@ def test_one_finding_for_one_cause() -> None:
 
 def test_nothing_but_lite() -> None:
     """A target that is no TFLite file is none of its business."""
-    assert list(check.check(Facts(path="model.ckpt", format="TF1 checkpoint"))) == []
+    assert list(check.check(Facts(path="model.ckpt", format=Format(FileKind.TF1_CHECKPOINT)))) == []

@@ -13,6 +13,7 @@ import pytest
 
 import bncheck.rules
 from bncheck.facts.findings import Evidence, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts
 from bncheck.rules import RULES
 from bncheck.rules.rule import Rule, causes
@@ -96,7 +97,7 @@ def test_examples_are_named_layers(rule: Rule, model: Facts) -> None:
 
 def test_nothing_to_say_without_layers() -> None:
     """A target in which nothing was recognised makes no rule of the statistics speak, nor raise."""
-    empty = Facts(path="nothing", format="TF1 checkpoint")
+    empty = Facts(path="nothing", format=Format(FileKind.TF1_CHECKPOINT))
     assert [rule.code for rule in RULES if rule.code.startswith(("BN1", "BN4")) and list(rule.check(empty))] == []
 
 

@@ -35,7 +35,7 @@ def test_reads_back(tmp_path: Path, save: Any) -> None:
     weights = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
     save(tmp_path / "w.npz", **{"conv/kernel": weights, "bn/gamma": np.arange(3, dtype=">f8")})
     model = read_arrays(tmp_path / "w.npz")
-    assert model.format == "NumPy archive"
+    assert model.format.label == "NumPy archive"
     assert {name: tensor.shape for name, tensor in model.tensors.items()} == {"conv/kernel": (2, 3), "bn/gamma": (3,)}
     np.testing.assert_array_equal(model.tensors["conv/kernel"].read(), weights)
     assert model.tensors["bn/gamma"].read().tolist() == [0, 1, 2]

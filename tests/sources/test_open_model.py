@@ -40,7 +40,7 @@ def prefix(tmp_path: Path) -> Path:
 def test_checkpoint_with_its_graph(prefix: Path, named: str) -> None:
     """A checkpoint comes with the MetaGraph of the same prefix."""
     model = open_model(prefix.with_name(prefix.name + named))
-    assert model.format == "TF1 checkpoint"
+    assert model.format.label == "TF1 checkpoint"
     assert list(model.tensors) == ["w"]
     assert [graph.graph_def.node[0].name for graph in model.graphs] == ["x"]
 
@@ -100,14 +100,14 @@ def test_saved_model_directory(tmp_path: Path) -> None:
     write_bundle(tmp_path / "variables" / "variables", ONE)
     for path in (tmp_path, tmp_path / "saved_model.pb"):
         model = open_model(path)
-        assert (model.format, list(model.tensors)) == ("SavedModel", ["w"])
+        assert (model.format.label, list(model.tensors)) == ("SavedModel", ["w"])
 
 
 def test_unpacked_keras_directory(tmp_path: Path) -> None:
     """A directory with the members of a .keras archive is that model, not a directory of checkpoints."""
     with zipfile.ZipFile(archive(tmp_path / "m.keras", sequential(batch_norm("bn")), {})) as file:
         file.extractall(tmp_path / "unpacked")
-    assert "Keras" in open_model(tmp_path / "unpacked").format
+    assert "Keras" in open_model(tmp_path / "unpacked").format.label
 
 
 def test_content_decides(tmp_path: Path, prefix: Path) -> None:
@@ -116,11 +116,11 @@ def test_content_decides(tmp_path: Path, prefix: Path) -> None:
         file.attrs["layer_names"] = [b"dense"]
         file.create_group("dense").attrs["weight_names"] = [b"kernel:0"]
         file["dense"]["kernel:0"] = np.ones((2, 2))
-    assert "Keras" in open_model(tmp_path / "weights.pb").format
+    assert "Keras" in open_model(tmp_path / "weights.pb").format.label
     content = io.BytesIO()
     np.savez(content, **{"bn/gamma": np.ones(3)})
     (tmp_path / "weights.dat").write_bytes(content.getvalue())
-    assert open_model(tmp_path / "weights.dat").format == "NumPy archive"
+    assert open_model(tmp_path / "weights.dat").format.label == "NumPy archive"
     (tmp_path / "weights.txt").write_bytes(prefix.with_name("model.ckpt-7.meta").read_bytes())
     assert len(open_model(tmp_path / "weights.txt").graphs) == 1
 

@@ -11,6 +11,7 @@ import numpy as np
 from lite_writer import G, Op, T, constant, lite_bytes
 from numpy.typing import NDArray
 
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.raw import RawModel, RawTensor
 from bncheck.sources.tflite.tflite import read_lite
 
@@ -91,7 +92,7 @@ def of_arrays(arrays: Mapping[str, Any]) -> RawModel:
         name: RawTensor(name=name, dtype=str(values.dtype), shape=values.shape, read=lambda values=values: values)
         for name, values in arrays.items()
     }
-    return RawModel(path=Path("model.ckpt-1"), format="TF1 checkpoint", tensors=tensors)
+    return RawModel(path=Path("model.ckpt-1"), format=Format(FileKind.TF1_CHECKPOINT), tensors=tensors)
 
 
 def fold(layer: Conv, epsilon: float = 1e-3) -> tuple[Array, Array]:

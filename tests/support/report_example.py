@@ -12,6 +12,7 @@ from typing import Any
 
 import bncheck
 from bncheck.facts.findings import Evidence, Measurement, Report, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, RunFacts
 from bncheck.judge.judge import judge
 from bncheck.rules.registry import Registry
@@ -118,7 +119,7 @@ def example_facts(names: tuple[str, ...] = NAMES) -> Facts:
         unwired(untouched(first, decay=0.99)), unwired(untouched(second, decay=0.99)), unwired(batch_norm(third))
     )
     run = RunFacts(values=True, global_step=300, updates=300, updates_from="global_step")
-    return replace(model, path="runs/model.ckpt-300", format="TF1 checkpoint", run=run)
+    return replace(model, path="runs/model.ckpt-300", format=Format(FileKind.TF1_CHECKPOINT), run=run)
 
 
 def example(names: tuple[str, ...] = NAMES, **settings: Any) -> Report:

@@ -15,7 +15,8 @@ from bncheck.compare.twins.session import load_tensorflow
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer
 from bncheck.sources.graph import protos
-from bncheck.sources.raw import RawGraph, RawModel
+from bncheck.sources.graph.graphs import graph_def
+from bncheck.sources.raw import RawModel
 
 
 def frozen_graph(raw: RawModel) -> RawModel:
@@ -36,8 +37,8 @@ def frozen_graph(raw: RawModel) -> RawModel:
     concrete = function.get_concrete_function(*specs)
     constants = importlib.import_module("tensorflow.python.framework.convert_to_constants")
     frozen = constants.convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-    graph_def = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
-    return RawModel(path=raw.path, format=raw.format, graphs=(RawGraph(path=raw.path, graph_def=graph_def),))
+    message = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
+    return RawModel(path=raw.path, format=raw.format, graphs=(graph_def(raw.path, message),))
 
 
 def _name(entry: Any) -> str:

@@ -235,7 +235,7 @@ def _graph_facts(graph: GraphView) -> GraphFacts:
         optimized[name] = (*optimized.get(name, ()), flat.names[node])
     return GraphFacts(
         path=str(graph.raw.path),
-        format="SavedModel" if graph.raw.path.name.startswith("saved_model") else "MetaGraph",
+        format=graph.raw.format,
         nodes=len(flat.ops),
         purpose=Purpose.TRAINING if graph.optimizers else Purpose.INFERENCE,
         tf_version=graph.raw.tf_version,

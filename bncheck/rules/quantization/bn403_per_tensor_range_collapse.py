@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Layer, Linear
 from bncheck.facts.lite import FoldedOperator, LiteFacts
 from bncheck.facts.wording import listing, many
@@ -164,7 +165,9 @@ def _operator(scales: list[float]) -> Facts:
         bias=None,
     )
     return Facts(
-        path="m.tflite", format="TFLite", lite=LiteFacts(folded=(op,), leftovers=(), integer=True, operators=1)
+        path="m.tflite",
+        format=Format(FileKind.TFLITE),
+        lite=LiteFacts(folded=(op,), leftovers=(), integer=True, operators=1),
     )
 
 

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import PurePath
 
+from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts
 
 _KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
@@ -86,9 +87,9 @@ def _for(model: Facts, command: str) -> str:
 def _ending(model: Facts) -> str:
     """Of the repaired copy: a Keras file keeps its own, which tells Keras how to load it; a SavedModel is a folder."""
     name = PurePath(model.path).name
-    if "Keras" in model.format:
+    if model.format.kind is FileKind.KERAS:
         return next((end for end in _KERAS_ENDINGS if name.endswith(end)), ".keras")
-    return "_model" if model.format == "SavedModel" else ".ckpt"
+    return "_model" if model.format.kind is FileKind.SAVED_MODEL else ".ckpt"
 
 
 def training_code(*code: str, note: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Purpose, Role, Saver
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names
@@ -108,7 +109,9 @@ def clean() -> tuple[Facts, ...]:
 def broken() -> tuple[Facts, ...]:
     """Both kinds stored (a note); averaged weights restored with raw statistics; an average of the average (a note)."""
     saver = Saver(name="save", keys=frozenset(_SHADOWS.values()), variables=frozenset({"bn/gamma", "bn/beta"}))
-    serving = GraphFacts(path="eval.meta", format="MetaGraph", nodes=9, purpose=Purpose.INFERENCE, savers=(saver,))
+    serving = GraphFacts(
+        path="eval.meta", format=Format(FileKind.META_GRAPH), nodes=9, purpose=Purpose.INFERENCE, savers=(saver,)
+    )
     shadow = vector(Role.MEAN, 0.4, name="bn/moving_mean/ExponentialMovingAverage")
     return (
         facts(batch_norm("bn", averaged=_SHADOWS)),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Presence, Purpose, Role, RunFacts, Vector
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names
@@ -151,7 +152,11 @@ def broken() -> tuple[Facts, ...]:
     gone = Vector(role=Role.GAMMA, presence=Presence.MISSING, name="bn/gamma", reason="not in the checkpoint")
     more = ("head/bn/moving_mean", "head/bn/moving_variance")
     bare = GraphFacts(
-        path="model.meta", format="MetaGraph", nodes=9, purpose=Purpose.INFERENCE, variables={"conv/biases": (4,)}
+        path="model.meta",
+        format=Format(FileKind.META_GRAPH),
+        nodes=9,
+        purpose=Purpose.INFERENCE,
+        variables={"conv/biases": (4,)},
     )
     return (
         _of(replace(layer, gamma=gone)),

@@ -16,6 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import Malformed, NotFound, ReadError, UnknownFormat, Unsupported
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, slice_key, window
 from bncheck.sources.bundle.locate import Place, find, v1
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
@@ -52,7 +53,7 @@ def read_checkpoint(path: Path) -> RawModel:
     graph = object_graph(tensors)
     return RawModel(
         path=place.prefix,
-        format="TF2 checkpoint" if OBJECT_GRAPH in tensors else "TF1 checkpoint",
+        format=Format(FileKind.TF2_CHECKPOINT if OBJECT_GRAPH in tensors else FileKind.TF1_CHECKPOINT),
         tensors=tensors,
         object_graph=graph,
         notes=place.notes + tensors.notes,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from bncheck.facts.errors import Malformed, NotFound, TooLarge, Truncated, UnknownFormat, Unreadable
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.graph import protos
 from bncheck.sources.raw import RawGraph, RawModel, RawSignature
+
+GRAPH_DEF, META_GRAPH = Format(FileKind.GRAPH_DEF), Format(FileKind.META_GRAPH)
 
 MAX_BYTES = (1 << 31) - 1
 """protobuf's own limit for one message."""
@@ -43,8 +47,8 @@ def read_graph(path: Path) -> RawModel:
     message = kind()
     parse(path, message, content)
     if kind is protos.GraphDef:
-        return RawModel(path=path, format="GraphDef", graphs=(RawGraph(path=path, graph_def=message),))
-    return RawModel(path=path, format="MetaGraph", graphs=(meta_graph(path, message),))
+        return RawModel(path=path, format=GRAPH_DEF, graphs=(graph_def(path, message),))
+    return RawModel(path=path, format=META_GRAPH, graphs=(meta_graph(path, message),))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -145,8 +149,13 @@ def _broken_field(path: Path, content: bytes) -> int:
     return start
 
 
-def meta_graph(path: Path, message: Any) -> RawGraph:
-    """One MetaGraphDef; raises Malformed where it holds no graph."""
+def graph_def(path: Path, message: Any) -> RawGraph:
+    """One GraphDef, frozen or bare."""
+    return RawGraph(path=path, format=GRAPH_DEF, graph_def=message)
+
+
+def meta_graph(path: Path, message: Any, form: Format = META_GRAPH) -> RawGraph:
+    """One MetaGraphDef, of a file of its own or of a SavedModel; raises Malformed where it holds no graph."""
     if not message.graph_def.node and not message.graph_def.library.function:
         raise Malformed(path, "holds no graph: not a MetaGraph, or cut off", offset=0)
     collections: dict[str, tuple[str, ...]] = {}
@@ -160,6 +169,7 @@ def meta_graph(path: Path, message: Any) -> RawGraph:
             initializers |= found
     return RawGraph(
         path=path,
+        format=form,
         graph_def=message.graph_def,
         tags=tuple(message.meta_info_def.tags),
         tf_version=message.meta_info_def.tensorflow_version,
@@ -198,8 +208,9 @@ def _from_text(path: Path, content: bytes) -> RawModel:
     is_meta = _TEXT_META.search(content) is not None
     message = protos.MetaGraphDef() if is_meta else protos.GraphDef()
     parse_text(path, message, content)
-    graph = meta_graph(path, message) if is_meta else RawGraph(path=path, graph_def=message)
-    return RawModel(path=path, format="MetaGraph (text)" if is_meta else "GraphDef (text)", graphs=(graph,))
+    graph = meta_graph(path, message) if is_meta else graph_def(path, message)
+    text = replace(graph.format, named=f"{graph.format} (text)")
+    return RawModel(path=path, format=text, graphs=(graph,))
 
 
 def parse_text(path: Path, message: Any, content: bytes) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncheck.facts.errors import Malformed, NotFound
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 from bncheck.sources.graph import protos
 from bncheck.sources.graph.graphs import meta_graph, parse, parse_text, read_bytes
@@ -35,9 +36,8 @@ def read_saved_model(path: Path) -> RawModel:
         parse(file, message, content)
     if not message.meta_graphs:
         raise Malformed(file, "holds no MetaGraph: not a SavedModel, or cut off", offset=0)
-    model = RawModel(
-        path=path, format="SavedModel", graphs=tuple(meta_graph(file, graph) for graph in message.meta_graphs)
-    )
+    form = Format(FileKind.SAVED_MODEL)
+    model = RawModel(path=path, format=form, graphs=tuple(meta_graph(file, g, form) for g in message.meta_graphs))
     prefix = folder / "variables" / "variables"
     if not prefix.with_name("variables.index").is_file():
         return replace(model, notes=("the folder holds no variables/variables.index",))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bncheck.facts.errors import Malformed, NoModel, NotFound, TooLarge, UnknownFormat, Unsupported
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources import files
 from bncheck.sources.keras import archive as keras_archive
 from bncheck.sources.keras import h5 as keras_h5
@@ -257,7 +258,7 @@ def _raw(
     tensors = {tensor.name: tensor for layer in layers for tensor in layer.weights}
     return RawModel(
         path=path,
-        format=format_name,
+        format=Format(FileKind.KERAS, format_name),
         tensors=tensors | {tensor.name: tensor for tensor in optimizer_weights},
         keras=RawKeras(
             keras_version=version,

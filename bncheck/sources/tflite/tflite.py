@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import Malformed, Truncated, Unsupported
+from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.files import opened
 from bncheck.sources.raw import (
     RawLite,
@@ -30,8 +31,6 @@ from bncheck.sources.raw import (
 )
 from bncheck.sources.tflite import schema
 from bncheck.sources.tflite.flatbuffer import Flat, Table
-
-FORMAT = "TFLite"
 
 MAX_ENTRIES = 1 << 20
 """Tensors, operators, buffers or subgraphs of one file."""
@@ -108,7 +107,7 @@ def parse_lite(path: Path, content: memoryview) -> RawModel:
     )
     description = model.string(schema.Model.DESCRIPTION, "the description")
     lite = RawLite(version=version, description=description, subgraphs=subgraphs, metadata=metadata)
-    return RawModel(path=path, format=FORMAT, lite=lite, notes=_notes(lite))
+    return RawModel(path=path, format=Format(FileKind.TFLITE), lite=lite, notes=_notes(lite))
 
 
 def _mapped(path: Path) -> memoryview:

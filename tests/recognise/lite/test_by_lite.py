@@ -22,7 +22,7 @@ BETA = np.array([0.1, -0.4, 0.0, 0.3], np.float32)
 def facts(path: Path) -> LiteFacts:
     """The facts of a file, which name its path and hold no layers."""
     found = recognise_lite(read_lite(path), Hints())
-    assert (found.path, found.format, found.layers) == (str(path), "TFLite", ())
+    assert (found.path, found.format.label, found.layers) == (str(path), "TFLite", ())
     assert found.lite is not None
     return found.lite
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Given, RunFacts
 from bncheck.rules import RULES
 from bncheck.rules.rule import Rule
@@ -46,15 +47,15 @@ def test_the_command_quotes_the_path() -> None:
 @pytest.mark.parametrize(
     ("path", "kind", "output"),
     [
-        ("model.keras", "Keras 3 archive", "fixed.keras"),
-        ("run.1/model.h5", "Keras 3 HDF5 model", "fixed.h5"),
-        ("old.hdf5", "Keras 2 HDF5 model", "fixed.hdf5"),
-        ("a.weights.h5", "Keras 3 weights", "fixed.weights.h5"),
-        ("export/1", "SavedModel", "fixed_model"),
-        ("model.ckpt-300", "TF1 checkpoint", "fixed.ckpt"),
+        ("model.keras", Format(FileKind.KERAS, "Keras 3 archive"), "fixed.keras"),
+        ("run.1/model.h5", Format(FileKind.KERAS, "Keras 3 HDF5 model"), "fixed.h5"),
+        ("old.hdf5", Format(FileKind.KERAS, "Keras 2 HDF5 model"), "fixed.hdf5"),
+        ("a.weights.h5", Format(FileKind.KERAS, "Keras 3 weights"), "fixed.weights.h5"),
+        ("export/1", Format(FileKind.SAVED_MODEL), "fixed_model"),
+        ("model.ckpt-300", Format(FileKind.TF1_CHECKPOINT), "fixed.ckpt"),
     ],
 )
-def test_the_output_is_of_the_models_kind(path: str, kind: str, output: str) -> None:
+def test_the_output_is_of_the_models_kind(path: str, kind: Format, output: str) -> None:
     """A copy is named as its format wants, so that `repair` writes it and TensorFlow or Keras loads it."""
     model = replace(facts(batch_norm("bn")), path=path, format=kind)
     assert shlex.split(fixes.repair(model))[3:5] == ["-o", output]
@@ -62,7 +63,7 @@ def test_the_output_is_of_the_models_kind(path: str, kind: str, output: str) -> 
 
 def test_without_a_checkpoint() -> None:
     """A word stands in its place."""
-    keras = replace(facts(batch_norm("bn")), path="model.keras", format="Keras 3 archive")
+    keras = replace(facts(batch_norm("bn")), path="model.keras", format=Format(FileKind.KERAS, "Keras 3 archive"))
     assert "CHECKPOINT" in fixes.repair(replace(keras, run=RunFacts()))
 
 
@@ -76,7 +77,7 @@ GIVEN = Given(
 
 def test_commands_repeat_what_was_given() -> None:
     """So that they can be pasted; what trains is of no use to a repair, and data are none to undoing the init share."""
-    model = replace(facts(batch_norm("bn")), path="model.ckpt", format="TF1 checkpoint", given=GIVEN)
+    model = replace(facts(batch_norm("bn")), path="model.ckpt", format=Format(FileKind.TF1_CHECKPOINT), given=GIVEN)
     words = ["--graph", "a.meta", "--model", "mobilenet_v2", "--preprocess", "-1..1"]
     start = ["bncheck", "repair", "model.ckpt", "-o", "fixed.ckpt"]
     assert shlex.split(fixes.repair(model)) == [*start, "--data", "my digits.npz", *words]
@@ -101,6 +102,6 @@ def test_no_remedy_leaves_the_path_open(rule: Rule) -> None:
 
 def test_a_command_within_a_sentence_gets_its_own_line() -> None:
     """A wrapped line cannot be pasted."""
-    model = replace(facts(batch_norm("bn")), path="m.ckpt", format="TF1 checkpoint")
+    model = replace(facts(batch_norm("bn")), path="m.ckpt", format=Format(FileKind.TF1_CHECKPOINT))
     text = fixes.filled("Then: `bncheck repair PATH -o OUT --data images/`. Where not, go back.", model)
     assert text == "Then:\n    bncheck repair m.ckpt -o fixed.ckpt --data images/\nWhere not, go back."

@@ -163,7 +163,7 @@ def test_object_graph(tmp_path: Path) -> None:
     graph = chunk(1, chunk(1, number(1, 1) + chunk(2, b"g"))) + chunk(1, chunk(2, attribute))
     write_bundle(tmp_path / "m", {"_CHECKPOINTABLE_OBJECT_GRAPH": graph, "g/.ATTRIBUTES/VARIABLE_VALUE": WEIGHTS})
     model = read_checkpoint(tmp_path / "m")
-    assert model.format == "TF2 checkpoint"
+    assert model.format.label == "TF2 checkpoint"
     assert model.object_graph.nodes[0].children[0].local_name == "g"
     assert model.object_graph.nodes[1].attributes[0].full_name == "bn/gamma"
 
@@ -172,7 +172,7 @@ def test_no_object_graph(tmp_path: Path) -> None:
     """A checkpoint without an object graph is a TF1 one."""
     write_bundle(tmp_path / "m", SMALL)
     model = read_checkpoint(tmp_path / "m")
-    assert (model.format, model.object_graph) == ("TF1 checkpoint", None)
+    assert (model.format.label, model.object_graph) == ("TF1 checkpoint", None)
 
 
 def test_damaged_object_graph(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ REAL = Path(__file__).parents[3].parent / "shared" / "real"
 def test_real_models(path: str, tensors: int, form: str) -> None:
     """Strangers' checkpoints are read whole, as many tensors as TensorFlow's own reader lists."""
     model = read_checkpoint(REAL / path)
-    assert (len(model.tensors), model.format) == (tensors, form)
+    assert (len(model.tensors), model.format.label) == (tensors, form)
     for tensor in model.tensors.values():
         if tensor.unavailable is None:
             assert tensor.read().shape == tensor.shape

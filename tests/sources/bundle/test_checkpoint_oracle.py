@@ -205,7 +205,7 @@ def test_object_checkpoint(tmp_path: Path) -> None:
     prefix = tf.train.Checkpoint(block=Block()).write(str(tmp_path / "ck"))
     assert same(prefix) == 3
     model = read_checkpoint(Path(prefix))
-    assert model.format == "TF2 checkpoint"
+    assert model.format.label == "TF2 checkpoint"
     own = {a.checkpoint_key: a.full_name for node in model.object_graph.nodes for a in node.attributes}
     assert own["block/moving_mean/.ATTRIBUTES/VARIABLE_VALUE"] == "bn/moving_mean"
     assert set(own) == set(model.tensors) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}

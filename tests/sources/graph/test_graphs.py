@@ -42,14 +42,14 @@ def write(path: Path, content: bytes) -> Path:
 def test_graph_def_is_told_from_meta_graph(nodes: int, tmp_path: Path) -> None:
     """A GraphDef of one node or many is a GraphDef, whatever its suffix."""
     model = read_graph(write(tmp_path / "model.meta", graph_def(nodes).SerializeToString()))
-    assert (model.format, len(model.graphs[0].graph_def.node)) == ("GraphDef", nodes)
+    assert (model.format.label, len(model.graphs[0].graph_def.node)) == ("GraphDef", nodes)
 
 
 def test_meta_graph_gives_its_collections(tmp_path: Path) -> None:
     """Collections of nodes and of variables are both lists of names."""
     model = read_graph(write(tmp_path / "model.pb", meta(tags=("serve",)).SerializeToString()))
     found = model.graphs[0]
-    assert model.format == "MetaGraph"
+    assert model.format.label == "MetaGraph"
     assert (found.tf_version, found.tags) == ("1.15.0", ("serve",))
     assert dict(found.collections) == {"update_ops": ("n0",), "trainable_variables": ("v",)}
     assert dict(found.initializers) == {"v": "n1:0"}

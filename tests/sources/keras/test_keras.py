@@ -72,7 +72,7 @@ def test_reads_a_sequential_hdf5_model(tmp_path: Path) -> None:
         {"c": {"c/kernel:0": KERNEL}, "bn": scoped("bn", values)},
     )
     model = read_keras(path)
-    assert model.format == "Keras 2 HDF5 model"
+    assert model.format.label == "Keras 2 HDF5 model"
     assert keras_of(model).keras_version == "2.4.0"
     assert names(model) == {"c": ["c/kernel"], "bn": [f"bn/{role}" for role in values]}
     assert wiring(model) == [("c", ()), ("bn", ("c",))]
@@ -96,7 +96,7 @@ def test_resolves_keras_3_groups_by_recorded_names(tmp_path: Path) -> None:
         },
     )
     model = read_keras(path)
-    assert model.format == "Keras 3 archive"
+    assert model.format.label == "Keras 3 archive"
     np.testing.assert_array_equal(model.tensors["a/vars/2"].read(), first["moving_mean"])
     np.testing.assert_array_equal(model.tensors["b/vars/3"].read(), second["moving_variance"])
 
@@ -129,7 +129,7 @@ def test_counts_doubled_groups_of_tensorflow_2_12_and_the_container_of_2_13(tmp_
         version="2.13.1",
     )
     model = read_keras(path)
-    assert model.format == "Keras 2 archive"
+    assert model.format.label == "Keras 2 archive"
     np.testing.assert_array_equal(model.tensors["b/vars/2"].read(), bn_values(seed=2)["moving_mean"])
 
 
@@ -222,7 +222,7 @@ def test_reads_keras_1_files(tmp_path: Path) -> None:
     config = {"class_name": "Sequential", "config": [batch_norm("batchnormalization_1", mode=0)]}
     stored = {f"batchnormalization_1_{role}": value for role, value in values.items()}
     model = read_keras(h5_file(tmp_path / "m.h5", config, {"batchnormalization_1": stored}, version="1.2.2"))
-    assert model.format == "Keras 1 HDF5 model"
+    assert model.format.label == "Keras 1 HDF5 model"
     assert names(model) == {"batchnormalization_1": [f"batchnormalization_1/{role}" for role in values]}
 
 
@@ -258,7 +258,7 @@ def test_reads_weights_alone(tmp_path: Path) -> None:
         )
     )
     read = read_keras(new)
-    assert (old.format, read.format) == ("Keras 2 HDF5 weights", "Keras HDF5 weights")
+    assert (old.format.label, read.format.label) == ("Keras 2 HDF5 weights", "Keras HDF5 weights")
     assert set(names(old)) == {"bn"}
     assert names(read) == {"inner/bn": [f"inner/bn/vars/{index}" for index in range(4)]}
     assert not keras_of(read).has_config
@@ -288,7 +288,7 @@ def test_reads_shards_beside_their_map(tmp_path: Path) -> None:
     path.write_text(json.dumps({"metadata": {}, "weight_map": {place: ["m_00000.weights.h5", "m_00001.weights.h5"]}}))
     model = read_keras(path)
     assert matches(path, path.read_bytes()[:64])
-    assert model.format == "Keras 3 sharded weights"
+    assert model.format.label == "Keras 3 sharded weights"
     np.testing.assert_array_equal(model.tensors["bn/vars/3"].read(), values[3])
     (tmp_path / "m_00001.weights.h5").unlink()
     with pytest.raises(NotFound, match=r"m_00001\.weights\.h5.*names it as a shard"):

@@ -93,7 +93,7 @@ def test_reads_all_of_a_file(tmp_path: Path) -> None:
     raw = read(tmp_path, small())
     lite = raw.lite
     assert lite is not None
-    assert (raw.format, lite.version, lite.description) == ("TFLite", 3, "made by a test")
+    assert (raw.format.label, lite.version, lite.description) == ("TFLite", 3, "made by a test")
     assert lite.metadata == ("min_runtime_version",)
     assert [subgraph.name for subgraph in lite.subgraphs] == ["main", "other"]
     main = lite.subgraphs[0]
