@@ -16,7 +16,7 @@ from typing import TextIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.backbones.quiet import load_tensorflow, without_warnings
+from bncheck.backbones.quiet_tensorflow import load_tensorflow, without_warnings
 from bncheck.commands.inspect import inspect_checkpoint
 from bncheck.compare.data.data import open_data
 from bncheck.compare.train_eval import measure, prepare

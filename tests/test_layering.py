@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "bncheck"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "bncheck"
 
 FACTS = {"facts"}
 KNOWN = {"facts", "numerics", "settings"}
@@ -58,6 +60,24 @@ CLIMBS = {
 WITH_TENSORFLOW = {"backbones", "compare", "guard", "demo"}
 """Parts that may import TensorFlow."""
 HEAVY = {"tensorflow", "tf_slim", "tf_keras", "keras", "ai_edge_litert", "ai_edge_quantizer", "sklearn"}
+
+NOUNS = {"testing", "training", "wiring", "wording", "quantized"}
+"""Names of modules that only look like participles; the quantized is one side of a comparison."""
+
+OF_NO_MODULE = {
+    "test_fixtures.py": "the fixtures are what their manifest says",
+    "test_import_cost.py": "what each command may load",
+    "test_integrations.py": "action, GitLab, pre-commit: files beside the package",
+    "test_layering.py": "the tree itself",
+    "test_mutations.py": "damaged files of every format, through the whole of inspect",
+    "test_readme.py": "the README",
+    "rules/test_graph_rules_on_real_models.py": "all rules on models",
+    "rules/test_on_real_models.py": "all rules on models",
+    "rules/test_rules.py": "the registry and the examples of all rules",
+    "rules/test_rules_fuzz.py": "all rules on generated facts",
+    "sources/test_open_model.py": "what `sources` itself holds",
+}
+"""Tests that mirror no single module, with what they are of."""
 
 MOST_MODULES, MOST_LINES, LONGEST_RULE = 24, 400, 250
 
@@ -203,9 +223,32 @@ def test_modules_are_short() -> None:
 
 
 def test_names_of_modules_say_what_they_hold() -> None:
-    """No `utils`, no bare participle, and no module called as its command's verb."""
-    vague = {"utils", "helpers", "misc", "run", "kept", "built", "found", "pooled", "loaded", "given", "judged"}
-    assert sorted(_name(m, PACKAGE) for m in _modules(PACKAGE) if m.stem.lstrip("_") in vague) == []
+    """No `utils`, no bare participle, no module called as its command's verb, none that repeats its folder."""
+    names = [(m.stem.lstrip("_"), m.parent.name, _name(m, PACKAGE)) for m in _modules(PACKAGE)]
+    vague = {"utils", "helpers", "misc", "run", "kept", "built", "found", "given"}
+    assert sorted(name for stem, _, name in names if stem in vague) == []
+    participles = [(stem, name) for stem, _, name in names if re.fullmatch(r"[a-z]+(ed|ing)", stem)]
+    assert sorted(name for stem, name in participles if stem not in NOUNS) == []
+    assert sorted(name for stem, folder, name in names if folder and stem.startswith(f"{folder}_")) == []
+
+
+def _mirrored(test: Path) -> bool:
+    """Whether a test is named after a module of its folder (and what of it), a part of the package, or rules."""
+    folder = PACKAGE / test.parent.relative_to(TESTS)
+    name = test.stem.removeprefix("test_")
+    codes = re.findall(r"bn\d{3}", name)
+    if codes:
+        return all(list(folder.rglob(f"{code}_*.py")) for code in codes)
+    stems = [path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()]
+    return any(name == stem or name.startswith(f"{stem}_") for stem in stems)
+
+
+def test_tests_mirror_the_package() -> None:
+    """`tests/a/test_b.py` tests `bncheck/a/b.py`; whatever runs through several parts lies in `tests/end_to_end`."""
+    tests = [t for t in TESTS.rglob("test_*.py") if t.parent.name != "end_to_end"]
+    others = {t.relative_to(TESTS).as_posix() for t in tests if not (PACKAGE / t.parent.relative_to(TESTS)).is_dir()}
+    assert others == set()
+    assert {t.relative_to(TESTS).as_posix() for t in tests if not _mirrored(t)} == set(OF_NO_MODULE)
 
 
 def test_no_two_classes_have_one_name() -> None:

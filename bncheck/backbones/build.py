@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bncheck.backbones.builders import Builder
-from bncheck.backbones.quiet import load_tensorflow
-from bncheck.backbones.registry import Spec
-from bncheck.facts.errors import BncheckError
+from bncheck.backbones.builders import Builder, load_builder
+from bncheck.backbones.quiet_tensorflow import load_tensorflow
+from bncheck.backbones.registry import Spec, parse
+from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.settings.options import RunOptions
 from bncheck.sources.raw import RawModel, RawTensor
+
+
+def with_network(raw: RawModel, options: RunOptions, shape: tuple[int | None, ...] | None) -> RawModel:
+    """The model that `options` name, with the values of `raw`; `raw` itself where they name none.
+
+    `shape` is that of one sample, as far as it is known. Raises UsageError where the tensors do not fit the network.
+    """
+    if options.model is None and options.builder is None:
+        return raw
+    if options.model is not None and options.builder is not None:
+        raise UsageError("--model and --builder exclude each other")
+
+    what = parse(options.model) if options.model is not None else load_builder(options.builder or "")
+    return build(what, raw.tensors, path=raw.path, input_shape=shape)
 
 
 def build(
@@ -29,10 +44,10 @@ def build(
     """
     try:
         load_tensorflow()
-        from bncheck.backbones import building  # noqa: PLC0415 - needs TensorFlow
+        from bncheck.backbones import inference_graph  # noqa: PLC0415 - needs TensorFlow
 
         if isinstance(what, Spec):
-            return building.named(what, tensors, Path(path), input_shape)
-        return building.by_builder(what, tensors, Path(path), input_shape)
+            return inference_graph.named(what, tensors, Path(path), input_shape)
+        return inference_graph.by_builder(what, tensors, Path(path), input_shape)
     except ModuleNotFoundError as error:
         raise BncheckError(f"{error.name} is not installed: pip install 'bncheck[tf]'") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bncheck.backbones.build import with_network
 from bncheck.commands.inspect import hints_of, timed
 from bncheck.compare.data.data import Data, open_data, sample_shape
 from bncheck.compare.data.samples import ModelInput
@@ -16,7 +17,6 @@ from bncheck.compare.three_way import QuantizedAgainst, Run, measure_three_ways,
 from bncheck.compare.train_eval import Prepared, measure, prepare
 from bncheck.compare.twins.norm import StatisticsLacking
 from bncheck.compare.twins.twins import open_twins
-from bncheck.compare.twins.with_backbone import with_network
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import NotChecked, Report, Verdict
 from bncheck.facts.layers import Facts, Given, Hints

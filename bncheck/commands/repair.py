@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bncheck.backbones.build import with_network
+from bncheck.commands.before_and_after import Judging, judged
 from bncheck.commands.inspect import hints_of
-from bncheck.commands.repair_judged import Judging, judged
 from bncheck.compare.data.data import Data, sample_shape
-from bncheck.compare.twins.with_backbone import with_network
 from bncheck.facts.errors import NoModel, UsageError
 from bncheck.facts.findings import Meaning
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector

@@ -25,7 +25,7 @@ from bncheck.numerics.moments import Moments, from_batch, merge, split
 from bncheck.recognise import recognise
 from bncheck.recognise.graph.by_graph import facts_of_view
 from bncheck.recognise.graph.flat import node_of
-from bncheck.recognise.graph.graph_view import view_graph
+from bncheck.recognise.graph.view import view_graph
 from bncheck.settings.options import RunOptions
 from bncheck.sources.raw import RawModel
 

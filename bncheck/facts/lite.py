@@ -19,7 +19,6 @@ class FoldedOperator:
     channels: int
     weight_scales: PerChannel | None
     """Of an integer kernel: one entry (per tensor) or one a channel; None for float."""
-    weight_zero_points: PerChannel | None
     channel_max: PerChannel | None
     """max |real weight| per output channel."""
     bias: NDArray[np.int64] | None

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bncheck.foldproof.expected import Unit
 from bncheck.foldproof.lite_kernels import KernelPlace
+from bncheck.foldproof.source_units import Unit
 
 Order = tuple[int, int]
 Size = tuple[int, int]

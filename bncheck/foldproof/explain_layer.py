@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.foldproof.expected import Kernel, Statistics, Unit, Weights
 from bncheck.foldproof.fit import (
     USUAL_EPSILONS,
     Bounds,
@@ -30,6 +29,7 @@ from bncheck.foldproof.fit import (
     slope,
 )
 from bncheck.foldproof.lite_kernels import Held, KernelPlace
+from bncheck.foldproof.source_units import Kernel, Statistics, Unit, Weights
 from bncheck.numerics.fold import folded
 
 Array = NDArray[np.float64]

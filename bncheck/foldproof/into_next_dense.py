@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bncheck.foldproof.expected import Kernel, Source, Statistics, Unit, Weights, bias_beside
 from bncheck.foldproof.explain_layer import TAKEN_IN, Candidate, Explained, Explanation, explain, fold
 from bncheck.foldproof.fit import USUAL_EPSILONS, Array, Folded, bounds, scale_fits
 from bncheck.foldproof.lite_kernels import Held, KernelPlace
+from bncheck.foldproof.source_units import Kernel, Source, Statistics, Unit, Weights, bias_beside
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

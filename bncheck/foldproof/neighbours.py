@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from bncheck.facts.layers import Layer
 from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
-from bncheck.recognise.graph.graph_view import GraphView
 from bncheck.recognise.graph.trace import VARIABLES, sources, steps_back
 from bncheck.recognise.graph.upstream import upstream
+from bncheck.recognise.graph.view import GraphView
 from bncheck.sources.raw import RawKeras, RawKerasCall, RawKerasLayer
 
 

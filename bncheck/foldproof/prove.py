@@ -1,6 +1,6 @@
 """The fold proof: which statistics and epsilon a TFLite file has folded in, layer by layer, from the files alone.
 
-An operator is found by its kernel, which a fold only multiplies by one number a channel (fold_fit.py), not by its name.
+An operator is found by its kernel, which a fold only multiplies by one number a channel (fit.py), not by its name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import FoldedLayer, FoldProof
 from bncheck.foldproof.by_position import by_order, exchanged, is_named, size_of
-from bncheck.foldproof.expected import Kernel, Source, Unit, bias_beside, source_of
 from bncheck.foldproof.explain_layer import (
     TAKEN_IN,
     Explained,
@@ -31,6 +30,7 @@ from bncheck.foldproof.fit import Array
 from bncheck.foldproof.into_next_dense import forward, holds_kernel
 from bncheck.foldproof.lite_kernels import KernelPlace, places
 from bncheck.foldproof.second_scale import beyond, difference, of_another
+from bncheck.foldproof.source_units import Kernel, Source, Unit, bias_beside, source_of
 from bncheck.recognise.lite.by_lite import without_weights
 from bncheck.recognise.named.name_families import SHADOW
 from bncheck.sources.raw import RawModel

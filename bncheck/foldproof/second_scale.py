@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bncheck.foldproof.expected import Source, Unit
 from bncheck.foldproof.explain_layer import Candidate, Explained, Explanation, explained_by, fold
 from bncheck.foldproof.fit import (
     USUAL_EPSILONS,
@@ -19,6 +18,7 @@ from bncheck.foldproof.fit import (
     scale_fits,
     shifted,
 )
+from bncheck.foldproof.source_units import Source, Unit
 
 _RANK = 200
 

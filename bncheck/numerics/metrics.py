@@ -25,7 +25,6 @@ __all__ = [
     "mean_shift",
     "measured_floor",
     "nmse",
-    "noise_floor",
     "softmax",
     "softmax_drift",
     "sqnr_db",
@@ -95,18 +94,6 @@ def local_sums(  # noqa: PLR0917 - as the formula reads: batch, stored, affine
         r2 = scale**2 * batch_variance * inverse**2 + offset**2
         e2 = scale**2 * (batch_variance * (stored - inverse) ** 2 + ((batch_mean - stored_mean) * stored) ** 2)
     return np.asarray(r2), np.asarray(e2)
-
-
-def noise_floor(variance: PerChannel, epsilon: float, samples: int) -> PerChannel:
-    """Per channel `v / (v + eps) / (2 (N - 1))`: relative gap, in amplitude, of biased from Bessel-corrected variance.
-
-    The part of the difference that comes of the kernel's convention alone (it normalises with the biased, stores the
-    corrected variance); its square is an NMSE. What a batch differs by chance is `local_floor`. NaN for one sample.
-    """
-    if samples < 2:
-        return np.full_like(variance, math.nan)
-    with np.errstate(all="ignore"):
-        return np.asarray(variance / (variance + epsilon) / (2 * (samples - 1)))
 
 
 def local_floor(

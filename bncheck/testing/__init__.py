@@ -109,7 +109,6 @@ def folded(
 ) -> FoldedOperator:
     """A TFLite operator that batch norm was folded into: float unless scales are given; a bias is int32."""
     known: dict[str, Any] = {
-        "weight_zero_points": None if weight_scales is None else _scales(0.0),
         "channel_max": _scales(np.full(channels, 0.5)),
         "bias_bits": None if bias is None else 32,
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bncheck.backbones.builders import load_builder
-from bncheck.backbones.fitting import check_builder, check_network, check_scope, scopes_of, told
+from bncheck.backbones.checkpoint_fit import check_builder, check_network, check_scope, scopes_of, told
 from bncheck.backbones.keras_names import renamed, slim_name
 from bncheck.backbones.registry import BACKBONES, names, parse
 from bncheck.facts.errors import BncheckError, UsageError
@@ -74,7 +74,7 @@ def test_all_that_tf_slim_ships_is_listed() -> None:
 def test_naming_a_backbone_loads_no_tensorflow() -> None:
     """The registry, builders and the check of shapes stay light: `--help` and a wrong name cost nothing."""
     code = (
-        "import sys, bncheck.backbones.registry as r, bncheck.backbones.fitting, bncheck.backbones.builders;"
+        "import sys, bncheck.backbones.registry as r, bncheck.backbones.checkpoint_fit, bncheck.backbones.builders;"
         "r.parse('resnet_v1_50:num_classes=3'); assert 'tensorflow' not in sys.modules and 'h5py' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -177,32 +177,6 @@ def test_local_floor_falls_with_samples() -> None:
     assert metrics.local_floor(one, None, None, 1e-3, 1) == math.inf
 
 
-def test_noise_floor() -> None:
-    """7x7 layers of MobileNetV2: 3.2e-4 (70 dB) at batch 32, 1.0e-2 (40 dB) at batch 1; NaN for one sample."""
-    one = np.ones(2)
-    for batch, relative, decibel in ((32, 3.2e-4, 70), (1, 1.0e-2, 40)):
-        floor = metrics.noise_floor(one, 1e-3, batch * 49)[0]
-        assert floor == pytest.approx(relative, rel=0.05)
-        assert metrics.sqnr_db(floor**2) == pytest.approx(decibel, abs=0.6)
-    assert np.isnan(metrics.noise_floor(one, 1e-3, 1)).all()
-
-
-def test_noise_floor_is_the_bessel_gap() -> None:
-    """tensorflow#41979: 128x32x32x32 after batch norm with momentum 0 and LeakyReLU differs by 0.0057 in norm."""
-    samples, slope = 128 * 32 * 32, 0.3
-    x = np.random.default_rng(0).normal(0, 0.35, (samples, 32))
-    mean, variance = x.mean(axis=0), x.var(axis=0)
-    one, zero = np.ones(32), np.zeros(32)
-    train = apply(x, mean, variance, one, zero)
-    gap = apply(x, mean, variance * samples / (samples - 1), one, zero) - train
-    measured = float(np.linalg.norm(np.where(train > 0, gap, slope * gap)))
-    predicted = float(
-        np.linalg.norm(metrics.noise_floor(variance, EPSILON, samples)[0] * np.where(train > 0, train, slope * train))
-    )
-    assert measured == pytest.approx(0.00572, rel=0.01)
-    assert predicted == pytest.approx(measured, rel=1e-3)
-
-
 def test_softmax_drift() -> None:
     """0 for equal and for shifted logits, 1 for certain and opposite ones, NaN for NaN."""
     a = np.random.default_rng(0).normal(size=(6, 4))

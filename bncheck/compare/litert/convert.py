@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.backbones import quiet
+from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.litert import recipes
 from bncheck.compare.litert.calibrate import can_calibrate, ranges, with_ranges
 from bncheck.compare.litert.interpreter import LiteFile, input_values, read_file
@@ -225,7 +225,7 @@ def convert(
         batches = [sample[None] for batch in batches for sample in batch]
     if scheme in CALIBRATED and not batches and not learned:
         raise UsageError(_NO_DATA.format(scheme))
-    with silence() as said, quiet.without_warnings():
+    with silence() as said, quiet_tensorflow.without_warnings():
         try:
             converter = _learned_converter(tf, graph) if learned else _converter(tf, graph)
             _configure(tf, converter, scheme, batches)
@@ -262,7 +262,7 @@ def _quantize(tf: Any, file: LiteFile, scheme: str, calibration: Calibration) ->
     if not found:
         raise UsageError(_NO_DATA.format(scheme))
     calibrated = with_ranges(file.content, found)
-    with silence() as said, quiet.without_warnings():
+    with silence() as said, quiet_tensorflow.without_warnings():
         from tensorflow.lite.python.convert import mlir_quantize  # noqa: PLC0415 - heavy
 
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.backbones import quiet
+from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.litert.edit import free_batch, served_first
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, Unsupported
@@ -222,7 +222,7 @@ def _open(content: bytes, path: str, *, delegates: bool) -> Any:
     kinds = module.OpResolverType
     kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        with quiet.without_warnings(), silence():
+        with quiet_tensorflow.without_warnings(), silence():
             return module.Interpreter(
                 model_content=content, num_threads=os.cpu_count() or 1, experimental_op_resolver_type=kind
             )

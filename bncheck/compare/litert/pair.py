@@ -23,7 +23,7 @@ from bncheck.compare.litert.interpreter import (
     portions,
     real_values,
 )
-from bncheck.compare.litert.local import Local, unchained
+from bncheck.compare.litert.local_errors import Local, unchained
 from bncheck.compare.litert.match import Matching
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.litert.sums import TensorSums, add_chain, add_local, places, round_into

@@ -17,7 +17,7 @@ from bncheck.compare.twins.reach import NO_OUTPUT, Parts, ends, feeding, inputs_
 from bncheck.compare.twins.towers import dealt
 from bncheck.facts.errors import UsageError
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
-from bncheck.recognise.graph.graph_view import GraphView
+from bncheck.recognise.graph.view import GraphView
 from bncheck.sources.raw import RawSignature
 
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})

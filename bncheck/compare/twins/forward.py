@@ -17,7 +17,7 @@ from bncheck.compare.twins.ops import write_op
 from bncheck.compare.twins.writer import EVAL, INPUT, TRAIN, TwinWriter, data_type
 from bncheck.facts.layers import Layer
 from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
-from bncheck.recognise.graph.graph_view import GraphView
+from bncheck.recognise.graph.view import GraphView
 from bncheck.sources.graph import protos
 
 

@@ -10,9 +10,9 @@ from bncheck.compare.twins.towers import dealt
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, Mode
 from bncheck.recognise.graph.flat import CONDITIONALS, LOOPS, node_of, port_of
-from bncheck.recognise.graph.graph_view import GraphView
 from bncheck.recognise.graph.group_sites import PairedSite, pair
 from bncheck.recognise.graph.trace import MERGES, SWITCHES, predicate
+from bncheck.recognise.graph.view import GraphView
 
 _STEPS = 200
 """Nested calls and branches that are looked through."""

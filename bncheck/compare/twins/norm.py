@@ -9,9 +9,9 @@ import numpy as np
 from bncheck.compare.twins.writer import BFLOAT16, DOUBLE, EVAL, FLOAT, HALF, INT32, TRAIN, TwinWriter, data_type
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, PerChannel
-from bncheck.recognise.graph.graph_view import GraphView
 from bncheck.recognise.graph.group_sites import PairedSite
 from bncheck.recognise.graph.operands import FUSED
+from bncheck.recognise.graph.view import GraphView
 
 
 class StatisticsLacking(BncheckError):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from bncheck.recognise.graph.feeds import is_feed, is_input
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
-from bncheck.recognise.graph.graph_view import GraphView
 from bncheck.recognise.graph.operands import FUSED
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape
 from bncheck.recognise.graph.updates import WRITES
 from bncheck.recognise.graph.upstream import dropout_input, is_dropout
+from bncheck.recognise.graph.view import GraphView
 
 _SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 NO_OUTPUT = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bncheck.compare.twins.reach import reached
 from bncheck.recognise.graph.flat import edge, node_of, port_of
-from bncheck.recognise.graph.graph_view import GraphView
 from bncheck.recognise.graph.trace import constant
+from bncheck.recognise.graph.view import GraphView
 
 _AXIS_AND_VALUE = {"Split": (0, 1), "SplitV": (2, 0)}
 """Places of the operands."""

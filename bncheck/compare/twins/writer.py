@@ -12,8 +12,8 @@ from bncheck.compare.twins.inference_path import Plan, taken
 from bncheck.facts.errors import BncheckError
 from bncheck.recognise.graph.feeds import is_input
 from bncheck.recognise.graph.flat import node_of, port_of
-from bncheck.recognise.graph.graph_view import GraphView
 from bncheck.recognise.graph.trace import VARIABLES
+from bncheck.recognise.graph.view import GraphView
 
 EVAL, TRAIN, WEIGHTS = "eval", "train", "weights"
 """First part of the name of a node: of one twin, or of both."""

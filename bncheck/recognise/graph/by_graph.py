@@ -26,14 +26,14 @@ from bncheck.facts.layers import (
 )
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
 from bncheck.recognise.graph.flat import FlatGraph
-from bncheck.recognise.graph.graph_variables import linear_of
-from bncheck.recognise.graph.graph_view import GraphView, view_graph
 from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape, describe_switch, variable_name
 from bncheck.recognise.graph.train import regularised
 from bncheck.recognise.graph.update_facts import right_before, update_facts
 from bncheck.recognise.graph.upstream import Upstream, upstream
+from bncheck.recognise.graph.variables import linear_of
+from bncheck.recognise.graph.view import GraphView, view_graph
 from bncheck.recognise.training_progress import run_facts
 from bncheck.sources.raw import RawGraph, RawModel
 

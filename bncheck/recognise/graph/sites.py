@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bncheck.facts.layers import Mode
 from bncheck.recognise.graph.control_flow import Contexts
-from bncheck.recognise.graph.decomposed import Match, inverse_deviations, match_around
+from bncheck.recognise.graph.decomposed_norm import Match, inverse_deviations, match_around
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.operands import FUSED, Operand, classify
 from bncheck.recognise.graph.trace import declared_shape

@@ -7,10 +7,10 @@ from collections.abc import Set as AbstractSet
 
 from bncheck.facts.layers import Role, Switch, Update
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
-from bncheck.recognise.graph.graph_view import GraphView
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import describe_switch, variable_name
 from bncheck.recognise.graph.updates import Write, decay_of
+from bncheck.recognise.graph.view import GraphView
 
 _BEHIND_AN_UPDATE = frozenset({"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}) | CONDITIONALS
 

@@ -123,18 +123,16 @@ def _folded(wiring: Wiring, prefix: str, known: KnownValues) -> Iterator[FoldedO
         operator, slots, kernel, bias = found.operator, found.slots, found.kernel, found.bias
         channels += kernel.shape[slots.axis]
         readable = not operator.shuffled and channels <= MAX_CHANNELS
-        scales, points = per_channel_scales(kernel)
         values = None if bias is None or bias.dtype not in _BIAS_BITS else integers(bias, known)
         yield FoldedOperator(
             name=found.name,
             kind=operator.kind,
             channels=kernel.shape[slots.axis],
-            weight_scales=scales,
-            weight_zero_points=points,
+            weight_scales=per_channel_scales(kernel),
             channel_max=largest_by_channel(kernel, slots.axis, known) if readable else None,
             bias=values,
             bias_bits=None if values is None or bias is None else _BIAS_BITS[bias.dtype],
-            bias_scales=None if values is None or bias is None else per_channel_scales(bias)[0],
+            bias_scales=None if values is None or bias is None else per_channel_scales(bias),
             tensor="" if (output := wiring.tensor(operator.outputs[0])) is None else output.name,
         )
 

@@ -74,14 +74,13 @@ def stored(tensor: RawLiteTensor) -> NDArray[Any] | None:
     return None if tensor.data is None or tensor.data.unavailable is not None else tensor.data.read()
 
 
-def per_channel_scales(tensor: RawLiteTensor) -> tuple[PerChannel | None, PerChannel | None]:
-    """(scales, zero points) of an integer tensor, one entry or one a channel; (None, None) for float."""
+def per_channel_scales(tensor: RawLiteTensor) -> PerChannel | None:
+    """Scales of an integer tensor, one entry or one a channel; None for float."""
     if tensor.quantization is None or tensor.dtype not in INTEGERS:
-        return None, None
-    pair = (tensor.quantization.scales.astype(np.float64), tensor.quantization.zero_points.astype(np.float64))
-    for values in pair:
-        values.setflags(write=False)
-    return pair
+        return None
+    scales = tensor.quantization.scales.astype(np.float64)
+    scales.setflags(write=False)
+    return scales
 
 
 def real(tensor: RawLiteTensor) -> NDArray[np.float64] | None:

@@ -13,7 +13,7 @@ from bncheck.report.html import charts
 from bncheck.report.html.charts import ErrorPoint, LossStep, percent
 from bncheck.report.html.parts import Chart, HtmlTable, Section, error_legend, error_told, figure, made_up
 from bncheck.report.views.comparison import decibel
-from bncheck.report.views.fold import fold_told
+from bncheck.report.views.fold_proof import fold_told
 from bncheck.report.views.quantized import attribution_told, facts_told, loses, losing, title
 
 ROUNDING = 1 / math.sqrt(12)

@@ -10,7 +10,7 @@ from bncheck.facts.findings import Finding, Report, Severity, Verdict
 from bncheck.report.escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
 from bncheck.report.text.comparison import comparison_markdown
 from bncheck.report.text.quantized import quantized_markdown
-from bncheck.report.views.fold import fold_markdown
+from bncheck.report.views.fold_proof import fold_markdown
 from bncheck.report.views.gate import stages_told
 from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories
 

@@ -11,7 +11,7 @@ from bncheck.report.escape import visible, visible_lines
 from bncheck.report.text.comparison import comparison_lines
 from bncheck.report.text.layout import LABEL, Line, cells, columns, counted, cut, hanging, pad, wrap, write_lines
 from bncheck.report.text.quantized import quantized_lines
-from bncheck.report.views.fold import fold_lines
+from bncheck.report.views.fold_proof import fold_lines
 from bncheck.report.views.gate import stages_told
 from bncheck.report.views.layers import layer_table, shares
 from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories

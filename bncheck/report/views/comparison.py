@@ -12,7 +12,7 @@ from bncheck.facts.findings import Meaning, Report, Severity
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
 from bncheck.numerics.divergence import inheriting
-from bncheck.report.views.names import shortened
+from bncheck.report.views.short_names import shortened
 
 DIVERGES, INHERITS, GOOD = "diverges", "inherits", "good"
 

@@ -10,7 +10,7 @@ from bncheck.numerics.init_share import InitShare, init_shares
 from bncheck.numerics.spread import spread
 from bncheck.report.escape import visible
 from bncheck.report.text.layout import Line, cells, pad, wrap
-from bncheck.report.views.names import shortened
+from bncheck.report.views.short_names import shortened
 
 
 def shares(report: Report) -> Mapping[str, InitShare]:

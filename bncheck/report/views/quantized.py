@@ -9,7 +9,7 @@ from typing import Any
 from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.measurements import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db
 from bncheck.report.views.comparison import data_document, decibel, output_document, output_told, percent
-from bncheck.report.views.names import shortened
+from bncheck.report.views.short_names import shortened
 
 LOSES = "loses"
 

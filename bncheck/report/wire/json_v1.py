@@ -20,7 +20,7 @@ from bncheck.numerics.fold_forecast import forecast
 from bncheck.numerics.init_share import InitShare
 from bncheck.numerics.spread import spread
 from bncheck.report.views.comparison import comparison_document
-from bncheck.report.views.fold import fold_document
+from bncheck.report.views.fold_proof import fold_document
 from bncheck.report.views.gate import gate_document
 from bncheck.report.views.layers import shares
 from bncheck.report.views.quantized import quantized_document

@@ -160,7 +160,6 @@ def _operator(scales: list[float]) -> Facts:
         kind="DEPTHWISE_CONV_2D",
         channels=4,
         weight_scales=np.array(scales),
-        weight_zero_points=np.zeros(len(scales)),
         channel_max=np.array([0.01, 0.01, 0.02, 1.2]),
         bias=None,
     )

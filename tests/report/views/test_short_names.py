@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bncheck.judge.judge import judge
 from bncheck.report.text.layout import cells
-from bncheck.report.views.names import shortened
+from bncheck.report.views.short_names import shortened
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts
 
 

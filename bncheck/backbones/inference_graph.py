@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from bncheck.backbones.builders import Builder, run_builder
-from bncheck.backbones.fitting import check_builder, check_network, check_scope, told, under
+from bncheck.backbones.checkpoint_fit import check_builder, check_network, check_scope, told, under
 from bncheck.backbones.keras_names import renamed
-from bncheck.backbones.quiet import without_warnings
+from bncheck.backbones.quiet_tensorflow import without_warnings
 from bncheck.backbones.registry import Spec
 from bncheck.backbones.slim_compat import load_net, load_slim, mend_loaded_slim
 from bncheck.facts.errors import BncheckError, UsageError

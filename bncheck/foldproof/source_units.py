@@ -176,8 +176,8 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
         known = facts or recognise(raw, Hints())
         return _Opened(known, lambda name: own.get(name) or raw.tensors.get(name), stored, beside)
     from bncheck.recognise.graph.by_graph import facts_of_view  # noqa: PLC0415 - only for graphs
-    from bncheck.recognise.graph.graph_view import view_graph  # noqa: PLC0415 - as above
     from bncheck.recognise.graph.trace import VARIABLES, variable_name  # noqa: PLC0415 - as above
+    from bncheck.recognise.graph.view import view_graph  # noqa: PLC0415 - as above
 
     view = view_graph(raw, Hints())
     flat = view.flat

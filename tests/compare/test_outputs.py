@@ -1,4 +1,4 @@
-"""Two classes in a single column: a sigmoid unit, or its logit, is judged by the labels that it meets."""
+"""What an output is: two classes in a single column are judged by the labels that they meet, boxes are no classes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 import bncheck
 from bncheck.compare.attribution import attribute
+from bncheck.compare.float_quantized import _accuracy, _scores
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.outputs import Kind, OutputKind, OutputTotals, apart_from_labels, read_as
 from bncheck.compare.train_eval import prepare
@@ -22,6 +23,10 @@ from bncheck.sources import open_model
 DRAWN = np.random.default_rng(0).normal(0, 1, (40, 1))
 SIGMOID = 1 / (1 + np.exp(-DRAWN))
 LABELS = (DRAWN[:, 0] > 0).astype(np.int64)
+
+BOXES, CLASSES = np.hsplit(np.random.default_rng(0).normal(0, 1, (40, 14)), [4])
+NAMED = np.arange(40) % 10
+"""Of a detector: corners of boxes, scores of ten classes, and the right class."""
 
 
 @pytest.mark.parametrize(
@@ -110,3 +115,30 @@ def test_single_units_of_real_models(tmp_path: Path) -> None:
             session.run(v1.global_variables_initializer())
             v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     assert prepare(open_model(tmp_path / "model.ckpt"), Hints()).kinds == (Kind.LOGITS,)
+
+
+def test_four_columns_are_no_classes_beside_ten() -> None:
+    """Where the graph says nothing, the labels do; what the graph says stands."""
+    unknown = [Kind.UNKNOWN, Kind.UNKNOWN]
+    assert apart_from_labels([BOXES, CLASSES], unknown, NAMED) == [Kind.NUMBERS, Kind.UNKNOWN]
+    assert apart_from_labels([CLASSES, BOXES], unknown, NAMED) == [Kind.UNKNOWN, Kind.NUMBERS]
+    assert apart_from_labels([BOXES, CLASSES], unknown, NAMED % 4) == unknown
+    assert apart_from_labels([BOXES, CLASSES], [Kind.SCORES, Kind.UNKNOWN], NAMED)[0] is Kind.SCORES
+
+
+def test_an_only_output_stays_scores_of_classes() -> None:
+    """Labels beyond its classes are numbered otherwise, which is told (BN304) and not hidden."""
+    assert apart_from_labels([CLASSES], [Kind.UNKNOWN], NAMED + 1) == [Kind.UNKNOWN]
+
+
+def test_accuracy_is_that_of_the_classes() -> None:
+    """Also where the boxes come first."""
+    boxes, classes = OutputSums(), OutputSums()
+    right = np.eye(10)[NAMED] - 0.1
+    boxes.add(BOXES, BOXES, NAMED)
+    classes.add(right, right, NAMED)
+    assert _scores([boxes, classes]) == [classes]
+    assert _accuracy(_scores([boxes, classes])).eval == 1
+    assert boxes.difference("boxes", scores=False).classes is None
+    assert _accuracy(_scores([boxes])).eval is not None
+    assert _accuracy([]).eval is None

@@ -11,7 +11,6 @@ from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.feeds import Feeds
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.flatten import flatten
-from bncheck.recognise.graph.graph_variables import Stored
 from bncheck.recognise.graph.group_sites import FoundLayer, group
 from bncheck.recognise.graph.root_functions import variables_of_objects, with_root_functions
 from bncheck.recognise.graph.sites import find_sites
@@ -25,6 +24,7 @@ from bncheck.recognise.graph.train import (
     with_accumulation,
 )
 from bncheck.recognise.graph.updates import Writes, find_writes
+from bncheck.recognise.graph.variables import Stored
 from bncheck.sources.raw import RawGraph, RawModel
 
 _MAX_OUTPUTS = 16
