@@ -6,6 +6,7 @@ same batches. Batch statistics cannot be folded, so no quantized model has them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,18 +18,27 @@ from numpy.typing import NDArray
 from bncheck.compare.outputs import OutputKind, as_scores
 from bncheck.compare.shared_layers import batch_moments
 from bncheck.facts.layers import Layer, PerChannel
-from bncheck.facts.measurements import Attribution, Cell, Comparison, OutputDifference, informed_accuracy
+from bncheck.facts.measurements import (
+    Attribution,
+    Cell,
+    CellStatistics,
+    Comparison,
+    Measure,
+    OutputDifference,
+    Precision,
+    informed_accuracy,
+)
 from bncheck.numerics import metrics, moments
 from bncheck.numerics.moments import Moments
 
-BATCH, STORED, REESTIMATED = "batch", "stored", "re-estimated"
-FLOAT, QUANTIZED = "float", "quantized"
+BATCH, STORED, REESTIMATED = CellStatistics
+FLOAT, QUANTIZED = Precision
 UNDEPLOYABLE = "batch statistics cannot be folded into weights, so no quantized model has them"
 NEEDLESS = "the stored statistics lose nothing that new ones could win back"
 
 Outputs: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Images (samples, ...) -> the model's first output for them (samples, ...), as real numbers."""
-Place: TypeAlias = tuple[str, str]
+Place: TypeAlias = tuple[CellStatistics, Precision]
 """(statistics, arithmetic)."""
 Batch: TypeAlias = "tuple[NDArray[Any], NDArray[Any] | None]"
 Statistics: TypeAlias = Mapping[str, tuple[PerChannel, PerChannel]]
@@ -79,7 +89,7 @@ def attribute(
     return combined(
         tuple(
             _cell(place, sums.get(place), rows, labelled, told.get(place, ""))
-            for place in ((s, a) for s in (BATCH, STORED, REESTIMATED) for a in (FLOAT, QUANTIZED))
+            for place in itertools.product(CellStatistics, Precision)
         ),
         classes=classes,
         modes=modes,
@@ -135,18 +145,18 @@ def combined(
     `rounding`, quantized against float with the same statistics. The share of the statistics is that of what is lost;
     a step that gains has none of it.
     """
-    held = {(cell.statistics, cell.arithmetic): cell for cell in cells}
+    held = {cell.place: cell for cell in cells}
     start, stored, low = held[BATCH, FLOAT], held[STORED, FLOAT], held[STORED, QUANTIZED]
-    measure = "nmse"
+    measure = Measure.NMSE
     if start.agreement is not None:
         best = max((cell.accuracy for cell in (start, stored) if cell.accuracy is not None), default=0.0)
-        measure = "accuracy" if best >= informed_accuracy(max(classes, 2)) else "agreement"
-    if measure == "nmse":
+        measure = Measure.ACCURACY if best >= informed_accuracy(max(classes, 2)) else Measure.AGREEMENT
+    if measure is Measure.NMSE:
         statistics = _number(stored.nmse) - _number(None if modes is None else modes.floor, 0.0)
         quantization = _number(low.nmse) - _number(stored.nmse) if rounding is None else rounding.nmse
     else:
-        before, between, after = (_points(cell, measure) for cell in (start, stored, low))
-        if measure == "agreement":
+        before, between, after = (_number(cell.value(measure)) for cell in (start, stored, low))
+        if measure is Measure.AGREEMENT:
             before = _number(None if modes is None else modes.agreement_floor, before)
         statistics, quantization = before - between, between - after
     lost = max(statistics, 0.0) + max(quantization, 0.0)
@@ -157,10 +167,6 @@ def combined(
         quantization=quantization,
         statistics_share=max(statistics, 0.0) / lost if lost > 0 and math.isfinite(lost) else None,
     )
-
-
-def _points(cell: Cell, measure: str) -> float:
-    return _number(cell.accuracy if measure == "accuracy" else cell.agreement)
 
 
 def _number(value: float | None, default: float = math.nan) -> float:

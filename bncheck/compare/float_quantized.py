@@ -34,7 +34,15 @@ from bncheck.compare.litert.wiring import Kernel
 from bncheck.compare.outputs import Kind, OutputKind
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, PerChannel
-from bncheck.facts.measurements import Accuracy, DataFacts, OperatorLoss, QuantizedComparison, Unmatched
+from bncheck.facts.measurements import (
+    GIVEN,
+    Accuracy,
+    DataFacts,
+    OperatorLoss,
+    Precision,
+    QuantizedComparison,
+    Unmatched,
+)
 from bncheck.numerics import metrics
 
 Batch = tuple[NDArray[Any], NDArray[Any] | None]
@@ -52,7 +60,7 @@ def measure_quantized(
     layers: Sequence[Layer],
     batches: Iterable[Batch],
     describe: Callable[[int, int, int], DataFacts],
-    scheme: str = "given",
+    scheme: str = GIVEN,
     float_path: str = "the float model",
     quantized_path: str = "",
     input_name: str = "",
@@ -264,11 +272,11 @@ def _unlike(pair: FilePair, matching: Matching) -> Iterator[Unmatched]:
         if sums is None:
             yield Unmatched(
                 name=matching.quantized.tensor(part.output).name,
-                side="quantized",
+                side=Precision.QUANTIZED,
                 why=f"it has another size than {matching.reference.tensor(part.reference).name} of the float file",
             )
 
 
 def _without_operator(folded: FoldedInto) -> Iterator[Unmatched]:
     for layer, why in folded.missing.items():
-        yield Unmatched(name=layer, side="float", why=why, layer=layer)
+        yield Unmatched(name=layer, side=Precision.FLOAT, why=why, layer=layer)

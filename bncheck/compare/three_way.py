@@ -36,14 +36,13 @@ from bncheck.compare.twins.twins import Twins
 from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts, Hints, Layer
 from bncheck.facts.lite import LiteFacts
-from bncheck.facts.measurements import Attribution, Comparison, DataFacts, QuantizedComparison
+from bncheck.facts.measurements import GIVEN, Attribution, Comparison, DataFacts, QuantizedComparison
 from bncheck.recognise import recognise
 from bncheck.settings.schemes import recipe_of, unknown
 from bncheck.sources.tflite.tflite import parse_lite
 
 CALIBRATION_BATCHES = 16
 """Batches from which the converter takes the ranges of activations, unless told otherwise."""
-GIVEN = "given"
 """Scheme of a file that somebody else converted."""
 
 Describe = Callable[[int, int, int], DataFacts]

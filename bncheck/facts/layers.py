@@ -22,6 +22,14 @@ class Origin(Enum):
     NAME = "name"
 
 
+class DecaySource(Enum):
+    """What told the decay."""
+
+    GRAPH = "graph"
+    CONFIGURATION = "configuration"
+    OPTION = "--decay"
+
+
 class Role(Enum):
     """The four per-channel vectors of a batch norm, and the value each starts at by convention."""
 
@@ -223,8 +231,7 @@ class Layer:
     """Of the eval site where sites differ (BN212)."""
     decay: float | None = None
     """Of its updates or configuration; None unknown."""
-    decay_from: str = ""
-    """"graph", "configuration", "--decay"."""
+    decay_from: DecaySource | None = None
     sites: tuple[Site, ...] = ()
     updates: tuple[Update, ...] = ()
     linear: Linear | None = None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+GIVEN = "given"
+"""In the place of a scheme: the user's own file, quantized as it is."""
 
 PerChannel: TypeAlias = NDArray[np.float64]
 """(channels,), float64, read-only."""
@@ -28,6 +32,32 @@ def informed_accuracy(classes: int, commonest: float | None = None) -> float:
     """
     chance = max(1 / classes, commonest or 0.0)
     return min(2 * chance, chance + min(0.15, 0.3 * (1 - chance)))
+
+
+class Precision(Enum):
+    """The two sides of quantizing, in which a model computes and a file is stored."""
+
+    FLOAT = "float"
+    QUANTIZED = "quantized"
+
+
+class CellStatistics(Enum):
+    """With which statistics a cell of the attribution was run."""
+
+    BATCH = "batch"
+    STORED = "stored"
+    REESTIMATED = "re-estimated"
+
+
+class Measure(Enum):
+    """What a loss is counted in."""
+
+    ACCURACY = "accuracy"
+    """Of labels."""
+    AGREEMENT = "agreement"
+    """Of top classes with the reference's."""
+    NMSE = "nmse"
+    """Of features."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,8 +207,8 @@ class Unmatched:
     """A tensor of one file for which the other has no counterpart (BN409)."""
 
     name: str
-    side: str
-    """"float" or "quantized": the file that has it."""
+    side: Precision
+    """The file that has it."""
     why: str
     layer: str | None = None
 
@@ -192,16 +222,23 @@ class Unmatched:
 class Cell:
     """The model's first output with some statistics in some arithmetic, against batch statistics in float."""
 
-    statistics: str
-    """"batch", "stored" or "re-estimated"."""
-    arithmetic: str
-    """"float" or "quantized"."""
+    statistics: CellStatistics
+    arithmetic: Precision
     nmse: float | None
     """None where it was not run; `why` tells."""
     agreement: float | None = None
     """Share of samples with the same top class as the reference; None where the output is no classes."""
     accuracy: float | None = None
     why: str = ""
+
+    @property
+    def place(self) -> tuple[CellStatistics, Precision]:
+        """Where it stands among the others."""
+        return self.statistics, self.arithmetic
+
+    def value(self, measure: Measure) -> float | None:
+        """What it has of a measure; None where that was not measured."""
+        return {Measure.ACCURACY: self.accuracy, Measure.AGREEMENT: self.agreement, Measure.NMSE: self.nmse}[measure]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,8 +247,8 @@ class Attribution:
 
     cells: tuple[Cell, ...]
     """{batch, stored, re-estimated} x {float, quantized}; the first is the reference."""
-    measure: str
-    """What the three below count: "accuracy" (labels), "agreement" (classes) or "nmse" (features)."""
+    measure: Measure
+    """What the three below count."""
     statistics: float
     """Lost from batch to stored statistics, both float; points of the measure / 100, or NMSE. What batch noise alone
     does to agreement or NMSE is no loss."""
@@ -227,7 +264,7 @@ class QuantizedComparison:
     """Float against quantized, both with the stored statistics."""
 
     scheme: str
-    """"int8", "int8-per-tensor", "dynamic", "float16", "int16x8", or "given" for the user's own file."""
+    """"int8", "int8-per-tensor", "dynamic", "float16", "int16x8", or `GIVEN` for the user's own file."""
     quantized: str
     """Path of the given file; empty where bncheck converted."""
     data: DataFacts
@@ -247,6 +284,11 @@ class QuantizedComparison:
     local_samples: int = 0
     """Samples behind the local errors, the first of the data; cumulative errors and outputs are of all."""
     seconds: float = 0.0
+
+    @property
+    def was_given(self) -> bool:
+        """Whether the quantized file is the user's own, not bncheck's conversion."""
+        return self.scheme == GIVEN
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

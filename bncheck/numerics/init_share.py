@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.facts.layers import Layer, Origin, PerChannel, Role
+from bncheck.facts.layers import DecaySource, Layer, Origin, PerChannel, Role
 from bncheck.numerics.channels import finite, median, values_of
 
 HARMLESS = 0.01
@@ -45,7 +45,7 @@ def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:
 def decay_of(layer: Layer, role: Role) -> float | None:
     """Decay of one statistic: its own where the graph gives each one its own, else the layer's; None unknown."""
     own = (update.decay for update in layer.updates if update.role is role and update.decay is not None)
-    return layer.decay if layer.decay is None or layer.decay_from != "graph" else next(own, layer.decay)
+    return layer.decay if layer.decay is None or layer.decay_from is not DecaySource.GRAPH else next(own, layer.decay)
 
 
 def init_share(layer: Layer, updates: int | None, role: Role = Role.VARIANCE) -> float | None:
@@ -58,7 +58,7 @@ def init_share(layer: Layer, updates: int | None, role: Role = Role.VARIANCE) ->
     """
     if layer.debias is not None and (layer.debias.mean if role is Role.MEAN else layer.debias.variance):
         return 0.0
-    if layer.decay_from != "--decay" and any(u.decay_rises for u in layer.updates if u.role is role):
+    if layer.decay_from is not DecaySource.OPTION and any(u.decay_rises for u in layer.updates if u.role is role):
         return None
     decay = decay_of(layer, role)
     if decay is None or updates is None or not 0 <= decay <= 1 or updates <= 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bncheck.facts.errors import BncheckError
-from bncheck.facts.layers import Layer, PerChannel, Presence, Role, Vector
+from bncheck.facts.layers import DecaySource, Layer, PerChannel, Presence, Role, Vector
 from bncheck.facts.repairs import LayerLeft, PopulationFacts
 from bncheck.numerics.init_share import decay_of, init_share, updates_a_step
 from bncheck.numerics.moments import Moments
@@ -112,7 +112,7 @@ def _check(layer: Layer, steps: int | None) -> None:
         raise Refused(layer.name, "how often its statistics were updated is unknown: give --steps")
     if steps <= 0:
         raise Refused(layer.name, f"its statistics were updated {steps} times by the counter, yet they moved")
-    if layer.decay_from != "--decay" and any(update.decay_rises for update in layer.updates):
+    if layer.decay_from is not DecaySource.OPTION and any(update.decay_rises for update in layer.updates):
         raise Refused(layer.name, "its decay rises over the run, so that what is left of the start is unknown")
 
 

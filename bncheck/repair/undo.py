@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bncheck.facts.errors import UsageError
-from bncheck.facts.layers import Facts, Hints, Layer, Presence, RunFacts
+from bncheck.facts.layers import DecaySource, Facts, Hints, Layer, Presence, RunFacts
 from bncheck.facts.repairs import LayerLeft
 from bncheck.numerics.init_share import InitShare, init_shares
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, debiased
@@ -46,7 +46,7 @@ def undo(facts: Facts, hints: Hints) -> Replacement:
 
 def _told(layer: Layer, decay: float) -> Layer:
     """The layer with the decay that the user gives."""
-    return replace(layer, decay=decay, decay_from="--decay")
+    return replace(layer, decay=decay, decay_from=DecaySource.OPTION)
 
 
 def _nothing_to_do(layer: Layer) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import (
+    DecaySource,
     Facts,
     GraphFacts,
     Layer,
@@ -211,7 +212,7 @@ def unwired(layer: Layer, train_op: str = "Adam", mode: Mode = Mode.TRAIN, **fac
         trained_by=(train_op,),
         trainable=True,
         decay=facts_of_updates.get("decay", 0.99),
-        decay_from="graph",
+        decay_from=DecaySource.GRAPH,
     )
 
 

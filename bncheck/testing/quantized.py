@@ -9,15 +9,23 @@ import numpy as np
 
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import (
+    GIVEN,
     Accuracy,
     Attribution,
     Cell,
+    CellStatistics,
+    Measure,
     OperatorLoss,
     OutputDifference,
+    Precision,
     QuantizedComparison,
     Unmatched,
 )
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, features_compared, images
+
+BATCH, STORED, REESTIMATED = CellStatistics
+FLOAT, QUANTIZED = Precision
+
 
 HEALTHY_RMSE = 0.35
 """Of the scale: rounding alone gives 0.289, that of the input comes on top."""
@@ -80,20 +88,20 @@ def attributed(
     *,
     start: float = 0.91,
     repaired: tuple[float, float] | None = None,
-    measure: str = "accuracy",
+    measure: Measure = Measure.ACCURACY,
 ) -> Attribution:
     """What each step loses, of the `start` that batch statistics have; `repaired` is (float, quantized)."""
     levels = {
-        ("batch", "float"): start,
-        ("stored", "float"): start - statistics,
-        ("stored", "quantized"): start - statistics - quantization,
+        (BATCH, FLOAT): start,
+        (STORED, FLOAT): start - statistics,
+        (STORED, QUANTIZED): start - statistics - quantization,
     }
     if repaired is not None:
-        levels |= {("re-estimated", "float"): repaired[0], ("re-estimated", "quantized"): repaired[1]}
+        levels |= {(REESTIMATED, FLOAT): repaired[0], (REESTIMATED, QUANTIZED): repaired[1]}
     cells = tuple(
         _cell(part, arithmetic, levels.get((part, arithmetic)), measure)
-        for part in ("batch", "stored", "re-estimated")
-        for arithmetic in ("float", "quantized")
+        for part in CellStatistics
+        for arithmetic in Precision
     )
     lost = max(statistics, 0.0) + max(quantization, 0.0)
     return Attribution(
@@ -105,15 +113,15 @@ def attributed(
     )
 
 
-def _cell(statistics: str, arithmetic: str, level: float | None, measure: str) -> Cell:
+def _cell(statistics: CellStatistics, arithmetic: Precision, level: float | None, measure: Measure) -> Cell:
     if level is None:
         return Cell(statistics=statistics, arithmetic=arithmetic, nmse=None, why="was not run")
     return Cell(
         statistics=statistics,
         arithmetic=arithmetic,
-        nmse=0.0 if statistics == "batch" else 1 - level,
-        agreement=1.0 if statistics == "batch" else level,
-        accuracy=level if measure == "accuracy" else None,
+        nmse=0.0 if statistics is BATCH else 1 - level,
+        agreement=1.0 if statistics is BATCH else level,
+        accuracy=level if measure is Measure.ACCURACY else None,
     )
 
 
@@ -140,7 +148,7 @@ def quantized(
         found = replace(found, train=train[0])
     measured = QuantizedComparison(
         scheme=scheme,
-        quantized="model.tflite" if scheme == "given" else "",
+        quantized="model.tflite" if scheme == GIVEN else "",
         data=data,
         input="images",
         operators=operators,
@@ -169,5 +177,5 @@ def quantized(
 
 def unmatched(name: str = "conv/Relu6", **facts_of_it: Any) -> Unmatched:
     """A tensor of the float file that the quantized one lacks; further keywords are fields of `Unmatched`."""
-    known: dict[str, Any] = {"side": "float", "why": "no tensor of the quantized file has its name or its place"}
+    known: dict[str, Any] = {"side": FLOAT, "why": "no tensor of the quantized file has its name or its place"}
     return Unmatched(name=name, **(known | facts_of_it))

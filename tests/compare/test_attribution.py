@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bncheck.compare.attribution import UNDEPLOYABLE, attribute, reestimated
-from bncheck.facts.measurements import Attribution, Cell
+from bncheck.compare.attribution import (
+    BATCH,
+    FLOAT,
+    QUANTIZED,
+    REESTIMATED,
+    STORED,
+    UNDEPLOYABLE,
+    attribute,
+    reestimated,
+)
+from bncheck.facts.measurements import Attribution, Cell, CellStatistics, Measure, Precision
 from bncheck.numerics import metrics, moments
 from bncheck.testing import batch_norm, classes_compared, compared, difference, features_compared
 from bncheck.testing.quantized import quantized_features
@@ -43,9 +52,9 @@ def model(table: NDArray[Any]) -> Any:
     return lambda numbers: table[numbers]
 
 
-def cell(found: Attribution, statistics: str, arithmetic: str) -> Cell:
+def cell(found: Attribution, statistics: CellStatistics, arithmetic: Precision) -> Cell:
     """One of the six."""
-    return next(c for c in found.cells if (c.statistics, c.arithmetic) == (statistics, arithmetic))
+    return next(c for c in found.cells if c.place == (statistics, arithmetic))
 
 
 def test_the_story() -> None:
@@ -53,31 +62,31 @@ def test_the_story() -> None:
     found = attribute(
         model(CLASSES),
         {
-            ("stored", "float"): model(wrong(51)),
-            ("stored", "quantized"): model(wrong(52)),
-            ("re-estimated", "float"): model(CLASSES),
-            ("re-estimated", "quantized"): model(wrong(2)),
+            (STORED, FLOAT): model(wrong(51)),
+            (STORED, QUANTIZED): model(wrong(52)),
+            (REESTIMATED, FLOAT): model(CLASSES),
+            (REESTIMATED, QUANTIZED): model(wrong(2)),
         },
         batches(),
     )
-    assert found.measure == "accuracy"
+    assert found.measure is Measure.ACCURACY
     assert found.statistics == pytest.approx(51 / 64)
     assert found.quantization == pytest.approx(1 / 64)
     assert found.statistics_share == pytest.approx(51 / 52)
     assert [(c.statistics, c.arithmetic, c.accuracy) for c in found.cells] == [
-        ("batch", "float", 1.0),
-        ("batch", "quantized", None),
-        ("stored", "float", 13 / 64),
-        ("stored", "quantized", 12 / 64),
-        ("re-estimated", "float", 1.0),
-        ("re-estimated", "quantized", 62 / 64),
+        (BATCH, FLOAT, 1.0),
+        (BATCH, QUANTIZED, None),
+        (STORED, FLOAT, 13 / 64),
+        (STORED, QUANTIZED, 12 / 64),
+        (REESTIMATED, FLOAT, 1.0),
+        (REESTIMATED, QUANTIZED, 62 / 64),
     ]
-    assert cell(found, "batch", "quantized").why == UNDEPLOYABLE
+    assert cell(found, BATCH, QUANTIZED).why == UNDEPLOYABLE
 
 
 def test_any_batches_give_the_same() -> None:
     """Sums first, ratio last."""
-    cells = {("stored", "float"): model(wrong(5)), ("stored", "quantized"): model(wrong(9))}
+    cells = {(STORED, FLOAT): model(wrong(5)), (STORED, QUANTIZED): model(wrong(9))}
     one, other = (attribute(model(CLASSES), cells, batches(size=size)) for size in (16, 64))
     assert [c.nmse for c in one.cells if c.nmse] == pytest.approx([c.nmse for c in other.cells if c.nmse])
     assert [(c.agreement, c.accuracy) for c in one.cells] == [(c.agreement, c.accuracy) for c in other.cells]
@@ -85,46 +94,46 @@ def test_any_batches_give_the_same() -> None:
 
 def test_without_labels_agreement_counts() -> None:
     """The share of samples that keep the class of batch statistics."""
-    cells = {("stored", "float"): model(CLASSES), ("stored", "quantized"): model(wrong(16))}
+    cells = {(STORED, FLOAT): model(CLASSES), (STORED, QUANTIZED): model(wrong(16))}
     found = attribute(model(CLASSES), cells, batches(labelled=False))
-    assert (found.measure, found.statistics, found.quantization) == ("agreement", 0.0, 0.25)
+    assert (found.measure, found.statistics, found.quantization) == (Measure.AGREEMENT, 0.0, 0.25)
     assert found.statistics_share == 0.0
-    assert cell(found, "stored", "float").accuracy is None
+    assert cell(found, STORED, FLOAT).accuracy is None
 
 
 def test_labels_of_another_numbering_do_not_count() -> None:
     """Batch statistics meet none of them, so agreement is asked."""
     shifted = [(numbers, None if labels is None else (labels + 3) % 10) for numbers, labels in batches()]
-    cells = {("stored", "float"): model(wrong(8)), ("stored", "quantized"): model(wrong(8))}
+    cells = {(STORED, FLOAT): model(wrong(8)), (STORED, QUANTIZED): model(wrong(8))}
     found = attribute(model(CLASSES), cells, shifted)
-    assert (found.measure, found.statistics) == ("agreement", 0.125)
+    assert (found.measure, found.statistics) == (Measure.AGREEMENT, 0.125)
 
 
 def test_features_count_as_energy() -> None:
     """Feature maps have no classes: errors are parts of the reference's energy."""
     maps = RANDOM.normal(size=(64, 4, 4, 8))
-    cells = {("stored", "float"): model(maps * 0.5), ("stored", "quantized"): model(maps * 0.4)}
+    cells = {(STORED, FLOAT): model(maps * 0.5), (STORED, QUANTIZED): model(maps * 0.4)}
     found = attribute(model(maps), cells, batches(labelled=False))
-    assert found.measure == "nmse"
+    assert found.measure is Measure.NMSE
     assert found.statistics == pytest.approx(0.25)
     assert found.quantization == pytest.approx(0.11)
 
 
 def test_nothing_lost_has_no_share() -> None:
     """A step that gains takes no part of a loss that is not there; the other cells say why they are empty."""
-    cells = {("stored", "float"): model(CLASSES), ("stored", "quantized"): model(CLASSES)}
-    reasons = {("re-estimated", "float"): "not needed"}
+    cells = {(STORED, FLOAT): model(CLASSES), (STORED, QUANTIZED): model(CLASSES)}
+    reasons = {(REESTIMATED, FLOAT): "not needed"}
     found = attribute(model(CLASSES), cells, batches(), reasons=reasons)
     assert found.statistics_share is None
-    assert cell(found, "re-estimated", "float").why == "not needed"
+    assert cell(found, REESTIMATED, FLOAT).why == "not needed"
 
 
 def test_not_a_number_is_told() -> None:
     """A model that gives NaN has chosen no class; its error is NaN, never 0."""
-    cells = {("stored", "float"): model(CLASSES * np.nan), ("stored", "quantized"): model(CLASSES)}
+    cells = {(STORED, FLOAT): model(CLASSES * np.nan), (STORED, QUANTIZED): model(CLASSES)}
     found = attribute(model(CLASSES), cells, batches())
-    assert cell(found, "stored", "float").accuracy == 0.0
-    assert math.isnan(cell(found, "stored", "float").nmse or 0.0)
+    assert cell(found, STORED, FLOAT).accuracy == 0.0
+    assert math.isnan(cell(found, STORED, FLOAT).nmse or 0.0)
     assert found.statistics == 1.0
 
 
@@ -171,7 +180,7 @@ def test_statistics_that_are_no_numbers_give_none() -> None:
 
 def test_batch_noise_is_no_loss() -> None:
     """Train mode agrees with itself for 90 % only: stored statistics that reach 92 % lose nothing."""
-    cells = {("stored", "float"): model(wrong(5)), ("stored", "quantized"): model(wrong(7))}
+    cells = {(STORED, FLOAT): model(wrong(5)), (STORED, QUANTIZED): model(wrong(7))}
     noise = classes_compared(59 / 64, agreement_floor=0.9)
     found = attribute(model(CLASSES), cells, batches(labelled=False), modes=noise)
     assert found.statistics == pytest.approx(0.9 - 59 / 64)
@@ -182,7 +191,7 @@ def test_batch_noise_is_no_loss() -> None:
 def test_errors_of_features_are_each_their_own() -> None:
     """A quantized model that collapsed may lie no further from train mode than float does: its own error tells."""
     maps = RANDOM.normal(size=(64, 4, 4, 8))
-    cells = {("stored", "float"): model(-maps * 0.1), ("stored", "quantized"): model(maps * 0)}
+    cells = {(STORED, FLOAT): model(-maps * 0.1), (STORED, QUANTIZED): model(maps * 0)}
     found = attribute(
         model(maps),
         cells,

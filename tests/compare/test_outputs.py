@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import bncheck
-from bncheck.compare.attribution import attribute
+from bncheck.compare.attribution import FLOAT, QUANTIZED, STORED, attribute
 from bncheck.compare.float_quantized import _accuracy, _scores
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.outputs import Kind, OutputKind, OutputTotals, apart_from_labels, read_as
 from bncheck.compare.train_eval import prepare
 from bncheck.facts.layers import Hints
-from bncheck.facts.measurements import OutputDifference
+from bncheck.facts.measurements import Measure, OutputDifference
 from bncheck.numerics import metrics
 from bncheck.sources import open_model
 
@@ -71,11 +71,11 @@ def test_accuracy_and_agreement_by_hand(values: Any, kind: Kind) -> None:
     assert sums.difference("out").probability_drift == pytest.approx(told.probability_drift)
     cells = attribute(
         lambda _: values,
-        {("stored", "float"): lambda _: values, ("stored", "quantized"): lambda _: other},
+        {(STORED, FLOAT): lambda _: values, (STORED, QUANTIZED): lambda _: other},
         [(values, LABELS)],
         modes=told,
     )
-    assert (cells.measure, cells.quantization) == ("accuracy", 0.25)
+    assert (cells.measure, cells.quantization) == (Measure.ACCURACY, 0.25)
 
 
 def test_boxes_beside_a_sigmoid() -> None:

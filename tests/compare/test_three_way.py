@@ -13,9 +13,10 @@ from trained_variants import ROOT, checkpoint, trained_digits
 
 import bncheck
 from bncheck.cli import main as cli
+from bncheck.compare.attribution import QUANTIZED, REESTIMATED
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.findings import Report, Severity, Verdict
-from bncheck.facts.measurements import Attribution, Cell
+from bncheck.facts.measurements import Attribution, Cell, CellStatistics, Measure, Precision
 from bncheck.report.wire import json_v1
 
 pytestmark = pytest.mark.tensorflow
@@ -61,10 +62,10 @@ def attribution(report: Report) -> Attribution:
     return report.quantized.attribution
 
 
-def cell(report: Report, statistics: str, arithmetic: str) -> Cell:
+def cell(report: Report, statistics: CellStatistics, arithmetic: Precision) -> Cell:
     """One number of the square."""
     cells = attribution(report).cells
-    return next(c for c in cells if (c.statistics, c.arithmetic) == (statistics, arithmetic))
+    return next(c for c in cells if c.place == (statistics, arithmetic))
 
 
 def test_a_healthy_model_passes(data: dict[str, str]) -> None:
@@ -77,8 +78,8 @@ def test_a_healthy_model_passes(data: dict[str, str]) -> None:
     assert measured.unmatched == ()
     assert {layer.name for layer in report.layers} <= {operator.layer for operator in measured.operators}
     assert abs(attribution(report).quantization) < 0.03
-    assert cell(report, "re-estimated", "quantized").nmse is None
-    assert cell(report, "re-estimated", "quantized").why
+    assert cell(report, REESTIMATED, QUANTIZED).nmse is None
+    assert cell(report, REESTIMATED, QUANTIZED).why
     assert report.folded is None
     assert {"train vs eval", "float vs quantized"} <= set(report.checked)
 
@@ -100,12 +101,12 @@ def test_a_model_that_was_broken_before(data: dict[str, str], variant: str, caus
     assert codes["BN408"].caused_by is not None
     assert not {"BN401", "BN402"} & set(codes)
     found = attribution(report)
-    assert found.measure == ("accuracy" if kind == "labelled" else "agreement")
+    assert found.measure is (Measure.ACCURACY if kind == "labelled" else Measure.AGREEMENT)
     assert (found.statistics_share or 0) >= 0.9
     assert found.statistics > 0.6
     assert report.quantized is not None
     assert (report.quantized.outputs[0].agreement or 0) > 0.97
-    again = cell(report, "re-estimated", "quantized")
+    again = cell(report, REESTIMATED, QUANTIZED)
     assert ((again.accuracy if kind == "labelled" else again.agreement) or 0) > 0.85
 
 

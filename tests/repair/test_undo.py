@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bncheck.facts.errors import UsageError
-from bncheck.facts.layers import Facts, Hints, Layer, RunFacts
+from bncheck.facts.layers import DecaySource, Facts, Hints, Layer, RunFacts
 from bncheck.repair.undo import undo
 from bncheck.testing import batch_norm, facts, untouched, unwired, wired
 
@@ -91,6 +91,6 @@ def test_steps_that_the_user_gives_are_believed() -> None:
 def test_the_decay_that_the_user_gives_goes_before_all_others() -> None:
     """Where a file tells none, as weights without a configuration, and where it tells another."""
     truth = [0.01, 0.5, 1.0, 2.0]
-    for layer in (replace(mixed("a"), decay=None), replace(mixed("a"), decay=0.5, decay_from="graph")):
+    for layer in (replace(mixed("a"), decay=None), replace(mixed("a"), decay=0.5, decay_from=DecaySource.GRAPH)):
         found = undo(model(layer), Hints(decay=0.99, steps=100))
         np.testing.assert_allclose(found.new[0].variance, truth, rtol=1e-9)

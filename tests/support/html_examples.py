@@ -11,7 +11,7 @@ import bncheck
 from bncheck import testing
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import Facts, Hints, Layer, PerChannel, Role
-from bncheck.facts.measurements import FoldedLayer, FoldProof, OperatorLoss
+from bncheck.facts.measurements import FoldedLayer, FoldProof, Measure, OperatorLoss
 from bncheck.judge.judge import judge
 from bncheck.recognise import recognise
 from bncheck.sources import open_model
@@ -110,7 +110,7 @@ def not_finite() -> Report:
         testing_quantized.operator_loss("b", local=0.0, rmse=None),
     ]
     quantized = testing_quantized.quantized(*operators, output=testing_quantized.quantized_features(float("nan")))
-    attribution = replace(testing_quantized.attributed(measure="nmse"), statistics=float("nan"))
+    attribution = replace(testing_quantized.attributed(measure=Measure.NMSE), statistics=float("nan"))
     assert quantized.quantized is not None
     return judge(replace(compared, quantized=replace(quantized.quantized, attribution=attribution)))
 

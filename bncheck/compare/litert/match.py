@@ -11,7 +11,7 @@ import numpy as np
 from bncheck.compare.litert.interpreter import LiteFile
 from bncheck.compare.litert.net import CARRIERS, VIEWS, Kernel, Net, net, scaling_operators
 from bncheck.facts.errors import BncheckError
-from bncheck.facts.measurements import Unmatched
+from bncheck.facts.measurements import Precision, Unmatched
 from bncheck.recognise.lite.by_lite import LINEAR
 from bncheck.sources.raw import RawLiteOperator
 
@@ -364,7 +364,7 @@ def _as_large(search: _PairSearch, pair: OperatorPair) -> bool:
 def _unmatched(search: _PairSearch) -> Iterable[Unmatched]:
     for number, why in sorted(search.why.items()):
         if number not in search.tensors:
-            yield Unmatched(name=search.quantized.tensor(number).name, side="quantized", why=why)
+            yield Unmatched(name=search.quantized.tensor(number).name, side=Precision.QUANTIZED, why=why)
     images = {search.reference.behind(image, CARRIERS) for image in search.tensors.values()}
     for operator in search.reference.graph.operators:
         if operator.kind in CARRIERS or not search.reference.data_inputs(operator):
@@ -372,7 +372,7 @@ def _unmatched(search: _PairSearch) -> Iterable[Unmatched]:
         for number in search.reference.data_outputs(operator):
             if number not in images:
                 why = search.fused.get(number, f"no {operator.kind} of the quantized file computes it")
-                yield Unmatched(name=search.reference.tensor(number).name, side="float", why=why)
+                yield Unmatched(name=search.reference.tensor(number).name, side=Precision.FLOAT, why=why)
 
 
 def _family(operator: RawLiteOperator) -> str:

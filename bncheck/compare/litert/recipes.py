@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bncheck.backbones import quiet
+from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.litert.edit import SERVING, signed
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, UsageError
@@ -70,7 +70,7 @@ def quantize(content: bytes, name: str, batches: Iterable[Feeds]) -> bytes:
     """
     rules = recipe(name)
     served, names = signed(content)
-    with quiet.without_warnings(), silence():
+    with quiet_tensorflow.without_warnings(), silence():
         try:
             quantizer = _module("quantizer").Quantizer(bytearray(served), rules)
             found = None
@@ -86,7 +86,7 @@ def quantize(content: bytes, name: str, batches: Iterable[Feeds]) -> bytes:
 
 
 def _resolved(name: str) -> Any:
-    with quiet.without_warnings():
+    with quiet_tensorflow.without_warnings():
         try:
             return _module("utils.recipe_utils").resolve_recipe(name)
         except json.JSONDecodeError as error:
@@ -98,5 +98,5 @@ def _module(name: str) -> Any:
         raise BncheckError(
             f"ai-edge-quantizer is not installed, whose recipes {RECIPE} names: pip install 'bncheck[aeq]'"
         )
-    with quiet.without_warnings():
+    with quiet_tensorflow.without_warnings():
         return importlib.import_module(f"{_PACKAGE}.{name}")

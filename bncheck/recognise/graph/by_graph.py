@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bncheck.facts.layers import (
     Debias,
+    DecaySource,
     Facts,
     Gap,
     GapKind,
@@ -107,7 +108,7 @@ def _layer(graph: GraphView, found: FoundLayer, hints: Hints) -> Layer:
         channels=next((_size(v.shape) for v in vectors if v.shape and all(d > 0 for d in v.shape)), None),
         epsilon=next((s.epsilon for s in steady if s.epsilon is not None), None),
         decay=decay,
-        decay_from="" if decay is None else "--decay" if hints.decay is not None else "graph",
+        decay_from=None if decay is None else DecaySource.OPTION if hints.decay is not None else DecaySource.GRAPH,
         sites=sites,
         updates=updates,
         linear=next((s.linear for s in steady if s.linear is not None), None),

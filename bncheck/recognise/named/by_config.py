@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bncheck.facts.layers import Facts, Gap, GapKind, Hints, Layer, Mode, Origin, Role, Site, Vector
+from bncheck.facts.layers import DecaySource, Facts, Gap, GapKind, Hints, Layer, Mode, Origin, Role, Site, Vector
 from bncheck.recognise.named.by_position import kernel_channels, recognise_positional
 from bncheck.recognise.named.config_sites import ConfigWiring, sites_of
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
@@ -145,7 +145,7 @@ def _configured(
         channels=_channels(vectors.values()),
         epsilon=_number(config.get("epsilon")),
         decay=decay,
-        decay_from="" if decay is None else "configuration" if hints.decay is None else "--decay",
+        decay_from=None if decay is None else DecaySource.CONFIGURATION if hints.decay is None else DecaySource.OPTION,
         sites=sites,
         linear=_eval_linear(sites),
         trainable=trainable if isinstance(trainable, bool) else None,
@@ -255,7 +255,7 @@ def _of_group(group: Group, tensors: Mapping[str, RawTensor], hints: Hints) -> L
         beta=vectors[Role.BETA],
         channels=_channels(vectors.values()),
         decay=hints.decay,
-        decay_from="" if hints.decay is None else "--decay",
+        decay_from=None if hints.decay is None else DecaySource.OPTION,
     )
 
 

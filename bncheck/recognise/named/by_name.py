@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bncheck.facts.layers import Debias, Facts, Gap, GapKind, Hints, Layer, Origin, Role, Vector
+from bncheck.facts.layers import Debias, DecaySource, Facts, Gap, GapKind, Hints, Layer, Origin, Role, Vector
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import SHADOW, Group, find_groups, without_statistics
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
@@ -162,7 +162,7 @@ def _layer(raw: RawModel, group: Group, keys: Mapping[Role, str], label: str, hi
         beta=vectors.get(Role.BETA) or absent(Role.BETA, f"no beta is stored beside {beside}"),
         channels=channels,
         decay=hints.decay,
-        decay_from="--decay" if hints.decay is not None else "",
+        decay_from=DecaySource.OPTION if hints.decay is not None else None,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from bncheck.facts.findings import Report
-from bncheck.facts.measurements import Attribution, Cell, OperatorLoss
+from bncheck.facts.measurements import Attribution, CellStatistics, Measure, OperatorLoss, Precision
 from bncheck.report.html import charts
 from bncheck.report.html.charts import ErrorPoint, LossStep, percent
 from bncheck.report.html.parts import Chart, HtmlTable, Section, error_legend, error_told, figure, made_up
@@ -20,7 +20,12 @@ ROUNDING = 1 / math.sqrt(12)
 """Root mean square of a rounding error in steps of the scale (METRICS, rounding floor)."""
 _ORDER = "operator, in execution order"
 _PARTS = ("rounding", "clipping", "bias shift")
-_MEASURES = {"accuracy": "accuracy", "agreement": "same top class as the reference", "nmse": "error energy / signal"}
+_REFERENCE = (CellStatistics.BATCH, Precision.FLOAT)
+_MEASURES = {
+    Measure.ACCURACY: "accuracy",
+    Measure.AGREEMENT: "same top class as the reference",
+    Measure.NMSE: "error energy / signal",
+}
 
 
 def quantized_section(report: Report) -> Section | None:
@@ -31,7 +36,7 @@ def quantized_section(report: Report) -> Section | None:
     facts = facts_told(measured)
     if 0 < measured.local_samples < measured.data.samples:
         facts.append(("Local", f"errors of single operators are those of the first {measured.local_samples:,} samples"))
-    lost = tuple((u.name, u.side, u.layer or "", u.why) for u in measured.unmatched if not u.is_layer)
+    lost = tuple((u.name, u.side.value, u.layer or "", u.why) for u in measured.unmatched if not u.is_layer)
     return Section(
         key="quantized",
         title=title(replace(measured, quantized=PurePath(measured.quantized).name)),
@@ -129,8 +134,8 @@ def attribution_section(report: Report) -> Section | None:
     steps = waterfall_steps(found)
     rows = tuple(
         (
-            cell.statistics,
-            cell.arithmetic,
+            cell.statistics.value,
+            cell.arithmetic.value,
             "\u2013" if cell.nmse is None else f"{decibel(cell.nmse)} dB",
             "\u2013" if cell.agreement is None else percent(cell.agreement),
             "\u2013" if cell.accuracy is None else percent(cell.accuracy),
@@ -145,7 +150,7 @@ def attribution_section(report: Report) -> Section | None:
         key="waterfall",
         title="From batch statistics in float to the quantized model",
         told="; ".join(f"{step.label}: {step.text}" for step in steps) + ".",
-        spec=charts.waterfall(steps, title=_MEASURES.get(found.measure, found.measure), share=found.measure != "nmse"),
+        spec=charts.waterfall(steps, title=_MEASURES[found.measure], share=found.measure is not Measure.NMSE),
         table=table,
         legend=_waterfall_legend(steps),
     )
@@ -183,16 +188,16 @@ def waterfall_steps(found: Attribution) -> list[LossStep]:
     Points fall from what batch statistics reach, batch noise taken off. The NMSE of two steps do not add up, so each
     hangs from the one before, and what the quantized model has stands apart.
     """
-    stored, end = _measured(found, "stored", "float"), _measured(found, "stored", "quantized")
+    stored, end = (_measured(found, CellStatistics.STORED, arithmetic) for arithmetic in Precision)
     if stored is None or not math.isfinite(found.statistics):
         return []
-    if found.measure == "nmse":
+    if found.measure is Measure.NMSE:
         steps = [_lost("stored statistics", 0.0, found.statistics, found)]
         if end is not None and math.isfinite(found.quantization):
             steps.append(_lost("quantization", found.statistics, found.statistics + found.quantization, found))
     else:
         start = stored + found.statistics
-        reference = _measured(found, "batch", "float")
+        reference = _measured(found, *_REFERENCE)
         noisy = reference is not None and abs(reference - start) > 5e-4
         label = "batch statistics, less noise" if noisy else "batch statistics, float"
         steps = [_total(label, start, found), _lost("stored statistics", start, stored, found)]
@@ -200,41 +205,37 @@ def waterfall_steps(found: Attribution) -> list[LossStep]:
             steps.append(_lost("quantization", stored, end, found))
     if end is not None:
         steps.append(_total("stored, quantized", end, found))
-    for arithmetic in ("float", "quantized"):
-        repaired = _measured(found, "re-estimated", arithmetic)
+    for arithmetic in Precision:
+        repaired = _measured(found, CellStatistics.REESTIMATED, arithmetic)
         if repaired is not None:
-            steps.append(_total(f"repaired, {arithmetic}", repaired, found, kind="repaired"))
+            steps.append(_total(f"repaired, {arithmetic.value}", repaired, found, kind="repaired"))
     return steps
 
 
 def _total(label: str, value: float, found: Attribution, kind: str = "total") -> LossStep:
-    text = figure(value) if found.measure == "nmse" else percent(value)
+    text = figure(value) if found.measure is Measure.NMSE else percent(value)
     return LossStep(label=label, start=0.0, end=value, kind=kind, text=text)
 
 
 def _lost(label: str, before: float, after: float, found: Attribution) -> LossStep:
-    better = after <= before if found.measure == "nmse" else after >= before
+    better = after <= before if found.measure is Measure.NMSE else after >= before
     change = after - before
-    text = f"{change:+.3g}" if found.measure == "nmse" else f"{100 * change:+.1f} points"
+    text = f"{change:+.3g}" if found.measure is Measure.NMSE else f"{100 * change:+.1f} points"
     if not float(f"{change:.4f}"):
         return LossStep(label=label, start=before, end=after, kind="loss", text="no change")
     kind = "gain" if better else "loss"
     return LossStep(label=label, start=before, end=after, kind=kind, text=text.replace("-", "\u2212"))
 
 
-def _measured(found: Attribution, statistics: str, arithmetic: str) -> float | None:
-    cell = next((c for c in found.cells if (c.statistics, c.arithmetic) == (statistics, arithmetic)), None)
+def _measured(found: Attribution, statistics: CellStatistics, arithmetic: Precision) -> float | None:
+    cell = next((c for c in found.cells if c.place == (statistics, arithmetic)), None)
     if cell is None:
         return None
-    value = _of_cell(cell, found.measure)
-    if value is None and (statistics, arithmetic) == ("batch", "float"):
+    value = cell.value(found.measure)
+    if value is None and cell.place == _REFERENCE:
         # the reference agrees with itself
-        value = {"agreement": 1.0, "nmse": 0.0}.get(found.measure)
+        value = {Measure.AGREEMENT: 1.0, Measure.NMSE: 0.0}.get(found.measure)
     return value if value is not None and math.isfinite(value) else None
-
-
-def _of_cell(cell: Cell, measure: str) -> float | None:
-    return {"accuracy": cell.accuracy, "agreement": cell.agreement, "nmse": cell.nmse}.get(measure)
 
 
 def fold_section(report: Report) -> Section | None:

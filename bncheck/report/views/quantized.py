@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from bncheck.facts.findings import Meaning, Report
-from bncheck.facts.measurements import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db
+from bncheck.facts.measurements import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db, CellStatistics, Measure, Precision
 from bncheck.report.views.comparison import data_document, decibel, output_document, output_told, percent
 from bncheck.report.views.short_names import shortened
 
 LOSES = "loses"
 
-_MEASURES = {"accuracy": "accuracy", "agreement": "agreement"}
-_ROWS = (("batch", "batch statistics"), ("stored", "stored statistics"), ("re-estimated", "re-estimated"))
+_ROWS = {
+    CellStatistics.BATCH: "batch statistics",
+    CellStatistics.STORED: "stored statistics",
+    CellStatistics.REESTIMATED: "re-estimated",
+}
+_HEADS = {
+    Measure.ACCURACY: "accuracy",
+    Measure.AGREEMENT: "agreement with batch statistics",
+    Measure.NMSE: "SQNR",
+}
 
 
 def losing(report: Report) -> frozenset[str]:
@@ -32,12 +40,12 @@ def loses(operator: OperatorLoss, names: frozenset[str]) -> bool:
 
 def attribution_told(found: Attribution) -> str:
     """Which step loses what, as a sentence without its full stop."""
-    if found.measure == "nmse":
+    if found.measure is Measure.NMSE:
         more = f"quantization by {found.quantization:.2g}" if found.quantization >= 0 else "quantization by no"
         if found.statistics <= 0:
             return f"the stored statistics put the output off by no more than batch noise does, {more} of its energy"
         return f"the stored statistics put the output off by {found.statistics:.2g} of its energy, {more} more"
-    points = f"points of {found.measure}"
+    points = f"points of {found.measure.value}"
     statistics, rest = 100 * found.statistics, 100 * found.quantization
     if not math.isfinite(statistics + rest):
         return "what is lost is no number"
@@ -55,23 +63,22 @@ def attribution_told(found: Attribution) -> str:
     return f"no {points} are lost: {gains}, quantization {f'gains {-rest:.1f}' if rest else 'loses nothing'}"
 
 
-def cell_told(cell: Cell, measure: str) -> str:
+def cell_told(cell: Cell, measure: Measure) -> str:
     """One number of the square of statistics and arithmetic; a dash where it was not run."""
-    value = {"accuracy": cell.accuracy, "agreement": cell.agreement, "nmse": cell.nmse}[measure]
+    value = cell.value(measure)
     if value is None or cell.nmse is None:
         return "-"
-    if measure in _MEASURES:
+    if measure is not Measure.NMSE:
         return percent(value)
-    return "reference" if cell.statistics == "batch" else f"{decibel(value)} dB"
+    return "reference" if cell.statistics is CellStatistics.BATCH else f"{decibel(value)} dB"
 
 
 def square(found: Attribution) -> list[tuple[str, str, str]]:
     """(statistics, float, quantized) of each row that was run, under a head that names the measure."""
-    cells = {(cell.statistics, cell.arithmetic): cell for cell in found.cells}
-    head = {"accuracy": "accuracy", "agreement": "agreement with batch statistics", "nmse": "SQNR"}[found.measure]
-    rows = [(head, "float", "quantized")]
-    for statistics, label in _ROWS:
-        row = [cells.get((statistics, arithmetic)) for arithmetic in ("float", "quantized")]
+    cells = {cell.place: cell for cell in found.cells}
+    rows = [(_HEADS[found.measure], "float", "quantized")]
+    for statistics, label in _ROWS.items():
+        row = [cells.get((statistics, arithmetic)) for arithmetic in Precision]
         exact, rounded = ("-" if cell is None else cell_told(cell, found.measure) for cell in row)
         if {exact, rounded} != {"-"}:
             rows.append((label, exact, rounded))
@@ -86,7 +93,7 @@ def facts_told(measured: QuantizedComparison) -> list[tuple[str, str]]:
     if measured.float_bytes and measured.quantized_bytes:
         told.append(("Size", f"{_size(measured.float_bytes)} float, {_size(measured.quantized_bytes)} quantized"))
     accuracy = measured.accuracy
-    square_tells = measured.attribution is not None and measured.attribution.measure == "accuracy"
+    square_tells = measured.attribution is not None and measured.attribution.measure is Measure.ACCURACY
     if accuracy.eval is not None and accuracy.quantized is not None and not square_tells:
         told.append(("Accuracy", f"float {percent(accuracy.eval)}, quantized {percent(accuracy.quantized)}"))
     told += [("Output", f"{output.name}: {output_told(output)}") for output in measured.outputs]
@@ -100,7 +107,7 @@ def facts_told(measured: QuantizedComparison) -> list[tuple[str, str]]:
 
 def title(measured: QuantizedComparison) -> str:
     """What was compared: the scheme, or the given file."""
-    return f"Float against {measured.quantized or 'the given file' if measured.scheme == 'given' else measured.scheme}"
+    return f"Float against {measured.quantized or 'the given file' if measured.was_given else measured.scheme}"
 
 
 def _size(count: int) -> str:
@@ -222,20 +229,20 @@ def _operator(one: OperatorLoss, state: str, statistics: Mapping[str, float]) ->
 
 
 def _unmatched(one: Unmatched) -> dict[str, Any]:
-    return {"name": one.name, "side": one.side, "why": one.why, "layer": one.layer}
+    return {"name": one.name, "side": one.side.value, "why": one.why, "layer": one.layer}
 
 
 def _attribution(found: Attribution) -> dict[str, Any]:
     return {
-        "measure": found.measure,
+        "measure": found.measure.value,
         "statistics": found.statistics,
         "quantization": found.quantization,
         "statistics_share": found.statistics_share,
         "told": attribution_told(found),
         "cells": [
             {
-                "statistics": cell.statistics,
-                "arithmetic": cell.arithmetic,
+                "statistics": cell.statistics.value,
+                "arithmetic": cell.arithmetic.value,
                 "nmse": cell.nmse,
                 "agreement": cell.agreement,
                 "accuracy": cell.accuracy,

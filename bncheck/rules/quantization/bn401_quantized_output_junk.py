@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
+from bncheck.facts.measurements import GIVEN
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.quantized import judged_quantized, losing
 from bncheck.testing.quantized import attributed, operator_loss, quantized, quantized_classes, quantized_features
@@ -63,7 +64,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     culprits = losing(measured)
     blamed = "" if culprits else " No operator loses much by itself: small losses add up."
-    scheme = "The given file" if measured.scheme == "given" else measured.scheme
+    scheme = "The given file" if measured.was_given else measured.scheme
     yield Evidence(
         layers=(),
         message=f"{scheme} loses what the model knew: {found.lost.told}.{blamed}",
@@ -100,7 +101,7 @@ def broken() -> tuple[Facts, ...]:
     return (
         quantized(sick, output=quantized_classes(0.12), accuracy=(0.966, 0.10), train=(0.949, 0.95)),
         quantized(sick, output=quantized_classes(0.5)),
-        quantized(operator_loss(), output=quantized_classes(0.5), scheme="given"),
+        quantized(operator_loss(), output=quantized_classes(0.5), scheme=GIVEN),
         quantized(sick, output=quantized_features(0.5)),
         quantized(operator_loss(), output=quantized_features(float("nan"))),
     )

@@ -134,7 +134,7 @@ def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
     if len(kinds) > 1:
         told += f" By cause: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}."
     tensors = sum(operator.weight_per_channel is False for operator in worst)
-    if tensors and measured.scheme != "given":
+    if tensors and not measured.was_given:
         told += f" {'All' if tensors == len(worst) else tensors} of these kernels share one scale."
     return told
 

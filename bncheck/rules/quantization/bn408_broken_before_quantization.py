@@ -8,7 +8,7 @@ from dataclasses import replace
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
-from bncheck.facts.measurements import Attribution, Cell, QuantizedComparison
+from bncheck.facts.measurements import Attribution, CellStatistics, Measure, Precision, QuantizedComparison
 from bncheck.facts.wording import percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
@@ -91,7 +91,7 @@ _OPENING = {
 def _divided(found: Attribution) -> str:
     """Who loses what, in points where they are points."""
     lost = found.statistics + found.quantization
-    if found.measure == "nmse":
+    if found.measure is Measure.NMSE:
         return (
             f"Stored statistics put the output off by {found.statistics:.2g} of its energy, quantization by "
             f"{max(found.quantization, 0.0):.2g} more"
@@ -99,8 +99,8 @@ def _divided(found: Attribution) -> str:
     statistics, rest = 100 * found.statistics, 100 * found.quantization
     gains = "quantization wins back" if rest < 0 else "quantization loses"
     return (
-        f"Of the {100 * max(lost, found.statistics):.1f} points of {found.measure} lost, {statistics:.1f} go from "
-        f"batch to stored statistics, both in float; {gains} {abs(rest):.1f}"
+        f"Of the {100 * max(lost, found.statistics):.1f} points of {found.measure.value} lost, {statistics:.1f} go "
+        f"from batch to stored statistics, both in float; {gains} {abs(rest):.1f}"
     )
 
 
@@ -120,29 +120,25 @@ def _agrees(measured: QuantizedComparison) -> str:
 
 def _repaired(measured: QuantizedComparison) -> str:
     found = measured.attribution
-    if found is None or found.measure == "nmse":
+    if found is None or found.measure is Measure.NMSE:
         return ""
-    cells = {(cell.statistics, cell.arithmetic): _level(found, cell) for cell in found.cells}
-    after = cells.get(("re-estimated", "quantized"))
+    cells = {cell.place: cell.value(found.measure) for cell in found.cells}
+    after = cells.get((CellStatistics.REESTIMATED, Precision.QUANTIZED))
     if after is None:
         return ""
-    accurate = f"has {percent(after)} accuracy" if found.measure == "accuracy" else ""
+    accurate = f"has {percent(after)} accuracy" if found.measure is Measure.ACCURACY else ""
     agrees = f"agrees with train mode on {percent(after)} of the samples"
     return f" With statistics re-estimated from these data, the quantized model {accurate or agrees}."
-
-
-def _level(found: Attribution, cell: Cell) -> float | None:
-    return cell.accuracy if found.measure == "accuracy" else cell.agreement
 
 
 def _measured(found: Attribution | None) -> tuple[Measurement, ...]:
     if found is None:
         return ()
-    unit = "" if found.measure == "nmse" else "points"
-    factor = 1 if found.measure == "nmse" else 100
+    unit = "" if found.measure is Measure.NMSE else "points"
+    factor = 1 if found.measure is Measure.NMSE else 100
     lost = (
-        Measurement(name=f"{found.measure} lost by the statistics", value=factor * found.statistics, unit=unit),
-        Measurement(name=f"{found.measure} lost by quantization", value=factor * found.quantization, unit=unit),
+        Measurement(name=f"{found.measure.value} lost by the statistics", value=factor * found.statistics, unit=unit),
+        Measurement(name=f"{found.measure.value} lost by quantization", value=factor * found.quantization, unit=unit),
     )
     if found.statistics_share is None:
         return lost
@@ -175,7 +171,7 @@ def broken() -> tuple[Facts, ...]:
             operator_loss(),
             output=same,
             train=(0.909, 0.2),
-            attribution=attributed(0.8, 0.01, start=1.0, measure="agreement"),
+            attribution=attributed(0.8, 0.01, start=1.0, measure=Measure.AGREEMENT),
         ),
         quantized(operator_loss(), output=quantized_classes(0.4), accuracy=(0.5, 0.2), train=(0.909, 0.5)),
         _features(),
@@ -183,6 +179,6 @@ def broken() -> tuple[Facts, ...]:
 
 
 def _features() -> Facts:
-    found = attributed(0.8, 0.01, measure="nmse")
+    found = attributed(0.8, 0.01, measure=Measure.NMSE)
     model = quantized(operator_loss(), output=quantized_features(), attribution=found)
     return replace(model, comparison=compared(difference("bn"), output=features_compared(0.8)).comparison)

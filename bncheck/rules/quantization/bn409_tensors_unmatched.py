@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from bncheck.facts.findings import Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
-from bncheck.facts.measurements import Unmatched
+from bncheck.facts.measurements import Precision, Unmatched
 from bncheck.facts.wording import listing, many
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing.quantized import operator_loss, quantized, unmatched
@@ -99,7 +99,7 @@ def broken() -> tuple[Facts, ...]:
     twenty = [operator_loss(f"conv_{n}") for n in range(20)]
     return (
         quantized(operator_loss("a"), unmatched=(unmatched("b/Relu6", layer="b"),)),
-        quantized(operator_loss("a"), unmatched=tuple(unmatched(f"x{n}", side="quantized") for n in range(5))),
+        quantized(operator_loss("a"), unmatched=tuple(unmatched(f"x{n}", side=Precision.QUANTIZED) for n in range(5))),
         quantized(*twenty, unmatched=(unmatched("reshape"),)),
         quantized(operator_loss("dense"), unmatched=(unmatched("b", layer="b", why="the converter took it in"),)),
     )

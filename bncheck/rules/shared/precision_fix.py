@@ -27,7 +27,7 @@ def mend_or_keep_in_float(worst: list[OperatorLoss], measured: QuantizedComparis
             "multiply\nthe weights behind it by as much, where only a ReLU lies between; or give activations 16 bits "
             "(int16x8)."
         )
-    given = measured.scheme == "given"
+    given = measured.was_given
     parts = dict.fromkeys(operator.tensor if given else _stem(operator.tensor) for operator in worst[:KEPT])
     more = f"  # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
     advice.append(f"Or keep {'them' if len(worst) > 1 else 'it'} in float, found by the names of output tensors:")

@@ -12,8 +12,11 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import (
     Attribution,
     Cell,
+    CellStatistics,
+    Measure,
     OperatorLoss,
     OutputDifference,
+    Precision,
     QuantizedComparison,
     informed_accuracy,
 )
@@ -128,40 +131,39 @@ def _by_error(output: OutputDifference) -> Quantized:
 def _repaired(measured: QuantizedComparison) -> Quantized | None:
     """With re-estimated statistics, float against quantized, each held against batch statistics in float."""
     found = measured.attribution
-    start, low = (None, None) if found is None else (_cell(found, "float"), _cell(found, "quantized"))
+    start, low = (None, None) if found is None else (_cell(found, Precision.FLOAT), _cell(found, Precision.QUANTIZED))
     if found is None or start is None or low is None:
         return None
     before, after = _level(found, start), _level(found, low)
     if before is None or after is None:
         return None
-    limit = {"accuracy": ACCURACY_GAP, "agreement": DISAGREES}.get(found.measure, OUTPUT_JUNK)
-    if found.measure != "nmse":
+    limit = {Measure.ACCURACY: ACCURACY_GAP, Measure.AGREEMENT: DISAGREES}.get(found.measure, OUTPUT_JUNK)
+    if found.measure is not Measure.NMSE:
         limit = beyond_chance(limit, max(1 - after, 0.0), measured.data.samples)
-    alike = ", converted again alike" if measured.scheme == "given" else ""
+    alike = ", converted again alike" if measured.was_given else ""
     lost = Junk(
         told=f"with statistics re-estimated{alike}, "
         + (
-            f"it has {percent(after)} {found.measure} where float has {percent(before)}"
-            if found.measure != "nmse"
+            f"it has {percent(after)} {found.measure.value} where float has {percent(before)}"
+            if found.measure is not Measure.NMSE
             else f"its error is {-after:.2g} of the signal where float has {-before:.2g}"
         ),
-        name=f"{found.measure} lost by quantization, statistics re-estimated",
+        name=f"{found.measure.value} lost by quantization, statistics re-estimated",
         value=before - after,
         limit=limit,
     )
-    return Quantized(lost=lost, certain=found.measure == "accuracy", ruin=True)
+    return Quantized(lost=lost, certain=found.measure is Measure.ACCURACY, ruin=True)
 
 
-def _cell(attribution: Attribution, arithmetic: str) -> Cell | None:
-    wanted = ("re-estimated", arithmetic)
-    return next((c for c in attribution.cells if (c.statistics, c.arithmetic) == wanted and c.nmse is not None), None)
+def _cell(attribution: Attribution, arithmetic: Precision) -> Cell | None:
+    wanted = (CellStatistics.REESTIMATED, arithmetic)
+    return next((c for c in attribution.cells if c.place == wanted and c.nmse is not None), None)
 
 
 def _level(attribution: Attribution, cell: Cell) -> float | None:
     """Higher is better."""
-    if attribution.measure == "nmse":
-        return None if cell.nmse is None else -cell.nmse
-    return cell.accuracy if attribution.measure == "accuracy" else cell.agreement
+    value = cell.value(attribution.measure)
+    return -value if value is not None and attribution.measure is Measure.NMSE else value
 
 
 def _decibel(nmse: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
-from bncheck.facts.layers import Facts, Layer, Origin
+from bncheck.facts.layers import DecaySource, Facts, Layer, Origin
 from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
@@ -108,7 +108,7 @@ def _judged(model: Facts, decay: float, layers: Sequence[Layer]) -> Iterator[Evi
 def _evidence(
     model: Facts, decay: float, layers: Sequence[Layer], standing: tuple[Severity, Confidence], text: str
 ) -> Evidence:
-    source = layers[0].decay_from or "graph"
+    source = (layers[0].decay_from or DecaySource.GRAPH).value
     name = "momentum" if layers[0].origin is Origin.CONFIG else "decay"
     trained = model.run.values and standing[0] is not Severity.INFO
     return Evidence(
@@ -149,5 +149,5 @@ def configured(momentum: float, **vectors: float) -> Layer:
     if vectors:
         layer = batch_norm("batch_normalization", mean=vectors["mean"], variance=vectors["variance"])
     return replace(
-        layer, origin=Origin.CONFIG, decay=momentum, decay_from="configuration", config={"momentum": momentum}
+        layer, origin=Origin.CONFIG, decay=momentum, decay_from=DecaySource.CONFIGURATION, config={"momentum": momentum}
     )

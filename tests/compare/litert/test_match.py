@@ -18,6 +18,7 @@ from bncheck.compare.litert.match import Matching, match
 from bncheck.compare.litert.net import CARRIERS
 from bncheck.compare.litert.net import net as wired
 from bncheck.facts.errors import BncheckError
+from bncheck.facts.measurements import Precision
 from bncheck.sources.graph import protos
 from bncheck.testing import batch_norm
 
@@ -116,7 +117,7 @@ def test_activations_fused_in_one_file_only(lite: Callable[..., bytes]) -> None:
         (apart(lite("residual")), lite("residual"), "quantized"),
     ):
         found = matched(quantized, reference)
-        assert {(u.side, u.why.split(" has it after its RELU6")[0][:16]) for u in found.unmatched} == {
+        assert {(u.side.value, u.why.split(" has it after its RELU6")[0][:16]) for u in found.unmatched} == {
             (side, "the quantized fi" if side == "float" else "the float file")
         }
         assert len(found.unmatched) == 5
@@ -133,12 +134,12 @@ def test_operators_that_one_file_lacks(lite: Callable[..., bytes]) -> None:
     kernels = [pair for pair in found.pairs if pair.likeness is not None]
     assert len(kernels) == 8
     elu, floor, rounded = found.unmatched
-    assert {u.side for u in found.unmatched} == {"quantized"}
+    assert {u.side for u in found.unmatched} == {Precision.QUANTIZED}
     assert elu.why == "no ELU of the float file reads the same"
     assert floor.why == f"it reads {elu.name}, which has no counterpart"
     assert rounded.why == f"it reads {floor.name}, which has no counterpart"
     other = matched(lite("residual", "int8"), lite("lengthened"))
-    assert [u.side for u in other.unmatched] == ["float", "float"]
+    assert [u.side for u in other.unmatched] == [Precision.FLOAT, Precision.FLOAT]
     assert {u.why for u in other.unmatched} == {
         "no ELU of the quantized file computes it",
         "no FLOOR of the quantized file computes it",

@@ -24,7 +24,7 @@ from keras_writer import (
 )
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import Facts, GapKind, Hints, Layer, Mode, Origin, Presence, Site, Vector
+from bncheck.facts.layers import DecaySource, Facts, GapKind, Hints, Layer, Mode, Origin, Presence, Site, Vector
 from bncheck.recognise import recognise
 from bncheck.sources.keras.keras import read_keras
 
@@ -78,7 +78,12 @@ def test_takes_everything_from_the_configuration(tmp_path: Path) -> None:
     )
     found = only(keras_2(tmp_path, bn))
     assert (found.name, found.origin, found.channels) == ("bn", Origin.CONFIG, 4)
-    assert (found.epsilon, found.decay, found.decay_from, found.trainable) == (1e-5, 0.9, "configuration", False)
+    assert (found.epsilon, found.decay, found.decay_from, found.trainable) == (
+        1e-5,
+        0.9,
+        DecaySource.CONFIGURATION,
+        False,
+    )
     assert (found.variance.starts_at, found.gamma.starts_at, found.beta.starts_at, found.mean.starts_at) == (
         0.25,
         0,
@@ -89,7 +94,7 @@ def test_takes_everything_from_the_configuration(tmp_path: Path) -> None:
     for role, vector in vectors(found).items():
         assert vector.presence is Presence.PRESENT
         np.testing.assert_array_equal(vector.values, bn_values()[role].astype(np.float64))
-    assert only(facts(tmp_path / "m.h5", Hints(decay=0.5))).decay_from == "--decay"
+    assert only(facts(tmp_path / "m.h5", Hints(decay=0.5))).decay_from is DecaySource.OPTION
 
 
 @pytest.mark.parametrize(("scale", "center"), [(True, True), (True, False), (False, True), (False, False)])

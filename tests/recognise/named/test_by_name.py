@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundle_writer import Partitioned, chunk, number, write_bundle
 
-from bncheck.facts.layers import Facts, GapKind, Hints, Origin, Presence
+from bncheck.facts.layers import DecaySource, Facts, GapKind, Hints, Origin, Presence
 from bncheck.recognise.named.by_name import recognise_names
 from bncheck.sources.arrays import read_arrays
 from bncheck.sources.bundle.checkpoint import read_checkpoint
@@ -235,7 +235,7 @@ def test_decay_given(tmp_path: Path) -> None:
     """--decay is the layers' decay, and says so."""
     tensors = {"bn/moving_mean": vec(1), "bn/moving_variance": vec(2)}
     (layer,) = facts(tmp_path, tensors, Hints(decay=0.99)).layers
-    assert (layer.decay, layer.decay_from) == (0.99, "--decay")
+    assert (layer.decay, layer.decay_from) == (0.99, DecaySource.OPTION)
 
 
 KERNEL = np.arange(2 * 4, dtype=np.float32).reshape(1, 1, 2, 4)

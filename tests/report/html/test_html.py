@@ -24,7 +24,7 @@ from report_example import example
 
 from bncheck import testing
 from bncheck.facts.findings import Gate, Report, Stage, StageState, Verdict
-from bncheck.facts.measurements import Attribution
+from bncheck.facts.measurements import Attribution, Measure
 from bncheck.judge.judge import judge
 from bncheck.report.html import html
 from bncheck.report.html import page as _html_page
@@ -228,8 +228,10 @@ def test_the_waterfall_ends_where_the_model_does() -> None:
 
 def test_batch_noise_is_no_loss() -> None:
     """What batch noise does to the reference's agreement with itself is taken off before the fall begins."""
-    cells = attributed(0.03, 0.02, start=0.95, measure="agreement").cells
-    found = Attribution(cells=cells, measure="agreement", statistics=0.03, quantization=0.02, statistics_share=0.6)
+    cells = attributed(0.03, 0.02, start=0.95, measure=Measure.AGREEMENT).cells
+    found = Attribution(
+        cells=cells, measure=Measure.AGREEMENT, statistics=0.03, quantization=0.02, statistics_share=0.6
+    )
     bars = {step.label: (step.start, step.end) for step in waterfall_steps(found)}
     assert bars["batch statistics, less noise"] == (0, pytest.approx(0.95))
     assert bars["stored statistics"] == (pytest.approx(0.95), pytest.approx(0.92))
@@ -238,7 +240,7 @@ def test_batch_noise_is_no_loss() -> None:
 
 def test_energies_hang_from_each_other() -> None:
     """Losses in NMSE do not add up to the error of the quantized model, which stands apart."""
-    levels = attributed(0.5, 0.1, start=1.0, measure="nmse")
+    levels = attributed(0.5, 0.1, start=1.0, measure=Measure.NMSE)
     bars = {step.label: (step.start, step.end, step.kind) for step in waterfall_steps(levels)}
     assert bars["stored statistics"] == (0, 0.5, "loss")
     assert bars["quantization"] == (0.5, 0.6, "loss")

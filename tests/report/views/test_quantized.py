@@ -12,7 +12,7 @@ from formats import document, written
 from report_example import HOSTILE
 
 from bncheck.facts.findings import Report, Verdict
-from bncheck.facts.measurements import FoldedLayer, FoldProof
+from bncheck.facts.measurements import FoldedLayer, FoldProof, Measure
 from bncheck.judge.judge import judge
 from bncheck.report import FORMATS, reporter
 from bncheck.report.views.quantized import attribution_told
@@ -72,9 +72,9 @@ def test_attribution_in_words(statistics: float, quantization: float, words: str
 
 def test_attribution_of_features() -> None:
     """Where there are no classes, the error is told as energy."""
-    told = attribution_told(attributed(0.8, 0.01, measure="nmse"))
+    told = attribution_told(attributed(0.8, 0.01, measure=Measure.NMSE))
     assert told == "the stored statistics put the output off by 0.8 of its energy, quantization by 0.01 more"
-    told = attribution_told(attributed(-0.001, 0.01, measure="nmse"))
+    told = attribution_told(attributed(-0.001, 0.01, measure=Measure.NMSE))
     noise = "the stored statistics put the output off by no more than batch noise does"
     assert told == f"{noise}, quantization by 0.01 of its energy"
 
