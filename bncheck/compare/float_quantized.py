@@ -27,10 +27,10 @@ from bncheck.compare.litert.interpreter import (
 from bncheck.compare.litert.layers import FoldedInto, folded_layers
 from bncheck.compare.litert.local_errors import LossPart
 from bncheck.compare.litert.match import Matching, match
+from bncheck.compare.litert.net import Kernel
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.litert.pair import FilePair
 from bncheck.compare.litert.sums import TensorSums
-from bncheck.compare.litert.wiring import Kernel
 from bncheck.compare.outputs import Kind, OutputKind
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, PerChannel

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from bncheck.facts.formats import Format
+from bncheck.facts.gaps import Gap
 from bncheck.facts.lite import LiteFacts
 from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
 from bncheck.facts.measurements import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
@@ -336,25 +337,6 @@ class RunFacts:
     values: bool = False
     """Whether tensor data (or checksums that decide) was at hand."""
     index_only: bool = False
-
-
-class GapKind(Enum):
-    """Why something could not be understood or read."""
-
-    LAYER = "layer not understood"
-    MODE = "mode unknown"
-    STATISTICS = "statistics unread"
-    TRAIN_OP = "train op not found"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gap:
-    """Something that recognition saw and could not resolve."""
-
-    kind: GapKind
-    where: str
-    why: str
-    how: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ def test_by_hand(lite: Callable[..., bytes]) -> None:
     second = [o for o in quantized.graph.operators if o.kind == "FULLY_CONNECTED"][1]
     partner = [o for o in reference.graph.operators if o.kind == "FULLY_CONNECTED"][1]
     from bncheck.compare.litert.edit import show
-    from bncheck.compare.litert.wiring import net
+    from bncheck.compare.litert.net import net
 
     runner = Runner(show(reference.content, [partner.inputs[0]]), "float")
     runner.run({reference.graph.inputs[0]: data})

@@ -8,7 +8,8 @@ import pytest
 from one_evidence import only
 
 from bncheck.facts.findings import Severity
-from bncheck.facts.layers import Facts, Gap, GapKind, Mode, Purpose, RunFacts
+from bncheck.facts.gaps import Gap, GapKind
+from bncheck.facts.layers import Facts, Mode, Purpose, RunFacts
 from bncheck.rules.coverage import (
     bn001_no_batch_norm_found,
     bn002_layer_not_understood,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.compare.litert.wiring import Net, real_constant
+from bncheck.compare.litert.net import Net, real_constant
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.numerics.fold import folded, gamma_and_beta
 from bncheck.sources.raw import RawLiteOperator

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from bncheck.compare.litert.edit import Reading, unchain
 from bncheck.compare.litert.interpreter import IntegerScale, affine
 from bncheck.compare.litert.match import Matching
-from bncheck.compare.litert.wiring import Net
+from bncheck.compare.litert.net import Net
 from bncheck.sources.raw import RawLiteOperator
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import (
     Debias,
     DecaySource,
     Facts,
-    Gap,
-    GapKind,
     GraphFacts,
     Hints,
     Layer,

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bncheck.facts.layers import DecaySource, Facts, Gap, GapKind, Hints, Layer, Mode, Origin, Role, Site, Vector
+from bncheck.facts.gaps import Gap, GapKind
+from bncheck.facts.layers import DecaySource, Facts, Hints, Layer, Mode, Origin, Role, Site, Vector
 from bncheck.recognise.named.by_position import kernel_channels, recognise_positional
 from bncheck.recognise.named.config_sites import ConfigWiring, sites_of
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics

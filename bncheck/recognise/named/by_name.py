@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bncheck.facts.layers import Debias, DecaySource, Facts, Gap, GapKind, Hints, Layer, Origin, Role, Vector
+from bncheck.facts.gaps import Gap, GapKind
+from bncheck.facts.layers import Debias, DecaySource, Facts, Hints, Layer, Origin, Role, Vector
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import SHADOW, Group, find_groups, without_statistics
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot

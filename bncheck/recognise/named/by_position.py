@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator
 
-from bncheck.facts.layers import Gap, GapKind, Layer, Origin, Role, Vector
+from bncheck.facts.gaps import Gap, GapKind
+from bncheck.facts.layers import Layer, Origin, Role, Vector
 from bncheck.recognise.stored_vectors import absent, per_channel, unread, vector
 from bncheck.sources.raw import RawKerasLayer, RawTensor
 

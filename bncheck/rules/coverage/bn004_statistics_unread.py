@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncheck.facts.findings import Evidence, Measurement, Severity
-from bncheck.facts.layers import Facts, Gap, GapKind, Layer, Presence, RunFacts
+from bncheck.facts.gaps import Gap, GapKind
+from bncheck.facts.layers import Facts, Layer, Presence, RunFacts
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, graph_facts, unread, wired

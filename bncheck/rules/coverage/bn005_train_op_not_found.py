@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncheck.facts.findings import Evidence, Measurement, Severity
-from bncheck.facts.layers import Facts, Gap, GapKind, Purpose
+from bncheck.facts.gaps import Gap, GapKind
+from bncheck.facts.layers import Facts, Purpose
 from bncheck.facts.training import is_training_graph
 from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule

@@ -17,7 +17,7 @@ from bncheck.compare.litert.convert import EvalGraph, convert, eval_graph, round
 from bncheck.compare.litert.edit import load
 from bncheck.compare.litert.interpreter import read_file
 from bncheck.compare.litert.layers import folded_layers
-from bncheck.compare.litert.wiring import net as wired
+from bncheck.compare.litert.net import net as wired
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.compare.twins.float32 import in_float32
 from bncheck.facts.errors import BncheckError, UsageError

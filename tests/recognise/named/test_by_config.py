@@ -24,7 +24,8 @@ from keras_writer import (
 )
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import DecaySource, Facts, GapKind, Hints, Layer, Mode, Origin, Presence, Site, Vector
+from bncheck.facts.gaps import GapKind
+from bncheck.facts.layers import DecaySource, Facts, Hints, Layer, Mode, Origin, Presence, Site, Vector
 from bncheck.recognise import recognise
 from bncheck.sources.keras.keras import read_keras
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from bundle_writer import Partitioned, chunk, number, write_bundle
 
-from bncheck.facts.layers import DecaySource, Facts, GapKind, Hints, Origin, Presence
+from bncheck.facts.gaps import GapKind
+from bncheck.facts.layers import DecaySource, Facts, Hints, Origin, Presence
 from bncheck.recognise.named.by_name import recognise_names
 from bncheck.sources.arrays import read_arrays
 from bncheck.sources.bundle.checkpoint import read_checkpoint
