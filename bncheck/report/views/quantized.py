@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from bncheck.facts.findings import Meaning, Report
-from bncheck.facts.measurements import Attribution, Cell, OperatorLoss, QuantizedComparison, Unmatched, sqnr_db, CellStatistics, Measure, Precision
+from bncheck.facts.measurements import (
+    Attribution,
+    Cell,
+    CellStatistics,
+    Measure,
+    OperatorLoss,
+    Precision,
+    QuantizedComparison,
+    Unmatched,
+    sqnr_db,
+)
 from bncheck.report.views.comparison import data_document, decibel, output_document, output_told, percent
 from bncheck.report.views.short_names import shortened
 

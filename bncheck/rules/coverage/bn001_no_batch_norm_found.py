@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
-from bncheck.facts.layers import Facts
 from bncheck.facts.gaps import Gap, GapKind
+from bncheck.facts.layers import Facts
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, folded, graph_facts, leftover, lite
