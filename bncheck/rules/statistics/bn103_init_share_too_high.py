@@ -138,8 +138,7 @@ def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | N
 def _evidence(
     model: Facts, bad: list[tuple[InitShare, tuple[Severity, Confidence]]], judged: int, factor: float
 ) -> Evidence:
-    order = [Severity.ERROR, Severity.WARNING, Severity.INFO]
-    standing = min((found for _, found in bad), key=lambda found: order.index(found[0]))
+    standing = min((found for _, found in bad), key=lambda found: list(Severity).index(found[0]))
     worst = max((seen for seen, _ in bad), key=lambda seen: (seen.effect or 0.0, seen.share))
     share = max(seen.share for seen, _ in bad)
     layers = names(seen.layer for seen, _ in bad)
@@ -184,11 +183,8 @@ def _unknown(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
     floor = variance_floor(judged)
     if floor is None:
         return
-    if (
-        floor.shared
-        and MUCH <= floor.bound <= 1
-        and not (data.is_refuted(model, names(judged)) or data.is_borne(model))
-    ):
+    told_by_data = data.is_refuted(model, names(judged)) or data.is_borne(model)
+    if floor.shared and MUCH <= floor.bound <= 1 and not told_by_data:
         yield _floor(model, judged, floor.bound)
     elif floor.crowded and floor.bound >= UNREAD_MUCH:
         message = (
