@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from bncheck.facts.errors import NoModel
+from bncheck.facts.findings import ExitCode
 from bncheck.report import FORMATS
 from bncheck.settings.schemes import PLACEHOLDER, SCHEMES, unknown
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from bncheck.cli.output import Output
     from bncheck.facts.findings import Report
     from bncheck.settings.config import Config, Settings
-
-PASS, FAIL, ERROR, NOTHING, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes: pass, findings, usage or unreadable input, nothing to judge, interrupted."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -219,11 +217,11 @@ def write_reports(
         reports = reports_of(config, settings)
     except NoModel as error:
         say(str(error))
-        return PASS if settings.allow_empty else NOTHING
+        return ExitCode.PASS if settings.allow_empty else ExitCode.NOTHING
     for place in places:
         emit(place.path, _writer(place, reports, many=many, run=run, verbose=bool(verbose), quiet=bool(quiet)))
     codes = {report.exit_code for report in reports}
-    return next((code for code in (FAIL, ERROR, NOTHING) if code in codes), PASS)
+    return next((code for code in (ExitCode.FAIL, ExitCode.ERROR, ExitCode.NOTHING) if code in codes), ExitCode.PASS)
 
 
 def _writer(

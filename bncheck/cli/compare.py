@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +10,7 @@ import click
 import bncheck
 from bncheck.cli.common import common_options, given_options, quantized_options, run_options, write_reports
 from bncheck.cli.help import Command, examples
+from bncheck.cli.progress import progress_shown
 from bncheck.settings.schemes import PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -51,7 +50,8 @@ def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         options = given_options(asked, config)
-        with progress_shown("train vs eval") as progress:
+        with progress_shown() as hear:
+            progress = partial(hear, "train vs eval")
             return [bncheck.compare_train_vs_eval(path, data=data, settings=settings, progress=progress, **options)]
 
     return write_reports(reports, asked)
@@ -95,36 +95,8 @@ def float_vs_quantized(path: str, **asked: Any) -> int:
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         options = given_options(asked, config)
-        with progress_shown("float vs quantized") as progress:
+        with progress_shown() as hear:
+            progress = partial(hear, "float vs quantized")
             return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **own, **options)]
 
     return write_reports(reports, asked)
-
-
-@contextmanager
-def progress_shown(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Samples, their rate and the time left on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - 36 ms that a pipe need not pay
-    from rich.progress import (  # noqa: PLC0415 - as above
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    class Rate(ProgressColumn):
-        """Samples a second."""
-
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.0f} a second")
-
-    columns = (TextColumn(what), BarColumn(), TextColumn("{task.completed} samples"), Rate())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("", total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TextIO
 
 import click
 
+from bncheck.cli.progress import progress_shown
 from bncheck.facts.errors import UsageError
 
 
@@ -53,20 +53,5 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 @contextmanager
 def _stage(name: str, of: int) -> Iterator[Callable[[int], None]]:
     """A bar with the time left while a stage runs, gone when it ends, where standard error is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - a pipe need not pay for it
-    from rich.progress import (  # noqa: PLC0415 - as above
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # standard output is not for rich to redirect: it may be a file
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as shown:
-        task = shown.add_task(name, total=of)
-        yield lambda done: shown.update(task, completed=done)
+    with progress_shown() as hear:
+        yield lambda done: hear(name, done, of)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,11 @@ import click
 
 import bncheck
 from bncheck.cli.common import common_options, given_options, quantized_options, run_options, write_reports
-from bncheck.cli.compare import progress_shown
 from bncheck.cli.help import Command, examples
+from bncheck.cli.progress import progress_shown
 from bncheck.settings.amounts import MEGABYTES, SECONDS, amount
 
 if TYPE_CHECKING:
-    from bncheck.commands.gate.stages import Progress
     from bncheck.facts.findings import Report
     from bncheck.settings.config import Config, Settings
 
@@ -74,7 +72,7 @@ def gate(paths: tuple[str, ...], **asked: Any) -> int:
         for one in ("against", "quantized"):
             if len(paths) > 1 and one in options:
                 raise click.UsageError(f"--{one} belongs to one model: give one PATH")
-        with _progress() as progress:
+        with progress_shown() as progress:
             if len(paths) == 1:
                 return [bncheck.gate(paths[0], settings=settings, progress=progress, **options)]
             return [_one_of_several(path, settings, {**options, "progress": progress}) for path in paths]
@@ -96,18 +94,3 @@ def _one_of_several(path: str, settings: Settings, options: dict[str, Any]) -> R
         return bncheck.gate(path, settings=settings, **options)
     except ReadError as error:
         return unreadable(Path(path), error, settings)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar for the stage that runs, from its first samples to the next one's."""
-    with ExitStack() as shown:
-        bars: dict[str, Any] = {}
-
-        def hear(stage: str, done: int, total: int | None) -> None:
-            if stage not in bars:
-                shown.close()
-                bars[stage] = shown.enter_context(progress_shown(stage))
-            bars[stage](done, total)
-
-        yield hear

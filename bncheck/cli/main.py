@@ -14,9 +14,6 @@ import click
 
 import bncheck
 from bncheck.cli.common import (
-    ERROR,
-    INTERRUPTED,
-    PASS,
     common_options,
     decay_option,
     no_graph_option,
@@ -32,6 +29,7 @@ from bncheck.cli.gate import gate
 from bncheck.cli.help import Command, examples
 from bncheck.cli.repair import repair
 from bncheck.facts.errors import BncheckError
+from bncheck.facts.findings import ExitCode
 
 if TYPE_CHECKING:
     from bncheck.facts.findings import Report
@@ -50,20 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = cli.main(args=None if arguments is None else list(arguments), prog_name="bncheck", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return ERROR
+        return ExitCode.ERROR
     except click.Abort:
         say("interrupted")
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BncheckError as error:
         say(str(error))
-        return ERROR
+        return ExitCode.ERROR
     except Exception as error:  # whatever else escapes is a bug in bncheck, and is said to be one
         if os.environ.get("BNCHECK_DEBUG"):
             raise
         say(f"internal error, a bug in bncheck: {type(error).__name__}: {error}")
         say("please report it with what BNCHECK_DEBUG=1 prints, and the file if you can share it")
-        return ERROR
-    return code if isinstance(code, int) else PASS
+        return ExitCode.ERROR
+    return code if isinstance(code, int) else ExitCode.PASS
 
 
 @click.group(
@@ -263,7 +261,7 @@ def doctor() -> int:
 
     text, ready = diagnosis()
     emit(None, lambda stream: _write(text, stream))
-    return PASS if ready else ERROR
+    return ExitCode.PASS if ready else ExitCode.ERROR
 
 
 def _write(text: str, stream: TextIO) -> None:

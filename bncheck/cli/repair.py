@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from bncheck.cli.common import NOTHING, given_options, run_options, say
+from bncheck.cli.common import given_options, run_options, say
 from bncheck.cli.help import Command, examples
+from bncheck.cli.progress import progress_shown
 from bncheck.facts.errors import NoModel, UsageError
+from bncheck.facts.findings import ExitCode
 
 
 @click.command(
@@ -52,7 +51,7 @@ def repair(path: str, **asked: Any) -> int:
     options = given_options(asked, Config())
     of_files = {name: options.pop(name) for name in _OF_FILES if name in options}
     try:
-        with _progress() as progress:
+        with progress_shown() as progress:
             report = run(
                 path,
                 asked["out"],
@@ -65,7 +64,7 @@ def repair(path: str, **asked: Any) -> int:
             )
     except NoModel as error:
         say(str(error))
-        return NOTHING
+        return ExitCode.NOTHING
 
     def to(stream: TextIO) -> None:
         if asked["format_"] == "json":
@@ -79,24 +78,3 @@ def repair(path: str, **asked: Any) -> int:
 
 _OF_FILES = ("graph", "use_graph", "decay", "steps", "train_ops")
 """Arguments of `repair` itself; the others are `DataOptions`."""
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], None]]:
-    """Stage, samples done and their rate on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _stage, _samples: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - 36 ms that a pipe need not pay
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as above
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed} samples"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        tasks: dict[str, Any] = {}
-
-        def hear(stage: str, samples: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = shown.add_task(stage, total=None)
-            shown.update(tasks[stage], completed=samples)
-
-        yield hear

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bncheck.facts.errors import NoModel, ReadError, UsageError
-from bncheck.facts.findings import Report, TargetInfo, Verdict
+from bncheck.facts.findings import ExitCode, Report, TargetInfo, Verdict
 from bncheck.facts.layers import Hints, PerChannel
 from bncheck.facts.measurements import FoldProof
 from bncheck.judge.judge import exit_code, judge
@@ -198,7 +198,7 @@ def unreadable(path: Path, error: ReadError, settings: Settings) -> Report:
     return Report(
         target=TargetInfo(path=str(path), format="no model" if nothing else "unreadable"),
         verdict=Verdict.INCONCLUSIVE,
-        exit_code=exit_code(Verdict.INCONCLUSIVE, settings) if nothing else 2,
+        exit_code=exit_code(Verdict.INCONCLUSIVE, settings) if nothing else ExitCode.ERROR,
         layers=(),
         findings=(),
         suppressed=(),

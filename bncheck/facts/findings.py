@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, Flag, auto
+from enum import Enum, Flag, IntEnum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,6 +83,22 @@ class Meaning(Flag):
     """Names layers whose statistics are, in good part, still their initial values."""
     FOLDED_RANGES = auto()
     """Names layers whose folded channels suit no common scale."""
+
+
+class ExitCode(IntEnum):
+    """How a command ends; printed as the number that it is."""
+
+    __repr__ = int.__repr__
+    __str__ = int.__repr__
+
+    PASS = 0
+    FAIL = 1
+    """Findings at or above `--fail-on`."""
+    ERROR = 2
+    """Usage, configuration or unreadable input."""
+    NOTHING = 3
+    """Nothing to judge."""
+    INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +268,7 @@ class Report:
 
     target: TargetInfo
     verdict: Verdict
-    exit_code: int
+    exit_code: ExitCode
     layers: tuple[Layer, ...]
     findings: tuple[Finding, ...]
     suppressed: tuple[Suppressed, ...]
@@ -280,6 +296,11 @@ class Report:
     """Which statistics a TFLite file holds, where it was held against its source."""
     gate: Gate | None = None
     """Stages and budgets, where the report is a gate's."""
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the target could not be read: it is one of several, and `headline` says why."""
+        return self.exit_code == ExitCode.ERROR
 
     def to_json(self) -> str:
         """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from bncheck.facts.findings import Report
+from bncheck.facts.findings import ExitCode, Report
 from bncheck.facts.inputs import InputSummary
 from bncheck.facts.measurements import Comparison
 
@@ -136,7 +136,7 @@ class RepairReport:
     notes: tuple[str, ...] = ()
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """That of inspecting the result."""
         return self.after.exit_code
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bncheck.facts.findings import (
     Evidence,
+    ExitCode,
     Finding,
     Meaning,
     Report,
@@ -87,11 +88,11 @@ def wiring_faults(facts: Facts) -> tuple[Finding, ...]:
     return tuple(finding for finding in judge(facts, rules=asked).findings if finding.severity is Severity.ERROR)
 
 
-def exit_code(verdict: Verdict, settings: Settings) -> int:
-    """0 pass, 1 fail, 3 nothing to judge (0 where that is allowed); 2 belongs to errors."""
-    if verdict is Verdict.INCONCLUSIVE:
-        return 0 if settings.allow_empty else 3
-    return 1 if verdict is Verdict.FAIL else 0
+def exit_code(verdict: Verdict, settings: Settings) -> ExitCode:
+    """A pass, a failure, or nothing to judge, which may be allowed."""
+    if verdict is Verdict.INCONCLUSIVE and not settings.allow_empty:
+        return ExitCode.NOTHING
+    return ExitCode.FAIL if verdict is Verdict.FAIL else ExitCode.PASS
 
 
 def _at_hand(facts: Facts) -> Needs:

@@ -157,7 +157,7 @@ def _name(report: Report) -> str:
 def _is_run(reports: Sequence[Report]) -> bool:
     """Whether these are checkpoints of one folder, not models that have nothing to do with each other."""
     folders = {PurePath(report.target.path).parent for report in reports}
-    return len(folders) == 1 and all(report.target.step is not None or report.exit_code == 2 for report in reports)
+    return len(folders) == 1 and all(report.target.step is not None or report.unreadable for report in reports)
 
 
 def _folder(reports: Sequence[Report]) -> str:
@@ -170,7 +170,7 @@ def _target_facts(report: Report) -> Iterator[str]:
     yield target.format
     if report.folded is not None and not report.layers:
         yield counted(report.folded, "operator") + " to fold into"
-    elif report.exit_code != 2:
+    elif not report.unreadable:
         yield counted(len(report.layers), "batch norm layer")
     if target.step is not None:
         yield f"step {target.step:,}"
@@ -319,7 +319,7 @@ def _run_section(reports: Sequence[Report]) -> dict[str, Any]:
                 "step": "\u2013" if report.target.step is None else f"{report.target.step:,}",
                 "moved": f"{sum(moved)} of {len(moved)}" if moved else "\u2013",
                 "share": weight(max(shares)) if shares else "\u2013",
-                "findings": report.headline if report.exit_code == 2 else ", ".join(codes) or "none",
+                "findings": report.headline if report.unreadable else ", ".join(codes) or "none",
             }
         )
     return {

@@ -40,7 +40,7 @@ def write_run(reports: Sequence[Report], stream: TextIO, *, verbose: bool = Fals
     """Writes a table of all checkpoints, and in full the last one that has something to tell."""
     width = columns(stream)
     lines = list(_run_table(reports, width))
-    last = next((r for r in reversed(reports) if r.verdict is not Verdict.PASS and r.exit_code != 2), reports[-1])
+    last = next((r for r in reversed(reports) if r.verdict is not Verdict.PASS and not r.unreadable), reports[-1])
     if not quiet:
         for report in reports if verbose else [last]:
             lines += [(), *_report(report, width, verbose=verbose, quiet=False)]
@@ -82,7 +82,7 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
     parts = [visible(PurePath(target.path).name or target.path), visible(target.format)]
     if report.folded is not None:
         parts.append(counted(report.folded, "operator") + " to fold into")
-    elif report.exit_code != 2:
+    elif not report.unreadable:
         parts.append(counted(len(report.layers), "batch norm layer"))
     if target.step is not None:
         parts.append(f"step {target.step:,}")
@@ -291,7 +291,7 @@ def _run_row(report: Report) -> tuple[str, str, str, str, str, str]:
     known = [m for m in moved if m is not None]
     left = [one.share for one in shares(report).values()]
     codes = list(dict.fromkeys(story.cause.code for story in stories(report) if story.severity is not Severity.INFO))
-    unread = visible(report.headline) if report.exit_code == 2 else ""
+    unread = visible(report.headline) if report.unreadable else ""
     return (
         visible(PurePath(report.target.path).name),
         "" if report.target.step is None else f"{report.target.step:,}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from bncheck.facts.findings import Finding, Report, RuleInfo, StageState, Verdict, fails
+from bncheck.facts.findings import ExitCode, Finding, Report, RuleInfo, StageState, Verdict, fails
 from bncheck.report.escape import visible, xml_text
 
 
@@ -88,7 +88,7 @@ def _skipped(what: str, why: str, name: str) -> Element:
 
 def _verdict_case(report: Report, name: str) -> Element:
     case = Element("testcase", classname=name, name="verdict", time="0")
-    if report.exit_code == 0:
+    if report.exit_code == ExitCode.PASS:
         SubElement(case, "skipped", message=visible(report.headline))
     else:
         SubElement(case, "error", message=visible(report.headline), type=report.verdict.value)

@@ -131,7 +131,7 @@ def _invocation(report: Report) -> dict[str, Any]:
     notes = [f"not checked: {n.what}: {n.why}" for n in report.not_checked]
     notes += [*report.target.notes, *([report.headline] if report.headline else [])]
     return {
-        "executionSuccessful": report.exit_code != 2,
+        "executionSuccessful": not report.unreadable,
         "exitCode": report.exit_code,
         "toolExecutionNotifications": [{"level": "note", "message": {"text": sarif_text(visible(n))}} for n in notes],
     }

@@ -1,0 +1,55 @@
+"""Bars on standard error for what takes long: which stage runs, the samples done, their rate, the time left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Hear(Protocol):
+    """Hears of a stage, the samples done, and how many there will be; None unknown."""
+
+    def __call__(self, stage: str, done: int, total: int | None = None, /) -> None:
+        """`done` counts from the start of the stage."""
+
+
+@contextmanager
+def progress_shown() -> Iterator[Hear]:
+    """A bar for the stage that runs, until the next one's first samples, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _stage, _done, _total=None: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - 36 ms that a pipe need not pay
+    from rich.progress import (  # noqa: PLC0415 - as above
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    class Rate(ProgressColumn):
+        """Samples a second."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.0f} a second")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} samples"), Rate())
+    # standard output is not for rich to redirect: it may be a file
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, redirect_stdout=False) as shown:
+        bars: dict[str, TaskID] = {}
+
+        def hear(stage: str, done: int, total: int | None = None, /) -> None:
+            if stage not in bars:
+                for bar in bars.values():
+                    shown.update(bar, visible=False)
+                bars[stage] = shown.add_task(stage, total=total)
+            shown.update(bars[stage], completed=done, total=total)
+
+        yield hear
