@@ -22,12 +22,11 @@ from bncheck.compare.data.data import open_data
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
-from bncheck.facts.layers import Hints
 from bncheck.facts.measurements import Comparison
 from bncheck.facts.remedies import UPDATES
-from bncheck.repair import DataOptions, repair
+from bncheck.repair import repair
 from bncheck.report.text import text
-from bncheck.settings.options import RunOptions
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 SIZE = 32
@@ -105,8 +104,7 @@ def tell(folder: Path, stream: TextIO, *, steps: int = STEPS, stage: Stage = _si
     fixed = folder / "fixed.ckpt"
     _say(stream, f"4. bncheck repair {prefix.name} -o {fixed.name} --data train.npz     (no retraining)\n")
     with stage("estimate", CALIBRATION) as progress:
-        options = DataOptions(batch_size=BATCH, compare=False)
-        repair(prefix, fixed, data=training, options=options, progress=lambda _, done: progress(done))
+        repair(prefix, fixed, data=training, batch_size=BATCH, compare=False, progress=lambda _, done: progress(done))
     with stage("compare again", len(data.test_images)) as progress:
         after = both_modes(fixed, held, progress)
     _say(stream, _modes(after))
@@ -186,9 +184,9 @@ def batches(data: Digits, steps: int) -> Iterator[tuple[NDArray[np.float32], NDA
 
 def both_modes(prefix: Path, held: Path, progress: Callable[[int], None]) -> Comparison:
     """The checkpoint with batch statistics and with those that it stores, on the same images."""
-    prepared = prepare(open_model(prefix), Hints())
+    prepared = prepare(open_model(prefix))
     with without_warnings(), open_twins(prepared.forward) as twins:
-        data = open_data(held, twins.inputs, RunOptions(batch_size=BATCH))
+        data = open_data(held, twins.inputs, Options(batch_size=BATCH))
         return measure(twins, prepared, data, data.facts, progress=progress)
 
 

@@ -57,13 +57,14 @@ def _judged(path: str | Path, folder: Path, options: dict[str, Any]) -> Report:
     __tracebackhide__ = True
     import bncheck  # noqa: PLC0415 - nothing is loaded before it is used
     from bncheck.facts.errors import BncheckError  # noqa: PLC0415 - as above
-    from bncheck.settings.config import Config, find_config, load_config, settings_of  # noqa: PLC0415 - as above
+    from bncheck.settings.config_file import Config, find_config, load_config, settings_of  # noqa: PLC0415 - as above
+    from bncheck.settings.options import CommandName  # noqa: PLC0415 - as above
 
     try:
         found = find_config(folder)
         config = Config() if found is None else load_config(found)
-        known = {"decay": config.decay, "train_ops": config.train_op, "settings": settings_of(config)}
-        return bncheck.gate(path, **{**known, **config.gate, **options})
+        configured = config.of_command(CommandName.GATE)
+        return bncheck.gate(path, **{"settings": settings_of(config), **configured, **options})
     except BncheckError as error:  # its sentence says all: where bncheck raised it is nobody's concern
         raise error.with_traceback(None) from None
 

@@ -13,7 +13,8 @@ import pytest
 from bncheck.cli import main as cli
 from bncheck.facts.findings import ExitCode
 from bncheck.report import FORMATS
-from bncheck.settings.config import _GATE, _KEYS, load_config
+from bncheck.settings.config_file import Config, known_keys, load_config
+from bncheck.settings.options import ConfigTable, Options
 from tests import renew_readme
 
 ROOT = renew_readme.ROOT
@@ -72,8 +73,8 @@ def test_configuration_example(tmp_path: Path) -> None:
     config = load_config(path)
     assert config.ignores[0].layer == "head/*"
     shown = {line.split(" = ")[0].strip() for line in example.splitlines() if " = " in line}
-    assert set(_KEYS) - {"ignores", "gate"} <= shown
-    assert set(_GATE) <= shown
+    assert {*known_keys(Config, ConfigTable.TOP), *known_keys(Options, ConfigTable.TOP)} <= shown
+    assert set(known_keys(Options, ConfigTable.GATE)) <= shown
     assert all(name in example for name in FORMATS)
 
 

@@ -9,11 +9,11 @@ from bncheck.backbones.builders import Builder, load_builder
 from bncheck.backbones.quiet_tensorflow import load_tensorflow
 from bncheck.backbones.registry import Spec, parse
 from bncheck.facts.errors import BncheckError, UsageError
-from bncheck.settings.options import RunOptions
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
 
 
-def with_network(raw: RawModel, options: RunOptions, shape: tuple[int | None, ...] | None) -> RawModel:
+def with_network(raw: RawModel, options: Options, shape: tuple[int | None, ...] | None) -> RawModel:
     """The model that `options` name, with the values of `raw`; `raw` itself where they name none.
 
     `shape` is that of one sample, as far as it is known. Raises UsageError where the tensors do not fit the network.

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bncheck
-from bncheck.cli.common import common_options, given_options, quantized_options, run_options, write_reports
+from bncheck.cli.common import write_reports
 from bncheck.cli.help import Command, examples
+from bncheck.cli.options import options_given, takes_options
 from bncheck.cli.progress import progress_shown
+from bncheck.settings.options import CommandName
 from bncheck.settings.schemes import PLACEHOLDER
 
 if TYPE_CHECKING:
     from bncheck.facts.findings import Report
-    from bncheck.settings.config import Config, Settings
+    from bncheck.settings.config import Settings
+    from bncheck.settings.config_file import Config
 
 
 @click.group()
@@ -35,12 +38,8 @@ def compare() -> None:
     ),
 )
 @click.argument("path")
-@click.option(
-    "--data", required=True, metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic."
-)
-@run_options
-@common_options
-def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
+@takes_options(CommandName.TRAIN_VS_EVAL)
+def train_vs_eval(path: str, **asked: Any) -> int:
     """Compare stored statistics with those of the batch.
 
     Tells at which layer the model goes wrong, how much it costs, and why.
@@ -49,10 +48,10 @@ def train_vs_eval(path: str, *, data: str, **asked: Any) -> int:
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        options = given_options(asked, config)
+        options = options_given(asked, CommandName.TRAIN_VS_EVAL, config)
         with progress_shown() as hear:
             progress = partial(hear, "train vs eval")
-            return [bncheck.compare_train_vs_eval(path, data=data, settings=settings, progress=progress, **options)]
+            return [bncheck.compare_train_vs_eval(path, settings=settings, progress=progress, **options)]
 
     return write_reports(reports, asked)
 
@@ -79,10 +78,7 @@ class _ListsRecipes(Command):
     ),
 )
 @click.argument("path")
-@click.option("--data", metavar="D", help="Folder of images, .npy, .npz, TFRecord, or the word synthetic.")
-@quantized_options
-@run_options
-@common_options
+@takes_options(CommandName.FLOAT_VS_QUANTIZED)
 def float_vs_quantized(path: str, **asked: Any) -> int:
     """Compare float with quantized, and the modes before.
 
@@ -91,12 +87,11 @@ def float_vs_quantized(path: str, **asked: Any) -> int:
     PATH is a checkpoint (with the MetaGraph of the same prefix), SavedModel, Keras file, frozen graph, or a float
     TFLite file. With --quantized and without --data, what was folded into the file is proved from the files alone.
     """
-    own = {name: asked.pop(name) for name in ("data", "quantized", "scheme", "calibration_batches")}
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        options = given_options(asked, config)
+        options = options_given(asked, CommandName.FLOAT_VS_QUANTIZED, config)
         with progress_shown() as hear:
             progress = partial(hear, "float vs quantized")
-            return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **own, **options)]
+            return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **options)]
 
     return write_reports(reports, asked)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-_HEADINGS = {
-    "Data": "labels preprocess channel_order size batch_size batches",
-    "Model": "graph no_graph model builder inputs outputs trust_model decay steps train_op reference",
-    "Report": "format_ output fail_on select ignore baseline config allow_empty quiet verbose",
-}
-"""Heading -> the options under it, by the names of their parameters; all others come first, under "Options"."""
+HEADINGS = ("Options", "Data", "Model", "Report")
+"""In the order in which they are shown."""
+
+
+class TableOption(click.Option):
+    """An option that stands under a heading of the help."""
+
+    def __init__(self, *names: Any, heading: str = "", **more: Any) -> None:
+        super().__init__(*names, **more)
+        self.heading = heading or "Options"
 
 
 class Command(click.Command):
@@ -17,13 +23,12 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click, under headings."""
-        under = {name: heading for heading, names in _HEADINGS.items() for name in names.split()}
-        records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Options", *_HEADINGS)}
+        records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for parameter in self.get_params(ctx):
             # later versions of click give arguments a record too; what they are stands in the text above
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                records[under.get(parameter.name or "", "Options")].append(record)
+                records[parameter.heading if isinstance(parameter, TableOption) else "Options"].append(record)
         for heading, shown in records.items():
             if shown:
                 with formatter.section(heading):

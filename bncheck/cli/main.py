@@ -7,33 +7,26 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 import bncheck
-from bncheck.cli.common import (
-    common_options,
-    decay_option,
-    no_graph_option,
-    reference_option,
-    say,
-    steps_option,
-    train_op_option,
-    write_reports,
-)
+from bncheck.cli.common import say, write_reports
 from bncheck.cli.compare import compare
 from bncheck.cli.demo import demo
 from bncheck.cli.gate import gate
 from bncheck.cli.help import Command, examples
+from bncheck.cli.options import options_given, takes_options
 from bncheck.cli.repair import repair
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.findings import ExitCode
+from bncheck.settings.options import CommandName
 
 if TYPE_CHECKING:
     from bncheck.facts.findings import Report
-    from bncheck.settings.config import Config, Settings
+    from bncheck.settings.config import Settings
+    from bncheck.settings.config_file import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,87 +88,38 @@ def inspect() -> None:
     epilog=examples("inspect checkpoint model.ckpt-300", "inspect checkpoint logs/ --steps 5000 --decay 0.999"),
 )
 @click.argument("path")
-@click.option("--graph", type=click.Path(path_type=Path), metavar="META", help="The graph, if not PATH.meta.")
-@no_graph_option
-@decay_option
-@steps_option
-@train_op_option
-@reference_option
-@common_options
-def checkpoint(
-    path: str,
-    *,
-    graph: Path | None,
-    no_graph: bool,
-    decay: float | None,
-    steps: int | None,
-    train_op: tuple[str, ...],
-    reference: Path | None,
-    **common: Any,
-) -> int:
+@takes_options(CommandName.CHECKPOINT)
+def checkpoint(path: str, **asked: Any) -> int:
     """Judge a TensorFlow checkpoint, with the graph beside it.
 
     PATH is its prefix, its index file or its folder; the graph is the MetaGraph of the same prefix.
     """
-    if graph is not None and no_graph:
-        raise click.UsageError("--graph and --no-graph exclude each other")
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        return [
-            bncheck.inspect_checkpoint(
-                path,
-                graph=graph,
-                use_graph=not no_graph,
-                decay=config.decay if decay is None else decay,
-                steps=steps,
-                train_ops=train_op or config.train_op,
-                reference=reference or config.reference,
-                settings=settings,
-            )
-        ]
+        options = options_given(asked, CommandName.CHECKPOINT, config)
+        return [bncheck.inspect_checkpoint(path, settings=settings, **options)]
 
-    return write_reports(reports, common)
+    return write_reports(reports, asked)
 
 
 @inspect.command(cls=Command, epilog=examples("inspect graph model.ckpt-300.meta --train-op train_step"))
 @click.argument("path")
-@decay_option
-@train_op_option
-@common_options
-def graph(path: str, *, decay: float | None, train_op: tuple[str, ...], **common: Any) -> int:
+@takes_options(CommandName.GRAPH)
+def graph(path: str, **asked: Any) -> int:
     """Judge a graph: .meta, .pb, .pbtxt, SavedModel."""
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        return [
-            bncheck.inspect_graph(
-                path,
-                decay=config.decay if decay is None else decay,
-                train_ops=train_op or config.train_op,
-                settings=settings,
-            )
-        ]
+        return [bncheck.inspect_graph(path, settings=settings, **options_given(asked, CommandName.GRAPH, config))]
 
-    return write_reports(reports, common)
+    return write_reports(reports, asked)
 
 
 @inspect.command(
     cls=Command, epilog=examples("inspect model model.keras", "inspect model int8.tflite --reference model.keras")
 )
 @click.argument("path")
-@decay_option
-@steps_option
-@train_op_option
-@reference_option
-@common_options
-def model(
-    path: str,
-    *,
-    decay: float | None,
-    steps: int | None,
-    train_op: tuple[str, ...],
-    reference: Path | None,
-    **common: Any,
-) -> int:
+@takes_options(CommandName.MODEL)
+def model(path: str, **asked: Any) -> int:
     """Judge a model: SavedModel, .keras, .h5, .tflite, frozen .pb.
 
     For a .tflite, --reference is what it was converted from: which statistics it has folded in is then proved layer by
@@ -183,45 +127,28 @@ def model(
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        return [
-            bncheck.inspect_model(
-                path,
-                decay=config.decay if decay is None else decay,
-                steps=steps,
-                train_ops=train_op or config.train_op,
-                # what a project's checkpoints are compared with is not what its TFLite files were converted from
-                reference=reference or (None if path.endswith(".tflite") else config.reference),
-                settings=settings,
-            )
-        ]
+        options = options_given(asked, CommandName.MODEL, config)
+        if path.endswith(".tflite") and asked["reference"] is None:
+            # what a project's checkpoints are compared with is not what its TFLite files were converted from
+            options.pop("reference", None)
+        return [bncheck.inspect_model(path, settings=settings, **options)]
 
-    return write_reports(reports, common)
+    return write_reports(reports, asked)
 
 
 @inspect.command(cls=Command, epilog=examples("inspect run logs/ --output html=run.html"))
 @click.argument("directory")
-@no_graph_option
-@decay_option
-@train_op_option
-@common_options
-def run(directory: str, *, no_graph: bool, decay: float | None, train_op: tuple[str, ...], **common: Any) -> int:
+@takes_options(CommandName.RUN)
+def run(directory: str, **asked: Any) -> int:
     """Judge all checkpoints of a training run's folder.
 
     The table of them shows since when something is wrong.
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:
-        return list(
-            bncheck.inspect_run(
-                directory,
-                use_graph=not no_graph,
-                decay=config.decay if decay is None else decay,
-                train_ops=train_op or config.train_op,
-                settings=settings,
-            )
-        )
+        return list(bncheck.inspect_run(directory, settings=settings, **options_given(asked, CommandName.RUN, config)))
 
-    return write_reports(reports, common, many=True)
+    return write_reports(reports, asked, many=True)
 
 
 @cli.command()

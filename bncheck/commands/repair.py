@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from bncheck.backbones.build import with_network
-from bncheck.commands.before_and_after import Judging, judged
-from bncheck.commands.inspect import hints_of
-from bncheck.compare.data.data import Data, sample_shape
+from bncheck.commands.before_and_after import judged
+from bncheck.commands.target import in_network, read_target, refuse_two_networks
+from bncheck.compare.data.data import Data
 from bncheck.facts.errors import NoModel, UsageError
 from bncheck.facts.findings import Meaning
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
 from bncheck.facts.repairs import LayerRepair, RepairReport
-from bncheck.recognise import recognise
-from bncheck.repair.estimate import DataOptions, reestimate
+from bncheck.repair.estimate import reestimate
 from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.statistics import NewStatistics
 from bncheck.repair.undo import undo
 from bncheck.repair.write import Destination, destination
 from bncheck.rules import RULES
-from bncheck.settings.config import Settings
-from bncheck.sources import open_model
+from bncheck.settings.keywords import takes
+from bncheck.settings.options import CommandName, Options
 from bncheck.sources.raw import RawModel
 
-_DEFAULT = Settings()
-_NO_OPTIONS = DataOptions()
 
-
-def repair(
-    path: str | Path,
-    output: str | Path,
-    *,
-    data: str | Path | None = None,
-    debias: bool = False,
-    decay: float | None = None,
-    steps: int | None = None,
-    train_ops: Sequence[str] = (),
-    graph: str | Path | None = None,
-    use_graph: bool = True,
-    options: DataOptions = _NO_OPTIONS,
-    settings: Settings = _DEFAULT,
-    progress: Callable[[str, int], None] = lambda _stage, _samples: None,
-) -> RepairReport:
+@takes(Options, CommandName.REPAIR)
+def repair(path: str | Path, output: str | Path, options: Options) -> RepairReport:
     """Writes a copy of a model with right batch norm statistics; the source is only read.
 
     Either from `data` (population statistics of every layer with batch statistics in all layers, `population`) or by
@@ -57,50 +39,49 @@ def repair(
     known), ReadError where a file cannot be read (Unsupported for formats whose statistics are folded or frozen),
     NoModel where there is no batch norm, BncheckError where the model cannot be run. Nothing is written then.
     """
-    if (data is None) == (not debias):
+    options = _all_at_once(options)
+    debias, progress = options.debias, options.progress
+    if (options.data is None) == (not debias):
         given = "both are given" if debias else "none is given"
         raise UsageError(f"a repair takes either --data or --debias: {given}")
-    if graph is not None and (options.model or options.builder):
-        raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
-    hints = hints_of(decay, steps, train_ops)
-    raw = open_model(Path(path), graph=None if graph is None else Path(graph), use_graph=use_graph)
-    place = destination(raw, Path(output))
-    facts = recognise(raw, hints)
-    if not facts.layers:
+    refuse_two_networks(options)
+    files = read_target(path, options)
+    place = destination(files.raw, Path(output))
+    if not files.facts.layers:
         raise NoModel(path, "no batch norm was found to repair")
     opened: Data | None = None
-    if data is None:
-        found = undo(facts, hints)
+    target = files
+    if debias:
+        found = undo(files.facts, options)
     else:
-        raw = with_network(raw, options, sample_shape(data, options.size))
-        found, opened = reestimate(raw, hints, data, options, progress)
-        facts = recognise(raw, hints) if options.model or options.builder else facts
+        target = in_network(files)
+        found, opened = reestimate(target.raw, options, progress)
+    facts = target.facts
     layers = {layer.name: layer for layer in facts.layers}
-    repaired, replaced, added = _changes(raw, place, layers, found.new)
+    repaired, replaced, added = _changes(target.raw, place, layers, found.new)
     known_decay = next((layer.decay for layer in facts.layers if layer.decay is not None), None)
     text = provenance(
         source=Path(path),
         hashed=place.hashed,
         output=place.path,
-        method="data" if debias is False else "debias",
+        method="debias" if debias else "data",
         repaired=repaired,
         left=found.left,
         decay=known_decay,
         steps=facts.run.updates,
         population=found.population,
     )
-    how = Judging(hints=hints, graph=graph, use_graph=use_graph, options=options, data=opened)
-    before = judged(how, Path(path), raw, settings, lambda done: progress("compare before", done))
+    before = judged(files, target, opened, options.settings, lambda done: progress("compare before", done))
     made = place.write(replaced, added, text)
-    written = open_model(place.path, graph=None, use_graph=use_graph)
-    written = written if data is None else with_network(written, options, sample_shape(data, options.size))
+    written = read_target(place.path, options)
     by_counters = () if found.left else tuple(rule.code for rule in RULES if Meaning.BY_COUNTERS in rule.meaning)
-    then = replace(settings, ignore=(*settings.ignore, *by_counters))
-    after = judged(how, place.path, written, then, lambda done: progress("compare after", done))
+    then = replace(options.settings, ignore=(*options.settings.ignore, *by_counters))
+    of_data = written if debias else in_network(written)
+    after = judged(written, of_data, opened, then, lambda done: progress("compare after", done))
     return RepairReport(
         source=str(path),
         output=str(place.path),
-        format=raw.format.label,
+        format=files.raw.format.label,
         method="debias" if debias else "data",
         repaired=repaired,
         left=found.left,
@@ -115,6 +96,14 @@ def repair(
         compared_after=after.comparison,
         notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *before.notes, *made.notes),
     )
+
+
+def _all_at_once(options: Options) -> Options:
+    """With those that were given together, as `options`, where they are not given by themselves."""
+    if options.options is None:
+        return options
+    own = {each.name for each in fields(Options) if getattr(options, each.name) != each.default}
+    return replace(options.options, **{name: getattr(options, name) for name in own - {"options"}})
 
 
 def _unmeasured(output: Path) -> str:

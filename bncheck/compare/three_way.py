@@ -34,10 +34,11 @@ from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins.session import load_tensorflow
 from bncheck.compare.twins.twins import Twins
 from bncheck.facts.errors import UsageError
-from bncheck.facts.layers import Facts, Hints, Layer
+from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.lite import LiteFacts
 from bncheck.facts.measurements import GIVEN, Attribution, Comparison, DataFacts, QuantizedComparison
 from bncheck.recognise import recognise
+from bncheck.settings.options import Options
 from bncheck.settings.schemes import recipe_of, unknown
 from bncheck.sources.tflite.tflite import parse_lite
 
@@ -59,8 +60,9 @@ class QuantizedAgainst:
     calibration_batches: int = CALIBRATION_BATCHES
 
 
-def wanted(quantized: str | Path | None, scheme: str | None, calibration_batches: int | None) -> QuantizedAgainst:
+def wanted(options: Options) -> QuantizedAgainst:
     """Raises UsageError for what does not go together."""
+    quantized, scheme, calibration_batches = options.quantized, options.scheme, options.calibration_batches
     if quantized is not None and (scheme is not None or calibration_batches is not None):
         raise UsageError(f"{quantized} is converted already: --scheme and --calibration-batches have no use for it")
     if scheme is not None and (sentence := unknown(scheme)) is not None:
@@ -309,5 +311,5 @@ def measure_two_files(
 def lite_facts(content: bytes, path: str) -> LiteFacts | None:
     """What the quantized file holds of batch norm: for the rules on TFLite files."""
     raw = parse_lite(Path(path or "quantized.tflite"), memoryview(content))
-    facts: Facts = recognise(raw, Hints())
+    facts: Facts = recognise(raw, Options())
     return facts.lite

@@ -18,7 +18,7 @@ from bncheck.compare.twins.forward import Forward, TwinSite, forward
 from bncheck.compare.twins.keras_model import frozen_graph, named_as_in
 from bncheck.compare.twins.twins import BatchRun, Twins
 from bncheck.facts.errors import BncheckError
-from bncheck.facts.layers import Facts, Hints, Layer, Mode, PerChannel
+from bncheck.facts.layers import Facts, Layer, Mode, PerChannel
 from bncheck.facts.measurements import Accuracy, Comparison, DataFacts, LayerDifference, OutputDifference
 from bncheck.numerics import metrics
 from bncheck.numerics.moments import Moments, from_batch, merge, split
@@ -26,14 +26,14 @@ from bncheck.recognise import recognise
 from bncheck.recognise.graph.by_graph import facts_of_view
 from bncheck.recognise.graph.flat import node_of
 from bncheck.recognise.graph.view import view_graph
-from bncheck.settings.options import RunOptions
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel
 
 Batch = tuple[NDArray[Any], NDArray[Any] | None]
 """Images (samples, ...) and, where there are any, labels (samples,)."""
 
 MODE = "train-vs-eval"
-_DEFAULT = RunOptions()
+_DEFAULT = Options()
 _FLOOR_BATCHES = 4
 """Batches that are mixed anew to learn what batch noise alone does at the output."""
 _WORST = 5
@@ -53,16 +53,16 @@ class Prepared:
     """What the graph says of each output."""
 
 
-def prepare(raw: RawModel, hints: Hints, options: RunOptions = _DEFAULT) -> Prepared:
+def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     """Recognises a model with a graph and makes its twins. Raises ReadError, UsageError or BncheckError."""
     if raw.keras is not None:
-        facts = recognise(raw, hints)
+        facts = recognise(raw, options)
         raw = frozen_graph(raw)
-        view = view_graph(raw, hints)
-        layers = named_as_in(facts.layers, facts_of_view(raw, view, hints).layers)
+        view = view_graph(raw, options)
+        layers = named_as_in(facts.layers, facts_of_view(raw, view, options).layers)
     elif raw.graphs:
-        view = view_graph(raw, hints)
-        facts = facts_of_view(raw, view, hints)
+        view = view_graph(raw, options)
+        facts = facts_of_view(raw, view, options)
         layers = facts.layers
     else:
         raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")

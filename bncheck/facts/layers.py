@@ -350,6 +350,8 @@ class Given:
     """How the model is run: ("--model", "mobilenet_v2", "--preprocess", "-1..1")."""
     training: tuple[str, ...] = ()
     """What trains it: ("--train-op", "train"), which is of no use to a repair."""
+    use_graph: bool = True
+    """Whether the graph beside a checkpoint might be read."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -376,12 +378,3 @@ class Facts:
     """What an earlier model came to."""
     notes: tuple[str, ...] = ()
     given: Given = Given()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hints:
-    """What the user supplies that the files do not say."""
-
-    decay: float | None = None
-    steps: int | None = None
-    train_ops: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import Facts, Hints, Layer, Linear, Mode, Presence, Role, Site, Vector
+from bncheck.facts.layers import Facts, Layer, Linear, Mode, Presence, Role, Site, Vector
 from bncheck.foldproof.neighbours import ANYWHERE, Arithmetic, Neighbours, nothing_known, of_configuration, of_graph
 from bncheck.numerics.fold import gamma_and_beta
 from bncheck.numerics.kernel_layouts import DEPTHWISE, TRANSPOSED
@@ -20,6 +20,7 @@ from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
 from bncheck.recognise.named.name_families import SHADOW
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import per_channel
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
 
 Array = NDArray[np.float64]
@@ -173,13 +174,13 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
     if not raw.graphs:
         own = {tensor.name: tensor for layer in raw.keras.layers for tensor in layer.weights} if raw.keras else {}
         beside = nothing_known if raw.keras is None else of_configuration(raw.keras)
-        known = facts or recognise(raw, Hints())
+        known = facts or recognise(raw, Options())
         return _Opened(known, lambda name: own.get(name) or raw.tensors.get(name), stored, beside)
     from bncheck.recognise.graph.by_graph import facts_of_view  # noqa: PLC0415 - only for graphs
     from bncheck.recognise.graph.trace import VARIABLES, variable_name  # noqa: PLC0415 - as above
     from bncheck.recognise.graph.view import view_graph  # noqa: PLC0415 - as above
 
-    view = view_graph(raw, Hints())
+    view = view_graph(raw, Options())
     flat = view.flat
     variables = {variable_name(flat, node): node for op in sorted(VARIABLES) for node in flat.by_op.get(op, ())}
 
@@ -195,7 +196,7 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
             if tensor is not None and tensor.dtype in _FLOATS and tensor.unavailable is None:
                 yield tensor
 
-    known = facts or facts_of_view(raw, view, Hints())
+    known = facts or facts_of_view(raw, view, Options())
     return _Opened(known, by_node, stored if raw.tensors else constants, of_graph(view))
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import Facts, Hints, Layer
+from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.remedies import WIRE_UPDATES
 from bncheck.guard.watch import FIRST_STEPS, LOG, SHARE, Watch, check_first_steps, tell_share
 from bncheck.guard.wiring import facts_of, loaded_tensorflow
+from bncheck.settings.options import Options
 
 _FIX_TF1 = f"Fix: the train op must run the updates:\n{indent(WIRE_UPDATES, '    ')}"
 
@@ -51,7 +52,7 @@ class _HookMethods:
         """Finds the layers and makes the ops that read their statistics, while the graph is still open."""
         v1 = loaded_tensorflow().compat.v1
         graph = v1.get_default_graph()
-        layers = _trained(facts_of(graph, Hints()))
+        layers = _trained(facts_of(graph, Options()))
         variables = {v.op.name: v for v in (*v1.global_variables(), *v1.local_variables())}
         with v1.name_scope("bncheck_guard"):
             self.reads = {

@@ -9,8 +9,9 @@ from typing import Any
 
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.findings import Finding
-from bncheck.facts.layers import Facts, Hints
+from bncheck.facts.layers import Facts
 from bncheck.guard.watch import listing
+from bncheck.settings.options import Options
 
 
 class UpdatesNotWired(BncheckError):
@@ -40,7 +41,7 @@ def assert_updates_wired(train_op: Any, *, graph: Any = None) -> None:
     if stranger is not None:
         raise UsageError(f"{stranger} is no op of the graph that it is to be judged in")
     names = tuple(dict.fromkeys(operation.name for operation in operations))
-    facts = facts_of(found, Hints(train_ops=names))
+    facts = facts_of(found, Options(train_ops=names))
     if not facts.layers:
         warnings.warn("bncheck.guard found no batch norm in this graph, so it guards nothing", stacklevel=2)
         return
@@ -88,7 +89,7 @@ def _operation(item: Any) -> Any:
     return operation
 
 
-def facts_of(graph: Any, hints: Hints) -> Facts:
+def facts_of(graph: Any, hints: Options) -> Facts:
     """What bncheck recognises in a live graph."""
     from bncheck.facts.formats import FileKind, Format  # noqa: PLC0415 - as below
     from bncheck.recognise import recognise  # noqa: PLC0415 - a training script starts without it

@@ -21,7 +21,7 @@ from bncheck.facts.findings import (
 )
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose
 from bncheck.facts.measurements import QuantizedComparison
-from bncheck.judge.not_checked import Asked, not_checked
+from bncheck.judge.not_checked import not_checked
 from bncheck.judge.suppress import refuse_unknown_codes, selected, sort_out
 from bncheck.rules import RULES
 from bncheck.rules.registry import Registry
@@ -35,9 +35,7 @@ _RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _STEP = re.compile(r"-\d+(?=(\.[A-Za-z]\w*)?$)")
 
 
-def judge(
-    facts: Facts, *, settings: Settings = _DEFAULT, asked: Asked | None = None, rules: Registry = RULES
-) -> Report:
+def judge(facts: Facts, *, settings: Settings = _DEFAULT, rules: Registry = RULES) -> Report:
     """Runs the rules over facts that are already at hand. Raises ConfigError for codes that no rule has."""
     refuse_unknown_codes(settings, rules.codes)
     chosen = [code for code in rules.codes if selected(code, settings)]
@@ -68,7 +66,6 @@ def judge(
             facts,
             [(code, lacks) for code, lacks in lacking if lacks],
             [code for code in rules.codes if code not in chosen],
-            asked or Asked(),
         ),
         checked=_checked(facts, at_hand),
         rules=tuple(infos),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bncheck.facts.findings import NotChecked
 from bncheck.facts.formats import FileKind
@@ -13,17 +12,7 @@ from bncheck.rules.rule import Needs
 from bncheck.rules.shared import fixes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the user asked to be looked at."""
-
-    use_graph: bool = True
-    """Whether the graph beside a checkpoint may be read."""
-
-
-def not_checked(
-    facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Sequence[str], asked: Asked
-) -> tuple[NotChecked, ...]:
+def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Sequence[str]) -> tuple[NotChecked, ...]:
     """One entry for each kind of evidence that is lacking, with the codes that it would have decided.
 
     `lacking` are the rules that could not run with what each lacks, `left_out` those that the user deselected.
@@ -37,7 +26,7 @@ def not_checked(
     else:
         entries += [_statistics(facts, statistics)] if statistics else []
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
-        entries += [_wiring(facts, wiring, asked)] if wiring else []
+        entries += [_wiring(facts, wiring)] if wiring else []
         entries += _train_vs_eval(facts, _codes(lacking, Needs.COMPARISON))
     entries += _quantized(facts)
     if left_out:
@@ -114,7 +103,7 @@ def _values(facts: Facts) -> NotChecked:
     return NotChecked(what="sizes of the statistics", why=why, how=_GIVE_SHARDS)
 
 
-def _wiring(facts: Facts, codes: tuple[str, ...], asked: Asked) -> NotChecked:
+def _wiring(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
     what = "wiring" if any(layer.sites for layer in facts.layers) else "wiring and modes"
     if facts.graph is not None:
         return NotChecked(what=what, why="no batch norm was found in the graph", codes=codes)
@@ -125,6 +114,6 @@ def _wiring(facts: Facts, codes: tuple[str, ...], asked: Asked) -> NotChecked:
         return NotChecked(what=what, why="a TF2 checkpoint comes without a graph", how=how, codes=codes)
     if not facts.format.is_checkpoint:
         return NotChecked(what=what, why=f"a {facts.format} holds no graph", codes=codes)
-    if not asked.use_graph:
+    if not facts.given.use_graph:
         return NotChecked(what=what, why="--no-graph was given", codes=codes)
     return NotChecked(what=what, why="only a checkpoint was given", how="--graph META", codes=codes)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bncheck.facts.layers import Facts, Hints
+from bncheck.facts.layers import Facts
 from bncheck.recognise.zero_start import with_zero_start
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel
 
 
-def recognise(raw: RawModel, hints: Hints) -> Facts:
+def recognise(raw: RawModel, hints: Options) -> Facts:
     """Facts of one target; raises ReadError where what it holds is damaged.
 
     Each way of recognition is imported only where it is used: a bare checkpoint pays for no graph.

@@ -11,9 +11,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import Hints, RunFacts
+from bncheck.facts.layers import RunFacts
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import CONSTANTS_TRIED, constant_by_checksum
+from bncheck.settings.options import Options
 from bncheck.sources.bundle.crc32c import word_behind
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -35,7 +36,7 @@ _LONGEST = 120_000
 """Float32 powers of 0.999 have died out by then."""
 
 
-def run_facts(raw: RawModel, hints: Hints) -> RunFacts:
+def run_facts(raw: RawModel, hints: Options) -> RunFacts:
     """Step counters, optimizer state, keys. Raises ReadError where the file is damaged.
 
     `updates`: --steps, else the larger of the optimizer's own count (Keras iterations, Adam's beta powers) and the

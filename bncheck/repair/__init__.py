@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncheck.facts.repairs import RepairReport
-from bncheck.repair.estimate import DataOptions
+from bncheck.settings.options import Options
+
+DataOptions = Options
+"""How a model is run on the data that its statistics are taken from."""
 
 if TYPE_CHECKING:
     from bncheck.commands.repair import repair

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +13,14 @@ import numpy as np
 from bncheck.compare.data.data import Data, open_data
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.facts.errors import UsageError
-from bncheck.facts.layers import Facts, Hints, Layer, PerChannel, Presence
+from bncheck.facts.layers import Facts, Layer, PerChannel, Presence
 from bncheck.facts.repairs import LayerLeft, PopulationFacts
 from bncheck.recognise import recognise
 from bncheck.repair.population import TOLERANCE, Population, population
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.repair.write_keras import write_keras
-from bncheck.settings.options import RunOptions
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -28,25 +28,17 @@ _MARKS = 200
 """Numbers that bfloat16 holds exactly, with room to spare."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataOptions(RunOptions):
-    """How a model is run on the data that its statistics are taken from."""
-
-    tolerance: float = TOLERANCE
-    compare: bool = True
-    """Whether train mode is compared with eval mode before and after, on the same data."""
-
-
-def reestimate(
-    raw: RawModel, hints: Hints, spec: str | Path, options: DataOptions, progress: Callable[[str, int], None]
-) -> tuple[Replacement, Data]:
+def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], None]) -> tuple[Replacement, Data]:
     """Population statistics of every layer of the forward pass."""
-    prepared = _runnable(raw, hints, options)
+    assert options.data is not None
+    prepared = _runnable(raw, options)
     with open_train_twin(prepared.forward) as twin:
-        data = open_data(spec, twin.inputs, options)
+        data = open_data(options.data, twin.inputs, options)
         if data.synthetic:
             raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
-        counted = population(twin, data, tolerance=options.tolerance, progress=lambda done: progress("estimate", done))
+        counted = population(
+            twin, data, tolerance=_tolerance(options), progress=lambda done: progress("estimate", done)
+        )
     new: list[NewStatistics] = []
     left: list[LayerLeft] = []
     for layer in prepared.facts.layers:
@@ -70,6 +62,10 @@ def reestimate(
     return Replacement(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options)), data
 
 
+def _tolerance(options: Options) -> float:
+    return TOLERANCE if options.tolerance is None else options.tolerance
+
+
 def _estimated(layer: str, counted: Population) -> NewStatistics:
     try:
         return reestimated(layer, counted.moments[layer])
@@ -77,8 +73,8 @@ def _estimated(layer: str, counted: Population) -> NewStatistics:
         raise UsageError(str(error)) from None
 
 
-def _notes(facts: PopulationFacts, options: DataOptions) -> tuple[str, ...]:
-    if facts.converged or options.tolerance <= 0:
+def _notes(facts: PopulationFacts, options: Options) -> tuple[str, ...]:
+    if facts.converged or _tolerance(options) <= 0:
         return ()
     note = (
         f"the data ended before the statistics stood still: the last of {facts.batches} batches still changed a layer "
@@ -87,15 +83,15 @@ def _notes(facts: PopulationFacts, options: DataOptions) -> tuple[str, ...]:
     return (note,)
 
 
-def _runnable(raw: RawModel, hints: Hints, options: DataOptions) -> Prepared:
+def _runnable(raw: RawModel, options: Options) -> Prepared:
     """The model in train mode, ready to run, whatever its stored statistics are: missing, NaN or all alike."""
     if raw.keras is None:
-        stand_ins = _stand_ins(recognise(raw, hints))
+        stand_ins = _stand_ins(recognise(raw, options))
         whole = replace(raw, tensors={**{key: raw.tensors[key] for key in raw.tensors}, **stand_ins})
-        prepared = prepare(whole if stand_ins else raw, hints, options)
-        return replace(prepared, facts=recognise(raw, hints)) if stand_ins else prepared
+        prepared = prepare(whole if stand_ins else raw, options)
+        return replace(prepared, facts=recognise(raw, options)) if stand_ins else prepared
     with tempfile.TemporaryDirectory(prefix="bncheck-") as folder:
-        return _marked(raw, hints, options, Path(folder) / raw.path.name)
+        return _marked(raw, options, Path(folder) / raw.path.name)
 
 
 def _stand_ins(facts: Facts) -> dict[str, RawTensor]:
@@ -120,16 +116,16 @@ def _channels(layer: Layer) -> int:
     raise UsageError(f"{layer.name}: how many channels it has is unknown, for none of its vectors is stored")
 
 
-def _marked(raw: RawModel, hints: Hints, options: DataOptions, copy: Path) -> Prepared:
+def _marked(raw: RawModel, options: Options, copy: Path) -> Prepared:
     """A Keras model whose layers can be told apart in the graph that Keras makes of it, where names are lost.
 
     In a copy every layer gets statistics of its own (its number), by which `prepare` finds it again.
     """
-    facts = recognise(raw, hints)
+    facts = recognise(raw, options)
     marks: dict[str, PerChannel] = {}
     for number, layer in enumerate(facts.layers):
         for vector, mark in ((layer.mean, number % _MARKS), (layer.variance, number // _MARKS)):
             if vector.key in raw.tensors:
                 marks[vector.key] = np.full(_channels(layer), 1.0 + mark)
     write_keras(raw, copy, marks)
-    return replace(prepare(open_model(copy), hints, options), facts=facts)
+    return replace(prepare(open_model(copy), options), facts=facts)

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bncheck.facts.errors import UsageError
-from bncheck.facts.layers import DecaySource, Facts, Hints, Layer, Presence, RunFacts
+from bncheck.facts.layers import DecaySource, Facts, Layer, Presence, RunFacts
 from bncheck.facts.repairs import LayerLeft
 from bncheck.numerics.init_share import InitShare, init_shares
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, debiased
+from bncheck.settings.options import Options
 
 _SHOWN = 3
 
 
-def undo(facts: Facts, hints: Hints) -> Replacement:
+def undo(facts: Facts, options: Options) -> Replacement:
     """The init share undone in every layer that has one. Raises UsageError unless that is possible for all of them."""
-    layers = facts.layers if hints.decay is None else tuple(_told(layer, hints.decay) for layer in facts.layers)
+    layers = facts.layers if options.decay is None else tuple(_told(layer, options.decay) for layer in facts.layers)
     known = {seen.layer.name: seen for seen in init_shares(layers, facts.run.updates)}
     new: list[NewStatistics] = []
     left: list[LayerLeft] = []
@@ -31,7 +32,7 @@ def undo(facts: Facts, hints: Hints) -> Replacement:
             if found is None:
                 left.append(LayerLeft(layer=layer.name, reason="nothing of the initial value is left"))
                 continue
-            if hints.steps is None:
+            if options.steps is None:
                 _check_count(layer, facts.run, known.get(layer.name))
             new.append(found)
         except Refused as error:

@@ -1,137 +1,294 @@
-"""How a model is run on data: the options that `compare`, `gate` and `repair` share, each listed once."""
+"""Every option of a run, listed once.
 
+The command line, `[tool.bncheck]`, the keyword arguments of the Python API, the help, and the words by which a
+recommended command repeats what was given are made of `Options`: a new option is one field here.
+"""
+
+# ruff: noqa: RUF009, FBT003 - `option` gives a field, and its first argument is the default
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any
 
+from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Given
+from bncheck.settings import kinds
+from bncheck.settings.config import Settings
+from bncheck.settings.kinds import ValueKind
+from bncheck.settings.schemes import PLACEHOLDER, SCHEMES
 
 SYNTHETIC = "synthetic"
 """In the place of data: noise."""
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+class CommandName(Enum):
+    """Who takes an option."""
+
+    CHECKPOINT = "inspect checkpoint"
+    GRAPH = "inspect graph"
+    MODEL = "inspect model"
+    RUN = "inspect run"
+    TRAIN_VS_EVAL = "compare train-vs-eval"
+    FLOAT_VS_QUANTIZED = "compare float-vs-quantized"
+    GATE = "gate"
+    REPAIR = "repair"
+
+
+_C = CommandName
+_ALL = frozenset(_C)
+_RUNNING = frozenset({_C.TRAIN_VS_EVAL, _C.FLOAT_VS_QUANTIZED, _C.GATE, _C.REPAIR})
+_QUANTIZING = frozenset({_C.FLOAT_VS_QUANTIZED, _C.GATE})
+_GATE, _REPAIR = frozenset({_C.GATE}), frozenset({_C.REPAIR})
+
+
+class ConfigTable(Enum):
+    """Where a configuration file has an option."""
+
+    NONE = "none"
+    TOP = "[tool.bncheck]"
+    GATE = "[tool.bncheck.gate]"
+
+
+class Words(Enum):
+    """Which recommended commands repeat an option: the fields of `Given`."""
+
+    NONE = "none"
+    READING = "reading"
+    RUNNING = "running"
+    TRAINING = "training"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Option:
+    """How a field is given. A flag whose field is true by default makes it false."""
+
+    kind: ValueKind
+    help: str
+    flag: str = ""
+    """Where it is not called as the field: "--train-op"."""
+    short: str = ""
+    metavar: str | None = None
+    heading: str = ""
+    """In the help; empty: the command's own."""
+    of: Collection[CommandName] = _ALL
+    required: Collection[CommandName] = ()
+    helps: Mapping[CommandName, str] = field(default_factory=dict)
+    """For commands that say it in other words."""
+    table: ConfigTable = ConfigTable.NONE
+    words: Words = Words.NONE
+
+
+def option(default: Any, kind: ValueKind, help: str, **more: Any) -> Any:  # noqa: A002 - as click calls it
+    """A field that can be given everywhere, by `Option`."""
+    return field(default=default, metadata={"option": Option(kind=kind, help=help, **more)})
+
+
+def keyword(default: Any, *, of: Collection[CommandName] = _ALL) -> Any:
+    """A field that is a keyword argument alone."""
+    return field(default=default, metadata={"of": of})
+
+
+def silent(*_: Any) -> None:
+    """Hears of progress, and tells nobody."""
+
+
+_of_gate = partial(option, of=_GATE, table=ConfigTable.GATE)
+_of_data = partial(option, heading="Data", of=_RUNNING, table=ConfigTable.GATE, words=Words.RUNNING)
+_of_model = partial(option, heading="Model")
+_of_network = partial(option, heading="Model", of=_RUNNING, table=ConfigTable.GATE, words=Words.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """The data, and the way that they take through the model."""
+class Options:
+    """What a user may say besides the path. Raises UsageError for a decay or number of steps that cannot be."""
 
-    inputs: str | None = None
-    """Tensor at which the data enter; None: what the graph tells."""
-    outputs: Sequence[str] = ()
-    """Tensors to compare at; none: what the graph tells."""
-    batch_size: int | None = None
-    """None: the graph's own, else 32."""
-    batches: int | None = None
-    """As many at most; None: all."""
-    preprocess: str | None = None
-    """A name in `compare.preprocess.RANGES`: what bytes become."""
-    labels: str | None = None
-    """A file of integers, the name of an array or feature beside the images, or "folders"."""
-    channel_order: str = "rgb"
-    """Of decoded images, "rgb" or "bgr"."""
-    size: tuple[int, int] | None = None
-    """(height, width), for models that take images of any size."""
-    model: str | None = None
-    """A named backbone, "mobilenet_v2:depth_multiplier=0.35", for a checkpoint without a graph."""
-    builder: str | None = None
-    """"pkg.mod:function" with `function(images, is_training)`, for the same."""
-    trust_model: bool = False
-    """Whether ops may run that touch files, the network or Python."""
+    data: str | Path | None = option(
+        None,
+        kinds.DATA,
+        "Folder of images, .npy, .npz, TFRecord, or the word synthetic.",
+        helps={
+            _C.GATE: "Run the model on it: folder of images, .npy, .npz, TFRecord, or the word synthetic.",
+            _C.REPAIR: "Folder of images, .npy, .npz or TFRecord, as in training: re-estimate.",
+        },
+        metavar="D",
+        of=_RUNNING,
+        required=(_C.TRAIN_VS_EVAL,),
+        table=ConfigTable.GATE,
+    )
+    quantize: bool = _of_gate(True, kinds.FLAG, "Do not compare float with quantized.", flag="--no-quantize")
+    quantized: str | Path | None = _of_gate(
+        None,
+        kinds.PATH,
+        "Compare with this TFLite file; without it the model is converted.",
+        metavar="FILE",
+        of=_QUANTIZING,
+    )
+    scheme: str | None = _of_gate(
+        None,
+        kinds.SCHEME,
+        "How to convert [int8: full integer, a scale for each channel]; RECIPE: one of ai-edge-quantizer, by name "
+        "(static_wi8_ai8) or as a JSON file.",
+        metavar=f"[{'|'.join((*SCHEMES, PLACEHOLDER))}]",
+        of=_QUANTIZING,
+    )
+    calibration_batches: int | None = _of_gate(
+        None,
+        kinds.COUNT,
+        "Batches of the data that the ranges of activations are taken from [16].",
+        metavar="N",
+        of=_QUANTIZING,
+    )
+    against: str | Path | None = _of_gate(
+        None, kinds.PLACE, "Earlier model, or its JSON report: fail on what became worse.", metavar="OLD"
+    )
+    max_time: float | None = _of_gate(
+        None, kinds.TIME, "Running the model is ended after it: 90 (seconds), 10m, 1h.", metavar="S"
+    )
+    max_memory: float | None = _of_gate(
+        None, kinds.MEMORY, "Running the model is ended beyond it: 2000 (MB), 2GB.", metavar="MB"
+    )
+    early_stop: bool = _of_gate(
+        True, kinds.FLAG, "Run the model also where a fault leaves no sense in it.", flag="--all-stages"
+    )
+    debias: bool = option(
+        False, kinds.FLAG, "No data: undo the init share from decay and number of updates.", of=_REPAIR
+    )
+    compare: bool = option(
+        True, kinds.FLAG, "Do not run train mode against eval mode before and after.", flag="--no-compare", of=_REPAIR
+    )
+
+    labels: str | None = _of_data(
+        None, kinds.TEXT, "File of integers, a name beside the images, or the word folders.", metavar="L"
+    )
+    preprocess: str | None = _of_data(
+        None, kinds.TEXT, "What bytes become: -1..1, 0..1, 0..255, imagenet-mean, ...", metavar="RANGE"
+    )
+    channel_order: str = _of_data("rgb", kinds.one_of("rgb", "bgr"), "Of decoded images [rgb].")
+    size: tuple[int, int] | None = _of_data(
+        None, kinds.SIZE, "Size of the images, for models that take any.", metavar="HxW"
+    )
+    batch_size: int | None = _of_data(
+        None, kinds.COUNT, "As in training, if memory allows [the graph's own, else 32].", metavar="N"
+    )
+    batches: int | None = _of_data(
+        None, kinds.COUNT, "As many at most [all, or as many as repair needs].", metavar="N", words=Words.NONE
+    )
+
+    graph: str | Path | None = _of_model(
+        None,
+        kinds.PATH,
+        "The graph, if not PATH.meta.",
+        metavar="META",
+        of={_C.CHECKPOINT, *_RUNNING},
+        words=Words.READING,
+    )
+    use_graph: bool = _of_model(
+        True,
+        kinds.FLAG,
+        "Leave out the .meta beside a checkpoint.",
+        flag="--no-graph",
+        of={_C.CHECKPOINT, _C.RUN, *_RUNNING},
+        words=Words.READING,
+    )
+    model: str | None = _of_network(
+        None, kinds.TEXT, "Backbone of a checkpoint: mobilenet_v2:num_classes=10.", metavar="NAME[:k=v,...]"
+    )
+    builder: str | None = _of_network(
+        None, kinds.TEXT, "Your function(images, is_training) that builds the network.", metavar="MOD:FN"
+    )
+    inputs: str | None = _of_network(
+        None, kinds.TEXT, "Tensor at which the data enter, where the graph does not tell.", metavar="T"
+    )
+    outputs: Sequence[str] = _of_network((), kinds.TEXTS, "Tensor to compare at; repeatable.", metavar="T")
+    trust_model: bool = _of_network(False, kinds.FLAG, "Run graphs with ops that touch files, the network or Python.")
+    decay: float | None = _of_model(
+        None,
+        kinds.SHARE,
+        "Decay of the moving averages (0.999), where no file tells it.",
+        metavar="D",
+        table=ConfigTable.TOP,
+        words=Words.READING,
+    )
+    steps: int | None = _of_model(
+        None,
+        kinds.WHOLE,
+        "Number of updates of the statistics, where no file tells it.",
+        metavar="N",
+        of=_ALL - {_C.GRAPH, _C.RUN},
+        words=Words.READING,
+    )
+    train_ops: Sequence[str] = _of_model(
+        (),
+        kinds.TEXTS,
+        "Op that trains; repeatable.",
+        flag="--train-op",
+        metavar="NAME",
+        table=ConfigTable.TOP,
+        words=Words.TRAINING,
+    )
+    reference: str | Path | None = _of_model(
+        None,
+        kinds.PATH,
+        "A checkpoint whose statistics these must not be equal to; for a TFLite file, what it was converted from.",
+        of={_C.CHECKPOINT, _C.MODEL},
+        table=ConfigTable.TOP,
+    )
+
+    tolerance: float | None = keyword(None, of=_REPAIR)
+    """Change of a layer's statistics below which a repair needs no more batches; None: `population.TOLERANCE`."""
+    options: Options | None = keyword(None, of=_REPAIR)
+    """Others, all at once."""
+    settings: Settings = keyword(Settings())
+    """How findings become a verdict."""
+    progress: Callable[..., None] = keyword(silent, of=_RUNNING)
+    """Hears of what is done: (samples, all of them or None); a gate's of the stage before these; a repair's of (stage,
+    samples)."""
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and not 0 <= self.decay <= 1:
+            raise UsageError(f"decay is {self.decay}: TensorFlow's decay lies between 0 and 1, such as 0.999")
+        if self.steps is not None and self.steps < 0:
+            raise UsageError(f"steps is {self.steps}: the statistics cannot be updated a negative number of times")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(RunOptions):
-    """As `RunOptions`, with what `inspect_checkpoint` takes."""
-
-    graph: str | Path | None = None
-    """The graph of a checkpoint, where it is not the `.meta` of the same prefix."""
-    use_graph: bool = True
-    decay: float | None = None
-    """TensorFlow's, 0 to 1, where no file tells it."""
-    steps: int | None = None
-    """Updates of the statistics, where no file tells them."""
-    train_ops: Sequence[str] = ()
-    """Names of the ops that train."""
+def listed(table: type, command: CommandName | None = None) -> Iterator[tuple[Field[Any], Option, str]]:
+    """(field, how it is given, its flag) of each option of a dataclass, or of those that a command takes."""
+    for each in fields(table):
+        how: Option | None = each.metadata.get("option")
+        if how is not None and (command is None or command in how.of):
+            yield each, how, how.flag or f"--{each.name.replace('_', '-')}"
 
 
-class CompareKeywords(TypedDict, total=False):
-    """The fields of `CompareOptions` as keyword arguments, for type checkers (PEP 692)."""
-
-    inputs: str | None
-    outputs: Sequence[str]
-    batch_size: int | None
-    batches: int | None
-    preprocess: str | None
-    labels: str | None
-    channel_order: str
-    size: tuple[int, int] | None
-    model: str | None
-    builder: str | None
-    trust_model: bool
-    graph: str | Path | None
-    use_graph: bool
-    decay: float | None
-    steps: int | None
-    train_ops: Sequence[str]
+def turned(each: Field[Any], value: object) -> object:
+    """The value of a field whose flag or key says `value`: a flag turns what is true by default."""
+    return not value if each.default is True else value
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuantizeOptions:
-    """What float is compared with: a TFLite file, or a conversion."""
-
-    quantized: str | Path | None = None
-    """A file that was converted from the model."""
-    scheme: str | None = None
-    calibration_batches: int | None = None
-
-
-def given(options: CompareOptions, data: str | Path | None = None) -> Given:
-    """The same as words of a command line, in the order of the fields; how many batches, each command says for itself.
+def given(options: Options) -> Given:
+    """The same as words of a command line; how many batches, each command says for itself.
 
     Data made up say nothing and are not repeated.
     """
-    running = [
-        *_option("model", options.model),
-        *_option("builder", options.builder),
-        *_option("inputs", options.inputs),
-        *(word for name in options.outputs for word in _option("outputs", name)),
-        *_option("preprocess", options.preprocess),
-        *_option("channel-order", None if options.channel_order == "rgb" else options.channel_order),
-        *_option("size", None if options.size is None else "x".join(map(str, options.size))),
-        *_option("labels", options.labels),
-        *_option("batch-size", options.batch_size),
-        *(["--trust-model"] if options.trust_model else []),
-    ]
+    words: dict[Words, list[str]] = {group: [] for group in Words}
+    for each, how, flag in listed(Options):
+        value = getattr(options, each.name)
+        if value != each.default:
+            words[how.words] += _spelt(how.kind, flag, value)
     return Given(
-        data=None if data is None or str(data) == SYNTHETIC else str(data),
-        reading=(
-            *_option("graph", options.graph),
-            *(() if options.use_graph else ("--no-graph",)),
-            *_option("decay", options.decay),
-            *_option("steps", options.steps),
-        ),
-        running=tuple(running),
-        training=tuple(word for name in options.train_ops for word in _option("train-op", name)),
+        data=None if options.data is None or str(options.data) == SYNTHETIC else str(options.data),
+        use_graph=options.use_graph,
+        **{group.value: tuple(words[group]) for group in Words if group is not Words.NONE},
     )
 
 
-def _option(name: str, value: object) -> tuple[str, ...]:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return () if value is None else (f"--{name}={text}",) if text.startswith("-") else (f"--{name}", text)
-
-
-def shows_options(function: _Function) -> _Function:
-    """Lists each keyword of `CompareKeywords` in a function's signature: `help` and notebooks show `**options` else."""
-    shown = inspect.signature(function)
-    listed = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for field in fields(CompareOptions)
-    ]
-    own = [parameter for parameter in shown.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    function.__signature__ = shown.replace(parameters=[*own, *listed])  # type: ignore[attr-defined]  # typeshed has none
-    return function
+def _spelt(kind: ValueKind, flag: str, value: Any) -> Iterator[str]:
+    if kind is kinds.FLAG:
+        yield flag
+        return
+    for one in value if kind is kinds.TEXTS else [value]:
+        told = kind.told(one)
+        yield from (f"{flag}={told}",) if told.startswith("-") else (flag, told)

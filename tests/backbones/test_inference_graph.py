@@ -15,7 +15,8 @@ from bncheck.backbones.build import build
 from bncheck.backbones.builders import load_builder
 from bncheck.backbones.registry import BACKBONES, parse
 from bncheck.facts.errors import BncheckError, UsageError
-from bncheck.facts.layers import Hints, Mode
+from bncheck.facts.layers import Mode
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -74,7 +75,7 @@ def outputs(model: RawModel, images: np.ndarray[Any, Any]) -> Mapping[str, np.nd
     from bncheck.compare.train_eval import prepare
     from bncheck.compare.twins.twins import open_twins
 
-    prepared = prepare(model, Hints())
+    prepared = prepare(model, Options())
     with open_twins(prepared.forward) as twins:
         run = twins.run(images)
     return dict(zip((name.split("/")[-1] for name in prepared.outputs), run.eval_outputs, strict=True))
@@ -111,7 +112,7 @@ def test_the_facts_are_those_of_an_inference_graph() -> None:
     model = build(
         parse("mobilenet_v2"), open_model(prefix, use_graph=False).tensors, path=prefix, input_shape=(96, 64, 3)
     )
-    facts = recognise(model, Hints())
+    facts = recognise(model, Options())
     assert len(facts.layers) == 52
     assert {site.mode for layer in facts.layers for site in layer.sites} == {Mode.EVAL}
     assert all(layer.mean.values is not None and layer.epsilon == pytest.approx(1e-3) for layer in facts.layers)
@@ -175,7 +176,7 @@ def test_slims_networks_take_their_own_checkpoints(name: str, size: int, argumen
 
     options = "".join(f":{key}={value}" for key, value in arguments.items() if key != "num_classes")
     model = build(parse(name + options), drawn(slim_shapes(name, size, **arguments)))
-    prepared = prepare(model, Hints())
+    prepared = prepare(model, Options())
     assert prepared.outputs == ("logits",)
     assert len(prepared.forward.sites) == BACKBONES[name].batch_norms
     aux = 2 if name == "inception_v3" else 0

@@ -29,8 +29,8 @@ from bncheck.compare.float_quantized import measure_quantized
 from bncheck.compare.litert.convert import eval_graph, float_model, quantized_model
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.compare.twins.twins import load_tensorflow
-from bncheck.facts.layers import Hints
 from bncheck.facts.measurements import DataFacts
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 
@@ -38,9 +38,9 @@ def prepared(path: str, size: int) -> Prepared:
     """The model's forward pass."""
     raw = open_model(Path(path), graph=None, use_graph=False)
     if path.endswith(".keras"):
-        return prepare(raw, Hints())
+        return prepare(raw, Options())
     what = parse(f"mobilenet_v2:image_size={size}")
-    return prepare(build(what, raw.tensors, path=raw.path, input_shape=(size, size, 3)), Hints())
+    return prepare(build(what, raw.tensors, path=raw.path, input_shape=(size, size, 3)), Options())
 
 
 def data(samples: int, batch: int, size: int) -> Iterator[NDArray[Any]]:

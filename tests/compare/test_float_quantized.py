@@ -21,8 +21,9 @@ from bncheck.compare.litert.edit import dump, load
 from bncheck.compare.litert.interpreter import IntegerScale, Runner, affine, read_file
 from bncheck.compare.train_eval import prepare
 from bncheck.facts.errors import BncheckError, ReadError
-from bncheck.facts.layers import Hints, Layer
+from bncheck.facts.layers import Layer
 from bncheck.facts.measurements import DataFacts, OperatorLoss, QuantizedComparison
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.sources.graph import protos
 
@@ -336,7 +337,7 @@ def test_nothing_to_compare_on(lite: Callable[..., bytes]) -> None:
 @real
 def test_a_published_int8_file_against_its_keras_model(tf: Any) -> None:
     """Integer input and output, batch one, another converter: 27 of 27 layers found, all operators measured."""
-    prepared = prepare(open_model(REAL / "mlperf_tiny_vww/vww_96.h5", graph=None, use_graph=True), Hints())
+    prepared = prepare(open_model(REAL / "mlperf_tiny_vww/vww_96.h5", graph=None, use_graph=True), Options())
     data = np.random.default_rng(0).uniform(0, 1, (16, 96, 96, 3)).astype(np.float32)
     found = measured(
         float_model(tf, prepared),
@@ -355,7 +356,7 @@ def test_a_published_int8_file_against_its_keras_model(tf: Any) -> None:
 @real
 def test_a_published_file_that_was_trained_apart(tf: Any) -> None:
     """The keyword model's TFLite has the operators of the SavedModel beside it, and weights of another training."""
-    prepared = prepare(open_model(REAL / "mlperf_tiny_kws/kws_ref_model", graph=None, use_graph=True), Hints())
+    prepared = prepare(open_model(REAL / "mlperf_tiny_kws/kws_ref_model", graph=None, use_graph=True), Options())
     content = (REAL / "mlperf_tiny_kws/kws_ref_model_float32.tflite").read_bytes()
     with pytest.raises(BncheckError, match=r"other weights: the median kernel has a cosine of 0\.0"):
         measured(float_model(tf, prepared, shape=(None, 49, 10, 1)), content, np.zeros((2, 49, 10, 1), np.float32))

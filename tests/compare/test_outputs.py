@@ -15,9 +15,9 @@ from bncheck.compare.float_quantized import _accuracy, _scores
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.outputs import Kind, OutputKind, OutputTotals, apart_from_labels, read_as
 from bncheck.compare.train_eval import prepare
-from bncheck.facts.layers import Hints
 from bncheck.facts.measurements import Measure, OutputDifference
 from bncheck.numerics import metrics
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 DRAWN = np.random.default_rng(0).normal(0, 1, (40, 1))
@@ -114,7 +114,7 @@ def test_single_units_of_real_models(tmp_path: Path) -> None:
         with v1.Session() as session:
             session.run(v1.global_variables_initializer())
             v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
-    assert prepare(open_model(tmp_path / "model.ckpt"), Hints()).kinds == (Kind.LOGITS,)
+    assert prepare(open_model(tmp_path / "model.ckpt"), Options()).kinds == (Kind.LOGITS,)
 
 
 def test_four_columns_are_no_classes_beside_ten() -> None:

@@ -15,10 +15,11 @@ from bncheck.compare.train_eval import Prepared, measure, prepare
 from bncheck.compare.twins.session import Loaded
 from bncheck.compare.twins.twins import Twins, open_twins
 from bncheck.facts.findings import Report
-from bncheck.facts.layers import Hints, Layer, PerChannel
+from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.measurements import DataFacts
 from bncheck.judge.judge import judge
 from bncheck.report.views.comparison import first_bad_layer
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
@@ -87,7 +88,7 @@ def healthy() -> Iterator[Healthy]:
     data = trained_digits()
     images, labels = data.test_images, data.test_labels
     batches = [(images[n : n + BATCH], labels[n : n + BATCH]) for n in range(0, BATCH * BATCHES, BATCH)]
-    prepared = prepare(open_model(WIRED, graph=None, use_graph=True), Hints())
+    prepared = prepare(open_model(WIRED, graph=None, use_graph=True), Options())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bncheck.compare.twins.twins.Loaded", _Overriding)
         with open_twins(prepared.forward) as twins:

@@ -19,8 +19,8 @@ from bncheck.compare.outputs import Kind
 from bncheck.compare.train_eval import Prepared, measure, prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError, UsageError
-from bncheck.facts.layers import Hints
 from bncheck.facts.measurements import Comparison, DataFacts
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
@@ -350,7 +350,7 @@ def test_eval_twin_is_the_authors_inference_graph(name: str, tmp_path: Path) -> 
         prefix, expected = prefix_and_outputs(MODELS[name.partition(",")[0]], tmp_path)
     finally:
         (v1.enable_control_flow_v2 if before else v1.disable_control_flow_v2)()
-    prepared = prepare(open_model(prefix), Hints())
+    prepared = prepare(open_model(prefix), Options())
     assert len(prepared.outputs) == len(expected)
     with open_twins(prepared.forward) as twins:
         entry, *others = twins.inputs
@@ -375,7 +375,7 @@ def comparison(prepared: Prepared, batches: list[Any]) -> Comparison:
 def test_heads_are_told_apart(tmp_path: Path) -> None:
     """Of a detector, labels are held against the scores and never against the boxes."""
     prefix, _ = prefix_and_outputs(detector, tmp_path)
-    prepared = prepare(open_model(prefix), Hints())
+    prepared = prepare(open_model(prefix), Options())
     assert prepared.kinds == (Kind.SCORES, Kind.NUMBERS)
     found = comparison(prepared, [(IMAGES[:32], LABELS[:32]), (IMAGES[32:], LABELS[32:])])
     assert [output.classes for output in found.outputs] == [4, None]
@@ -405,7 +405,7 @@ def test_batch_norm_in_a_loop_is_refused(tmp_path: Path) -> None:
             session.run(v1.global_variables_initializer())
             v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     with pytest.raises(BncheckError, match=r"while is a loop with batch norm in it"):
-        prepare(open_model(tmp_path / "model.ckpt"), Hints())
+        prepare(open_model(tmp_path / "model.ckpt"), Options())
 
 
 def test_towers_with_inputs_of_their_own(tmp_path: Path) -> None:
@@ -424,9 +424,9 @@ def test_towers_with_inputs_of_their_own(tmp_path: Path) -> None:
             with v1.Session() as session:
                 session.run(v1.global_variables_initializer())
                 v1.train.Saver().save(session, str(tmp_path / f"{shared}.ckpt"))
-    assert prepare(open_model(tmp_path / "True.ckpt"), Hints()).input == "x0"
+    assert prepare(open_model(tmp_path / "True.ckpt"), Options()).input == "x0"
     with pytest.raises(UsageError, match=r"several inputs feed batch norm \(x0:0, x1:0\): choose one with --inputs"):
-        prepare(open_model(tmp_path / "False.ckpt"), Hints())
+        prepare(open_model(tmp_path / "False.ckpt"), Options())
 
 
 @pytest.mark.parametrize("lowered", [True, False])
@@ -444,7 +444,7 @@ def test_recurrent_keras_model(tmp_path: Path, *, lowered: bool) -> None:
     (tmp_path / "frozen.pb").write_bytes(frozen.SerializeToString())
     model.save(tmp_path / "model.keras")
     for name in ("frozen.pb", "model.keras"):
-        with open_twins(prepare(open_model(tmp_path / name), Hints()).forward) as twins:
+        with open_twins(prepare(open_model(tmp_path / name), Options()).forward) as twins:
             run = twins.run(IMAGES)
         np.testing.assert_allclose(run.eval_outputs[0], expected, rtol=2e-3, atol=2e-4)
         assert not np.allclose(run.train_outputs[0], expected, rtol=1e-2, atol=1e-3)

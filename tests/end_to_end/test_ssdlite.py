@@ -89,12 +89,12 @@ def test_the_backbone_alone_is_compared_by_name(forgotten: Path) -> None:
     """In its scope, up to layer_19, the head left out and told."""
     from bncheck.backbones.build import build
     from bncheck.backbones.registry import parse
-    from bncheck.facts.layers import Hints
     from bncheck.recognise import recognise
+    from bncheck.settings.options import Options
     from bncheck.sources import open_model
 
     model = build(parse(SCOPE), open_model(forgotten, use_graph=False).tensors, input_shape=(96, 96, 3))
-    assert len(recognise(model, Hints()).layers) == 52
+    assert len(recognise(model, Options()).layers) == 52
     assert any("BoxPredictor_0/" in note for note in model.notes)
     assert dict(model.graphs[0].signatures[0].outputs) == {"layer_19": "layer_19:0"}
 

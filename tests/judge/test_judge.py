@@ -13,10 +13,9 @@ from report_example import NAMES, RULES, example_facts
 from bncheck.facts.errors import ConfigError
 from bncheck.facts.findings import Evidence, Meaning, Report, Severity, Verdict
 from bncheck.facts.formats import FileKind, Format
-from bncheck.facts.layers import Facts, Mode, Origin, Purpose, RunFacts
+from bncheck.facts.layers import Facts, Given, Mode, Origin, Purpose, RunFacts
 from bncheck.facts.lite import LiteFacts
 from bncheck.judge.judge import judge, wiring_faults
-from bncheck.judge.not_checked import Asked
 from bncheck.report.views.story import counts, stories
 from bncheck.rules.registry import Registry
 from bncheck.rules.rule import Needs, Rule, rule
@@ -27,8 +26,8 @@ from bncheck.testing.quantized import operator_loss, quantized
 TODAY = date(2026, 6, 1)
 
 
-def _judge(model: Facts, rules: tuple[Rule, ...] = RULES, asked: Asked | None = None, **settings: Any) -> Report:
-    return judge(model, settings=Settings(today=TODAY, **settings), asked=asked, rules=Registry(rules))
+def _judge(model: Facts, rules: tuple[Rule, ...] = RULES, **settings: Any) -> Report:
+    return judge(model, settings=Settings(today=TODAY, **settings), rules=Registry(rules))
 
 
 def _rule(code: str, *layers: str, severity: Severity = Severity.ERROR, **declared: Any) -> Rule:
@@ -334,7 +333,7 @@ def test_not_checked_of_a_bare_checkpoint() -> None:
 
 def test_not_checked_with_no_graph() -> None:
     """Who leaves the graph out is told so."""
-    report = _judge(facts(batch_norm(origin=Origin.NAME)), asked=Asked(use_graph=False))
+    report = _judge(replace(facts(batch_norm(origin=Origin.NAME)), given=Given(use_graph=False)))
     assert _lacking(report)["wiring and modes"] == "--no-graph was given"
 
 

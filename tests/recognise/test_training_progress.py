@@ -10,8 +10,9 @@ import pytest
 from bundle_writer import write_bundle
 from keras_writer import vars_bytes
 
-from bncheck.facts.layers import Hints, RunFacts
+from bncheck.facts.layers import RunFacts
 from bncheck.recognise.training_progress import adam_steps, run_facts
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 from bncheck.sources.keras.keras import read_keras
@@ -22,7 +23,7 @@ OBJECT = "/.ATTRIBUTES/VARIABLE_VALUE"
 def run(folder: Path, tensors: dict[str, Any], *, data: bool = True, steps: int | None = None) -> RunFacts:
     """The run facts of a checkpoint with these tensors."""
     write_bundle(folder / "m", tensors, data=data)
-    return run_facts(read_checkpoint(folder / "m"), Hints(steps=steps))
+    return run_facts(read_checkpoint(folder / "m"), Options(steps=steps))
 
 
 def powers(beta: float, steps: int, kind: type = np.float32) -> Any:
@@ -182,7 +183,7 @@ def test_slots_of_a_keras_file_count_once(tmp_path: Path) -> None:
     path.write_bytes(
         vars_bytes({"layers/bn": ("bn", list(np.eye(4, dtype=np.float32))), "optimizer": ("adam", values)})
     )
-    assert run_facts(read_keras(path), Hints()).optimizer_slots == (1, 2)
+    assert run_facts(read_keras(path), Options()).optimizer_slots == (1, 2)
 
 
 def test_many_slots_are_sampled(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ REAL = Path(__file__).parents[2].parent / "shared" / "real"
 )
 def test_real_models(path: str, step: int | None, updates: int | None) -> None:
     """Strangers' checkpoints, two of them without data, tell their steps."""
-    found = run_facts(read_checkpoint(REAL / path), Hints())
+    found = run_facts(read_checkpoint(REAL / path), Options())
     assert (found.global_step, found.updates) == (step, updates)
 
 
@@ -215,9 +216,9 @@ def test_a_repaired_checkpoint_counts_no_updates(tmp_path: Path) -> None:
     """The counter of a repaired checkpoint says nothing of its statistics; --steps still does."""
     prefix = tmp_path / "model.ckpt"
     write_bundle(prefix, {"global_step": np.array(300, np.int64)})
-    assert run_facts(open_model(prefix), Hints()).updates == 300
+    assert run_facts(open_model(prefix), Options()).updates == 300
     prefix.with_name("model.ckpt.bncheck.json").write_text("{}")
     raw = open_model(prefix)
-    assert run_facts(raw, Hints()).updates is None
-    assert run_facts(raw, Hints(steps=7)).updates == 7
+    assert run_facts(raw, Options()).updates is None
+    assert run_facts(raw, Options(steps=7)).updates == 7
     assert "repaired by bncheck" in raw.notes[-1]

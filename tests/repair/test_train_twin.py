@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bncheck.compare.train_eval import prepare
-from bncheck.facts.layers import Hints
 from bncheck.repair.population import Population, population
 from bncheck.repair.train_twin import open_train_twin
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
@@ -39,7 +39,7 @@ def twin(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         with v1.Session() as session:
             session.run(v1.global_variables_initializer())
             v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
-    prepared = prepare(open_model(tmp_path / "model.ckpt"), Hints())
+    prepared = prepare(open_model(tmp_path / "model.ckpt"), Options())
     data = IMAGES if request.param != "dense" else IMAGES.reshape(-1, 4)[:960]
     with open_train_twin(prepared.forward) as opened:
         yield opened, data

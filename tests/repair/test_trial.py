@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from bncheck.compare.train_eval import Prepared, prepare
-from bncheck.facts.layers import Hints
 from bncheck.facts.repairs import Trial
 from bncheck.repair.population import population
 from bncheck.repair.statistics import reestimated
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.repair.trial import candidates, try_out
 from bncheck.repair.trial_twins import open_trial
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from fixtures.digits import Digits, digits
 
@@ -26,7 +26,7 @@ SOURCE = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2" / "forgotten" /
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:
     """The checkpoint, ready to run."""
-    return prepare(open_model(SOURCE), Hints())
+    return prepare(open_model(SOURCE), Options())
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bncheck.facts.findings import Evidence, Severity
-from bncheck.facts.layers import Hints
 from bncheck.recognise import recognise
 from bncheck.rules import RULES
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real models are n
 
 def found(path: Path) -> list[tuple[str, Severity, Evidence]]:
     """(code, severity, evidence) of all that the rules say of the model there."""
-    model = recognise(open_model(path), Hints())
+    model = recognise(open_model(path), Options())
     return [(rule.code, e.severity or rule.severity, e) for rule in MINE for e in rule.check(model)]
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from bncheck.facts.findings import Evidence, Severity
-from bncheck.facts.layers import Facts, Hints, Linear
+from bncheck.facts.layers import Facts, Linear
 from bncheck.recognise import recognise
 from bncheck.rules import RULES
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.testing import batch_norm, facts
 
@@ -25,7 +26,7 @@ MINE = tuple(rule for rule in RULES if rule.code.startswith("BN1") or rule.code 
 @lru_cache(maxsize=4)
 def model(path: Path) -> Facts:
     """What is recognised there."""
-    return recognise(open_model(path), Hints())
+    return recognise(open_model(path), Options())
 
 
 def found(path: Path) -> dict[str, Evidence]:

@@ -12,7 +12,8 @@ from report_example import example
 
 import bncheck
 from bncheck.facts.errors import ConfigError
-from bncheck.settings.config import Config, FailOn, Ignore, find_config, load_config, read_baseline, split_codes
+from bncheck.settings.config import FailOn, Ignore, split_codes
+from bncheck.settings.config_file import Config, find_config, load_config, read_baseline
 
 ALL_KEYS = """
 format = "json"
@@ -83,9 +84,7 @@ def test_all_keys(tmp_path: Path) -> None:
         allow_empty=True,
         quiet=False,
         verbose=True,
-        decay=0.99,
-        train_op=("train",),
-        reference=tmp_path / "start.ckpt",
+        options={"decay": 0.99, "train_ops": ("train",), "reference": tmp_path / "start.ckpt"},
         gate={
             "data": tmp_path / "test.npz",
             "quantized": tmp_path / "model.tflite",

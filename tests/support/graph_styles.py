@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from bncheck.backbones import slim_compat
-from bncheck.facts.layers import Facts, Hints
+from bncheck.facts.layers import Facts
 from bncheck.recognise import recognise
+from bncheck.settings.options import Options
 from bncheck.sources.graph.graphs import read_graph
 
 slim: Any = slim_compat.load_slim()
@@ -35,7 +36,7 @@ def facts_of(build: Build, path: Path, *, resource: bool = False, v2_control_flo
     finally:
         (v1.enable_resource_variables if previous_resource else v1.disable_resource_variables)()
         (v1.enable_control_flow_v2 if previous_control else v1.disable_control_flow_v2)()
-    return recognise(read_graph(path), Hints())
+    return recognise(read_graph(path), Options())
 
 
 def images(*shape: int | None) -> Any:

@@ -10,10 +10,11 @@ import numpy as np
 import bncheck
 from bncheck import testing
 from bncheck.facts.findings import Report
-from bncheck.facts.layers import Facts, Hints, Layer, PerChannel, Role
+from bncheck.facts.layers import Facts, Layer, PerChannel, Role
 from bncheck.facts.measurements import FoldedLayer, FoldProof, Measure, OperatorLoss
 from bncheck.judge.judge import judge
 from bncheck.recognise import recognise
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.testing import quantized as testing_quantized
 
@@ -138,7 +139,7 @@ def run() -> list[Report]:
     return found
 
 
-_HINTS = Hints()
+_HINTS = Options()
 
 
 def _widened(layer: Layer, number: int) -> Layer:

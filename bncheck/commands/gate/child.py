@@ -15,10 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from bncheck.commands.shown import Shown
 from bncheck.facts.errors import BncheckError, ConfigError, ReadError, UsageError
-from bncheck.facts.findings import Report
-from bncheck.facts.layers import Facts
-from bncheck.settings.options import CompareOptions, QuantizeOptions
+from bncheck.settings.options import Options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +25,8 @@ class Request:
     """What to run."""
 
     path: str
-    data: str
-    options: CompareOptions
-    quantize: QuantizeOptions | None = None
-    """Float against quantized too; None: train mode against eval mode alone."""
+    options: Options
+    """With data; `quantize`: float against quantized too, not train mode against eval mode alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,7 @@ class Failed:
     """Whether the call or a file is at fault, rather than what the model or this machine can do."""
 
 
-Message = SamplesDone | Facts | Failed | None
+Message = SamplesDone | Shown | Failed | None
 """None: everything was measured."""
 
 
@@ -65,23 +62,17 @@ def main() -> None:
 
 def serve(request: Request, tell: Callable[[Message], None]) -> None:
     """Measures, and tells of each step; a failure is a message too."""
-    measured: list[Facts] = []
-
-    def found(facts: Facts) -> None:
-        measured.append(facts)
-        tell(facts)
 
     def progress(done: int, total: int | None) -> None:
         tell(SamplesDone(done=done, total=total))
 
     try:
-        from bncheck.commands import compare as run  # noqa: PLC0415 - only where a model is run
+        from bncheck.commands.measure import measure_all  # noqa: PLC0415 - only where a model is run
+        from bncheck.commands.target import read_runnable  # noqa: PLC0415 - as above
+        from bncheck.compare.three_way import wanted  # noqa: PLC0415 - as above
 
-        options = {**vars(request.options), "data": request.data, "found": found, "progress": progress}
-        if request.quantize is None:
-            report = run.compare_train_vs_eval(request.path, **options)
-        else:
-            report = run.compare_float_vs_quantized(request.path, **vars(request.quantize), **options)
+        other = wanted(request.options) if request.options.quantize else None
+        measure_all(read_runnable(request.path, request.options), other, progress, found=tell)
     except BncheckError as error:
         tell(Failed(sentence=str(error), usage=isinstance(error, (UsageError, ConfigError, ReadError))))
     except MemoryError:
@@ -91,12 +82,7 @@ def serve(request: Request, tell: Callable[[Message], None]) -> None:
             raise
         tell(Failed(sentence=f"internal error, a bug in bncheck: {type(error).__name__}: {error}", usage=False))
     else:
-        tell(None if measured else Failed(sentence=_why_nothing(report), usage=False))
-
-
-def _why_nothing(report: Report) -> str:
-    """Of a report that the files alone decided."""
-    return next((entry.why for entry in report.not_checked if entry.what == "train vs eval"), "it cannot be run")
+        tell(None)
 
 
 def _tell(out: BinaryIO, message: Message) -> None:

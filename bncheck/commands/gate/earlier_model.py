@@ -11,7 +11,8 @@ from typing import Any
 from bncheck.facts.errors import ConfigError, NotFound
 from bncheck.facts.findings import Report
 from bncheck.facts.measurements import Before, Scores, scores, what_ran
-from bncheck.settings.config import LARGEST_FILE, Known
+from bncheck.settings.config import Known
+from bncheck.settings.config_file import LARGEST_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

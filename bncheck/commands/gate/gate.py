@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.earlier_model import Earlier, is_report, of_report, read_report
-from bncheck.commands.gate.plan import Measuring, Ran, Target
-from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, Progress, fatal, with_stages
-from bncheck.commands.inspect import hints_of
+from bncheck.commands.gate.plan import Measuring, Ran
+from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, fatal, with_stages
+from bncheck.commands.target import Target, read_quantized, read_target
 from bncheck.facts.errors import NotFound, UsageError
 from bncheck.facts.findings import Gate, NotChecked, Report, RuleFamily, Stage, StageState
 from bncheck.facts.measurements import same_data, scores
 from bncheck.judge.judge import judge
-from bncheck.judge.not_checked import Asked
-from bncheck.recognise import recognise
-from bncheck.settings.config import Settings
-from bncheck.settings.options import SYNTHETIC, CompareKeywords, CompareOptions, QuantizeOptions, given, shows_options
-from bncheck.sources import is_beside, open_checkpoint, open_model
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-_DEFAULT = Settings()
+from bncheck.settings.keywords import takes
+from bncheck.settings.options import SYNTHETIC, CommandName, Options
 
 
-@shows_options
-def gate(
-    path: str | Path,
-    *,
-    data: str | Path | None = None,
-    quantized: str | Path | None = None,
-    scheme: str | None = None,
-    calibration_batches: int | None = None,
-    quantize: bool = True,
-    against: str | Path | None = None,
-    max_time: float | None = None,
-    max_memory: float | None = None,
-    early_stop: bool = True,
-    settings: Settings = _DEFAULT,
-    progress: Progress = lambda _stage, _done, _total: None,
-    **options: Unpack[CompareKeywords],
-) -> Report:
+@takes(Options, CommandName.GATE)
+def gate(path: str | Path, options: Options) -> Report:
     """Judges a model by its files, then, with `data`, by running it; one verdict, whatever the stages were.
 
     With data the model is run in both modes and quantized: by `scheme` ("int8"), or as the TFLite file `quantized`
@@ -57,34 +34,24 @@ def gate(
 
     Raises ReadError where a file cannot be read (NoModel: nothing there), UsageError for what does not fit together.
     """
-    budget = Budget(started=time.monotonic(), max_time=max_time, max_memory=max_memory)
-    _refuse(data, max_time, max_memory, against)
-    other = QuantizeOptions(quantized=quantized, scheme=scheme, calibration_batches=calibration_batches)
-    if not quantize and other != QuantizeOptions():
-        raise UsageError("--no-quantize excludes --quantized, --scheme and --calibration-batches")
-    asked = CompareOptions(**options)
-    measuring = Measuring(
-        data=None if data is None else str(data),
-        options=asked,
-        quantize=other if quantize else None,
-        budget=budget,
-        progress=progress,
-    )
-    old = None if against is None else _old(Path(against), replace(asked, graph=None))
-    target = _read(path, asked, quantized=quantized)
-    target = replace(target, facts=replace(target.facts, given=given(asked, data)))
+    budget = Budget(started=time.monotonic(), max_time=options.max_time, max_memory=options.max_memory)
+    _refuse(options)
+    settings, against = options.settings, options.against
+    measuring = Measuring(options=options, budget=budget, progress=options.progress)
+    old = None if against is None else _old(Path(against), replace(options, graph=None, quantized=None))
+    target, seconds = _read(path, options)
     known = settings if old is None else replace(settings, known=old.earlier.known)
-    may_stop = early_stop and data is not None
-    stopped = fatal(judge(target.facts, settings=known, asked=target.asked)) if may_stop else ""
+    may_stop = options.early_stop and options.data is not None
+    stopped = fatal(judge(target.facts, settings=known)) if may_stop else ""
     ran = measuring.ran(target, stopped)
-    stages = [_done(STATIC, target.seconds), *ran.stages]
+    stages = [_done(STATIC, seconds), *ran.stages]
     facts = ran.facts
     if old is not None:
         old, stage = _measured_old(old, measuring, ran)
         stages.append(stage)
         known = replace(settings, known=old.earlier.known)
         facts = replace(facts, before=old.earlier.before)
-    report = judge(facts, settings=known, asked=target.asked)
+    report = judge(facts, settings=known)
     if old is not None:
         report = _held_against(report, old.earlier)
     return replace(
@@ -93,8 +60,8 @@ def gate(
         gate=Gate(
             stages=tuple(stages),
             against=None if against is None else str(against),
-            max_time=max_time,
-            max_memory=max_memory,
+            max_time=options.max_time,
+            max_memory=options.max_memory,
             seconds=budget.seconds,
             peak_memory=ran.peak_memory,
         ),
@@ -109,54 +76,42 @@ class _Old:
     target: Target | None = None
 
 
-def _refuse(
-    data: str | Path | None, max_time: float | None, max_memory: float | None, against: str | Path | None
-) -> None:
+def _refuse(options: Options) -> None:
     """Raises for what would otherwise be found only after the first stage, or not at all where that ends the gate."""
-    for name, limit in (("max-time", max_time), ("max-memory", max_memory)):
+    if not options.quantize and (options.quantized or options.scheme or options.calibration_batches) is not None:
+        raise UsageError("--no-quantize excludes --quantized, --scheme and --calibration-batches")
+    for name, limit in (("max-time", options.max_time), ("max-memory", options.max_memory)):
         if limit is not None and not limit > 0:
             raise UsageError(f"--{name} is {limit:g}: it must be greater than 0")
+    data, against = options.data, options.against
     if data is not None and str(data) != SYNTHETIC and not Path(data).exists():
         raise NotFound(data, "no such file or folder")
     if against is not None and str(against) == "":
         raise UsageError("--against is empty: give an earlier model, or the JSON report of one")
 
 
-def _read(path: str | Path, options: CompareOptions, *, quantized: str | Path | None = None) -> Target:
-    """The files: the model's, and what was folded into the TFLite file that was made of it."""
+def _read(path: str | Path, options: Options) -> tuple[Target, float]:
+    """The files, and the seconds that they took: the model's, and what was folded into the TFLite file made of it."""
     start = time.perf_counter()
-    hints = hints_of(options.decay, options.steps, options.train_ops)
-    read = open_checkpoint if is_beside(Path(path)) else open_model
-    graph = None if options.graph is None else Path(options.graph)
-    raw = read(Path(path), graph=graph, use_graph=options.use_graph)
-    facts = recognise(raw, hints)
-    if quantized is not None:
-        lite = open_model(Path(quantized), graph=None, use_graph=False)
-        if lite.lite is None:
-            raise UsageError(f"{quantized}: {lite.format}, not a TFLite file: --quantized takes one")
-        if raw.lite is None:
-            from bncheck.foldproof.prove import prove  # noqa: PLC0415 - only with --quantized
+    target = read_target(path, options)
+    facts, lite = target.facts, read_quantized(options)
+    if lite is not None and target.raw.lite is None:
+        from bncheck.foldproof.prove import prove  # noqa: PLC0415 - only with --quantized
 
-            facts = replace(facts, fold=prove(raw, lite, facts=facts))
-    return Target(
-        path=str(path),
-        graph=graph,
-        facts=facts,
-        asked=Asked(use_graph=options.use_graph),
-        seconds=time.perf_counter() - start,
-    )
+        facts = replace(facts, fold=prove(target.raw, lite, facts=facts))
+    return replace(target, known=facts), time.perf_counter() - start
 
 
 def _done(name: str, seconds: float | None = None) -> Stage:
     return Stage(name=name, state=StageState.DONE, seconds=seconds)
 
 
-def _old(path: Path, options: CompareOptions) -> _Old:
+def _old(path: Path, options: Options) -> _Old:
     """The earlier model, judged by its report or its files."""
     if is_report(path):
         return _Old(earlier=read_report(path))
-    target = _read(path, options)
-    return _Old(earlier=of_report(judge(target.facts, asked=target.asked), str(path)), target=target)
+    target, _ = _read(path, options)
+    return _Old(earlier=of_report(judge(target.facts), str(path)), target=target)
 
 
 def _measured_old(old: _Old, measuring: Measuring, new: Ran) -> tuple[_Old, Stage]:
@@ -166,12 +121,12 @@ def _measured_old(old: _Old, measuring: Measuring, new: Ran) -> tuple[_Old, Stag
         return old, _done(AGAINST)
     start = time.perf_counter()
     try:
-        ran = replace(measuring, quantize=_of_old(measuring.quantize) if QUANTIZED in done else None).ran(old.target)
+        ran = replace(measuring, options=_of_old(measuring.options, done)).ran(old.target)
     except UsageError as error:
         # options that fit the new model need not fit the old one: what is known of the new one must not get lost
         return old, Stage(name=AGAINST, state=StageState.IMPOSSIBLE, why=_about(old, str(error)))
     seconds = time.perf_counter() - start
-    earlier = of_report(judge(ran.facts, asked=old.target.asked), old.earlier.path)
+    earlier = of_report(judge(ran.facts), old.earlier.path)
     failed = next((stage for stage in ran.stages if stage.state in UNDECIDED), None)
     stage = _done(AGAINST, seconds)
     if failed is not None:
@@ -184,9 +139,9 @@ def _about(old: _Old, why: str) -> str:
     return why if why.startswith(old.earlier.path) else f"{old.earlier.path}: {why}"
 
 
-def _of_old(quantize: QuantizeOptions | None) -> QuantizeOptions | None:
+def _of_old(options: Options, done: Collection[str]) -> Options:
     """A quantized file is the new model's, so the old one is not compared with it; a conversion fits both."""
-    return quantize if quantize is not None and quantize.quantized is None else None
+    return replace(options, quantize=QUANTIZED in done and options.quantized is None)
 
 
 def _held_against(report: Report, earlier: Earlier) -> Report:

@@ -19,9 +19,9 @@ from typing import IO
 from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.child import Failed, Message, Request, SamplesDone
 from bncheck.commands.gate.stages import MODES, QUANTIZED
+from bncheck.commands.shown import Shown
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import StageState
-from bncheck.facts.layers import Facts
 
 BYTES = 1e6
 """In a megabyte."""
@@ -36,8 +36,8 @@ _BOOT = (
 class Outcome:
     """How a run ended."""
 
-    facts: Facts | None = None
-    """With what was measured; None: nothing was."""
+    shown: Shown | None = None
+    """None: nothing was measured."""
     state: StageState = StageState.DONE
     why: str = ""
     """Why not everything was measured."""
@@ -67,7 +67,7 @@ def run(
                 return outcome
             if isinstance(message, SamplesDone):
                 progress(message.done, message.total)
-            elif isinstance(message, Facts):
+            elif isinstance(message, Shown):
                 outcome = _with(outcome, message, _since(start))
             elif isinstance(message, Failed):
                 if message.usage:
@@ -134,11 +134,11 @@ def _read(pipe: IO[bytes], messages: _Messages) -> None:
         messages.put(_Ended())
 
 
-def _with(outcome: Outcome, facts: Facts, seconds: float) -> Outcome:
+def _with(outcome: Outcome, shown: Shown, seconds: float) -> Outcome:
     """With what one more message tells, `seconds` after the start."""
-    known = {MODES: facts.comparison, QUANTIZED: facts.quantized}
+    known = {MODES: shown.comparison, QUANTIZED: shown.quantized}
     new = {name: seconds for name, found in known.items() if found is not None and name not in outcome.reached}
-    return replace(outcome, facts=facts, reached={**outcome.reached, **new})
+    return replace(outcome, shown=shown, reached={**outcome.reached, **new})
 
 
 def _drained(outcome: Outcome, messages: _Messages, seconds: float) -> Outcome:
@@ -147,7 +147,7 @@ def _drained(outcome: Outcome, messages: _Messages, seconds: float) -> Outcome:
         message = messages.get()
         if isinstance(message, _Ended):
             return outcome
-        if isinstance(message, Facts):
+        if isinstance(message, Shown):
             outcome = _with(outcome, message, seconds)
 
 

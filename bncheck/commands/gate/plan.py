@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.stages import MODES, QUANTIZED, Progress
+from bncheck.commands.target import Target
 from bncheck.facts.findings import Stage, StageState
 from bncheck.facts.layers import Facts
-from bncheck.judge.not_checked import Asked
-from bncheck.settings.options import CompareOptions, QuantizeOptions
+from bncheck.settings.config import Settings
+from bncheck.settings.options import Options, silent
 
 if TYPE_CHECKING:
     from bncheck.commands.gate.parent import Outcome
 
 _RAISE = "raise the limit, or give less data (--batches)"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Target:
-    """A model whose files were read."""
-
-    path: str
-    graph: str | Path | None
-    facts: Facts
-    asked: Asked
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,10 +33,7 @@ class Ran:
 class Measuring:
     """Runs any model of one gate with the same options, within the same budget."""
 
-    data: str | None
-    options: CompareOptions
-    quantize: QuantizeOptions | None
-    """None: float is not compared with quantized."""
+    options: Options
     budget: Budget
     progress: Progress
 
@@ -60,16 +46,17 @@ class Measuring:
         from bncheck.commands.gate.child import Request  # noqa: PLC0415 - as above
         from bncheck.commands.gate.parent import run  # noqa: PLC0415 - only where something is run
 
-        assert self.data is not None
-        request = Request(
-            path=target.path,
-            data=self.data,
-            options=replace(self.options, graph=target.graph),
-            quantize=self.quantize if QUANTIZED in to_run else None,
+        options = replace(
+            self.options,
+            graph=target.options.graph,
+            quantize=QUANTIZED in to_run,
+            progress=silent,
+            settings=Settings(),
         )
+        request = Request(path=target.path, options=options)
         outcome = run(request, self.budget, lambda done, total: self.progress(to_run[-1], done, total))
         return Ran(
-            facts=_merged(target.facts, outcome, built=bool(self.options.model or self.options.builder)),
+            facts=_merged(target.facts, outcome),
             stages=tuple(_ended(stage, outcome, given=self._given) for stage in planned),
             peak_memory=outcome.peak_memory,
         )
@@ -77,7 +64,7 @@ class Measuring:
     @property
     def _given(self) -> bool:
         """Whether quantized is a file, not a conversion."""
-        return self.quantize is not None and self.quantize.quantized is not None
+        return self.options.quantize and self.options.quantized is not None
 
     def _planned(self, facts: Facts, stopped: str) -> tuple[Stage, Stage]:
         """Both stages after the files: those that are to be run stand as done."""
@@ -90,12 +77,12 @@ class Measuring:
             if not self._given:
                 why, how = "a TFLite file is not converted again", "give the quantized file with --quantized"
                 quantization = replace(quantization, state=StageState.LEFT_OUT, why=why, how=how)
-        if self.quantize is None:
+        if not self.options.quantize:
             quantization = replace(quantization, state=StageState.LEFT_OUT, why="--no-quantize was given", how="")
         return modes, quantization
 
     def _why_none(self, facts: Facts, stopped: str) -> Stage | None:
-        if self.data is None:
+        if self.options.data is None:
             how = f"bncheck gate {shlex.quote(facts.path)} --data images/"
             return Stage(name="", state=StageState.LEFT_OUT, why="no data was given", how=how)
         if stopped:
@@ -119,22 +106,18 @@ def _ended(stage: Stage, outcome: Outcome, *, given: bool) -> Stage:
     return replace(stage, state=outcome.state, why=outcome.why, how=how)
 
 
-def _merged(files: Facts, outcome: Outcome, *, built: bool) -> Facts:
+def _merged(files: Facts, outcome: Outcome) -> Facts:
     """What was measured joins what the files tell.
 
-    A network that was `built` by a backbone's name or the user's code knows less than the model's own graph, where
-    there is one: its measurements join the facts of that graph, if both speak of the same layers.
+    A network that was built by a backbone's name or the user's code knows less than the model's own graph, where there
+    is one: its measurements join the facts of that graph, if both speak of the same layers.
     """
-    measured = outcome.facts
-    if measured is None:
+    shown = outcome.shown
+    if shown is None:
         return files
-    same = {layer.name for layer in measured.layers} <= {layer.name for layer in files.layers}
-    if not (built and files.graph is not None and same):
-        return replace(measured, fold=measured.fold or files.fold)
-    return replace(
-        files,
-        comparison=measured.comparison,
-        quantized=measured.quantized,
-        lite=measured.lite,
-        fold=measured.fold or files.fold,
-    )
+    network = shown.network
+    if network is None:
+        return shown.joined(files)
+    same = {layer.name for layer in network.layers} <= {layer.name for layer in files.layers}
+    whole = files if files.graph is not None and same else network
+    return shown.joined(replace(whole, fold=network.fold or files.fold))

@@ -14,11 +14,11 @@ from bncheck.compare.data.samples import Batch, InputSpec, ModelInput, Samples
 from bncheck.compare.data.synthetic import open_synthetic
 from bncheck.facts.errors import NotFound, UnknownFormat, UsageError
 from bncheck.facts.measurements import DataFacts
-from bncheck.settings.options import SYNTHETIC, RunOptions
+from bncheck.settings.options import SYNTHETIC, Options
 
 SYNTHETIC_BATCHES = 8
 BATCH_SIZE = 32
-_DEFAULT = RunOptions()
+_DEFAULT = Options()
 _LESS_KNOWN = ("bfloat16",)
 KINDS = "a folder of images, .npy, .npz, a TFRecord of tf.Example, or the word synthetic"
 
@@ -56,7 +56,7 @@ class Data:
         )
 
 
-def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: RunOptions = _DEFAULT) -> Data:
+def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: Options = _DEFAULT) -> Data:
     """Opens a source of samples for a model's inputs. Of several each has a field of the batches, as named arrays.
 
     The size of a batch is that of the graph where nobody says and it has one of its own, else 32; a graph declared for

@@ -11,7 +11,6 @@ from bncheck.facts.layers import (
     DecaySource,
     Facts,
     GraphFacts,
-    Hints,
     Layer,
     Mode,
     Origin,
@@ -35,17 +34,18 @@ from bncheck.recognise.graph.upstream import Upstream, upstream
 from bncheck.recognise.graph.variables import linear_of
 from bncheck.recognise.graph.view import GraphView, view_graph
 from bncheck.recognise.training_progress import run_facts
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
 
 _SCOPES_OF_OPS = frozenset({"batchnorm", "moments", "AssignMovingAvg"})
 
 
-def recognise_graph(raw: RawModel, hints: Hints) -> Facts:
+def recognise_graph(raw: RawModel, hints: Options) -> Facts:
     """Facts of the graph that serves (or the only one), joined with the checkpoint's values; raises ReadError."""
     return facts_of_view(raw, view_graph(raw, hints), hints)
 
 
-def facts_of_view(raw: RawModel, graph: GraphView, hints: Hints) -> Facts:
+def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
     """Facts of a graph that was recognised already."""
     layers = tuple(_layer(graph, layer, hints) for layer in graph.layers)
     return Facts(
@@ -59,7 +59,7 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Hints) -> Facts:
     )
 
 
-def _run(graph: GraphView, raw: RawModel, hints: Hints) -> RunFacts:
+def _run(graph: GraphView, raw: RawModel, hints: Options) -> RunFacts:
     """Where gradients are gathered, steps are fewer than updates, by a factor that only `--steps` can tell."""
     run = run_facts(raw, hints)
     if hints.steps is None and any(op.gathering for op in graph.train_ops):
@@ -75,7 +75,7 @@ def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
     )
 
 
-def _layer(graph: GraphView, found: FoundLayer, hints: Hints) -> Layer:
+def _layer(graph: GraphView, found: FoundLayer, hints: Options) -> Layer:
     flat, stored = graph.flat, graph.stored
     paired = pair(flat, graph.contexts, found.sites)
     switch = next((p.switch for p in paired if p.switch is not None), None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bncheck.facts.layers import Hints, Saver
+from bncheck.facts.layers import Saver
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.feeds import Feeds
 from bncheck.recognise.graph.flat import FlatGraph, node_of
@@ -25,6 +25,7 @@ from bncheck.recognise.graph.train import (
 )
 from bncheck.recognise.graph.updates import Writes, find_writes
 from bncheck.recognise.graph.variables import Stored
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
 
 _MAX_OUTPUTS = 16
@@ -66,7 +67,7 @@ class GraphView:
         return found
 
 
-def view_graph(raw: RawModel, hints: Hints) -> GraphView:
+def view_graph(raw: RawModel, hints: Options) -> GraphView:
     """Recognises the graph that serves, or the only one; raises ReadError where it is damaged."""
     chosen = _chosen(raw)
     flat = flatten(chosen.path, with_root_functions(chosen, raw.object_graph))
@@ -80,7 +81,7 @@ def view_graph(raw: RawModel, hints: Hints) -> GraphView:
     feeds = Feeds(flat)
     optimizers = optimizer_writes(flat, feeds, statistics, trainable)
     averages = statistics | {write.variable for write in writes.from_moments}
-    train_ops = find_train_ops(flat, chosen, optimizers, hints.train_ops)
+    train_ops = find_train_ops(flat, chosen, optimizers, tuple(hints.train_ops))
     train_ops = with_accumulation(flat, feeds, train_ops, optimizers, averages)
     gathering = {node for op in train_ops for node in op.gathering}
     serving = bool(chosen.served) or not any(op in flat.by_op for op in VARIABLES)

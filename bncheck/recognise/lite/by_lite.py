@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bncheck.facts.layers import Facts, Hints
+from bncheck.facts.layers import Facts
 from bncheck.facts.lite import FoldedOperator, Leftover, LiteFacts
 from bncheck.recognise.lite.leftovers import leftovers
 from bncheck.recognise.lite.values import KnownValues, Wiring, integers, largest_by_channel, per_channel_scales
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawLite, RawLiteOperator, RawLiteTensor, RawModel
 
 
@@ -45,7 +46,7 @@ _BIAS_NAME = re.compile(r"BiasAdd|ReadVariableOp|FusedBatchNorm|batchnorm/", re.
 """Parts of a fused name that tell of something else than the operator."""
 
 
-def recognise_lite(raw: RawModel, hints: Hints) -> Facts:
+def recognise_lite(raw: RawModel, hints: Options) -> Facts:
     """Facts of a TFLite file; `layers` stays empty, for folded layers leave no name and no count behind.
 
     Raises ReadError where a kernel's data cannot be read although it is declared.

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bncheck.facts.gaps import Gap, GapKind
-from bncheck.facts.layers import DecaySource, Facts, Hints, Layer, Mode, Origin, Role, Site, Vector
+from bncheck.facts.layers import DecaySource, Facts, Layer, Mode, Origin, Role, Site, Vector
 from bncheck.recognise.named.by_position import kernel_channels, recognise_positional
 from bncheck.recognise.named.config_sites import ConfigWiring, sites_of
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
 from bncheck.recognise.stored_vectors import absent, missing, unread, vector
 from bncheck.recognise.training_progress import run_facts
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawKeras, RawKerasLayer, RawModel, RawTensor
 
 CLASSES = frozenset(
@@ -60,7 +61,7 @@ class _StoredWeights:
     problem: str = ""
 
 
-def recognise_config(raw: RawModel, hints: Hints) -> Facts:
+def recognise_config(raw: RawModel, hints: Options) -> Facts:
     """The batch norm layers of a Keras file, in forward order where its configuration tells one.
 
     Raises ReadError where a weight that is looked at is damaged.
@@ -114,7 +115,7 @@ def _is_batch_norm(stored: RawKerasLayer, *, has_config: bool) -> bool:
 
 
 def _configured(
-    raw: RawModel, stored: RawKerasLayer, strays: Mapping[str, _StoredWeights], wiring: ConfigWiring, hints: Hints
+    raw: RawModel, stored: RawKerasLayer, strays: Mapping[str, _StoredWeights], wiring: ConfigWiring, hints: Options
 ) -> Iterator[Layer | Gap]:
     """The layer that a configuration describes."""
     config = stored.config
@@ -220,7 +221,7 @@ def _number(found: Any) -> float | None:
     return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
-def _named(stored: RawKerasLayer, hints: Hints) -> Iterator[Layer]:
+def _named(stored: RawKerasLayer, hints: Options) -> Iterator[Layer]:
     """Layers that the names of weights tell: files without configuration, layers inside the user's own layers."""
     tensors = _by_name(stored)
     groups = find_groups(tensors)
@@ -234,7 +235,7 @@ def _by_name(stored: RawKerasLayer) -> dict[str, RawTensor]:
     return {_RUNNING_STD.sub("running_variance", tensor.name): tensor for tensor in stored.weights}
 
 
-def _of_group(group: Group, tensors: Mapping[str, RawTensor], hints: Hints) -> Layer:
+def _of_group(group: Group, tensors: Mapping[str, RawTensor], hints: Options) -> Layer:
     initial = 0.0 if group.family.starts_at_zero else None
     vectors = {
         role: vector(role, tensors[name], initial=initial if role in (Role.MEAN, Role.VARIANCE) else None)

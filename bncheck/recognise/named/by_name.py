@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from bncheck.facts.gaps import Gap, GapKind
-from bncheck.facts.layers import Debias, DecaySource, Facts, Hints, Layer, Origin, Role, Vector
+from bncheck.facts.layers import Debias, DecaySource, Facts, Layer, Origin, Role, Vector
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import SHADOW, Group, find_groups, without_statistics
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import absent, missing, vector
 from bncheck.recognise.training_progress import run_facts
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
 
 _FLOATS = frozenset({"bfloat16", "float16", "float32", "float64"})
@@ -24,7 +25,7 @@ _SLOT_OF_BATCH_NORM = re.compile(r"[^/]+/(?:(.+)_)?(batch_normalization(?:_\d+)?
 """How Keras 3 names a slot: optimizer, path of the variable with underscores, and what it is."""
 
 
-def recognise_names(raw: RawModel, hints: Hints) -> Facts:
+def recognise_names(raw: RawModel, hints: Options) -> Facts:
     """The layers that the names of the stored tensors tell of. Raises ReadError where the file is damaged.
 
     An object-based checkpoint is read by its object graph first (which variables belong to one object, by the names of
@@ -134,7 +135,7 @@ def _attributes(raw: RawModel) -> Iterator[tuple[int, str, str]]:
                     yield number, child.local_name, keys[0]
 
 
-def _layer(raw: RawModel, group: Group, keys: Mapping[Role, str], label: str, hints: Hints) -> Layer | Gap | None:
+def _layer(raw: RawModel, group: Group, keys: Mapping[Role, str], label: str, hints: Options) -> Layer | Gap | None:
     """The layer of a group of names; None where shapes say that the names mislead, a gap where they contradict."""
     stored = {role: raw.tensors[key] for role, key in keys.items()}
     statistics = [stored[role] for role in _STATISTICS if role in stored]

@@ -17,9 +17,9 @@ from bncheck.commands.gate.parent import run
 from bncheck.commands.gate.stages import MODES
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import StageState
-from bncheck.settings.options import CompareOptions
+from bncheck.settings.options import Options
 
-REQUEST = Request(path="model", data="synthetic", options=CompareOptions())
+REQUEST = Request(path="model", options=Options(data="synthetic"))
 
 HEAD = """
 import os, pickle, sys, time
@@ -30,11 +30,14 @@ def tell(message):
     pickle.dump(message, out)
     out.flush()
 from bncheck.commands.gate.child import Failed, SamplesDone
+from bncheck.commands.shown import Shown
 from bncheck.testing import compared, difference
 """
 """A worker that does without TensorFlow: it tells real measurements of made-up layers."""
 
-MEASURED = 'tell(SamplesDone(done=7, total=None)); tell(compared(difference("conv/BatchNorm")))\n'
+MEASURED = (
+    'tell(SamplesDone(done=7, total=None)); tell(Shown(comparison=compared(difference("conv/BatchNorm")).comparison))\n'
+)
 
 
 def _budget(**limits: float) -> Budget:
@@ -59,9 +62,9 @@ def test_all_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[int, int | None]] = []
     outcome = run(REQUEST, _budget(), lambda done, total: heard.append((done, total)))
     assert outcome.state is StageState.DONE
-    assert outcome.facts is not None
-    assert outcome.facts.comparison is not None
-    assert outcome.facts.comparison.layers[0].layer == "conv/BatchNorm"
+    assert outcome.shown is not None
+    assert outcome.shown.comparison is not None
+    assert outcome.shown.comparison.layers[0].layer == "conv/BatchNorm"
     assert heard == [(7, None)]
     assert 0 < outcome.reached[MODES] < 60
     assert outcome.peak_memory is not None
@@ -73,7 +76,7 @@ def test_what_was_measured_before_a_failure_is_kept(monkeypatch: pytest.MonkeyPa
     _worker(monkeypatch, MEASURED + "tell(Failed(sentence='no converter for FooOp', usage=False))")
     outcome = run(REQUEST, _budget())
     assert (outcome.state, outcome.why) == (StageState.IMPOSSIBLE, "no converter for FooOp")
-    assert outcome.facts is not None
+    assert outcome.shown is not None
 
 
 def test_usage_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +106,7 @@ def test_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--max-memory 300" in outcome.why
     assert outcome.peak_memory is not None
     assert outcome.peak_memory > 300
-    assert outcome.facts is not None
+    assert outcome.shown is not None
 
 
 def test_enough_memory_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +138,7 @@ def test_crashes(code: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = run(REQUEST, _budget())
     assert outcome.state is StageState.IMPOSSIBLE
     assert says in outcome.why
-    assert outcome.facts is not None
+    assert outcome.shown is not None
 
 
 def test_dead_on_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,8 +193,8 @@ def test_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
         "import time\nfrom bncheck.commands.gate import parent\nfrom bncheck.commands.gate.budget import Budget\n"
         "from bncheck.commands.gate.child import Request\n"
         f"parent._BOOT = {worker!r}\n"
-        "from bncheck.settings.options import CompareOptions\n"
-        "request = Request(path='model', data='synthetic', options=CompareOptions())\n"
+        "from bncheck.settings.options import Options\n"
+        "request = Request(path='model', options=Options(data='synthetic'))\n"
         "parent.run(request, Budget(started=time.monotonic()))"
     )
     pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", asks])  # noqa: S606 - Python itself

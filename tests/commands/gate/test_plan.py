@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,24 +13,25 @@ from bncheck.commands.gate import parent as isolated
 from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.child import Request
 from bncheck.commands.gate.parent import Outcome
-from bncheck.commands.gate.plan import Measuring, Target
+from bncheck.commands.gate.plan import Measuring
 from bncheck.commands.gate.stages import MODES, QUANTIZED
+from bncheck.commands.shown import Shown
+from bncheck.commands.target import Target
 from bncheck.facts.findings import StageState
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts
-from bncheck.judge.not_checked import Asked
-from bncheck.settings.options import CompareOptions, QuantizeOptions
+from bncheck.settings.options import Options
+from bncheck.sources.raw import RawModel
 from bncheck.testing import batch_norm, compared, difference, facts, folded, lite, with_graph
 
-MEASURED = compared(difference("a"))
-_INT8 = QuantizeOptions()
+NETWORK = compared(difference("a"))
+MEASURED = Shown(comparison=NETWORK.comparison)
 
 
 def _ran(
     monkeypatch: pytest.MonkeyPatch,
     files: Facts,
     outcome: Outcome,
-    *,
-    quantize: QuantizeOptions | None = _INT8,
     **options: Any,
 ) -> tuple[Any, list[Request]]:
     """What comes of a run that ends so, and what was asked for; what runs in a process is tested with processes."""
@@ -40,23 +42,22 @@ def _ran(
         return outcome
 
     monkeypatch.setattr(isolated, "run", run)
+    given = Options(data="d.npz", **options)
     measuring = Measuring(
-        data="d.npz",
-        options=CompareOptions(**options),
-        quantize=quantize,
-        budget=Budget(started=time.monotonic()),
-        progress=lambda _stage, _done, _total: None,
+        options=given, budget=Budget(started=time.monotonic()), progress=lambda _stage, _done, _total: None
     )
-    target = Target(path="model", graph=None, facts=files, asked=Asked(), seconds=0.0)
+    raw = RawModel(path=Path("model"), format=Format(FileKind.TF1_CHECKPOINT))
+    target = Target(path="model", raw=raw, options=given, known=files)
     return measuring.ran(target), asked
 
 
 def test_both_stages_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """One request for both; each stage has its own time."""
-    outcome = Outcome(facts=MEASURED, reached={MODES: 4.0, QUANTIZED: 6.5})
-    asked = QuantizeOptions(scheme="dynamic")
-    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=asked, batches=3)
-    assert (request.path, request.data, request.options.batches, request.quantize) == ("model", "d.npz", 3, asked)
+    outcome = Outcome(shown=MEASURED, reached={MODES: 4.0, QUANTIZED: 6.5})
+    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, scheme="dynamic", batches=3)
+    asked = request.options
+    assert (request.path, asked.data, asked.batches, asked.scheme) == ("model", "d.npz", 3, "dynamic")
+    assert asked.quantize
     assert [(s.name, s.state, s.seconds) for s in ran.stages] == [
         (MODES, StageState.DONE, 4.0),
         (QUANTIZED, StageState.DONE, 2.5),
@@ -65,9 +66,9 @@ def test_both_stages_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_quantized_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is that of train against eval alone."""
-    outcome = Outcome(facts=MEASURED, reached={MODES: 4.0})
-    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=None)
-    assert request.quantize is None
+    outcome = Outcome(shown=MEASURED, reached={MODES: 4.0})
+    ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=False)
+    assert not request.options.quantize
     assert [s.state for s in ran.stages] == [StageState.DONE, StageState.LEFT_OUT]
 
 
@@ -76,14 +77,14 @@ def test_without_quantized_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Outcome(state=StageState.OVER_BUDGET, why="long"), [StageState.OVER_BUDGET] * 2),
         (
-            Outcome(facts=MEASURED, reached={MODES: 1.0}, state=StageState.OVER_BUDGET, why="long"),
+            Outcome(shown=MEASURED, reached={MODES: 1.0}, state=StageState.OVER_BUDGET, why="long"),
             [StageState.DONE, StageState.OVER_BUDGET],
         ),
         (
-            Outcome(facts=MEASURED, reached={MODES: 1.0}, state=StageState.IMPOSSIBLE, why="no such op"),
+            Outcome(shown=MEASURED, reached={MODES: 1.0}, state=StageState.IMPOSSIBLE, why="no such op"),
             [StageState.DONE, StageState.IMPOSSIBLE],
         ),
-        (Outcome(facts=MEASURED, reached={MODES: 1.0}), [StageState.DONE, StageState.IMPOSSIBLE]),
+        (Outcome(shown=MEASURED, reached={MODES: 1.0}), [StageState.DONE, StageState.IMPOSSIBLE]),
     ],
 )
 def test_ends(outcome: Outcome, states: list[StageState], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,7 @@ def test_ends(outcome: Outcome, states: list[StageState], monkeypatch: pytest.Mo
     ran, _ = _ran(monkeypatch, facts(batch_norm("a")), outcome)
     assert [s.state for s in ran.stages] == states
     assert all(s.why for s in ran.stages if s.state is not StageState.DONE)
-    assert (ran.facts.comparison is None) is (outcome.facts is None)
+    assert (ran.facts.comparison is None) is (outcome.shown is None)
 
 
 def test_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,21 +101,20 @@ def test_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, asked = _ran(monkeypatch, files, Outcome())
     assert asked == []
     assert [s.state for s in ran.stages] == [StageState.LEFT_OUT] * 2
-    given = QuantizeOptions(quantized="q.tflite")
-    ran, (request,) = _ran(monkeypatch, files, Outcome(facts=files, reached={QUANTIZED: 1.0}), quantize=given)
-    assert request.quantize == given
+    ran, (request,) = _ran(monkeypatch, files, Outcome(shown=Shown(), reached={QUANTIZED: 1.0}), quantized="q.tflite")
+    assert request.options.quantized == "q.tflite"
     assert [s.state for s in ran.stages] == [StageState.LEFT_OUT, StageState.DONE]
 
 
 def test_own_graph_knows_more_than_a_named_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--model` the wiring of the own graph stays; without one, or of other layers, the built one counts."""
     own = with_graph(batch_norm("a"))
-    outcome = Outcome(facts=MEASURED, reached={MODES: 1.0})
+    outcome = Outcome(shown=replace(MEASURED, network=NETWORK), reached={MODES: 1.0})
     ran, _ = _ran(monkeypatch, own, outcome, model="mobilenet_v2")
     assert ran.facts.graph is own.graph
     assert ran.facts.comparison is MEASURED.comparison
     bare, _ = _ran(monkeypatch, facts(batch_norm("a")), outcome, model="mobilenet_v2")
     assert bare.facts.comparison is MEASURED.comparison
-    assert bare.facts.layers is MEASURED.layers
+    assert bare.facts.layers is NETWORK.layers
     other, _ = _ran(monkeypatch, replace(own, layers=(batch_norm("b"),)), outcome, model="mobilenet_v2")
-    assert other.facts.layers is MEASURED.layers
+    assert other.facts.layers is NETWORK.layers

@@ -12,7 +12,7 @@ from bncheck.compare.data.data import Data, open_data, sample_shape
 from bncheck.compare.data.preprocess import RANGES, preprocessed
 from bncheck.compare.data.samples import ModelInput
 from bncheck.facts.errors import BncheckError, NotFound, ReadError, UnknownFormat, UsageError
-from bncheck.settings.options import RunOptions
+from bncheck.settings.options import Options
 
 SHAPE = (None, 4, 6, 3)
 COUNT = 37
@@ -22,7 +22,7 @@ LABELS = np.arange(COUNT) % 5
 
 def opened(spec: object, *, shape: Any = SHAPE, dtype: Any = np.float32, **how: Any) -> Data:
     """Opened for a model of float images in batches of 8, unless told otherwise."""
-    return open_data(str(spec), [model_input(shape, dtype)], RunOptions(**({"batch_size": 8} | how)))
+    return open_data(str(spec), [model_input(shape, dtype)], Options(**({"batch_size": 8} | how)))
 
 
 def model_input(shape: Any, dtype: Any = np.float32) -> ModelInput:
@@ -242,7 +242,7 @@ def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
     """A file cut short is refused when it is opened, and one cut while it is read is named with the offset."""
     path = tmp_path / "x.npy"
     np.save(path, np.zeros((8, 100), np.float32))
-    data = open_data(path, [model_input((None, 100))], RunOptions(batch_size=4))
+    data = open_data(path, [model_input((None, 100))], Options(batch_size=4))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ReadError, match="ends before its last sample"):
         list(data)
@@ -256,7 +256,7 @@ def test_file_that_shrinks_is_named(tmp_path: Path) -> None:
 def test_batches_as_the_graph_has_them(tmp_path: Path, declared: int | None, asked: int | None, taken: int) -> None:
     """A fixed batch dimension is used and told of, unless somebody asks otherwise; one of 1 teaches nothing."""
     np.save(tmp_path / "x.npy", np.zeros((64, 5), np.float32))
-    data = open_data(tmp_path / "x.npy", [model_input((declared, 5))], RunOptions(batch_size=asked))
+    data = open_data(tmp_path / "x.npy", [model_input((declared, 5))], Options(batch_size=asked))
     assert data.batch_size == taken
     assert ("as the graph has it" in data.description) is (declared == taken == 12)
 
@@ -293,7 +293,7 @@ def test_an_array_for_each_input(tmp_path: Path) -> None:
     """Under any of its names; samples stay together, with their labels, however they are shuffled."""
     numbers = np.arange(COUNT)[:, None] * np.ones(5, np.int64)
     np.savez(tmp_path / "d.npz", serving_default_left=IMAGES, right=numbers, labels=LABELS)
-    data = open_data(tmp_path / "d.npz", TWO, RunOptions(batch_size=8))
+    data = open_data(tmp_path / "d.npz", TWO, Options(batch_size=8))
     (batch, labels), *_ = data
     assert data.description.endswith("37 samples of serving_default_left 4x6x3, right 5")
     assert batch.dtype.names == ("serving_default_left", "right")
@@ -316,10 +316,10 @@ def test_inputs_that_are_missing(arrays: dict[str, Any], says: str, tmp_path: Pa
     if arrays:
         np.savez(path, **arrays)
     with pytest.raises((ReadError, UsageError), match=says):
-        open_data(path, TWO, RunOptions(batch_size=8))
+        open_data(path, TWO, Options(batch_size=8))
 
 
 def test_strings_are_no_numbers(npz: Path) -> None:
     """A model that decodes images itself is told apart before anything is read."""
     with pytest.raises(UsageError, match="takes strings at images, such as encoded images: name the numbers"):
-        open_data(npz, [model_input((None,), object)], RunOptions())
+        open_data(npz, [model_input((None,), object)], Options())

@@ -13,7 +13,7 @@ from bncheck.compare.data.data import open_data
 from bncheck.compare.data.records import records
 from bncheck.compare.data.samples import ModelInput
 from bncheck.facts.errors import BadChecksum, BncheckError, NotFound, ReadError, Truncated, UsageError
-from bncheck.settings.options import RunOptions
+from bncheck.settings.options import Options
 
 pytestmark = pytest.mark.tensorflow
 
@@ -26,7 +26,7 @@ def all_of(
     spec: object, *, shape: Any = (None, 5, 7, 3), dtype: Any = np.float32, **how: Any
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Every image and label of a source, for a model of float images of 5x7."""
-    options = RunOptions(**({"batch_size": 8, "preprocess": "0..255"} | how))
+    options = Options(**({"batch_size": 8, "preprocess": "0..255"} | how))
     batches = list(open_data(str(spec), [ModelInput(shape=shape, dtype=np.dtype(dtype))], options))
     labels = [part for _, part in batches if part is not None]
     return np.concatenate([images for images, _ in batches]), np.concatenate(labels) if labels else None

@@ -21,7 +21,7 @@ from bncheck.compare.litert.net import net as wired
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.compare.twins.float32 import in_float32
 from bncheck.facts.errors import BncheckError, UsageError
-from bncheck.facts.layers import Hints
+from bncheck.settings.options import Options
 from bncheck.settings.schemes import SCHEMES
 from bncheck.sources import open_model
 from bncheck.sources.graph import protos
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 def prepared() -> Prepared:
     """MobileNetV2 of the fixtures."""
     raw = open_model(ROOT / "fixtures/mobilenet_v2/wired/model.ckpt-300", graph=None, use_graph=True)
-    return prepare(raw, Hints())
+    return prepare(raw, Options())
 
 
 def test_the_eval_twin_alone(prepared: Prepared) -> None:
@@ -236,7 +236,7 @@ def test_a_recurrent_layer(tf: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     data = np.random.default_rng(0).normal(0, 1, (6, 6, 5)).astype("f4")
     for name in ("exported", "model.keras"):
-        graph = eval_graph(prepare(open_model(tmp_path / name), Hints()).forward, shape=(None, 6, 5))
+        graph = eval_graph(prepare(open_model(tmp_path / name), Options()).forward, shape=(None, 6, 5))
         exact, rounded = convert(tf, graph), convert(tf, graph, "int8", [data])
         for content, most in ((exact, 1e-10), (rounded, 1e-2)):
             (found,) = next(run_outputs(content, [data]))

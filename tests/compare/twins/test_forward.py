@@ -13,9 +13,8 @@ import pytest
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError, UsageError
-from bncheck.facts.layers import Hints
 from bncheck.facts.measurements import DataFacts
-from bncheck.settings.options import RunOptions
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
@@ -109,7 +108,7 @@ def test_eval_twin_is_the_inference_graph(name: str, tmp_path: Path) -> None:
     """From training `.meta` and checkpoint alone, the eval twin gives what the author's inference graph gives."""
     net, placeholder = NETS[name]()
     prefix, images, expected = trained(net, tmp_path, placeholder=placeholder)
-    prepared = prepare(open_model(prefix), Hints())
+    prepared = prepare(open_model(prefix), Options())
     assert [site.layer for site in prepared.forward.sites] == ["net/first", "net/second"]
     with open_twins(prepared.forward) as twins:
         run = twins.run(images)
@@ -122,7 +121,7 @@ def test_batch_moments_are_those_of_the_input(tmp_path: Path) -> None:
     net, _ = NETS["slim"]()
     prefix, images, _ = trained(net, tmp_path, placeholder=False)
     raw = open_model(prefix)
-    prepared = prepare(raw, Hints())
+    prepared = prepare(raw, Options())
     with open_twins(prepared.forward) as twins:
         run = twins.run(images)
     kernel = raw.tensors["net/first/kernel"].read()
@@ -136,7 +135,7 @@ def test_identical_statistics_differ_by_nothing_but_noise(tmp_path: Path) -> Non
     """A model whose stored statistics are those of the batch agrees with itself in both modes."""
     net, _ = NETS["slim"]()
     prefix, images, _ = trained(net, tmp_path, placeholder=False)
-    prepared = prepare(open_model(prefix), Hints())
+    prepared = prepare(open_model(prefix), Options())
     with open_twins(prepared.forward) as twins:
         first = measure(twins, prepared, [(images, None)], described)
     assert len(first.layers) == 2
@@ -148,7 +147,7 @@ def test_labels_give_accuracy_in_both_modes(tmp_path: Path) -> None:
     """Accuracy is counted against the labels for each twin, whatever the split into batches."""
     net, _ = NETS["slim"]()
     prefix, images, expected = trained(net, tmp_path, placeholder=False)
-    prepared = prepare(open_model(prefix), Hints())
+    prepared = prepare(open_model(prefix), Options())
     labels = expected.argmax(1)
     with open_twins(prepared.forward) as twins:
         whole = measure(twins, prepared, [(images, labels)], described)
@@ -169,7 +168,7 @@ def test_missing_statistics_are_named(tmp_path: Path) -> None:
             session.run(v1.global_variables_initializer())
             saver.save(session, str(tmp_path / "model.ckpt"))
     with pytest.raises(BncheckError, match=r"net/(first|second) has no stored mean"):
-        prepare(open_model(tmp_path / "model.ckpt"), Hints())
+        prepare(open_model(tmp_path / "model.ckpt"), Options())
 
 
 def test_unknown_output_is_named(tmp_path: Path) -> None:
@@ -177,7 +176,7 @@ def test_unknown_output_is_named(tmp_path: Path) -> None:
     net, _ = NETS["slim"]()
     prefix, _, _ = trained(net, tmp_path, placeholder=False)
     with pytest.raises(UsageError, match="no tensor 'nowhere'"):
-        prepare(open_model(prefix), Hints(), RunOptions(outputs=("nowhere",)))
+        prepare(open_model(prefix), Options(outputs=("nowhere",)))
 
 
 def test_the_keys_of_a_signature_are_names_too() -> None:
@@ -186,7 +185,7 @@ def test_the_keys_of_a_signature_are_names_too() -> None:
     (signature,) = [each for graph in raw.graphs for each in graph.signatures if each.name == "serving_default"]
     ((input_key, _),) = signature.inputs.items()
     ((output_key, _),) = signature.outputs.items()
-    named = prepare(raw, Hints(), RunOptions(inputs=input_key, outputs=(output_key,)))
+    named = prepare(raw, Options(inputs=input_key, outputs=(output_key,)))
     assert named.outputs == (output_key,)
 
 
@@ -204,7 +203,7 @@ def test_python_ops_are_refused_unless_trusted(tmp_path: Path) -> None:
             session.run(v1.global_variables_initializer())
             v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     with pytest.raises(BncheckError, match=r"PyFunc.*--trust-model"):
-        prepare(open_model(tmp_path / "model.ckpt"), Hints(), RunOptions(outputs=("python",)))
+        prepare(open_model(tmp_path / "model.ckpt"), Options(outputs=("python",)))
 
 
 def described(samples: int, batch_size: int, batches: int) -> DataFacts:

@@ -9,7 +9,7 @@ import pytest
 
 from bncheck.compare.train_eval import prepare
 from bncheck.compare.twins.twins import open_twins
-from bncheck.facts.layers import Hints
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
@@ -20,7 +20,7 @@ MODEL = Path(__file__).parents[2] / "fixtures/tiny/healthy/partitioned/model.ckp
 def test_parts_are_slices_of_the_whole() -> None:
     """As the Saver of the graph cuts them; the twins run."""
     raw = open_model(MODEL, graph=None, use_graph=True)
-    prepared = prepare(raw, Hints())
+    prepared = prepare(raw, Options())
     held = {
         node.name.rpartition("/")[2]: np.frombuffer(node.attr["value"].tensor.tensor_content, "<f4").reshape(
             [dim.size for dim in node.attr["value"].tensor.tensor_shape.dim]

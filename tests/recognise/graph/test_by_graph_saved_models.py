@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.facts.layers import Facts, Hints, Mode
+from bncheck.facts.layers import Facts, Mode
 from bncheck.recognise import recognise
+from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
@@ -68,7 +69,7 @@ def images() -> Any:
 
 def facts_of(path: Path) -> Facts:
     """What is recognised there."""
-    return recognise(open_model(path), Hints())
+    return recognise(open_model(path), Options())
 
 
 @pytest.mark.parametrize("signed", [False, True])

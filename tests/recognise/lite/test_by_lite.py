@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from lite_writer import G, Op, T, constant, lite_bytes
 
-from bncheck.facts.layers import Hints
 from bncheck.facts.lite import FoldedOperator, Leftover, LiteFacts
 from bncheck.recognise.lite.by_lite import recognise_lite
+from bncheck.settings.options import Options
 from bncheck.sources.tflite.tflite import read_lite
 
 REAL = Path(__file__).parents[3].parent / "shared" / "real"
@@ -21,7 +21,7 @@ BETA = np.array([0.1, -0.4, 0.0, 0.3], np.float32)
 
 def facts(path: Path) -> LiteFacts:
     """The facts of a file, which name its path and hold no layers."""
-    found = recognise_lite(read_lite(path), Hints())
+    found = recognise_lite(read_lite(path), Options())
     assert (found.path, found.format.label, found.layers) == (str(path), "TFLite", ())
     assert found.lite is not None
     return found.lite
@@ -162,7 +162,7 @@ def test_ranges_that_cannot_be_told(tmp_path: Path, kernel: T) -> None:
     """A kernel without affine scale, sparse or elsewhere gives no range, and a note, rather than a wrong number."""
     path = tmp_path / "model.tflite"
     path.write_bytes(lite_bytes(linear("FULLY_CONNECTED", kernel)))
-    found = recognise_lite(read_lite(path), Hints())
+    found = recognise_lite(read_lite(path), Options())
     assert found.lite is not None
     assert only(found.lite).channel_max is None
     assert any("were not read" in note for note in found.notes)
@@ -495,7 +495,7 @@ def test_weights_that_are_variables(tmp_path: Path, *, assigned: bool) -> None:
     path = tmp_path / "model.tflite"
     graph = G(tensors=[*tensors, T(name="out", shape=SHAPE)], operators=operators, outputs=(3,))
     path.write_bytes(lite_bytes(graph))
-    notes = recognise_lite(read_lite(path), Hints()).notes
+    notes = recognise_lite(read_lite(path), Options()).notes
     assert [note.startswith("its weights are variables that it reads and never sets") for note in notes] == (
         [] if assigned else [True]
     )

@@ -25,17 +25,18 @@ from keras_writer import (
 from numpy.typing import NDArray
 
 from bncheck.facts.gaps import GapKind
-from bncheck.facts.layers import DecaySource, Facts, Hints, Layer, Mode, Origin, Presence, Site, Vector
+from bncheck.facts.layers import DecaySource, Facts, Layer, Mode, Origin, Presence, Site, Vector
 from bncheck.recognise import recognise
+from bncheck.settings.options import Options
 from bncheck.sources.keras.keras import read_keras
 
 REAL = Path(__file__).parents[3].parent / "shared" / "real"
 KERNEL = np.arange(-54, 54, dtype=np.float32).reshape(3, 3, 3, 4)
 
 
-def facts(path: Path, hints: Hints | None = None) -> Facts:
+def facts(path: Path, hints: Options | None = None) -> Facts:
     """What is recognised in a Keras file."""
-    return recognise(read_keras(path), hints or Hints())
+    return recognise(read_keras(path), hints or Options())
 
 
 def keras_2(tmp_path: Path, *layers: dict[str, Any], **weights: Mapping[str, NDArray[Any]]) -> Facts:
@@ -95,7 +96,7 @@ def test_takes_everything_from_the_configuration(tmp_path: Path) -> None:
     for role, vector in vectors(found).items():
         assert vector.presence is Presence.PRESENT
         np.testing.assert_array_equal(vector.values, bn_values()[role].astype(np.float64))
-    assert only(facts(tmp_path / "m.h5", Hints(decay=0.5))).decay_from is DecaySource.OPTION
+    assert only(facts(tmp_path / "m.h5", Options(decay=0.5))).decay_from is DecaySource.OPTION
 
 
 @pytest.mark.parametrize(("scale", "center"), [(True, True), (True, False), (False, True), (False, False)])

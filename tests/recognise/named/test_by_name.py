@@ -10,8 +10,9 @@ import pytest
 from bundle_writer import Partitioned, chunk, number, write_bundle
 
 from bncheck.facts.gaps import GapKind
-from bncheck.facts.layers import DecaySource, Facts, Hints, Origin, Presence
+from bncheck.facts.layers import DecaySource, Facts, Origin, Presence
 from bncheck.recognise.named.by_name import recognise_names
+from bncheck.settings.options import Options
 from bncheck.sources.arrays import read_arrays
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 
@@ -24,10 +25,10 @@ def vec(*values: float) -> Any:
     return np.float32(values if len(values) > 1 else [values[0]] * 4)
 
 
-def facts(folder: Path, tensors: dict[str, Any], hints: Hints | None = None, *, data: bool = True) -> Facts:
+def facts(folder: Path, tensors: dict[str, Any], hints: Options | None = None, *, data: bool = True) -> Facts:
     """The facts of a checkpoint with these tensors."""
     write_bundle(folder / "m", tensors, data=data)
-    return recognise_names(read_checkpoint(folder / "m"), hints or Hints())
+    return recognise_names(read_checkpoint(folder / "m"), hints or Options())
 
 
 def shown(found: Facts) -> dict[str, tuple[str, ...]]:
@@ -235,7 +236,7 @@ def test_affine_of_another_size(tmp_path: Path) -> None:
 def test_decay_given(tmp_path: Path) -> None:
     """--decay is the layers' decay, and says so."""
     tensors = {"bn/moving_mean": vec(1), "bn/moving_variance": vec(2)}
-    (layer,) = facts(tmp_path, tensors, Hints(decay=0.99)).layers
+    (layer,) = facts(tmp_path, tensors, Options(decay=0.99)).layers
     assert (layer.decay, layer.decay_from) == (0.99, DecaySource.OPTION)
 
 
@@ -420,7 +421,7 @@ here = pytest.mark.skipif(not REAL.is_dir(), reason="the real models are not bes
 )
 def test_real_checkpoints(path: str, layers: int, never_moved: int, kernels: int) -> None:
     """Strangers' checkpoints give the known number of layers; Spleeter's never moved, by checksum."""
-    found = recognise_names(read_checkpoint(REAL / path), Hints())
+    found = recognise_names(read_checkpoint(REAL / path), Options())
     assert len(found.layers) == layers
     assert sum(layer.moved is False for layer in found.layers) == never_moved
     assert sum(layer.linear is not None for layer in found.layers) == kernels
@@ -431,7 +432,7 @@ def test_real_checkpoints(path: str, layers: int, never_moved: int, kernels: int
 @here
 def test_real_archive() -> None:
     """MobileNetV2's weights as a .npz: 52 layers, each with the kernel before it."""
-    found = recognise_names(read_arrays(REAL / "nsfwjs_mobilenetv2.npz"), Hints())
+    found = recognise_names(read_arrays(REAL / "nsfwjs_mobilenetv2.npz"), Options())
     assert len(found.layers) == 52
     assert sum(layer.channels or 0 for layer in found.layers) == 17_056
     assert all(layer.linear is not None and layer.linear.channel_max is not None for layer in found.layers)

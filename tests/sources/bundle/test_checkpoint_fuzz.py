@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncheck.facts.errors import ReadError
-from bncheck.facts.layers import Hints
 from bncheck.recognise.named.by_name import recognise_names
+from bncheck.settings.options import Options
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 from bncheck.sources.bundle.crc32c import crc32c
 from bncheck.sources.bundle.sstable import open_table
@@ -35,7 +35,7 @@ def everything(prefix: Path) -> Any:
     """All that is read and recognised, as plain data."""
     model = read_checkpoint(prefix)
     tensors = {n: (t.dtype, t.shape, t.crc32c, t.unavailable, t.read().tolist()) for n, t in model.tensors.items()}
-    found = recognise_names(model, Hints())
+    found = recognise_names(model, Options())
     return tensors, [(layer.name, layer.moved, layer.channels) for layer in found.layers], vars(found.run)
 
 

@@ -39,8 +39,8 @@ from bncheck.facts.errors import (
     Unreadable,
     Unsupported,
 )
-from bncheck.facts.layers import Hints
 from bncheck.recognise.named.by_config import recognise_config
+from bncheck.settings.options import Options
 from bncheck.sources.keras import archive as keras_archive
 from bncheck.sources.keras.keras import read_keras
 
@@ -61,7 +61,7 @@ def everything(path: Path) -> list[tuple[str, float | None, bytes | None]]:
         if tensor.unavailable is None:
             tensor.read()
     with np.errstate(invalid="ignore"):
-        layers = recognise_config(model, Hints()).layers
+        layers = recognise_config(model, Options()).layers
     return [(one.name, one.epsilon, None if one.mean.values is None else one.mean.values.tobytes()) for one in layers]
 
 

@@ -15,8 +15,9 @@ import pytest
 from keras_writer import ROLES
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import Facts, Hints, Layer, Mode, Origin, Presence
+from bncheck.facts.layers import Facts, Layer, Mode, Origin, Presence
 from bncheck.recognise.named.by_config import recognise_config
+from bncheck.settings.options import Options
 from bncheck.sources.keras.keras import read_keras
 
 keras_3 = pytest.importorskip("keras")
@@ -168,7 +169,7 @@ def weights_of(layer: Any) -> dict[str, NDArray[Any]]:
 
 def facts(path: Path) -> Facts:
     """Read without Keras."""
-    return recognise_config(read_keras(path), Hints())
+    return recognise_config(read_keras(path), Options())
 
 
 def stored(layer: Layer) -> dict[str, NDArray[Any]]:

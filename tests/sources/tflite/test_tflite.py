@@ -14,9 +14,9 @@ import pytest
 from lite_writer import Faults, G, Op, T, constant, lite_bytes
 
 from bncheck.facts.errors import Malformed, NotFound, ReadError, TooLarge, Truncated, Unreadable, Unsupported
-from bncheck.facts.layers import Hints
 from bncheck.recognise.lite.by_lite import recognise_lite
 from bncheck.rules.quantization import bn405_bias_saturated, bn406_not_folded
+from bncheck.settings.options import Options
 from bncheck.sources.raw import RawLiteTensor, RawModel
 from bncheck.sources.tflite import schema
 from bncheck.sources.tflite.tflite import matches, read_lite
@@ -74,7 +74,7 @@ def everything(path: Path) -> None:
         for tensor in subgraph.tensors:
             if tensor.data is not None and tensor.data.unavailable is None:
                 tensor.data.read()
-    facts = recognise_lite(raw, Hints())
+    facts = recognise_lite(raw, Options())
     for rule in (bn405_bias_saturated.check, bn406_not_folded.check):
         assert all(found.message for found in rule.check(facts))
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from bncheck.facts.findings import Evidence, Severity
-from bncheck.facts.layers import Hints
 from bncheck.facts.lite import LiteFacts
 from bncheck.recognise.lite.by_lite import recognise_lite
 from bncheck.rules.quantization import bn405_bias_saturated, bn406_not_folded
+from bncheck.settings.options import Options
 from bncheck.sources.tflite import schema
 from bncheck.sources.tflite.tflite import read_lite
 
@@ -99,7 +99,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def lite(path: Path) -> LiteFacts:
     """The facts of a file."""
-    found = recognise_lite(read_lite(path), Hints()).lite
+    found = recognise_lite(read_lite(path), Options()).lite
     assert found is not None
     return found
 
@@ -190,7 +190,7 @@ def test_leftovers(converted: dict[str, Path]) -> None:
 
 def evidence(path: Path) -> list[tuple[str, Evidence]]:
     """What BN405 and BN406 say of a file."""
-    facts = recognise_lite(read_lite(path), Hints())
+    facts = recognise_lite(read_lite(path), Options())
     rules = (bn405_bias_saturated.check, bn406_not_folded.check)
     return [(rule.code, found) for rule in rules for found in rule.check(facts)]
 

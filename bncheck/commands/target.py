@@ -1,0 +1,114 @@
+"""A path becomes a target: its files are opened once, and recognised once, for whatever is to be judged or run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from bncheck.facts.errors import UsageError
+from bncheck.facts.findings import Report
+from bncheck.facts.layers import Facts
+from bncheck.judge.judge import judge
+from bncheck.recognise import recognise
+from bncheck.settings.config import Settings
+from bncheck.settings.options import Options, given
+from bncheck.sources import is_beside, open_checkpoint, open_model
+from bncheck.sources.raw import RawModel
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Target:
+    """A model whose files were read, and what was said about it."""
+
+    path: str
+    """As it was given."""
+    raw: RawModel
+    options: Options
+    known: Facts | None = None
+    """What more than the files themselves is known; None: nothing."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage -> how long it took; grows."""
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the files tell; raises ReadError where what they hold is damaged."""
+        if self.known is not None:
+            return self.known
+        with timed(self.seconds, "recognise"):
+            return replace(recognise(self.raw, self.options), given=given(self.options))
+
+    def judged(self, facts: Facts | None = None, settings: Settings | None = None) -> Report:
+        """The report on what the files tell, or on facts that hold more."""
+        facts = facts or self.facts
+        with timed(self.seconds, "rules"):
+            report = judge(facts, settings=settings or self.options.settings)
+        return replace(report, timing=self.seconds)
+
+
+def read_target(path: str | Path, options: Options, *, alone: bool = False) -> Target:
+    """Opens a path: a model of any format; a checkpoint with its graph.
+
+    The path may be the `.meta` beside a checkpoint, unless it is to be read `alone`. Raises ReadError where a file
+    cannot be read (NoModel: nothing there), UsageError where `graph` does not belong.
+    """
+    read = open_model if alone or not is_beside(Path(path)) else open_checkpoint
+    seconds: dict[str, float] = {}
+    with timed(seconds, "read"):
+        graph = None if options.graph is None else Path(options.graph)
+        raw = read(Path(path), graph=graph, use_graph=options.use_graph)
+    return Target(path=str(path), raw=raw, options=options, seconds=seconds)
+
+
+def read_runnable(path: str | Path, options: Options) -> Target:
+    """As `read_target`, in the graph of the backbone or builder where one is named: what data can be run through."""
+    if not built(options):
+        return read_target(path, options)
+    refuse_two_networks(options)
+    target = read_target(path, replace(options, use_graph=False))
+    return in_network(replace(target, options=options))
+
+
+def in_network(target: Target) -> Target:
+    """A checkpoint's tensors in the graph of the backbone or builder; the same where none is named."""
+    options = target.options
+    if not built(options):
+        return target
+    from bncheck.backbones.build import with_network  # noqa: PLC0415 - as above
+    from bncheck.compare.data.data import sample_shape  # noqa: PLC0415 - only where a model is run
+
+    with timed(target.seconds, "read"):
+        shape = None if options.data is None else sample_shape(options.data, options.size)
+        return replace(target, raw=with_network(target.raw, options, shape))
+
+
+def built(options: Options) -> bool:
+    """Whether the network is none that a file holds."""
+    return options.model is not None or options.builder is not None
+
+
+def refuse_two_networks(options: Options) -> None:
+    """Raises UsageError where the network is given twice."""
+    if built(options) and options.graph is not None:
+        raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
+
+
+def read_quantized(options: Options) -> RawModel | None:
+    """The TFLite file that was made of the model; None where none is given. Raises UsageError for any other."""
+    if options.quantized is None:
+        return None
+    lite = open_model(options.quantized, use_graph=False)
+    if lite.lite is None:
+        raise UsageError(f"{options.quantized}: {lite.format}, not a TFLite file: --quantized takes one")
+    return lite
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes how long the block takes."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
