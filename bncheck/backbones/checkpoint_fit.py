@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from bncheck.backbones.registry import BACKBONES, Backbone, Spec
 from bncheck.facts.errors import BncheckError
+from bncheck.facts.wording import many
 from bncheck.recognise.named.slots import is_slot
 
 Shapes: TypeAlias = Mapping[str, "tuple[int | None, ...]"]
@@ -77,7 +78,9 @@ def check_network(spec: Spec, wanted: Shapes, every: Shapes, shapes: Shapes) -> 
         inside = [name for name in inside if not name.startswith(classifier)]
     troubles = _troubles(wanted, shapes)
     if inside and not spec.options.get("partial"):
-        troubles.append(f"{_count(inside)} of the checkpoint's that the network does not have ({_listed(inside)})")
+        troubles.append(
+            f"{many(len(inside), 'variable')} of the checkpoint's that the network does not have ({_listed(inside)})"
+        )
     if troubles:
         raise BncheckError(
             f"{spec} does not fit the checkpoint: {'; '.join(troubles)}{_advice(spec, wanted, shapes, inside)}"
@@ -142,8 +145,8 @@ def _troubles(wanted: Shapes, shapes: Shapes) -> list[str]:
         for name, shape in wanted.items()
         if name in shapes and not _same(shape, shapes[name])
     ]
-    troubles = [f"{_count(lacking)} that it lacks ({_listed(lacking)})"] if lacking else []
-    return troubles + ([f"{_count(others)} of another shape ({_listed(others)})"] if others else [])
+    troubles = [f"{many(len(lacking), 'variable')} that it lacks ({_listed(lacking)})"] if lacking else []
+    return troubles + ([f"{many(len(others), 'variable')} of another shape ({_listed(others)})"] if others else [])
 
 
 def _lacking(wanted: Shapes, shapes: Shapes) -> list[str]:
@@ -194,10 +197,6 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
         return best
     close = difflib.get_close_matches(name, list(known), n=1)
     return close[0] if close else None
-
-
-def _count(names: list[str]) -> str:
-    return f"{len(names)} variable{'' if len(names) == 1 else 's'}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+
+from bncheck.facts.measurements import sqnr_db
 
 
 def listing(items: Sequence[str], most: int = 3) -> str:
@@ -19,6 +22,27 @@ def many(count: int, noun: str) -> str:
 def percent(share: float) -> str:
     """As in "91.4 %"; below a tenth of a percent with two significant digits: "0.0061 %"."""
     return f"{100 * share:.1f} %" if abs(share) >= 0.001 or share == 0 else f"{100 * share:.2g} %"
+
+
+def fine_percent(share: float) -> str:
+    """Three digits of any size, for charts and what is read beside them: "7.42 %", "not finite" where it is no number.
+
+    The space before the sign does not break.
+    """
+    if not math.isfinite(share):
+        return "not finite"
+    size = abs(100 * share)
+    if size >= 1e5:
+        return f"{100 * share:.1e}\u00a0%"
+    if size >= 10:
+        return f"{100 * share:,.{0 if size >= 1000 else 1}f}".removesuffix(".0") + "\u00a0%"
+    return f"{100 * share:.3g}\u00a0%"
+
+
+def decibel(nmse: float) -> str:
+    """The SQNR of an NMSE to one decimal, without its unit; `inf` for no error, `?` where it is undefined."""
+    found = sqnr_db(nmse)
+    return "?" if math.isnan(found) else f"{found:.1f}".replace("-0.0", "0.0")
 
 
 def quoted(names: Iterable[str], most: int = 3) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.wording import listing
 from bncheck.numerics.init_share import HARMLESS
 
 FIRST_STEPS = 20
@@ -20,7 +21,8 @@ FIRST_STEPS = 20
 SHARE = HARMLESS
 """Init share that the watchers tell the number of updates for."""
 LOG = logging.getLogger("bncheck.guard")
-_NAMED = 5
+NAMED = 5
+"""Layers that a message names."""
 Values: TypeAlias = Mapping[str, tuple[NDArray[Any], ...]]
 """Layer -> its statistics as they are now."""
 
@@ -33,8 +35,8 @@ class StatisticsNotMoving(BncheckError):
         self.steps = steps
         super().__init__(
             f"after {steps:,} steps the moving mean and variance of {len(layers)} of {total} batch norm layers have "
-            f"not moved: {listing(layers)}. With is_training=False, and once quantized, these layers normalise with "
-            f"what they started with.\n{fix}"
+            f"not moved: {listing(layers, NAMED)}. With is_training=False, and once quantized, these layers normalise "
+            f"with what they started with.\n{fix}"
         )
 
 
@@ -99,9 +101,3 @@ def tell_share(decays: Iterable[float], share: float, total: int | None) -> None
             "decay (momentum) or train longer",
             stacklevel=3,
         )
-
-
-def listing(names: Sequence[str]) -> str:
-    """The first few and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

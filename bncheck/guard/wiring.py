@@ -10,7 +10,8 @@ from typing import Any
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.findings import Finding
 from bncheck.facts.layers import Facts
-from bncheck.guard.watch import listing
+from bncheck.facts.wording import listing
+from bncheck.guard.watch import NAMED
 from bncheck.settings.options import Options
 
 
@@ -112,5 +113,5 @@ def loaded_tensorflow() -> Any:
 
 
 def _told(finding: Finding) -> str:
-    layers = f" Layers: {listing(finding.layers)}." if finding.layers else ""
+    layers = f" Layers: {listing(finding.layers, NAMED)}." if finding.layers else ""
     return f"{finding.code} {finding.slug}: {finding.message}{layers}\n{finding.fix}"

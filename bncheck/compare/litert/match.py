@@ -12,6 +12,7 @@ from bncheck.compare.litert.interpreter import LiteFile
 from bncheck.compare.litert.net import CARRIERS, VIEWS, Kernel, Net, net, scaling_operators
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.measurements import Precision, Unmatched
+from bncheck.numerics.channels import median
 from bncheck.recognise.lite.by_lite import LINEAR
 from bncheck.sources.raw import RawLiteOperator
 
@@ -217,8 +218,8 @@ def _likeness(search: _PairSearch, operator: RawLiteOperator, candidate: RawLite
         norms = np.sqrt(np.sum(ours**2, axis=1) * np.sum(theirs**2, axis=1))
         whole = float(np.sum(product) / np.sqrt(np.sum(ours**2) * np.sum(theirs**2)))
         each = product[norms > 0] / norms[norms > 0]
-    median = float(np.median(each)) if each.size and ours.shape[1] >= 4 else whole
-    likenesses = [value for value in (whole, median) if np.isfinite(value)]
+    usual = median(each) if each.size and ours.shape[1] >= 4 else whole
+    likenesses = [value for value in (whole, usual) if np.isfinite(value)]
     return max(likenesses, default=None)
 
 
@@ -325,10 +326,10 @@ def _same_model(search: _PairSearch, quantized: LiteFile, reference: LiteFile) -
             f"dense operators have a counterpart among the model's {theirs}"
         )
     likenesses = [pair.likeness for pair in pairs if pair.likeness is not None]
-    if likenesses and np.median(likenesses) < SAME_KERNEL:
+    if likenesses and (usual := median(np.array(likenesses))) < SAME_KERNEL:
         raise BncheckError(
             f"{quantized.path} has the operators of this model and other weights: the median kernel has a cosine of "
-            f"{np.median(likenesses):.2f} with the model's: it was converted from another model or checkpoint"
+            f"{usual:.2f} with the model's: it was converted from another model or checkpoint"
         )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import PerChannel
+from bncheck.numerics.channels import finite, median
 from bncheck.report.html.layers import LayerView
 
 BUDGET = 120_000
@@ -144,8 +145,8 @@ def _badness(entry: Channels) -> NDArray[np.float64]:
 
 
 def _middle(values: PerChannel) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else 0.0
+    known = finite(values)
+    return median(known) if known.size else 0.0
 
 
 def _number(value: float) -> float | int | None:

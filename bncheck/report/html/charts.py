@@ -13,6 +13,8 @@ from typing import Any
 
 import altair as alt
 
+from bncheck.facts.wording import decibel, fine_percent
+
 Spec = dict[str, Any]
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
@@ -63,18 +65,6 @@ class LossStep:
     text: str
 
 
-def percent(share: float) -> str:
-    """As in "7.4 %", small ones with two digits, "not finite" where it is no number."""
-    if not math.isfinite(share):
-        return "not finite"
-    size = abs(100 * share)
-    if size >= 1e5:
-        return f"{100 * share:.1e}\u00a0%"
-    if size >= 10:
-        return f"{100 * share:,.{0 if size >= 1000 else 1}f}".removesuffix(".0") + "\u00a0%"
-    return f"{100 * share:.3g}\u00a0%"
-
-
 def error_chart(points: Sequence[ErrorPoint], *, first_bad: str = "", floor: str = FLOOR, x: str = X_TITLE) -> Spec:
     """Local error, the error that arrives, and what is there by chance, on one logarithmic axis."""
     series = ["local error", "error that arrives", floor]
@@ -86,14 +76,14 @@ def error_chart(points: Sequence[ErrorPoint], *, first_bad: str = "", floor: str
             "n": p.name,
             "s": name,
             "y": _inside(value, low, high),
-            "t": f"{percent(value)}{_decibel(value)}",
+            "t": f"{fine_percent(value)}{_in_decibel(value)}",
         }
         for p in points
         for name, value in zip(series, (p.local, p.arrives, p.floor), strict=True)
         if value is not None and not math.isnan(value)
     ]
     marked = [
-        {"o": p.number, "n": p.name, "y": _inside(p.local, low, high), "t": percent(p.local)}
+        {"o": p.number, "n": p.name, "y": _inside(p.local, low, high), "t": fine_percent(p.local)}
         for p in points
         if p.bad and not math.isnan(p.local)
     ]
@@ -137,7 +127,8 @@ def parts_chart(rows: Iterable[tuple[int, str, str, float]], parts: Sequence[str
     """What each layer's error is made of: bars of (number, name, part, share) that add up to the whole."""
     places = {part: place for place, part in enumerate(parts)}
     data = [
-        {"o": o, "n": name, "s": part, "i": places[part], "y": _short(y), "t": percent(y)} for o, name, part, y in rows
+        {"o": o, "n": name, "s": part, "i": places[part], "y": _short(y), "t": fine_percent(y)}
+        for o, name, part, y in rows
     ]
     chart = (
         alt.Chart(_data(data))
@@ -169,7 +160,7 @@ def range_chart(
     `scale` is "log", "symlog" or "linear"; `neutral` is the value that means no difference.
     """
     finite = [v for p in points for v in (p.low, p.middle, p.high, p.worst) if math.isfinite(v)]
-    show = percent if share else _figure
+    show = fine_percent if share else _figure
     rows = [
         {
             "o": p.number,
@@ -260,7 +251,7 @@ def channel_chart(*, title: str, scale: str, neutral: float | None, share: bool)
 
 def run_chart(rows: Sequence[tuple[int, str, float, str]], *, x: str) -> Spec:
     """How a share develops over a run's checkpoints: (place, series, share, checkpoint)."""
-    data = [{"o": o, "s": series, "y": _short(y), "t": percent(y), "n": name} for o, series, y, name in rows]
+    data = [{"o": o, "s": series, "y": _short(y), "t": fine_percent(y), "n": name} for o, series, y, name in rows]
     series = list(dict.fromkeys(row[1] for row in rows))
     base = alt.Chart(_data(data)).encode(
         x=alt.X("o:Q").axis(title=x, format="~s", grid=False, tickCount=6).scale(zero=False, padding=12),
@@ -373,8 +364,8 @@ def _figure(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "not finite"
 
 
-def _decibel(nmse: float) -> str:
-    return f" ({-10 * math.log10(nmse):.1f} dB)" if 0 < nmse < math.inf else ""
+def _in_decibel(nmse: float) -> str:
+    return f" ({decibel(nmse)} dB)" if 0 < nmse < math.inf else ""
 
 
 def _bar_width(count: int, more: int = 0) -> alt.ExprRef:

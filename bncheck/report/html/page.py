@@ -8,15 +8,15 @@ from pathlib import PurePath
 from typing import Any
 
 from bncheck.facts.findings import Finding, Report, Severity
+from bncheck.facts.wording import decibel, fine_percent, many
 from bncheck.report.escape import visible_lines
 from bncheck.report.html.channels import channel_document, channels_of, used_series
-from bncheck.report.html.charts import channel_chart, percent, run_chart
+from bncheck.report.html.charts import channel_chart, run_chart
 from bncheck.report.html.layers import LayerView, layer_views
 from bncheck.report.html.parts import Section, weight
 from bncheck.report.html.sections import sections
 from bncheck.report.html.table import layer_columns
-from bncheck.report.text.layout import counted
-from bncheck.report.views.comparison import DIVERGES, INHERITS, decibel
+from bncheck.report.views.comparison import DIVERGES, INHERITS
 from bncheck.report.views.story import Story, counts, standing, stories
 
 FULL_LAYERS = 1_500
@@ -169,9 +169,9 @@ def _target_facts(report: Report) -> Iterator[str]:
     target = report.target
     yield target.format
     if report.folded is not None and not report.layers:
-        yield counted(report.folded, "operator") + " to fold into"
+        yield many(report.folded, "operator") + " to fold into"
     elif not report.unreadable:
-        yield counted(len(report.layers), "batch norm layer")
+        yield many(len(report.layers), "batch norm layer")
     if target.step is not None:
         yield f"step {target.step:,}"
     if target.updates is not None and target.updates != target.step:
@@ -207,22 +207,24 @@ def _accuracy_tiles(report: Report) -> Iterator[Tile]:
             steps.append(("quantized", measured.accuracy.quantized))
         known = [(name, value) for name, value in steps if value is not None]
         if known:
-            value = " \u2192 ".join(percent(v) for _, v in known)
+            value = " \u2192 ".join(fine_percent(v) for _, v in known)
             note = " \u2192 ".join(name for name, _ in known)
             yield Tile(label="Accuracy", value=value, note=note, wide=len(known) > 1)
     if comparison is not None and comparison.outputs:
         output = next((o for o in comparison.outputs if o.agreement is not None), comparison.outputs[0])
         if output.agreement is not None:
             floor = (
-                "" if output.agreement_floor is None else f"batch noise alone leaves {percent(output.agreement_floor)}"
+                ""
+                if output.agreement_floor is None
+                else f"batch noise alone leaves {fine_percent(output.agreement_floor)}"
             )
-            yield Tile(label="Same top class in both modes", value=percent(output.agreement), note=floor)
+            yield Tile(label="Same top class in both modes", value=fine_percent(output.agreement), note=floor)
         else:
             floor = "" if output.floor is None else f"batch noise alone: {decibel(output.floor)} dB"
             yield Tile(label="Output SQNR, train vs eval", value=f"{decibel(output.nmse)} dB", note=floor)
     if measured is not None and measured.outputs:
         output = next((o for o in measured.outputs if o.agreement is not None), measured.outputs[0])
-        value = f"{decibel(output.nmse)} dB" if output.agreement is None else percent(output.agreement)
+        value = f"{decibel(output.nmse)} dB" if output.agreement is None else fine_percent(output.agreement)
         label = "Output SQNR, quantized" if output.agreement is None else "Same top class, float and quantized"
         yield Tile(label=label, value=value, note=f"SQNR {decibel(output.nmse)} dB" if output.agreement else "")
 
@@ -245,7 +247,7 @@ _TOLD = ("What it detects", "How it decides", "Not detected", "References")
 
 def _finding(finding: Finding, report: Report) -> dict[str, Any]:
     found, total = len(finding.layers), len(report.layers)
-    of = "" if not found else f"{found} of {counted(total, 'layer')}" if total >= found else counted(found, "place")
+    of = "" if not found else f"{found} of {many(total, 'layer')}" if total >= found else many(found, "place")
     return {
         "code": finding.code,
         "slug": finding.slug,

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bncheck.facts.measurements import DataFacts
+from bncheck.facts.wording import fine_percent
 from bncheck.numerics.spread import Spread
-from bncheck.report.html.charts import ErrorPoint, RangePoint, Spec, percent
+from bncheck.report.html.charts import ErrorPoint, RangePoint, Spec
 from bncheck.report.html.layers import LayerView
 
 Legend = tuple[tuple[str, str], ...]
@@ -62,7 +63,7 @@ def figure(value: float | None) -> str:
 
 def weight(share: float) -> str:
     """A weight or part in percent; of what is next to nothing no digits are told."""
-    return f"under {percent(_NOTHING)}" if 0 < share < _NOTHING else percent(share)
+    return f"under {fine_percent(_NOTHING)}" if 0 < share < _NOTHING else fine_percent(share)
 
 
 _NOTHING = 1e-5
@@ -124,10 +125,10 @@ def error_told(points: Sequence[ErrorPoint], floor: str) -> str:
     if finite:
         worst = max(finite, key=lambda p: p.local)
         times = f" ({figure(worst.local / worst.floor)} times {floor})" if worst.floor and worst.local else ""
-        parts.append(f"the largest local error is {percent(worst.local)} of the signal, in {worst.name}{times}")
+        parts.append(f"the largest local error is {fine_percent(worst.local)} of the signal, in {worst.name}{times}")
     if arriving:
         most = max(arriving, key=lambda p: p.arrives)
-        parts.append(f"at most {percent(most.arrives)} arrives, at {most.name}")
+        parts.append(f"at most {fine_percent(most.arrives)} arrives, at {most.name}")
     told = "; ".join(parts)
     return f"{told[:1].upper()}{told[1:]}." if told else ""
 

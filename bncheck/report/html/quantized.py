@@ -9,10 +9,10 @@ from pathlib import PurePath
 
 from bncheck.facts.findings import Report
 from bncheck.facts.measurements import Attribution, CellStatistics, Measure, OperatorLoss, Precision
+from bncheck.facts.wording import decibel, fine_percent
 from bncheck.report.html import charts
-from bncheck.report.html.charts import ErrorPoint, LossStep, percent
+from bncheck.report.html.charts import ErrorPoint, LossStep
 from bncheck.report.html.parts import Chart, HtmlTable, Section, error_legend, error_told, figure, made_up
-from bncheck.report.views.comparison import decibel
 from bncheck.report.views.fold_proof import fold_told
 from bncheck.report.views.quantized import attribution_told, facts_told, loses, losing, title
 
@@ -78,8 +78,8 @@ def _quantized_charts(report: Report, operators: Sequence[OperatorLoss]) -> Iter
             str(point.number),
             point.name,
             operator.kind,
-            percent(point.local),
-            percent(point.arrives),
+            fine_percent(point.local),
+            fine_percent(point.arrives),
             figure(operator.rmse_over_scale),
             scales[operator.weight_per_channel],
         )
@@ -104,7 +104,7 @@ def _quantized_charts(report: Report, operators: Sequence[OperatorLoss]) -> Iter
             spec=charts.parts_chart(shares, _PARTS, len(points), _ORDER),
             table=HtmlTable(
                 head=("#", "operator", "part", "of the local error"),
-                rows=tuple((str(o), name, part, percent(share)) for o, name, part, share in shares),
+                rows=tuple((str(o), name, part, fine_percent(share)) for o, name, part, share in shares),
             ),
             legend=(("box floor", "rounding"), ("box arrives", "clipping"), ("box local", "bias shift")),
         )
@@ -122,7 +122,7 @@ def _shares_told(shares: Sequence[tuple[int, str, str, float]]) -> str:
     told = []
     for part in _PARTS[1:]:
         most = max((entry for entry in shares if entry[2] == part), key=lambda entry: entry[3])
-        told.append(f"{part} makes up at most {percent(most[3])}" + (f" (in {most[1]})" if most[3] > 0 else ""))
+        told.append(f"{part} makes up at most {fine_percent(most[3])}" + (f" (in {most[1]})" if most[3] > 0 else ""))
     return f"Of an operator's error {', '.join(told)}; the rest is rounding."
 
 
@@ -137,8 +137,8 @@ def attribution_section(report: Report) -> Section | None:
             cell.statistics.value,
             cell.arithmetic.value,
             "\u2013" if cell.nmse is None else f"{decibel(cell.nmse)} dB",
-            "\u2013" if cell.agreement is None else percent(cell.agreement),
-            "\u2013" if cell.accuracy is None else percent(cell.accuracy),
+            "\u2013" if cell.agreement is None else fine_percent(cell.agreement),
+            "\u2013" if cell.accuracy is None else fine_percent(cell.accuracy),
             cell.why,
         )
         for cell in found.cells
@@ -178,7 +178,7 @@ def _waterfall_legend(steps: Sequence[LossStep]) -> tuple[tuple[str, str], ...]:
 
 def _lead(found: Attribution) -> str:
     told, share = attribution_told(found), found.statistics_share
-    before = f" {percent(share)} of it came before quantization." if share is not None and 0 < share < 1 else ""
+    before = f" {fine_percent(share)} of it came before quantization." if share is not None and 0 < share < 1 else ""
     return f"{told[:1].upper()}{told[1:]}.{before}"
 
 
@@ -213,7 +213,7 @@ def waterfall_steps(found: Attribution) -> list[LossStep]:
 
 
 def _total(label: str, value: float, found: Attribution, kind: str = "total") -> LossStep:
-    text = figure(value) if found.measure is Measure.NMSE else percent(value)
+    text = figure(value) if found.measure is Measure.NMSE else fine_percent(value)
     return LossStep(label=label, start=0.0, end=value, kind=kind, text=text)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts.findings import Meaning, Report
+from bncheck.facts.wording import decibel, fine_percent
 from bncheck.numerics.spread import spread
 from bncheck.report.html import charts
-from bncheck.report.html.charts import ErrorPoint, RangePoint, percent
+from bncheck.report.html.charts import ErrorPoint, RangePoint
 from bncheck.report.html.layers import LayerView, named_by
 from bncheck.report.html.parts import (
     Chart,
@@ -26,7 +27,7 @@ from bncheck.report.html.parts import (
     weight,
 )
 from bncheck.report.html.quantized import attribution_section, fold_section, quantized_section
-from bncheck.report.views.comparison import DIVERGES, decibel, facts_told, first_bad_layer
+from bncheck.report.views.comparison import DIVERGES, facts_told, first_bad_layer
 
 _MOST = 100_000
 """Of ratios beyond it no digits are told: the smaller one is as good as zero."""
@@ -78,7 +79,14 @@ def _train_eval_charts(report: Report, views: Sequence[LayerView]) -> Iterator[C
         if view.difference is not None
     ]
     rows = tuple(
-        (str(p.number), p.name, percent(p.local), percent(p.floor or 0.0), percent(p.arrives), decibel(p.arrives))
+        (
+            str(p.number),
+            p.name,
+            fine_percent(p.local),
+            fine_percent(p.floor or 0.0),
+            fine_percent(p.arrives),
+            decibel(p.arrives),
+        )
         for p in points
     )
     yield Chart(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bncheck.facts.wording import fine_percent
 from bncheck.numerics.spread import spread
-from bncheck.report.html.charts import percent
 from bncheck.report.html.layers import LayerView
 from bncheck.report.html.parts import figure, weight
 from bncheck.report.views.comparison import root_mean_square
@@ -109,7 +109,7 @@ def _number(value: float | None, form: str = "") -> TableCell:
     return TableCell(text=text, sort=value if value is not None and math.isfinite(value) else None)
 
 
-def _share(value: float | None, show: Callable[[float], str] = percent) -> TableCell:
+def _share(value: float | None, show: Callable[[float], str] = fine_percent) -> TableCell:
     if value is None:
         return TableCell(text="\u2013")
     return TableCell(text=show(value), sort=value if not math.isnan(value) else math.inf)

@@ -104,11 +104,6 @@ def cut(text: str, width: int) -> str:
     return text
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 layer`, `52 layers`, `1,000 layers`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def pad(text: str, width: int, *, right: bool = False) -> str:
     """The text filled up with spaces to `width` cells."""
     space = " " * max(0, width - cells(text))

@@ -10,10 +10,10 @@ from typing import TextIO
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
 from bncheck.facts.measurements import Comparison
 from bncheck.facts.repairs import LayerLeft, LayerRepair, RepairReport
+from bncheck.facts.wording import listing, many
 from bncheck.report.escape import visible
-from bncheck.report.text.layout import LABEL, Line, columns, counted, hanging, pad, wrap, write_lines
+from bncheck.report.text.layout import LABEL, Line, columns, hanging, pad, wrap, write_lines
 
-_SHOWN = 3
 _STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
 
 
@@ -24,13 +24,13 @@ def write(report: RepairReport, stream: TextIO, *, verbose: bool = False) -> Non
 
 def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]:
     total = len(report.before.layers)
-    what = f"{len(report.repaired)} of {counted(total, 'batch norm layer')}"
+    what = f"{len(report.repaired)} of {many(total, 'batch norm layer')}"
     yield ("REPAIRED", "label"), (f"  {_name(report.source)} -> {_name(report.output)} · {report.format} · {what}", "")
     yield from hanging("Method", visible(_method(report)), width)
     yield from _side("Before", report.before, report.compared_before, width)
     yield from _side("After", report.after, report.compared_after, width)
     for reason, names in _grouped(report.left).items():
-        yield from hanging("Left", visible(f"{_listing(names)}: {reason}"), width)
+        yield from hanging("Left", visible(f"{listing(names)}: {reason}"), width)
     for note in report.notes:
         yield from hanging("Note", visible(note), width)
     if verbose:
@@ -83,7 +83,7 @@ def _side(label: str, report: Report, comparison: Comparison | None, width: int)
 
 
 def _standing(finding: Finding) -> list[str]:
-    return [finding.severity.value, *([counted(len(finding.layers), "layer")] if finding.layers else [])]
+    return [finding.severity.value, *([many(len(finding.layers), "layer")] if finding.layers else [])]
 
 
 def _measured(comparison: Comparison | None) -> Iterator[str]:
@@ -108,10 +108,6 @@ def _grouped(left: tuple[LayerLeft, ...]) -> dict[str, list[str]]:
     for layer in left:
         groups.setdefault(layer.reason, []).append(layer.layer)
     return groups
-
-
-def _listing(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _layer(layer: LayerRepair) -> str:

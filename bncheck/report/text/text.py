@@ -7,9 +7,10 @@ from pathlib import PurePath
 from typing import TextIO
 
 from bncheck.facts.findings import Finding, Report, RuleFamily, Severity, Verdict
+from bncheck.facts.wording import many
 from bncheck.report.escape import visible, visible_lines
 from bncheck.report.text.comparison import comparison_lines
-from bncheck.report.text.layout import LABEL, Line, cells, columns, counted, cut, hanging, pad, wrap, write_lines
+from bncheck.report.text.layout import LABEL, Line, cells, columns, cut, hanging, pad, wrap, write_lines
 from bncheck.report.text.quantized import quantized_lines
 from bncheck.report.views.fold_proof import fold_lines
 from bncheck.report.views.gate import stages_told
@@ -81,9 +82,9 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
     target = report.target
     parts = [visible(PurePath(target.path).name or target.path), visible(target.format)]
     if report.folded is not None:
-        parts.append(counted(report.folded, "operator") + " to fold into")
+        parts.append(many(report.folded, "operator") + " to fold into")
     elif not report.unreadable:
-        parts.append(counted(len(report.layers), "batch norm layer"))
+        parts.append(many(len(report.layers), "batch norm layer"))
     if target.step is not None:
         parts.append(f"step {target.step:,}")
     verdict = report.verdict.value.upper()
@@ -139,7 +140,7 @@ def _of_layers(finding: Finding, report: Report) -> str:
     if not finding.layers:
         return ""
     found, total = len(finding.layers), len(report.layers)
-    return f" · {found} of {counted(total, 'layer')}" if total >= found else f" · {counted(found, 'place')}"
+    return f" · {found} of {many(total, 'layer')}" if total >= found else f" · {many(found, 'place')}"
 
 
 def _seen(cause: Finding, finding: Finding) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from bncheck.facts.findings import Meaning, Report, Severity
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
+from bncheck.facts.wording import decibel, percent
 from bncheck.numerics.divergence import inheriting
 from bncheck.report.views.short_names import shortened
 
@@ -146,17 +147,6 @@ def output_told(output: OutputDifference) -> str:
     floor = "" if output.floor is None else f" (batch noise alone: {decibel(output.floor)} dB)"
     parts.append(f"SQNR {decibel(output.nmse)} dB{floor}, cosine {output.cosine:.3f}")
     return ", ".join(parts)
-
-
-def percent(share: float) -> str:
-    """To one decimal: "91.4 %"."""
-    return f"{100 * share:.1f} %"
-
-
-def decibel(nmse: float) -> str:
-    """SQNR to one decimal; `inf` for no error, `?` where it is undefined."""
-    found = sqnr_db(nmse)
-    return "?" if math.isnan(found) else f"{found:.1f}".replace("-0.0", "0.0")
 
 
 HEAD = ("", "local dB", "floor dB", "arrives dB", "mean shift", "var ratio")

@@ -18,7 +18,8 @@ from bncheck.facts.measurements import (
     Unmatched,
     sqnr_db,
 )
-from bncheck.report.views.comparison import data_document, decibel, output_document, output_told, percent
+from bncheck.facts.wording import decibel, percent
+from bncheck.report.views.comparison import data_document, output_document, output_told
 from bncheck.report.views.short_names import shortened
 
 LOSES = "loses"

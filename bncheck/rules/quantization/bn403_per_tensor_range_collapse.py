@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, S
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Layer, Linear
 from bncheck.facts.lite import FoldedOperator, LiteFacts
+from bncheck.facts.measurements import sqnr_db
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channel_ranges import BITS, FoldedRanges, levels, range_spread
 from bncheck.numerics.channels import names
@@ -106,7 +106,7 @@ def _forecast(model: Facts, wide: list[FoldedRanges], together: float, judged: i
     worst = max(wide, key=lambda ranges: ranges.alive_spread)
     layers = names(ranges.layer for ranges in wide)
     guessed = assumed(model, layers)
-    added = f" All layers together: {-10 * math.log10(together):.0f} dB." if together > TOGETHER else ""
+    added = f" All layers together: {sqnr_db(together):.0f} dB." if together > TOGETHER else ""
     return Evidence(
         layers=layers,
         message=(
@@ -128,7 +128,7 @@ def _forecast_told(layer: Layer) -> str:
     found = forecast(layer)
     if found is None:
         return ""
-    shared, own = (-10 * math.log10(nmse) if nmse > 0 else math.inf for nmse in (found.per_tensor, found.per_channel))
+    shared, own = sqnr_db(found.per_tensor), sqnr_db(found.per_channel)
     return (
         f"Rounding its weights alone is forecast to leave its output {shared:.0f} dB with one scale, {own:.0f} dB "
         "with a scale a channel."

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.lite import FoldedOperator
+from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import folded, lite
 
@@ -80,7 +81,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     if broken:
         yield Evidence(
             layers=tuple(operator.name for operator, _ in broken),
-            message=f"{_several(sum(count for _, count in broken), 'channel')} with a weight or bias scale that is "
+            message=f"{many(sum(count for _, count in broken), 'channel')} with a weight or bias scale that is "
             "negative or no number: nonsense comes out of them.",
             location=broken[0][0].name,
             measurements=tuple(
@@ -92,7 +93,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     if zero:
         yield Evidence(
             layers=tuple(operator.name for operator, _ in zero),
-            message=f"{_several(sum(count for _, count in zero), 'channel')} with a weight scale of zero: "
+            message=f"{many(sum(count for _, count in zero), 'channel')} with a weight scale of zero: "
             "the kernel is zero there, and so is the bias, whatever it was meant to be.",
             severity=Severity.WARNING,
             confidence=Confidence.MEDIUM,
@@ -132,7 +133,7 @@ def _cut_off(saturated: list[Saturated]) -> Evidence:
             measurements.append(Measurement(name=f"largest bias of {name} as stored", value=found.reach))
     return Evidence(
         layers=tuple(found.operator.name for found in saturated),
-        message=f"{_several(channels, 'channel')} of {_several(len(saturated), 'operator')} with a bias at the limit "
+        message=f"{many(channels, 'channel')} of {many(len(saturated), 'operator')} with a bias at the limit "
         f"of its type: in {first.operator.name}, {first.channels} of {first.operator.channels} at +-{first.limit}"
         f"{stands_for}. The true bias is larger and was cut off.",
         location=first.operator.name,
@@ -151,10 +152,6 @@ def _improper(operator: FoldedOperator) -> int:
 
 def _zero(operator: FoldedOperator) -> int:
     return max((int(((scales >= 0) & (scales < SMALLEST_SCALE)).sum()) for scales in _scales(operator)), default=0)
-
-
-def _several(count: int, one: str) -> str:
-    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
 
 def clean() -> tuple[Facts, ...]:

@@ -20,7 +20,8 @@ from bncheck.facts.measurements import (
     QuantizedComparison,
     informed_accuracy,
 )
-from bncheck.facts.wording import percent
+from bncheck.facts.wording import decibel, percent
+from bncheck.numerics.channels import median
 from bncheck.rules.shared.modes import ACCURACY_GAP, Junk, beyond_chance, judged_output
 
 DISAGREES = 0.15
@@ -108,7 +109,7 @@ def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Qu
     limit = beyond_chance(DISAGREES, differing, measured.data.samples)
     lost = Junk(
         told=f"{percent(output.agreement)} of the samples keep the top class of the float model "
-        f"({_decibel(output.nmse)} dB at {output.name})",
+        f"({decibel(output.nmse)} dB at {output.name})",
         name=f"disagreement at {output.name}",
         value=differing,
         limit=limit,
@@ -120,7 +121,7 @@ def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Qu
 def _by_error(output: OutputDifference) -> Quantized:
     lost = Junk(
         told=f"{output.name} is off by {output.nmse:.2g} times the float signal's energy "
-        f"({_decibel(output.nmse)} dB, cosine {output.cosine:.3f})",
+        f"({decibel(output.nmse)} dB, cosine {output.cosine:.3f})",
         name=f"NMSE of {output.name}",
         value=output.nmse,
         limit=OUTPUT_NMSE,
@@ -166,10 +167,6 @@ def _level(attribution: Attribution, cell: Cell) -> float | None:
     return -value if value is not None and attribution.measure is Measure.NMSE else value
 
 
-def _decibel(nmse: float) -> str:
-    return "inf" if nmse == 0 else f"{-10 * math.log10(nmse):.1f}" if nmse > 0 else "?"
-
-
 def losing(measured: QuantizedComparison) -> list[OperatorLoss]:
     """Operators that lose precision by themselves, in execution order: far from rounding, and for a tenth of signal.
 
@@ -201,7 +198,7 @@ def ruled(operator: OperatorLoss) -> bool:
 def median_channel(operator: OperatorLoss) -> float:
     """Local NMSE of the median channel, of those that lose something of a signal; 0 where there are none."""
     known = operator.channel_nmse[_alive(operator)]
-    return float(np.median(known)) if known.size else 0.0
+    return median(known) if known.size else 0.0
 
 
 def ruling_channel(operator: OperatorLoss) -> int:
