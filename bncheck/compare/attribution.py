@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.compare.output_sums import ClassSums, ErrorSums
 from bncheck.compare.outputs import OutputKind, as_scores
 from bncheck.compare.shared_layers import batch_moments
 from bncheck.facts.layers import Layer, PerChannel
@@ -28,7 +29,7 @@ from bncheck.facts.measurements import (
     Precision,
     informed_accuracy,
 )
-from bncheck.numerics import metrics, moments
+from bncheck.numerics import moments
 from bncheck.numerics.moments import Moments
 
 BATCH, STORED, REESTIMATED = CellStatistics
@@ -49,10 +50,8 @@ Statistics: TypeAlias = Mapping[str, tuple[PerChannel, PerChannel]]
 class _Sums:
     """What is added up over the batches, of one cell."""
 
-    r2: float = 0.0
-    e2: float = 0.0
-    agreeing: int = 0
-    right: int = 0
+    errors: ErrorSums = field(default_factory=ErrorSums)
+    top: ClassSums = field(default_factory=ClassSums)
 
 
 def attribute(
@@ -71,14 +70,12 @@ def attribute(
     `rounding` are what both modes and both arithmetics were measured to differ in, as `combined` takes them.
     """
     sums = {place: _Sums() for place in ((BATCH, FLOAT), *cells)}
-    rows = labelled = classes = done = 0
+    classes = done = 0
     for images, labels in batches:
         wanted = np.asarray(reference(images), np.float64)
         how = _read_as(wanted, modes)
         if how is not OutputKind.NONE:
-            rows += len(images)
             classes = as_scores(wanted, how).shape[-1]
-            labelled += 0 if labels is None else len(images)
         for place, total in sums.items():
             got = wanted if place == (BATCH, FLOAT) else np.asarray(cells[place](images), np.float64)
             _add(total, wanted, got.reshape(wanted.shape), labels, how)
@@ -88,7 +85,7 @@ def attribute(
     told.setdefault((BATCH, QUANTIZED), UNDEPLOYABLE)
     return combined(
         tuple(
-            _cell(place, sums.get(place), rows, labelled, told.get(place, ""))
+            _cell(place, sums.get(place), told.get(place, ""))
             for place in itertools.product(CellStatistics, Precision)
         ),
         classes=classes,
@@ -108,26 +105,21 @@ def _read_as(output: NDArray[Any], modes: OutputDifference | None) -> OutputKind
 
 
 def _add(total: _Sums, wanted: NDArray[Any], got: NDArray[Any], labels: NDArray[Any] | None, how: OutputKind) -> None:
-    total.r2 += float(np.sum(wanted**2))
-    total.e2 += float(np.sum((got - wanted) ** 2))
-    if how is OutputKind.NONE:
-        return
-    chosen = metrics.top_classes(as_scores(got, how))
-    total.agreeing += int(np.sum((chosen == metrics.top_classes(as_scores(wanted, how))) & (chosen >= 0)))
-    if labels is not None:
-        total.right += int(np.sum((chosen == np.asarray(labels)) & (chosen >= 0)))
+    total.errors.add(wanted, got)
+    if how is not OutputKind.NONE:
+        total.top.add(as_scores(wanted, how), as_scores(got, how), labels)
 
 
-def _cell(place: Place, sums: _Sums | None, rows: int, labelled: int, why: str) -> Cell:
+def _cell(place: Place, sums: _Sums | None, why: str) -> Cell:
     statistics, arithmetic = place
     if sums is None:
         return Cell(statistics=statistics, arithmetic=arithmetic, nmse=None, why=why or "was not run")
     return Cell(
         statistics=statistics,
         arithmetic=arithmetic,
-        nmse=metrics.nmse(sums.r2, sums.e2),
-        agreement=sums.agreeing / rows if rows else None,
-        accuracy=sums.right / labelled if labelled else None,
+        nmse=sums.errors.nmse,
+        agreement=sums.top.agreement,
+        accuracy=None if sums.top.accuracy is None else sums.top.accuracy[1],
     )
 
 

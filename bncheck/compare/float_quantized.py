@@ -260,10 +260,8 @@ def _scores(outputs: Sequence[OutputSums]) -> list[OutputSums]:
 
 
 def _accuracy(scores: Sequence[OutputSums]) -> Accuracy:
-    first = next((sums for sums in scores if sums.labelled), None)
-    if first is None:
-        return Accuracy()
-    return Accuracy(eval=first.right_float / first.labelled, quantized=first.right_quantized / first.labelled)
+    stored, quantized = next((found for sums in scores if (found := sums.top.accuracy) is not None), (None, None))
+    return Accuracy(eval=stored, quantized=quantized)
 
 
 def _unlike(pair: FilePair, matching: Matching) -> Iterator[Unmatched]:

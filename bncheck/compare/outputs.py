@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.compare.output_sums import ClassSums, ErrorSums
 from bncheck.facts.measurements import OutputDifference
 from bncheck.numerics import metrics
 
@@ -136,17 +137,10 @@ class OutputTotals:
     kind: Kind = Kind.UNKNOWN
     scores: OutputKind | None = None
     """How it is read as scores of classes; the first batch decides."""
-    r2: float = 0.0
-    t2: float = 0.0
-    e2: float = 0.0
-    agreeing: int = 0
+    errors: ErrorSums = field(default_factory=ErrorSums)
+    top: ClassSums = field(default_factory=ClassSums)
     drift: float = 0.0
-    rows: int = 0
-    """Samples with scores of classes."""
     classes: int | None = None
-    labelled: int = 0
-    right_train: int = 0
-    right_eval: int = 0
     answers: Counter[int] = field(default_factory=Counter)
     """Class -> samples that train mode gives it."""
     asked: Counter[int] = field(default_factory=Counter)
@@ -159,7 +153,7 @@ class OutputTotals:
         reference, test = (by_sample(part, count) for part in (reference, test))
         r, t = np.atleast_1d(reference), np.atleast_1d(test)
         for start in range(0, len(r), _ROWS):
-            self._add_sums(*(np.asarray(part[start : start + _ROWS], np.float64) for part in (r, t)))
+            self.errors.add(*(np.asarray(part[start : start + _ROWS], np.float64) for part in (r, t)))
         self.by_sample = self.by_sample and reference.ndim > 0 and len(r) == count
         if self.scores is None:
             self.scores = read_as(reference, kind=self.kind, labels=labels)
@@ -167,33 +161,24 @@ class OutputTotals:
             return
         r, t = (as_scores(part, self.scores) for part in (r, t))
         self.classes = r.shape[1]
-        self.rows += count
-        self.agreeing += round(metrics.agreement(r, t) * count)
+        chosen, _ = self.top.add(r, t, labels)
         self.drift += metrics.softmax_drift(r, t) * count
-        self.answers.update(metrics.top_classes(r).tolist())
+        self.answers.update(chosen.tolist())
         if labels is not None:
-            self.labelled += count
             self.asked.update(np.asarray(labels).tolist())
-            self.right_train += int(np.sum(metrics.top_classes(r) == np.asarray(labels)))
-            self.right_eval += int(np.sum(metrics.top_classes(t) == np.asarray(labels)))
-
-    def _add_sums(self, r: NDArray[np.float64], t: NDArray[np.float64]) -> None:
-        with np.errstate(all="ignore"):
-            self.r2 += float(np.sum(r**2))
-            self.t2 += float(np.sum(t**2))
-            self.e2 += float(np.sum((t - r) ** 2))
 
     def difference(self, name: str, floor: OutputTotals | None) -> OutputDifference:
         """What is told of it; `floor` is train mode against itself."""
+        rows = self.top.rows
         return OutputDifference(
             name=name,
-            nmse=metrics.nmse(self.r2, self.e2),
-            cosine=metrics.cosine(self.r2, self.t2, self.e2),
-            floor=None if floor is None else metrics.nmse(floor.r2, floor.e2),
+            nmse=self.errors.nmse,
+            cosine=self.errors.cosine,
+            floor=None if floor is None else floor.errors.nmse,
             classes=self.classes,
-            read_as=self.scores.value if self.rows and self.scores is not None else "",
-            agreement=self.agreeing / self.rows if self.rows else None,
-            agreement_floor=None if floor is None or not floor.rows else floor.agreeing / floor.rows,
-            probability_drift=self.drift / self.rows if self.rows else None,
-            commonest=max(self.answers.values()) / self.rows if self.rows else None,
+            read_as=self.scores.value if rows and self.scores is not None else "",
+            agreement=self.top.agreement,
+            agreement_floor=None if floor is None else floor.top.agreement,
+            probability_drift=self.drift / rows if rows else None,
+            commonest=max(self.answers.values()) / rows if rows else None,
         )

@@ -259,14 +259,11 @@ def _floors(twins: Twins, totals: _Totals) -> list[OutputTotals | None]:
 
 def _accuracy(totals: _Totals) -> Accuracy:
     """Of the first output that is scores of classes."""
-    total = next((total for total in totals.outputs if total.labelled), None)
-    if total is None:
+    total = next((total for total in totals.outputs if total.top.labelled), None)
+    if total is None or total.top.accuracy is None:
         return Accuracy()
-    return Accuracy(
-        train=total.right_train / total.labelled,
-        eval=total.right_eval / total.labelled,
-        commonest=max(total.asked.values()) / total.labelled,
-    )
+    train, stored = total.top.accuracy
+    return Accuracy(train=train, eval=stored, commonest=max(total.asked.values()) / total.top.labelled)
 
 
 def _batch_dependence(twins: Twins, prepared: Prepared, totals: _Totals) -> float | None:

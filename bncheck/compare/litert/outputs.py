@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.compare.output_sums import ClassSums, ErrorSums
 from bncheck.compare.outputs import Kind, OutputKind, as_scores, read_as
 from bncheck.facts.measurements import OutputDifference
 from bncheck.numerics import metrics
@@ -28,9 +29,8 @@ class OutputSums:
     """How its single column gives two classes; the first samples decide."""
     step: float = 0.0
     """Of the reference, where it is stored in integers."""
-    r2: float = 0.0
-    t2: float = 0.0
-    e2: float = 0.0
+    errors: ErrorSums = field(default_factory=ErrorSums)
+    top: ClassSums = field(default_factory=ClassSums)
     width: int = 0
     """Scores of a sample where the shape is that of scores of classes, else 0."""
     flat: bool = False
@@ -39,17 +39,12 @@ class OutputSums:
     """Whether some score was below 0, as no feature behind a ReLU is."""
     whole: bool = True
     """Whether the scores of each sample add up to 1."""
-    rows: int = 0
-    agreeing: int = 0
     distance: float = 0.0
     """Sum over samples of `0.5 sum |r - t|`, ..."""
     softmax_distance: float = 0.0
     """... and of the same between the softmax of both."""
-    labelled: int = 0
     highest: int = 0
     """Label."""
-    right_float: int = 0
-    right_quantized: int = 0
 
     @property
     def probabilities(self) -> bool:
@@ -60,22 +55,19 @@ class OutputSums:
     def classes(self) -> int:
         """Number of classes; 0 where it is no scores of classes."""
         scores = self.single is not OutputKind.NONE or self.probabilities
-        scores = scores or ((self.flat or self.labelled > 0) and self.negative)
+        scores = scores or ((self.flat or self.top.labelled > 0) and self.negative)
         return self.width if scores else 0
 
     @property
     def fits(self) -> bool:
         """Whether it has a class for every label."""
-        return self.labelled > 0 and self.classes > self.highest
+        return self.top.labelled > 0 and self.classes > self.highest
 
     def add(self, reference: NDArray[Any], test: NDArray[Any], labels: NDArray[Any] | None) -> None:
         """Adds some samples: both outputs in real numbers, labels (samples,) where there are any."""
         r: NDArray[np.float64] = np.asarray(reference, np.float64)
         t: NDArray[np.float64] = np.asarray(test, np.float64).reshape(reference.shape)
-        with np.errstate(all="ignore"):
-            self.r2 += float(np.sum(r**2))
-            self.t2 += float(np.sum(t**2))
-            self.e2 += float(np.sum((t - r) ** 2))
+        self.errors.add(r, t)
         if r.ndim and r.size == len(r):
             if not self.width:
                 self.single = read_as(r, kind=self.kind, labels=labels)
@@ -93,17 +85,12 @@ class OutputSums:
         self._add_scores(r, t, labels)
 
     def _add_scores(self, r: NDArray[np.float64], t: NDArray[np.float64], labels: NDArray[Any] | None) -> None:
-        chosen, other = metrics.top_classes(r), metrics.top_classes(t)
-        self.rows += len(r)
-        self.agreeing += int(np.sum((chosen == other) & (chosen >= 0)))
+        self.top.add(r, t, labels)
         with np.errstate(all="ignore"):
             self.distance += float(np.sum(np.abs(r - t)) / 2)
             self.softmax_distance += float(np.sum(np.abs(metrics.softmax(r) - metrics.softmax(t))) / 2)
         if labels is not None:
-            self.labelled += len(labels)
             self.highest = max(self.highest, int(np.max(labels, initial=0)))
-            self.right_float += int(np.sum((chosen == labels) & (chosen >= 0)))
-            self.right_quantized += int(np.sum((other == labels) & (other >= 0)))
 
     def difference(self, name: str, *, scores: bool = True) -> OutputDifference:
         """What is told of it; as mere numbers unless `scores`."""
@@ -111,12 +98,12 @@ class OutputSums:
         distance = self.distance if self.probabilities else self.softmax_distance
         return OutputDifference(
             name=name,
-            nmse=metrics.nmse(self.r2, self.e2),
-            cosine=metrics.cosine(self.r2, self.t2, self.e2),
+            nmse=self.errors.nmse,
+            cosine=self.errors.cosine,
             classes=classes or None,
             read_as=(self.single if self.single is not OutputKind.NONE else OutputKind.COLUMNS).value
             if classes
             else "",
-            agreement=self.agreeing / self.rows if classes else None,
-            probability_drift=distance / self.rows if classes else None,
+            agreement=self.top.agreement if classes else None,
+            probability_drift=distance / self.top.rows if classes else None,
         )
