@@ -157,7 +157,7 @@ def _scrambled(images: NDArray[Any], random: np.random.Generator) -> NDArray[Any
 
 def _add_entropies(total: _TrialTotals, train: NDArray[Any], noise: NDArray[Any]) -> None:
     how = total.new.scores
-    if not total.new.rows or how is None:
+    if not total.new.top.rows or how is None:
         return
     total.entropy += metrics.entropy(np.asarray(as_scores(train, how), np.float64))
     total.scrambled_entropy += metrics.entropy(np.asarray(as_scores(noise, how), np.float64))
@@ -166,8 +166,9 @@ def _add_entropies(total: _TrialTotals, train: NDArray[Any], noise: NDArray[Any]
 def _trial(
     totals: Sequence[_TrialTotals], seen: InputTotals, samples: int, *, declared: bool, has_stored: bool, halved: bool
 ) -> Trial:
-    judged = next((total for total in totals if total.new.rows), totals[0])
-    rows, labelled = judged.new.rows, judged.new.labelled
+    judged = next((total for total in totals if total.new.top.rows), totals[0])
+    new, stored, unseen, halves = (total.top for total in (judged.new, judged.stored, judged.unseen, judged.halves))
+    rows, labelled = new.rows, new.labelled
 
     def accuracy(right: int) -> float | None:
         return right / labelled if labelled else None
@@ -180,14 +181,14 @@ def _trial(
         labels_seen=len(judged.new.asked),
         answers=len(judged.new.answers),
         commonest=max(judged.new.answers.values()) / rows if rows else None,
-        accuracy_train=accuracy(judged.new.right_train),
-        accuracy_before=accuracy(judged.stored.right_eval) if has_stored else None,
-        accuracy_after=accuracy(judged.unseen.right_eval) if halved else None,
-        agreement_before=judged.stored.agreeing / rows if rows and has_stored else None,
-        agreement_after=judged.new.agreeing / rows if rows else None,
-        error_after=metrics.nmse(judged.new.r2, judged.new.e2),
-        halves_agreement=judged.halves.agreeing / rows if rows and halved else None,
-        halves_error=metrics.nmse(judged.halves.r2, judged.halves.e2) if halved else None,
+        accuracy_train=accuracy(new.right[0]),
+        accuracy_before=accuracy(stored.right[1]) if has_stored else None,
+        accuracy_after=accuracy(unseen.right[1]) if halved else None,
+        agreement_before=stored.agreeing / rows if rows and has_stored else None,
+        agreement_after=new.agreeing / rows if rows else None,
+        error_after=judged.new.errors.nmse,
+        halves_agreement=halves.agreeing / rows if rows and halved else None,
+        halves_error=judged.halves.errors.nmse if halved else None,
         entropy=judged.entropy / rows if rows else None,
         scrambled_entropy=judged.scrambled_entropy / rows if rows else None,
     )
