@@ -85,8 +85,7 @@ def attribute(
     told.setdefault((BATCH, QUANTIZED), UNDEPLOYABLE)
     return combined(
         tuple(
-            _cell(place, sums.get(place), told.get(place, ""))
-            for place in itertools.product(CellStatistics, Precision)
+            _cell(place, sums.get(place), told.get(place, "")) for place in itertools.product(CellStatistics, Precision)
         ),
         classes=classes,
         modes=modes,

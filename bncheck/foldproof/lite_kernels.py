@@ -100,7 +100,7 @@ def places(lite: RawLite) -> tuple[tuple[KernelPlace, ...], tuple[KernelPlace, .
 
 
 def _chain(steps: Sequence[Step], search: Search, number: int, prefix: str) -> KernelPlace:
-    data = search.wiring.tensor(steps[0].data)
+    data = search.wiring.optional(steps[0].data)
     channels = 0 if data is None or steps[0].axis is None else data.shape[steps[0].axis]
     return KernelPlace(
         name=prefix + chain_name(steps, search.wiring),
@@ -222,7 +222,7 @@ def _with_tails(linear: LinearOperator, search: Search, bare: Held) -> Iterator[
         step = None if follower is None else search.steps.get(follower.index)
         if step is None or step.data != operator.outputs[0]:
             return
-        data = search.wiring.tensor(step.data)
+        data = search.wiring.optional(step.data)
         if step.axis is not None and (data is None or step.axis != len(data.shape) - 1):
             return
         sizes = [np.size(values) for values in (step.multiplier, step.addend) if values is not None]

@@ -105,7 +105,7 @@ def test_by_hand(lite: Callable[..., bytes]) -> None:
     second = [o for o in quantized.graph.operators if o.kind == "FULLY_CONNECTED"][1]
     partner = [o for o in reference.graph.operators if o.kind == "FULLY_CONNECTED"][1]
     from bncheck.compare.litert.edit import show
-    from bncheck.compare.litert.net import net
+    from bncheck.compare.litert.net import Net
 
     runner = Runner(show(reference.content, [partner.inputs[0]]), "float")
     runner.run({reference.graph.inputs[0]: data})
@@ -114,7 +114,7 @@ def test_by_hand(lite: Callable[..., bytes]) -> None:
     assert isinstance(read, IntegerScale)
     assert isinstance(given, IntegerScale)
     rounded = read.real(read.stored(clean)).astype(np.float64)
-    ours, theirs = net(quantized.graph), net(reference.graph)
+    ours, theirs = Net.of(quantized.graph), Net.of(reference.graph)
     kernels, biases = (ours.kernel(second), theirs.kernel(partner)), (ours.bias(second), theirs.bias(partner))
     test, expected = (np.maximum(rounded @ kernel.T + bias, 0) for kernel, bias in zip(kernels, biases, strict=True))
     error = given.real(given.stored(test)) - expected

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.compare.litert.net import Net, real_constant
+from bncheck.compare.litert.net import Net
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.numerics.fold import folded, gamma_and_beta
+from bncheck.recognise.lite.values import real
 from bncheck.sources.raw import RawLiteOperator
 
 CLOSE = 1e-3
@@ -115,10 +116,11 @@ def _sight(wiring: Net, operator: RawLiteOperator) -> _Sight | None:
         )
     if operator.kind not in _LEFTOVERS:
         return None
-    constant = next((found for n in operator.inputs if (found := wiring.constant(n)) is not None), None)
-    if constant is None or constant.data is None or constant.data.unavailable is not None:
+    constant = next((found for n in operator.inputs if (found := wiring.source(n)) is not None), None)
+    numbers = None if constant is None else real(constant)
+    if numbers is None:
         return None
-    values = real_constant(constant).reshape(-1)
+    values = numbers.reshape(-1)
     if operator.kind == "MUL":
         return _Sight(operator=operator, name=name, channels=values.size, multiplier=values)
     return _Sight(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bncheck.compare.litert.interpreter import LiteFile
-from bncheck.compare.litert.net import CARRIERS, VIEWS, Kernel, Net, net, scaling_operators
+from bncheck.compare.litert.net import CARRIERS, VIEWS, Kernel, Net, scaling_operators
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.measurements import Precision, Unmatched
 from bncheck.numerics.channels import median
@@ -87,7 +87,7 @@ class _PairSearch:
 def match(quantized: LiteFile, reference: LiteFile) -> Matching:
     """Matches two files of one model. Raises BncheckError where they are of different models."""
     _same_input(quantized, reference)
-    search = _PairSearch(quantized=net(quantized.graph), reference=net(reference.graph))
+    search = _PairSearch(quantized=Net.of(quantized.graph), reference=Net.of(reference.graph))
     for operator in reference.graph.operators:
         if operator.kind not in CARRIERS:
             for number in search.reference.data_inputs(operator):

@@ -106,7 +106,7 @@ class LinearOperator:
 def linear_operators(wiring: Wiring, prefix: str = "") -> Iterator[LinearOperator]:
     """Operators of a subgraph that can absorb a batch norm, in execution order."""
     seen: set[str] = set()
-    for operator in wiring.subgraph.operators:
+    for operator in wiring.graph.operators:
         slots = LINEAR.get(operator.kind)
         kernel = None if slots is None else wiring.constant(operator, slots.kernel)
         if slots is None or kernel is None or len(kernel.shape) != slots.rank or not operator.outputs:
@@ -134,7 +134,7 @@ def _folded(wiring: Wiring, prefix: str, known: KnownValues) -> Iterator[FoldedO
             bias=values,
             bias_bits=None if values is None or bias is None else _BIAS_BITS[bias.dtype],
             bias_scales=None if values is None or bias is None else per_channel_scales(bias),
-            tensor="" if (output := wiring.tensor(operator.outputs[0])) is None else output.name,
+            tensor="" if (output := wiring.optional(operator.outputs[0])) is None else output.name,
         )
 
 
@@ -150,7 +150,7 @@ def _told_apart(left: list[Leftover]) -> tuple[Leftover, ...]:
 
 def _name(operator: RawLiteOperator, kernel: RawLiteTensor, wiring: Wiring) -> str:
     """The part of the converter's fused names ("a/Relu;a/BiasAdd;a/Conv2D") that tells the linear operator."""
-    output = wiring.tensor(operator.outputs[0])
+    output = wiring.optional(operator.outputs[0])
     named = "" if output is None else output.name
     for text in (kernel.name, named):
         for part in text.split(";"):

@@ -91,7 +91,7 @@ class Search:
     @classmethod
     def of(cls, wiring: Wiring) -> Search:
         """Reads the constants of all steps. Raises ReadError where one cannot be read."""
-        found = ((operator.index, _step(operator, wiring)) for operator in wiring.subgraph.operators)
+        found = ((operator.index, _step(operator, wiring)) for operator in wiring.graph.operators)
         return cls(wiring, {index: step for index, step in found if step is not None})
 
 
@@ -111,7 +111,7 @@ def _step(operator: RawLiteOperator, wiring: Wiring) -> Step | None:
         return None
     sources = [wiring.source(number) for number in operator.inputs]
     slot = 1 if sources[1] is not None else 0
-    constant, data = sources[slot], wiring.tensor(operator.inputs[1 - slot])
+    constant, data = sources[slot], wiring.optional(operator.inputs[1 - slot])
     # A constant that is divided by, or subtracted from, is no affine map of this form.
     if constant is None or sources[1 - slot] is not None or data is None or not _carries_numbers(data):
         return None
@@ -181,12 +181,12 @@ def chains(search: Search) -> Iterator[list[Step]]:
 def only_reader(operator: RawLiteOperator, wiring: Wiring) -> RawLiteOperator | None:
     """The one operator that reads the output; None where there are several or it leaves the subgraph."""
     readers = wiring.readers.get(operator.outputs[0], ())
-    return readers[0] if len(readers) == 1 and operator.outputs[0] not in wiring.subgraph.outputs else None
+    return readers[0] if len(readers) == 1 and operator.outputs[0] not in wiring.graph.outputs else None
 
 
 def _affine(chain: list[Step], search: Search, prefix: str) -> Leftover | None:
     """The chain as a leftover; None where it is no batch norm."""
-    data = search.wiring.tensor(chain[0].data)
+    data = search.wiring.optional(chain[0].data)
     multiplied = any(step.multiplier is not None and step.axis is not None for step in chain)
     added = any(step.addend is not None for step in chain)
     axis = chain[0].axis
@@ -216,7 +216,7 @@ def _affine(chain: list[Step], search: Search, prefix: str) -> Leftover | None:
 
 def chain_name(chain: Sequence[Step], wiring: Wiring) -> str:
     """The part of the outputs' fused names that tells a batch norm, else the last output's name."""
-    outputs = [wiring.subgraph.tensors[step.operator.outputs[0]].name for step in reversed(chain)]
+    outputs = [wiring.graph.tensors[step.operator.outputs[0]].name for step in reversed(chain)]
     parts = [part for name in outputs for part in name.split(";")]
     telling = [part for part in parts if "batch" in part.lower() and "norm" in part.lower()]
     return (telling or [part for part in parts if part] or [f"operator {chain[-1].operator.index}"])[0]
@@ -225,7 +225,7 @@ def chain_name(chain: Sequence[Step], wiring: Wiring) -> str:
 def _before(number: int, search: Search) -> str:
     """Kind of the operator that made the tensor, reshapes and scalar arithmetic looked through; "" for the input."""
     for _ in range(_HOPS):
-        writer = search.wiring.writers.get(number)
+        writer = search.wiring.makers.get(number)
         if writer is None:
             return ""
         through = _looks_through(writer, search)
@@ -250,7 +250,7 @@ def _after(operator: RawLiteOperator, wiring: Wiring) -> str | None:
     for _ in range(_HOPS):
         number = operator.outputs[0] if operator.outputs else -1
         readers = wiring.readers.get(number, ())
-        if number in wiring.subgraph.outputs or not readers:
+        if number in wiring.graph.outputs or not readers:
             return "" if not readers else None
         if len(readers) > 1:
             return None
@@ -263,7 +263,7 @@ def _after(operator: RawLiteOperator, wiring: Wiring) -> str | None:
 def _normalised_before(number: int, search: Search) -> bool:
     """Whether the tensor was just normalised by moments or norms of the data itself."""
     for _ in range(_HOPS):
-        writer = search.wiring.writers.get(number)
+        writer = search.wiring.makers.get(number)
         if writer is None:
             return False
         if writer.kind in _ROOTS or writer.kind == "L2_NORMALIZATION":
@@ -280,7 +280,7 @@ def _normalised_before(number: int, search: Search) -> bool:
 def _reaches_root(number: int, wiring: Wiring) -> bool:
     """Whether the factor comes from an RSQRT, SQRT or POW, arithmetic with constants looked through."""
     for _ in range(_HOPS):
-        writer = wiring.writers.get(number)
+        writer = wiring.makers.get(number)
         if writer is None:
             return False
         if writer.kind in _ROOTS:
@@ -295,16 +295,16 @@ def _reaches_root(number: int, wiring: Wiring) -> bool:
 def _batch_moments(search: Search, prefix: str) -> Iterator[Leftover]:
     """Normalisation by a variance over the batch: RSQRT or SQRT of a MEAN over axis 0 of squares, channels kept."""
     wiring = search.wiring
-    for root in wiring.subgraph.operators:
+    for root in wiring.graph.operators:
         if root.kind not in ("RSQRT", "SQRT") or not root.inputs or not root.outputs:
             continue
         mean = _mean_below(root.inputs[0], wiring)
-        squares = None if mean is None else wiring.writers.get(mean.inputs[0])
+        squares = None if mean is None else wiring.makers.get(mean.inputs[0])
         channels = None if mean is None else _channels_kept(mean, wiring)
         if mean is None or squares is None or channels is None or not squares.inputs:
             continue
         if squares.kind in ("SQUARED_DIFFERENCE", "SQUARE") or (squares.kind == "MUL" and len({*squares.inputs}) == 1):
-            name = wiring.subgraph.tensors[root.outputs[0]].name.split(";")[0] or f"operator {root.index}"
+            name = wiring.graph.tensors[root.outputs[0]].name.split(";")[0] or f"operator {root.index}"
             yield Leftover(
                 name=prefix + name,
                 operators=(squares.kind, "MEAN", root.kind),
@@ -318,7 +318,7 @@ def _batch_moments(search: Search, prefix: str) -> Iterator[Leftover]:
 def _mean_below(number: int, wiring: Wiring) -> RawLiteOperator | None:
     """The MEAN that feeds the tensor through at most an epsilon and reshapes."""
     for _ in range(_HOPS):
-        writer = wiring.writers.get(number)
+        writer = wiring.makers.get(number)
         if writer is None or (writer.kind == "MEAN" and len(writer.inputs) == 2):
             return writer
         moving = [operand for operand in writer.inputs if wiring.source(operand) is None and operand >= 0]
@@ -333,7 +333,7 @@ def _channels_kept(mean: RawLiteOperator, wiring: Wiring) -> int | None:
 
     Of rank 2, one axis may as well be time (speech features normalised over an utterance): not counted.
     """
-    data, axes = wiring.tensor(mean.inputs[0]), wiring.constant(mean, 1)
+    data, axes = wiring.optional(mean.inputs[0]), wiring.constant(mean, 1)
     values = None if axes is None or axes.dtype not in ("int32", "int64") else stored(axes)
     if data is None or values is None or len(data.shape) < 3:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,37 +13,47 @@ from numpy.typing import NDArray
 from bncheck.facts.layers import PerChannel
 from bncheck.sources.raw import RawLiteOperator, RawLiteSubgraph, RawLiteTensor, RawQuantization
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 INTEGERS = frozenset({"int2", "int4", "uint4", "int8", "uint8", "int16", "int32", "int64"})
 """Types of quantized tensors."""
 
-_HOPS = 4
+_HOPS = 8
 """Conversions between a stored constant and the operator that uses it; converters write one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """One subgraph with the writers and readers of each tensor."""
+    """One subgraph with the maker and the readers of each tensor."""
 
-    subgraph: RawLiteSubgraph
-    writers: Mapping[int, RawLiteOperator]
+    graph: RawLiteSubgraph
+    makers: Mapping[int, RawLiteOperator]
+    """Tensor -> the operator whose output it is."""
     readers: Mapping[int, tuple[RawLiteOperator, ...]]
     """Each operator once, however often it reads the tensor."""
+    through: ClassVar[frozenset[str]] = frozenset({"DEQUANTIZE", "DENSIFY", "QUANTIZE"})
+    """Operators that may stand between a stored constant and what uses it."""
 
     @classmethod
-    def of(cls, subgraph: RawLiteSubgraph) -> Wiring:
+    def of(cls, graph: RawLiteSubgraph) -> Self:
         """Linear in the number of operands."""
-        writers: dict[int, RawLiteOperator] = {}
+        makers: dict[int, RawLiteOperator] = {}
         readers: defaultdict[int, list[RawLiteOperator]] = defaultdict(list)
-        for operator in subgraph.operators:
-            writers.update(dict.fromkeys(operator.outputs, operator))
+        for operator in graph.operators:
+            makers.update(dict.fromkeys(operator.outputs, operator))
             for number in dict.fromkeys(operator.inputs):
                 readers[number].append(operator)
-        return cls(subgraph, writers, {number: tuple(ops) for number, ops in readers.items()})
+        return cls(graph, makers, {number: tuple(ops) for number, ops in readers.items()})
 
-    def tensor(self, number: int) -> RawLiteTensor | None:
+    def tensor(self, number: int) -> RawLiteTensor:
+        """Tensor `number`."""
+        return self.graph.tensors[number]
+
+    def optional(self, number: int) -> RawLiteTensor | None:
         """Tensor `number`, None for an absent optional one."""
-        return None if number < 0 else self.subgraph.tensors[number]
+        return None if number < 0 else self.graph.tensors[number]
 
     def source(self, number: int) -> RawLiteTensor | None:
         """The stored constant behind tensor `number`, through DEQUANTIZE (float16 and dynamic-range files).
@@ -53,15 +63,15 @@ class Wiring:
         """
         rounded: RawQuantization | None = None
         for _ in range(_HOPS):
-            tensor = self.tensor(number)
+            tensor = self.optional(number)
             if tensor is None or tensor.data is not None:
                 return tensor if tensor is None or rounded is None else replace(tensor, quantization=rounded)
-            writer = self.writers.get(number)
-            if writer is None or writer.kind not in ("DEQUANTIZE", "DENSIFY", "QUANTIZE") or not writer.inputs:
+            maker = self.makers.get(number)
+            if maker is None or maker.kind not in self.through or not maker.inputs:
                 return None
-            if writer.kind == "QUANTIZE":
+            if maker.kind == "QUANTIZE":
                 rounded = tensor.quantization
-            number = writer.inputs[0]
+            number = maker.inputs[0]
         return None
 
     def constant(self, operator: RawLiteOperator, slot: int) -> RawLiteTensor | None:

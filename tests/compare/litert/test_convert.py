@@ -17,7 +17,7 @@ from bncheck.compare.litert.convert import EvalGraph, convert, eval_graph, round
 from bncheck.compare.litert.edit import load
 from bncheck.compare.litert.interpreter import read_file
 from bncheck.compare.litert.layers import folded_layers
-from bncheck.compare.litert.net import net as wired
+from bncheck.compare.litert.net import Net
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.compare.twins.float32 import in_float32
 from bncheck.facts.errors import BncheckError, UsageError
@@ -54,9 +54,9 @@ def test_other_statistics(tf: Any, prepared: Prepared) -> None:
     first, second = prepared.layers[3], prepared.layers[-1]
     given = {layer.name: (np.full(layer.channels, 0.25), np.full(layer.channels, 4.0)) for layer in (first, second)}
     converted = read_file(module.float_model(tf, prepared, statistics=given))
-    assert set(folded_layers(wired(converted.graph), prepared.layers).missing) == {first.name, second.name}
+    assert set(folded_layers(Net.of(converted.graph), prepared.layers).missing) == {first.name, second.name}
     stored = read_file(module.float_model(tf, prepared))
-    assert not folded_layers(wired(stored.graph), prepared.layers).missing
+    assert not folded_layers(Net.of(stored.graph), prepared.layers).missing
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_open_axes_take_the_datas_shape() -> None:
 def test_schemes(lite: Callable[..., bytes], scheme: str) -> None:
     """Each scheme has the types it promises, and float input and output."""
     graph = read_file(lite("dense", scheme)).graph
-    kernels = [wired(graph).kernel_tensor(operator) for operator in graph.operators]
+    kernels = [Net.of(graph).kernel_tensor(operator) for operator in graph.operators]
     first = next(kernel for kernel in kernels if kernel is not None)
     assert first.data is not None
     assert first.data.dtype == ("float16" if scheme == "float16" else "int8")

@@ -15,8 +15,7 @@ from bncheck.compare.litert.edit import dump, load
 from bncheck.compare.litert.interpreter import read_file
 from bncheck.compare.litert.layers import folded_layers
 from bncheck.compare.litert.match import Matching, match
-from bncheck.compare.litert.net import CARRIERS
-from bncheck.compare.litert.net import net as wired
+from bncheck.compare.litert.net import CARRIERS, Net
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.measurements import Precision
 from bncheck.sources.graph import protos
@@ -197,14 +196,14 @@ def test_layers_are_found_by_their_numbers(
 ) -> None:
     """Each batch norm where it was folded, or as the MUL and ADD that were left; in forward order."""
     layers = net(name)[1].layers
-    graph = wired(read_file(disordered(lite(name))).graph)
+    graph = Net.of(read_file(disordered(lite(name))).graph)
     found = folded_layers(graph, layers)
     assert not found.missing
     assert {graph.graph.operators[o].kind for o in found.operators} == kinds
     assert set(found.operators.values()) == {layer.name for layer in layers}
     if "MUL" not in kinds:
         assert len(found.operators) == len(layers)
-    in_order = wired(read_file(lite(name)).graph)
+    in_order = Net.of(read_file(lite(name)).graph)
     names = list(dict.fromkeys(layer for _, layer in sorted(folded_layers(in_order, layers).operators.items())))
     if name != "before_convolution":
         assert names == [layer.name for layer in layers]
@@ -217,7 +216,7 @@ def test_layers_that_are_not_there(net: Callable[..., Any], lite: Callable[..., 
     layers[2] = replace(layers[2], linear=None, mean=batch_norm(channels=count).mean)
     strange = batch_norm("strange", channels=7)
     unread = replace(layers[3], name="unread", mean=replace(layers[3].mean, values=None))
-    found = folded_layers(wired(read_file(lite("residual")).graph), [*layers, strange, unread])
+    found = folded_layers(Net.of(read_file(lite("residual")).graph), [*layers, strange, unread])
     assert dict(found.missing) == {
         layers[2].name: "no operator of the float file has its folded kernel or bias",
         "strange": "the float file has no operator of 7 channels left for it",
@@ -256,7 +255,7 @@ def test_a_layer_that_the_dense_layer_behind_it_took_in(tf: Any) -> None:
         tf.identity(maker.dense(maker.norm(x), 5) + maker.draw(5), name="scores")
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
     file = read_file(convert(tf, EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))))
-    found = folded_layers(wired(file.graph), maker.layers)
+    found = folded_layers(Net.of(file.graph), maker.layers)
     assert not found.operators
     assert dict(found.missing) == {
         "bn_0": "the converter takes a layer that it cannot fold backwards into the dense layer behind it"
@@ -275,7 +274,7 @@ def test_layers_that_are_alike(lite: Callable[..., bytes], net: Callable[..., An
         batch_norm(f"bn{n}", channels=layer.channels, mean=0.0, variance=1.0, gamma=1.0, beta=0.0)
         for n, layer in enumerate(net("residual")[1].layers)
     ]
-    wires = wired(read_file(dump(model)).graph)
+    wires = Net.of(read_file(dump(model)).graph)
     found = folded_layers(wires, untouched)
     assert not found.missing
     assert [found.operators[n] for n in sorted(found.operators)] == [layer.name for layer in untouched]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bncheck.compare.litert.interpreter import read_file
-from bncheck.compare.litert.net import net
+from bncheck.compare.litert.net import Net
 
 pytestmark = pytest.mark.tensorflow
 
@@ -28,7 +28,7 @@ def test_kernels_of_three_dimensional_convolutions(tf: Any) -> None:
     random = np.random.default_rng(0)
     for variable in model.variables:
         variable.assign(random.uniform(0.5, 1.5, variable.shape))
-    graph = net(read_file(tf.lite.TFLiteConverter.from_keras_model(model).convert(), "float.tflite").graph)
+    graph = Net.of(read_file(tf.lite.TFLiteConverter.from_keras_model(model).convert(), "float.tflite").graph)
     kernels = {op.kind: kernel for op in graph.graph.operators if (kernel := graph.kernel(op)) is not None}
     assert list(kernels) == ["CONV_3D_TRANSPOSE", "CONV_3D"]
     for kind, layer, axis in (("CONV_3D_TRANSPOSE", 0, 3), ("CONV_3D", -1, 4)):
