@@ -12,7 +12,7 @@ import pytest
 from report_example import example
 
 from bncheck.facts.findings import Report
-from bncheck.facts.layers import Debias, Layer, Mode, Origin, Role, RunFacts, Site, Update
+from bncheck.facts.layers import Debias, DecaySource, Layer, Mode, Origin, Role, RunFacts, Site, Update
 from bncheck.facts.wording import percent
 from bncheck.numerics.init_share import init_share, init_shares, share_bound, shrink
 from bncheck.repair.statistics import debiased
@@ -143,7 +143,7 @@ def test_each_statistic_has_the_decay_that_the_graph_gives_it() -> None:
         Update(name=role.value, op="AssignSub", role=role, variable=role.value, decay=decay)
         for role, decay in ((Role.MEAN, 0.9), (Role.VARIANCE, 0.99))
     )
-    layer = batch_norm("bn", decay=0.9, decay_from="graph", updates=own)
+    layer = batch_norm("bn", decay=0.9, decay_from=DecaySource.GRAPH, updates=own)
     assert init_share(layer, 10) == pytest.approx(0.99**10)
     assert init_share(layer, 10, Role.MEAN) == pytest.approx(0.9**10)
-    assert init_share(replace(layer, decay=0.5, decay_from="--decay"), 10) == pytest.approx(0.5**10)
+    assert init_share(replace(layer, decay=0.5, decay_from=DecaySource.OPTION), 10) == pytest.approx(0.5**10)
