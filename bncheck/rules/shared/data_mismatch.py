@@ -7,39 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.facts.findings import Confidence, Severity
+from bncheck.facts.findings import Confidence, Meaning, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.measurements import Comparison, LayerDifference, informed_accuracy
 from bncheck.facts.wording import listing, percent
 from bncheck.numerics.channels import dead_channels, finite, median
 from bncheck.numerics.divergence import DIVERGES, TIMES_CHANCE, divergence_limit, diverging, each_layer
+from bncheck.rules import RULES
 from bncheck.rules.shared.modes import judged_output, labels_strange, labels_tell
-from bncheck.rules.statistics import (
-    bn101_never_moved,
-    bn102_some_layers_never_moved,
-    bn103_init_share_too_high,
-    bn105_non_finite,
-    bn106_negative_variance,
-    bn109_vectors_swapped,
-    bn110_exploding_variance,
-    bn113_half_applied_debias,
-)
-from bncheck.rules.wiring import bn201_update_not_wired, bn202_some_updates_not_wired, bn203_no_update_op
-
-KNOWN_CAUSES = (
-    bn101_never_moved,
-    bn102_some_layers_never_moved,
-    bn103_init_share_too_high,
-    bn105_non_finite,
-    bn106_negative_variance,
-    bn109_vectors_swapped,
-    bn110_exploding_variance,
-    bn113_half_applied_debias,
-    bn201_update_not_wired,
-    bn202_some_updates_not_wired,
-    bn203_no_update_op,
-)
-"""Rules whose errors explain statistics that fit no data."""
+from bncheck.rules.statistics import bn101_never_moved
 
 SCALED = 0.2
 """|ln| of a common factor between batch and stored variances that is worth telling, a fifth more or less; a guess."""
@@ -105,10 +81,9 @@ def _untrained(model: Facts, comparison: Comparison) -> bool:
 
 def known_cause(model: Facts) -> bool:
     """Whether an error in values or wiring explains the difference by itself."""
+    explaining = (rule for rule in RULES if Meaning.FITS_NO_DATA in rule.meaning)
     return any(
-        (found.severity or module.check.severity) is Severity.ERROR
-        for module in KNOWN_CAUSES
-        for found in module.check.check(model)
+        (found.severity or rule.severity) is Severity.ERROR for rule in explaining for found in rule.check(model)
     )
 
 
