@@ -256,3 +256,10 @@ def test_no_two_classes_have_one_name() -> None:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name.lstrip("_"), []).append(_name(module, PACKAGE))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_every_rule_has_its_test_module() -> None:
+    """One a rule, in the folder of its family, named after it; none is left of a rule that is gone."""
+    here, tests = PACKAGE / "rules", Path(__file__).parent / "rules"
+    rules = {f"{rule.parent.name}/test_{rule.name}" for rule in here.glob("*/bn[0-9]*.py")}
+    assert {f"{test.parent.name}/{test.name}" for test in tests.rglob("test_bn[0-9]*.py")} == rules

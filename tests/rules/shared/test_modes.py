@@ -6,9 +6,7 @@ import math
 
 import pytest
 
-from bncheck.facts.findings import Verdict
 from bncheck.facts.measurements import Accuracy, informed_accuracy
-from bncheck.judge.judge import judge
 from bncheck.numerics.divergence import diverging, layer_limit
 from bncheck.rules.modes import bn302_layer_diverges
 from bncheck.rules.shared.modes import beyond_chance, judged_output, labels_strange, labels_tell, too_few, too_small
@@ -61,16 +59,6 @@ def test_what_guessing_meets() -> None:
     assert [round(informed_accuracy(classes), 3) for classes in (2, 3, 10, 1000)] == [0.65, 0.483, 0.2, 0.002]
     assert informed_accuracy(2, 0.96) == pytest.approx(0.972)
     assert informed_accuracy(10, 0.12) == pytest.approx(0.24)
-
-
-@pytest.mark.parametrize(("agreement", "local", "error"), [(0.63, 5e-3, False), (0.63, 0.3, True), (0.4, 5e-3, True)])
-def test_a_network_that_learned_little_changes_its_mind(agreement: float, local: float, *, error: bool) -> None:
-    """Without labels and without a layer that is off, a gap near its limit is a warning."""
-    output = classes_compared(agreement, agreement_floor=0.797)
-    report = judge(compared(difference("a"), difference("b", local=local), output=output))
-    assert (report.verdict is Verdict.FAIL) is error
-    (junk,) = [finding for finding in report.findings if finding.code == "BN301"]
-    assert ("labels would tell whether it is worse" in junk.message) is not error
 
 
 @pytest.mark.parametrize(("samples", "limit"), [(100, 0.04), (10_000, 0.035)])

@@ -1,4 +1,4 @@
-"""The wiring: whether a train op runs the updates, weighed with what the values tell."""
+"""BN201 update-not-wired."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from bncheck.testing import (
     unread,
     untouched,
     unwired,
-    update,
     wired,
     with_graph,
 )
@@ -127,57 +126,10 @@ def test_updates_collected_in_a_loop_are_left_to_their_own_rule() -> None:
     assert silent(NONE, SOME, model=with_graph(layer))
 
 
-def test_read_too_early_names_the_depth() -> None:
-    """9 of 17 layers wired and none after them: the message says from which layer on."""
-    layers = [wired(batch_norm(f"conv{n}")) for n in range(9)]
-    layers += [unwired(untouched(f"conv{n}")) for n in range(9, 17)]
-    found = only(SOME, with_graph(*layers))
-    assert "In forward order 9 of 17 are wired, and none from `conv9` on" in found.message
-    assert found.layers == tuple(f"conv{n}" for n in range(9, 17))
-    assert found.severity is Severity.ERROR
-
-
-def test_a_list_replaced_names_the_other_end() -> None:
-    """Only the last layers wired reads differently from only the first ones."""
-    found = only(SOME, with_graph(unwired(untouched("a")), wired(batch_norm("b"))))
-    assert "only those from `b` on are wired" in found.message
-
-
-def test_holes_are_named() -> None:
-    """Layers in the middle follow no pattern and are named."""
-    found = only(SOME, with_graph(wired(batch_norm("a")), unwired(untouched("b")), wired(batch_norm("c"))))
-    assert "Not wired: `b`." in found.message
-
-
-def test_one_network_of_a_gan() -> None:
-    """All layers of one train op unwired: the message names that op, the fix is per network."""
-    found = only(SOME, with_graph(wired(batch_norm("d"), "d_adam"), unwired(untouched("g"), "g_adam")))
-    assert "all layers that `g_adam` trains" in found.message
-    assert 'scope="discriminator"' in found.fix
-
-
 def test_updates_run_by_the_other_train_op_are_run() -> None:
     """One shared UPDATE_OPS under the discriminator's step also moves the generator's statistics."""
     g = wired(batch_norm("g"), "g_adam", train_ops=("d_adam",))
     assert silent(NONE, SOME, model=with_graph(wired(batch_norm("d"), "d_adam"), g))
-
-
-@pytest.mark.parametrize(("variance", "severity"), [(1.0, Severity.ERROR), (0.3, Severity.WARNING)])
-def test_half_a_pair_is_weighed_by_the_half_that_is_lacking(variance: float, severity: Severity) -> None:
-    """The mean moved because it is wired; what counts is whether the variance did."""
-    layer = unwired(batch_norm("bn", variance=variance))
-    layer = replace(layer, updates=(update("bn", train_ops=("Adam",)), layer.updates[1]))
-    found = only(SOME, with_graph(layer))
-    assert found.severity is severity
-    assert "the moving variance is written by an op that it does not run" in found.message
-
-
-def test_a_second_trainer_without_updates_is_a_warning_or_a_note() -> None:
-    """A warm-up train op that runs no updates: a warning unless the statistics moved."""
-    layer = replace(wired(untouched("bn")), trained_by=("Adam", "warmup"))
-    assert only(SOME, with_graph(layer)).severity is Severity.WARNING
-    layer = replace(wired(batch_norm("bn")), trained_by=("Adam", "warmup"))
-    assert only(SOME, with_graph(layer)).severity is Severity.INFO
 
 
 def test_one_wired_tower_is_enough() -> None:

@@ -1,4 +1,4 @@
-"""Did the statistics move: BN101, BN102, BN104, and how the rest of a model is weighed against it."""
+"""BN101 never-moved."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from one_evidence import only
 
 from bncheck.facts.findings import Confidence, Severity
 from bncheck.facts.layers import Origin, Presence, Role, RunFacts
-from bncheck.rules.statistics import bn101_never_moved, bn102_some_layers_never_moved, bn104_one_of_pair_moved
+from bncheck.rules.statistics import bn101_never_moved, bn102_some_layers_never_moved
 from bncheck.testing import batch_norm, facts, keras_file, untouched, unwired, vector, with_graph
 
-NEVER, SOME, PAIR = (
-    bn101_never_moved.check,
-    bn102_some_layers_never_moved.check,
-    bn104_one_of_pair_moved.check,
-)
+NEVER = bn101_never_moved.check
+SOME = bn102_some_layers_never_moved.check
 
 
 def run(step: int | None = None, updates: int | None = None, slots: tuple[int, int] | None = None) -> RunFacts:
@@ -114,34 +111,3 @@ def test_one_moved_layer_makes_it_another_finding() -> None:
     assert list(NEVER.check(mixed)) == []
     assert only(SOME, mixed).layers == ("a",)
     assert list(SOME.check(facts(untouched("a"), untouched("b")))) == []
-
-
-def test_early_collection_is_recognised_by_order() -> None:
-    """All layers from one on in forward order: UPDATE_OPS was read too early. By name alone the order says nothing."""
-    layers = [batch_norm("a"), batch_norm("b"), untouched("c"), untouched("d")]
-    assert "from `c` on" in only(SOME, facts(*layers)).message
-    named = [replace(layer, origin=Origin.NAME) for layer in layers]
-    assert "from `c` on" not in only(SOME, facts(*named)).message
-
-
-def test_scope_is_recognised() -> None:
-    """All layers of one scope: a target network; a scope that also holds moved layers is none."""
-    layers = [untouched("target/a"), untouched("target/b"), batch_norm("online/a")]
-    assert "layers of `target`" in only(SOME, facts(*layers)).message
-    assert "layers of" not in only(SOME, facts(*layers, batch_norm("target/c"))).message.partition(":")[2]
-
-
-def test_trained_and_frozen_layers_are_told_apart() -> None:
-    """One error for trained layers that stood still, one note for frozen ones."""
-    model = facts(batch_norm("a"), untouched("b"), untouched("frozen", gamma=1.0, beta=0.0))
-    assert [(e.layers, e.severity) for e in SOME.check(model)] == [
-        (("b",), Severity.ERROR),
-        (("frozen",), Severity.INFO),
-    ]
-
-
-def test_one_of_the_pair() -> None:
-    """Each half is named; an input of zeros, whose variance falls alike in all channels, is no fault."""
-    assert "moving mean is exactly 0" in only(PAIR, facts(batch_norm("bn", mean=0.0, variance=[2, 3, 1, 1]))).message
-    assert "moving variance is exactly 1" in only(PAIR, facts(batch_norm("bn", variance=1.0))).message
-    assert list(PAIR.check(facts(batch_norm("zeros", mean=0.0, variance=0.99**300)))) == []
