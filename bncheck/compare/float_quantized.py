@@ -220,8 +220,8 @@ def _weights(part: LossPart, matching: Matching) -> _KernelLoss:
     operator = ours.graph.operators[part.operator]
     stored = ours.kernel_tensor(operator)
     integer = stored is not None and stored.quantization is not None and stored.dtype.startswith(("int", "uint"))
-    scales = stored.quantization.scales if integer and stored and stored.quantization else None
-    per_channel = None if scales is None else scales.size > 1
+    how = stored.quantization if integer and stored is not None else None
+    per_channel = None if how is None else how.scales.size > 1
     test = ours.kernel(operator)
     reference = None if part.counterpart is None else theirs.kernel(theirs.graph.operators[part.counterpart])
     if test is None or reference is None or test.shape != reference.shape:
@@ -229,7 +229,12 @@ def _weights(part: LossPart, matching: Matching) -> _KernelLoss:
     return _KernelLoss(
         nmse=metrics.nmse(float(np.sum(reference**2)), float(np.sum((test - reference) ** 2))),
         per_channel=per_channel,
-        beyond=None if scales is None or scales.size not in (1, len(test)) else _beyond(test, reference, scales),
+        beyond=_beyond(test, reference, how.scales)
+        if how is not None
+        and not how.block
+        and operator.index not in ours.rotations
+        and how.scales.size in (1, len(test))
+        else None,
     )
 
 

@@ -42,12 +42,15 @@ def forward(unit: Unit, place: KernelPlace, source: Source, others: Sequence[Uni
     `others` are the layers that were not found elsewhere. Raises ReadError where the source is damaged.
     """
     for dense in _denses(unit, place, source):
+        untouched = bounds(dense.held, dense.form).fits
         for candidate in _candidates(unit):
             scaled = dense.form * fold(candidate).scale
             known = bounds(dense.held, scaled)
             if not known.fits or not known.telling:
                 continue
             for own in _with_biases(unit, candidate, source):
+                if untouched and not own.bias.any() and candidate.statistics.folded != "stored":
+                    continue  # in few bits the initial statistics are no change at all: nothing was taken in
                 shift, terms = dense.form @ own.bias, np.abs(dense.form) @ own.terms
                 for behind, second in _behind(dense, shift, terms, source, others):
                     for weights in behind.weights:

@@ -143,6 +143,8 @@ def _unreadable(linear: LinearOperator, size: int) -> str:
         return "its kernel is stored in shuffled blocks"
     if data is not None and data.unavailable is not None:
         return data.unavailable
+    if linear.rotation is not None:
+        return "its kernel is turned by a Hadamard matrix, in which rounding mixes the weights"
     if size > MAX_KERNEL // 4:
         return f"its kernel of {size:,} weights is above what is read"
     return ""

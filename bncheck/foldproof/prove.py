@@ -254,6 +254,8 @@ def _layer(state: _State, unit: Unit, stray: Mapping[int, KernelPlace], left: Ma
         if another is not None:
             return _of(unit, another, another.why)
         return _of(unit, *difference(match))
+    if unit.number in stray and stray[unit.number].unreadable:
+        return _unmatched(unit, stray[unit.number].unreadable)
     if unit.number in stray:
         return _other_kernel(unit, stray[unit.number])
     for place in state.free(state.linear) if state.source.ordered else ():

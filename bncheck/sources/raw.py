@@ -108,11 +108,29 @@ class RawKeras:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawQuantization:
-    """Affine quantization: real = scale * (stored - zero_point), per tensor (one scale) or along `axis`."""
+    """Affine quantization: real = scale * (stored - zero_point), per tensor (one scale) or along `axis`.
+
+    Blockwise, elements that follow one another along the last axis share a scale.
+    """
 
     scales: NDArray[np.float32]
+    """(1,), (channels,), or blockwise the tensor's shape but for its last axis, which has an entry a block."""
     zero_points: NDArray[np.int64]
+    """Of the same shape."""
     axis: int
+    block: int = 0
+    """Elements that share a scale; 0: not blockwise."""
+
+    def spread(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(scales, zero points) as they broadcast against the tensor, which is of this shape."""
+        scales, points = self.scales.astype(np.float64), self.zero_points
+        if self.block:
+            return np.repeat(scales, self.block, axis=-1), np.repeat(points, self.block, axis=-1)
+        if scales.size == 1:
+            return scales.reshape([1] * len(shape)), points.reshape([1] * len(shape))
+        along = [1] * len(shape)
+        along[self.axis] = scales.size
+        return scales.reshape(along), points.reshape(along)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -43,6 +43,8 @@ class T:
     """None: as many zeros as scales."""
     axis: int = 0
     details: int = 0
+    blocks: tuple[int, int, int] | None = None
+    """Numbers of the tensors of blockwise scales and zero points, and the size of a block."""
     sparse: bool = False
     external: int = 0
     signature: Sequence[int] | None = None
@@ -212,7 +214,8 @@ class _Writer:
         if points:
             fields[3] = self.numbers(points, "<i8")
         if tensor.details:
-            fields |= {4: ("Uint8", tensor.details), 5: self.table({})}
+            blocks = {} if tensor.blocks is None else dict(enumerate(("Int32", value) for value in tensor.blocks))
+            fields |= {4: ("Uint8", tensor.details), 5: self.table(blocks)}
         return self.table(fields)
 
     def buffer(self, where: tuple[int, int], tensor: T) -> int:

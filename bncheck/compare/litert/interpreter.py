@@ -257,16 +257,41 @@ class Batching:
 
 
 def batching(file: LiteFile, images: NDArray[Any]) -> Batching:
-    """Whether the file gives the same for a batch as for its samples one by one; tried, not assumed."""
+    """Whether the file gives the same for a batch as for its samples one by one; tried, not assumed.
+
+    Of a file that is declared for any number only where a RESHAPE may say otherwise: ai-edge-quantizer writes those
+    around its rotations for single samples.
+    """
     signature = file.input.shape_signature or file.input.shape
     size = file.input.shape[0] if file.input.shape else 1
-    if signature and signature[0] == -1:
+    declared = bool(signature) and signature[0] == -1
+    if declared and not any(operator.kind == "RESHAPE" for operator in file.graph.operators):
         return Batching(content=file.content, size=None)
-    if size != 1 or len(images) < 2:
-        return Batching(content=file.content, size=max(size, 1))
+    if not declared and size != 1:
+        return Batching(content=file.content, size=size or 1)
+    if len(images) < 2:
+        return Batching(content=file.content, size=1)
+    if declared and _runs(file, file.content, images):
+        return Batching(content=file.content, size=None)
     opened = free_batch(file.content)
-    pair = input_values(file, images[:2])
-    number = file.graph.inputs[0]
+    return Batching(content=opened, size=None) if _alike_alone(file, opened, images) else _one_by_one(file)
+
+
+def _one_by_one(file: LiteFile) -> Batching:
+    return Batching(content=file.content, size=1)
+
+
+def _runs(file: LiteFile, content: bytes, images: NDArray[Any]) -> bool:
+    try:
+        Runner(content, file.path).run({file.graph.inputs[0]: input_values(file, images[:2])})
+    except BncheckError:
+        return False
+    return True
+
+
+def _alike_alone(file: LiteFile, opened: bytes, images: NDArray[Any]) -> bool:
+    """Whether two samples together give what each gives by itself to the file as it is."""
+    pair, number = input_values(file, images[:2]), file.graph.inputs[0]
     single = Runner(file.content, file.path)
     try:
         both = Runner(opened, file.path)
@@ -275,10 +300,10 @@ def batching(file: LiteFile, images: NDArray[Any]) -> Batching:
             single.run({number: pair[sample : sample + 1]})
             for output in file.graph.outputs:
                 if not _same_sample(single.tensor(output), both.tensor(output), sample):
-                    return Batching(content=file.content, size=1)
+                    return False
     except BncheckError:
-        return Batching(content=file.content, size=1)
-    return Batching(content=opened, size=None)
+        return False
+    return True
 
 
 def _same_sample(alone: NDArray[Any], both: NDArray[Any], sample: int) -> bool:

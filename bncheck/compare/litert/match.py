@@ -126,9 +126,9 @@ def _match_operator(search: _PairSearch, operator: RawLiteOperator) -> None:
     ours = search.quantized
     outputs = ours.data_outputs(operator)
     data = ours.data_inputs(operator)
-    if operator.kind in VIEWS | {"DEQUANTIZE"} or not outputs or not data:
+    if operator.kind in VIEWS | {"DEQUANTIZE"} or operator.index in ours.turning or not outputs or not data:
         return
-    behind = [ours.behind(number) for number in data]
+    behind = [ours.behind(ours.before_rotation(operator, number)) for number in data]
     images = [search.tensors.get(number) for number in behind]
     if operator.kind == "QUANTIZE":
         if images[0] is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare.litert.interpreter import ACTIVATIONS
 from bncheck.recognise.lite.by_lite import LINEAR
+from bncheck.recognise.lite.rotations import Rotation, rotations
 from bncheck.recognise.lite.values import Wiring, real
 from bncheck.sources.raw import RawLiteOperator, RawLiteTensor
 
@@ -29,6 +31,21 @@ class Net(Wiring):
     """The wiring of a graph that is run: constants may also be reshaped before they are used."""
 
     through: ClassVar[frozenset[str]] = Wiring.through | VIEWS
+
+    @cached_property
+    def rotations(self) -> Mapping[int, Rotation]:
+        """Dense operator -> what its input, and its kernel with it, is turned by."""
+        return rotations(self)
+
+    @cached_property
+    def turning(self) -> frozenset[int]:
+        """Operators that only turn the input of another."""
+        return frozenset(rotation.by.index for rotation in self.rotations.values())
+
+    def before_rotation(self, operator: RawLiteOperator, number: int) -> int:
+        """An input as it was before it was turned for this operator."""
+        rotation = self.rotations.get(operator.index)
+        return number if rotation is None or number != operator.inputs[0] else rotation.source
 
     def data_inputs(self, operator: RawLiteOperator) -> tuple[int, ...]:
         """Inputs that carry activations: neither constants (stored or unpacked by DEQUANTIZE) nor shapes."""
@@ -57,11 +74,13 @@ class Net(Wiring):
         if values is None:
             return None
         axis = LINEAR[operator.kind].axis
-        return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        kernel = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        rotation = self.rotations.get(operator.index)
+        return kernel if rotation is None else rotation.undone(kernel)
 
     def kernel_tensor(self, operator: RawLiteOperator) -> RawLiteTensor | None:
         """The stored tensor of a linear operator's kernel."""
-        slots = LINEAR.get(operator.kind)
+        slots = None if operator.index in self.turning else LINEAR.get(operator.kind)
         tensor = None if slots is None else self.constant(operator, slots.kernel)
         return tensor if slots is not None and tensor is not None and len(tensor.shape) > slots.axis else None
 

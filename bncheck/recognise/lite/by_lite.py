@@ -12,6 +12,7 @@ import numpy as np
 from bncheck.facts.layers import Facts
 from bncheck.facts.lite import FoldedOperator, Leftover, LiteFacts
 from bncheck.recognise.lite.leftovers import leftovers
+from bncheck.recognise.lite.rotations import Rotation, rotations
 from bncheck.recognise.lite.values import KnownValues, Wiring, integers, largest_by_channel, per_channel_scales
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawLite, RawLiteOperator, RawLiteTensor, RawModel
@@ -101,20 +102,27 @@ class LinearOperator:
     slots: Slots
     kernel: RawLiteTensor
     bias: RawLiteTensor | None
+    rotation: Rotation | None = None
+    """What its input is turned by, and its kernel with it."""
 
 
 def linear_operators(wiring: Wiring, prefix: str = "") -> Iterator[LinearOperator]:
-    """Operators of a subgraph that can absorb a batch norm, in execution order."""
+    """Operators of a subgraph that can absorb a batch norm, in execution order; none that only turns its input."""
     seen: set[str] = set()
+    turned = rotations(wiring)
+    turning = {rotation.by.index for rotation in turned.values()}
     for operator in wiring.graph.operators:
         slots = LINEAR.get(operator.kind)
         kernel = None if slots is None else wiring.constant(operator, slots.kernel)
         if slots is None or kernel is None or len(kernel.shape) != slots.rank or not operator.outputs:
             continue
+        if operator.index in turning:
+            continue
         name = prefix + _name(operator, kernel, wiring)
         name = f"{name} #{operator.index}" if name in seen else name
         seen.add(name)
-        yield LinearOperator(name, operator, slots, kernel, wiring.constant(operator, slots.bias))
+        bias = wiring.constant(operator, slots.bias)
+        yield LinearOperator(name, operator, slots, kernel, bias, turned.get(operator.index))
 
 
 def _folded(wiring: Wiring, prefix: str, known: KnownValues) -> Iterator[FoldedOperator]:
@@ -123,7 +131,7 @@ def _folded(wiring: Wiring, prefix: str, known: KnownValues) -> Iterator[FoldedO
     for found in linear_operators(wiring, prefix):
         operator, slots, kernel, bias = found.operator, found.slots, found.kernel, found.bias
         channels += kernel.shape[slots.axis]
-        readable = not operator.shuffled and channels <= MAX_CHANNELS
+        readable = not operator.shuffled and channels <= MAX_CHANNELS and found.rotation is None
         values = None if bias is None or bias.dtype not in _BIAS_BITS else integers(bias, known)
         yield FoldedOperator(
             name=found.name,

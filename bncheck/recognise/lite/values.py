@@ -85,8 +85,8 @@ def stored(tensor: RawLiteTensor) -> NDArray[Any] | None:
 
 
 def per_channel_scales(tensor: RawLiteTensor) -> PerChannel | None:
-    """Scales of an integer tensor, one entry or one a channel; None for float."""
-    if tensor.quantization is None or tensor.dtype not in INTEGERS:
+    """Scales of an integer tensor, one entry or one a channel; None for float and for blocks."""
+    if tensor.quantization is None or tensor.quantization.block or tensor.dtype not in INTEGERS:
         return None
     scales = tensor.quantization.scales.astype(np.float64)
     scales.setflags(write=False)
@@ -102,11 +102,7 @@ def real(tensor: RawLiteTensor) -> NDArray[np.float64] | None:
         return values.astype(np.float64)
     if tensor.quantization is None or tensor.dtype not in INTEGERS:
         return None
-    scales, points = tensor.quantization.scales.astype(np.float64), tensor.quantization.zero_points
-    if scales.size > 1:
-        along = [1] * values.ndim
-        along[tensor.quantization.axis] = scales.size
-        scales, points = scales.reshape(along), points.reshape(along)
+    scales, points = tensor.quantization.spread(values.shape)
     product: NDArray[np.float64] = scales * (values.astype(np.int64) - points)
     return product
 
@@ -125,11 +121,10 @@ def rounding(tensor: RawLiteTensor, sizes: NDArray[np.float64]) -> NDArray[np.fl
         return relative * sizes + absolute
     if tensor.quantization is None or tensor.dtype not in INTEGERS | {"float32"}:
         return np.zeros(tensor.shape)
-    halves = 0.5 * np.abs(tensor.quantization.scales.astype(np.float64))
-    along = [1] * len(tensor.shape)
-    if halves.size > 1:
-        along[tensor.quantization.axis] = halves.size
-    return np.broadcast_to(halves.reshape(along), tensor.shape)
+    halves = 0.5 * np.abs(tensor.quantization.spread(tensor.shape)[0])
+    if tensor.quantization.block:  # the scales themselves are stored in half precision
+        halves = halves + _HALF_PRECISION["float16"][0] * sizes
+    return np.broadcast_to(halves, tensor.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +145,9 @@ def largest_by_channel(kernel: RawLiteTensor, axis: int, known: KnownValues) -> 
     quantization = kernel.quantization
     if kernel.dtype not in FLOATS and (quantization is None or kernel.dtype not in INTEGERS):
         return None
+    if quantization is not None and quantization.block:
+        whole = real(kernel)
+        return None if whole is None else _read_only(np.abs(whole).max(axis=1))
     varies = quantization is not None and quantization.scales.size > 1 and kernel.dtype in INTEGERS
     kept = {axis, quantization.axis} if varies and quantization is not None else {axis}
     extremes = _extremes(kernel, tuple(number for number in range(len(kernel.shape)) if number not in kept), known)
@@ -162,9 +160,12 @@ def largest_by_channel(kernel: RawLiteTensor, axis: int, known: KnownValues) -> 
         points, scales = quantization.zero_points.reshape(along), quantization.scales.astype(np.float64).reshape(along)
         reach = np.abs(scales) * np.maximum(*(np.abs(values.astype(np.int64) - points) for values in extremes))
     others = tuple(number for number in range(reach.ndim) if number != axis)
-    largest: PerChannel = np.asarray(reach.max(axis=others), np.float64)
-    largest.setflags(write=False)
-    return largest
+    return _read_only(np.asarray(reach.max(axis=others), np.float64))
+
+
+def _read_only(values: PerChannel) -> PerChannel:
+    values.setflags(write=False)
+    return values
 
 
 def _extremes(

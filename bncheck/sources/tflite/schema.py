@@ -65,7 +65,20 @@ class QuantizationParameters(IntEnum):
     SCALE = 2
     ZERO_POINT = 3
     DETAILS_TYPE = 4
+    DETAILS = 5
     QUANTIZED_DIMENSION = 6
+
+
+BLOCKWISE = 2
+"""Member of the union `QuantizationDetails`."""
+
+
+class BlockwiseQuantization(IntEnum):
+    """Numbers of the tensors that hold scales and zero points, one a block of elements that follow one another."""
+
+    SCALES = 0
+    ZERO_POINTS = 1
+    BLOCK_SIZE = 2
 
 
 class Operator(IntEnum):

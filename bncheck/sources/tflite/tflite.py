@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -148,10 +148,9 @@ def _kind(code: Table) -> str:
 
 def _subgraph(table: Table, store: Store, kinds: tuple[str, ...]) -> RawLiteSubgraph:
     of = f" of {table.what}"
-    tensors = tuple(
-        _tensor(index, entry, store)
-        for index, entry in enumerate(table.tables(schema.SubGraph.TENSORS, MAX_ENTRIES, f"tensor{of},"))
-    )
+    entries = table.tables(schema.SubGraph.TENSORS, MAX_ENTRIES, f"tensor{of},")
+    tensors = tuple(_tensor(index, entry, store) for index, entry in enumerate(entries))
+    tensors = tuple(_in_blocks(*pair, tensors) for pair in zip(entries, tensors, strict=True))
     operators = tuple(
         _operator(index, entry, kinds, len(tensors))
         for index, entry in enumerate(table.tables(schema.SubGraph.OPERATORS, MAX_ENTRIES, f"operator{of},"))
@@ -251,6 +250,42 @@ def _quantization(table: Table, shape: tuple[int, ...]) -> RawQuantization | Non
     if scales.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scales.size):
         raise _malformed(entry, f"{scales.size} scales along axis {axis} of shape {list(shape)}")
     return RawQuantization(scales=scales, zero_points=points, axis=axis)
+
+
+def _in_blocks(table: Table, tensor: RawLiteTensor, tensors: Sequence[RawLiteTensor]) -> RawLiteTensor:
+    """The tensor with its blockwise scales, which other tensors of the subgraph hold; as it is where it has none.
+
+    Raises Malformed for scales that are none of its subgraph, or do not fit it. Blocks along another axis than the
+    last, or with zero points, which no kernel of LiteRT reads, are not read.
+    """
+    if tensor.data is None or tensor.quantization is not None:
+        return tensor
+    entry = table.table(schema.Tensor.QUANTIZATION, "the quantization")
+    kind = 0 if entry is None else entry.number(schema.QuantizationParameters.DETAILS_TYPE, "B")
+    details = None
+    if entry is not None and kind == schema.BLOCKWISE:
+        details = entry.table(schema.QuantizationParameters.DETAILS, "the blockwise quantization")
+    if entry is None or details is None:
+        return tensor
+    number = details.number(schema.BlockwiseQuantization.SCALES, "i")
+    block = details.number(schema.BlockwiseQuantization.BLOCK_SIZE, "i")
+    if block < 1:
+        return tensor
+    if not 0 <= number < len(tensors):
+        raise _malformed(details, f"the scales are tensor {number} of {len(tensors)}")
+    scales = tensors[number].data
+    plain = details.number(schema.BlockwiseQuantization.ZERO_POINTS, "i") <= 0
+    if not plain or scales is None or scales.unavailable is not None or scales.dtype not in ("float16", "float32"):
+        return tensor
+    *rows, columns = tensor.shape or (0,)
+    if columns % block or math.prod(scales.shape) != math.prod(rows) * (columns // block):
+        raise _malformed(
+            details, f"{list(scales.shape)} scales in blocks of {block} do not fit a tensor of {list(tensor.shape)}"
+        )
+    values = scales.read().astype(np.float32).reshape(*rows, columns // block)
+    axis = entry.number(schema.QuantizationParameters.QUANTIZED_DIMENSION, "i")
+    found = RawQuantization(scales=values, zero_points=np.zeros(values.shape, np.int64), axis=axis, block=block)
+    return replace(tensor, quantization=found)
 
 
 def _constant(table: Table, name: str, dtype: str, shape: tuple[int, ...], store: Store) -> RawTensor | None:

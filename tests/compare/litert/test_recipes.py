@@ -39,6 +39,9 @@ NAMED = [
     "dynamic_wi4_afp32",
     "weight_only_wi8_afp32",
     "weight_only_wi4_afp32",
+    "dynamic_wi4b32_afp32",
+    "dynamic_wi8c_hr_afp32",
+    "dynamic_wi4c_hr_afp32",
 ]
 
 
@@ -81,7 +84,7 @@ def test_outputs_are_those_of_the_interpreter(
     assert not found.unmatched
     kinds = [operator.kind for operator in found.operators]
     assert len([kind for kind in kinds if kind != "QUANTIZE"]) == 12
-    assert all(operator.weight_nmse is None or operator.weight_nmse < 0.05 for operator in found.operators)
+    assert all(operator.weight_nmse is None or operator.weight_nmse < 0.1 for operator in found.operators)
 
 
 def test_edited_copies_hold_the_constants(made: Callable[[str], bytes]) -> None:

@@ -15,6 +15,7 @@ from lite_writer import Faults, G, Op, T, constant, lite_bytes
 
 from bncheck.facts.errors import Malformed, NotFound, ReadError, TooLarge, Truncated, Unreadable, Unsupported
 from bncheck.recognise.lite.by_lite import recognise_lite
+from bncheck.recognise.lite.values import KnownValues, largest_by_channel, real, rounding
 from bncheck.rules.quantization import bn405_bias_saturated, bn406_not_folded
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawLiteTensor, RawModel
@@ -225,9 +226,37 @@ def test_what_is_not_read_says_so(tmp_path: Path, tensor: T, reason: str) -> Non
         data.read()
 
 
+def test_blockwise_scales(tmp_path: Path) -> None:
+    """Every 2 elements of a row have a scale of their own, which another tensor holds in half precision."""
+    values = np.array([[1, -2, 3, 4], [5, 6, -7, 8]], np.int8)
+    scales = np.array([[0.5, 2], [0.25, 1]], np.float16)
+    kernel = constant("w", values, details=2, blocks=(1, -1, 2))
+    lite = read(tmp_path, lite_bytes(G(tensors=(kernel, constant("s", scales)), operators=()))).lite
+    assert lite is not None
+    found = lite.subgraphs[0].tensors[0]
+    assert found.quantization is not None
+    wanted = values * np.repeat(scales.astype(float), 2, axis=1)
+    assert np.array_equal(real(found), wanted)
+    assert np.array_equal(np.squeeze(largest_by_channel(found, 0, KnownValues())), np.abs(wanted).max(axis=1))
+    halves = rounding(found, np.abs(wanted))
+    assert np.all(halves >= np.repeat(scales.astype(float), 2, axis=1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [((9, -1, 2), "tensor 9 of 2"), ((-7, -1, 2), "tensor -7"), ((1, -1, 3), "do not fit"), ((1, -1, 1), "do not fit")],
+)
+def test_hostile_blockwise_scales(tmp_path: Path, blocks: tuple[int, int, int], message: str) -> None:
+    """Scales that are not there or are too few are named, whoever wrote the file."""
+    kernel = constant("w", np.ones((2, 4), np.int8), details=2, blocks=blocks)
+    with pytest.raises(Malformed, match=message):
+        read(tmp_path, lite_bytes(G(tensors=(kernel, constant("s", np.ones((2, 2), np.float16))), operators=())))
+
+
 def test_other_quantization_is_none(tmp_path: Path) -> None:
-    """Blockwise and custom quantization carry no affine scale, so none is reported."""
+    """Custom quantization carries no affine scale, nor does a blockwise one of no size: none is reported."""
     assert one(tmp_path, constant("w", KERNEL, scales=[0.5], details=2)).quantization is None
+    assert one(tmp_path, constant("w", KERNEL, scales=[0.5], details=1)).quantization is None
     assert one(tmp_path, constant("w", KERNEL)).quantization is None
 
 

@@ -255,7 +255,7 @@ def test_schema_tables() -> None:
     "table",
     [
         schema.Model, schema.OperatorCode, schema.SubGraph, schema.Tensor, schema.QuantizationParameters,
-        schema.Operator, schema.Buffer, schema.Metadata,
+        schema.BlockwiseQuantization, schema.Operator, schema.Buffer, schema.Metadata,
     ],
 )  # fmt: skip  # one a line would say no more
 def test_field_numbers(table: Any) -> None:
