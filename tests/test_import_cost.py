@@ -67,6 +67,18 @@ def test_inspection_loads_no_tensorflow(tmp_path: Path) -> None:
     assert loaded.isdisjoint({*NEVER, "h5py", "rich", "flatbuffers", "numpy.ma", "altair", "jinja2"})
 
 
+def test_inspection_loads_what_it_needs(tmp_path: Path) -> None:
+    """Nothing of what running a model or reading a TFLite file gives: no facts, rules or tables of it."""
+    loaded = _commands(f"inspect checkpoint {_checkpoint(tmp_path)}")
+    mine = {name.removeprefix("bncheck.") for name in loaded if name.startswith("bncheck.")}
+    assert {"rules.statistics.bn101_never_moved", "rules.wiring.bn211_decay_suspicious", "report.text.text"} <= mine
+    measured = {"facts.measurements", "facts.lite", "facts.repairs", "testing.quantized", "rules.shared.precision_fix"}
+    other = {"cli.compare", "cli.demo", "cli.gate", "cli.repair", "report.text.comparison", "report.text.quantized"}
+    assert mine.isdisjoint({*measured, *other, "report.views.comparison", "report.views.fold", "report.views.gate"})
+    rules = {name.rpartition(".")[2][:5] for name in mine if name.startswith("rules.")}
+    assert {code for code in rules if code.startswith(("bn3", "bn4", "bn5"))} == {"bn403", "bn404"}
+
+
 def test_charts_load_no_tensorflow(tmp_path: Path) -> None:
     """The HTML report loads its plotting library, and still no TensorFlow."""
     loaded = _commands(f"inspect checkpoint {_checkpoint(tmp_path)} --format html")

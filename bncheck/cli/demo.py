@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +37,8 @@ def demo(keep: Path | None, steps: int) -> None:
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is None:
+        import tempfile  # noqa: PLC0415 - start-up
+
         with tempfile.TemporaryDirectory(prefix="bncheck-demo-") as folder:
             yield Path(folder)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import click
@@ -33,6 +34,26 @@ class Command(click.Command):
             if shown:
                 with formatter.section(heading):
                     formatter.write_dl(shown)
+
+
+class Commands(click.Group):
+    """A group some of whose commands have modules of their own, each imported when its command is asked for."""
+
+    def __init__(self, *args: Any, elsewhere: tuple[str, ...] = (), **kwargs: Any) -> None:
+        """`elsewhere` names them; the command `gate` is `bncheck.cli.gate.gate`."""
+        super().__init__(*args, **kwargs)
+        self._elsewhere = elsewhere
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted((*super().list_commands(ctx), *self._elsewhere))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, None where there is none."""
+        if cmd_name not in self._elsewhere:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(f"bncheck.cli.{cmd_name}"), cmd_name)
+        return command
 
 
 def examples(*lines: str) -> str:

@@ -13,12 +13,8 @@ import click
 
 import bncheck
 from bncheck.cli.common import say, write_reports
-from bncheck.cli.compare import compare
-from bncheck.cli.demo import demo
-from bncheck.cli.gate import gate
-from bncheck.cli.help import Command, examples
+from bncheck.cli.help import Command, Commands, examples
 from bncheck.cli.options import options_given, takes_options
-from bncheck.cli.repair import repair
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.findings import ExitCode
 from bncheck.settings.options import CommandName
@@ -58,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @click.group(
+    cls=Commands,
+    elsewhere=("compare", "demo", "gate", "repair"),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples("inspect checkpoint model.ckpt-300", "explain BN201", "demo"),
 )
@@ -67,12 +65,6 @@ def cli() -> None:
 
     Exit codes: 0 pass, 1 findings, 2 usage or unreadable input, 3 nothing to judge.
     """
-
-
-cli.add_command(compare)
-cli.add_command(gate)
-cli.add_command(repair)
-cli.add_command(demo)
 
 
 @cli.group()

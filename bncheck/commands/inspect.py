@@ -6,18 +6,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bncheck.commands.target import Target, read_target, timed
 from bncheck.facts.errors import NoModel, ReadError, UsageError
 from bncheck.facts.findings import ExitCode, Report, TargetInfo, Verdict
 from bncheck.facts.layers import PerChannel
-from bncheck.facts.measurements import FoldProof
 from bncheck.judge.judge import exit_code
 from bncheck.settings.config import Settings
 from bncheck.settings.keywords import takes
 from bncheck.settings.options import CommandName, Options
 from bncheck.sources import run_dir
 from bncheck.sources.raw import RawModel
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import FoldProof
 
 _NUMBER = re.compile(r"\d+")
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")

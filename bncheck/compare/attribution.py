@@ -27,8 +27,8 @@ from bncheck.facts.measurements import (
     Measure,
     OutputDifference,
     Precision,
-    informed_accuracy,
 )
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.numerics import moments
 from bncheck.numerics.moments import Moments
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, Flag, IntEnum, auto
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ class Evidence:
     """Layers for which the rule's `ends_gate` holds; None: all."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RuleInfo:
-    """What a report tells of a rule that ran; the text comes from the rule's docstring."""
+    """What a report tells of a rule that ran."""
 
     code: str
     slug: str
@@ -145,9 +146,22 @@ class RuleInfo:
     """Seen by running the model, not by reading its files."""
     ends_gate: str
     """Why running the model would tell nothing more where an error is found, as the rest of a sentence; else empty."""
-    title: str
-    sections: Mapping[str, str] = field(default_factory=dict)
-    """Heading ("What it detects", "Why it matters", "How it decides", "Not detected", "Fix", "References") -> text."""
+    page: Callable[[], tuple[str, Mapping[str, str]]]
+    """Reads (title, sections) from the rule's docstring, which is for those that found something or print pages."""
+
+    @property
+    def title(self) -> str:
+        """One sentence."""
+        return self._read[0]
+
+    @property
+    def sections(self) -> Mapping[str, str]:
+        """Heading ("What it detects", "Why it matters", ... as in `bncheck.rules.rule.HEADINGS`) -> text."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[str, Mapping[str, str]]:
+        return self.page()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bncheck.facts.arrays import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
 from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
-from bncheck.facts.lite import LiteFacts
-from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
-from bncheck.facts.measurements import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
+
+if TYPE_CHECKING:
+    from bncheck.facts.lite import LiteFacts
+    from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
 
 
 class Origin(Enum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.measurements import PerChannel
+from bncheck.facts.arrays import PerChannel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from bncheck.facts.arrays import PerChannel
 
 GIVEN = "given"
 """In the place of a scheme: the user's own file, quantized as it is."""
-
-PerChannel: TypeAlias = NDArray[np.float64]
-"""(channels,), float64, read-only."""
-
-
-def sqnr_db(nmse: float) -> float:
-    """`-10 log10(NMSE)` decibels, the reference being the signal: higher is better. No error is +inf."""
-    if nmse == 0:
-        return math.inf
-    return -10 * math.log10(nmse) if nmse > 0 else math.nan
-
-
-def informed_accuracy(classes: int, commonest: float | None = None) -> float:
-    """Accuracy (0 to 1) from which labels have to do with predictions: twice chance, or 15 points above where less.
-
-    Chance is to name the most common label always, where its share `commonest` is known; of what is missing to 1 then,
-    three tenths.
-    """
-    chance = max(1 / classes, commonest or 0.0)
-    return min(2 * chance, chance + min(0.15, 0.3 * (1 - chance)))
 
 
 class Precision(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from bncheck.facts.measurements import sqnr_db
+from bncheck.facts.ratios import sqnr_db
 
 
 def listing(items: Sequence[str], most: int = 3) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bncheck.facts.findings import (
     Evidence,
@@ -20,7 +21,6 @@ from bncheck.facts.findings import (
     fails,
 )
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose
-from bncheck.facts.measurements import QuantizedComparison
 from bncheck.judge.not_checked import not_checked
 from bncheck.judge.suppress import refuse_unknown_codes, selected, sort_out
 from bncheck.rules import RULES
@@ -29,6 +29,9 @@ from bncheck.rules.rule import Needs, Rule, causes
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.modes import FEWEST_SAMPLES
 from bncheck.settings.config import Settings
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import QuantizedComparison
 
 _DEFAULT = Settings()
 _RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}

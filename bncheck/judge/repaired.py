@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bncheck.facts.layers import Facts
-from bncheck.facts.measurements import informed_accuracy
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.facts.repairs import RepairJudgement, RepairVerdict, Trial
 from bncheck.facts.training import has_statistics, trained_on_batches, trainers
 from bncheck.facts.wording import many, percent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +31,16 @@ class FoldedRanges:
         """Ranges of living channels that are not zero."""
         return self.ranges[~self.dead & (self.ranges > 0)]
 
-    @property
+    @cached_property
     def alive_spread(self) -> float:
         """Largest over median of the living channels; 0 where there is none."""
         return range_spread(self.alive)
 
-    @property
+    @cached_property
     def dead_ratio(self) -> float:
         """Largest range of a dead channel over the median of the living; 0 where there is none of either."""
+        if not self.dead.any():
+            return 0.0
         largest = np.max(self.ranges[self.dead], initial=0.0)
         with np.errstate(over="ignore"):
             return float(largest / median(self.alive)) if self.alive.size else 0.0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from bncheck.facts.measurements import Comparison, LayerDifference
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import Comparison, LayerDifference
+
 
 DIVERGES = 0.01
 """Local NMSE of a layer that goes wrong: 3 times the worst of a healthy MobileNetV2 0.35 on 352 digits, a third of the

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import PerChannel
-from bncheck.facts.measurements import sqnr_db
+from bncheck.facts.ratios import sqnr_db
 from bncheck.numerics.fold import gamma_and_beta
 
 __all__ = [

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bncheck.facts.layers import Facts, Layer, PerChannel
-from bncheck.facts.measurements import LayerDifference
 from bncheck.numerics.channels import median
 from bncheck.numerics.init_share import USUAL_EPSILON
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import LayerDifference
 
 SMALLEST = 0.02
 """Share below which it is not told from other differences: of six healthy nets none had more."""

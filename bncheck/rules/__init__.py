@@ -68,5 +68,15 @@ RULES = Registry(
         "quantization.bn409_tensors_unmatched",
         "quantization.bn501_worse_than_before",
     ),
-    needs_of_folder={"modes": Needs.COMPARISON},
+    needs={
+        "BN3": Needs.COMPARISON,
+        "BN401": Needs.QUANTIZED,
+        "BN402": Needs.QUANTIZED,
+        "BN405": Needs.LITE,
+        "BN406": Needs.LITE,
+        "BN407": Needs.FOLD,
+        "BN408": Needs.QUANTIZED,
+        "BN409": Needs.QUANTIZED,
+        "BN501": Needs.BEFORE,
+    },
 )

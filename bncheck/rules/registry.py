@@ -11,13 +11,14 @@ from bncheck.rules.rule import Needs, Rule
 class Registry(Collection[Rule]):
     """Rules in code order. Codes and names are known without importing a rule: its file is named after them."""
 
-    def __init__(self, rules: Sequence[str | Rule], *, needs_of_folder: Mapping[str, Needs] | None = None) -> None:
+    def __init__(self, rules: Sequence[str | Rule], *, needs: Mapping[str, Needs] | None = None) -> None:
         """`rules` are files below `bncheck.rules` ("wiring.bn201_update_not_wired"), or rules themselves.
 
-        `needs_of_folder` tells what every rule of a folder needs, so that none is imported where that is lacking.
+        `needs` repeats, by codes and prefixes, what those rules need that a plain inspection has not: there they are
+        told as not checked, and not imported.
         """
         self._listed = {_names(listed)[0]: listed for listed in rules}
-        self._folders = needs_of_folder or {}
+        self._needs = needs or {}
         self.slugs: dict[str, str] = dict(map(_names, rules))
         """Code -> name: "BN201" -> "update-not-wired"."""
 
@@ -45,9 +46,8 @@ class Registry(Collection[Rule]):
 
     def lacking(self, code: str, at_hand: Needs) -> Needs:
         """The evidence that this rule needs and that is not at hand."""
-        listed = self._listed[code]
-        folder = listed.partition(".")[0] if isinstance(listed, str) else ""
-        return self._folders.get(folder, Needs.NOTHING) & ~at_hand or self.rule(code).needs & ~at_hand
+        known = next((needs for prefix, needs in self._needs.items() if code.startswith(prefix)), Needs.NOTHING)
+        return known & ~at_hand or self.rule(code).needs & ~at_hand
 
 
 def _names(listed: str | Rule) -> tuple[str, str]:

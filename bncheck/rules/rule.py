@@ -75,9 +75,7 @@ class Rule:
 
     @property
     def info(self) -> RuleInfo:
-        """What reports and `explain` show: the docstring, with the remedies that it names (its module's own first)."""
-        known = {**vars(remedies), **vars(sys.modules[self.check.__module__])}
-        title, sections = parse_docstring(_with_remedies(inspect.getdoc(self.check) or "", known))
+        """What reports and `explain` show."""
         return RuleInfo(
             code=self.code,
             slug=self.slug,
@@ -87,9 +85,13 @@ class Rule:
             meaning=self.meaning,
             measured=bool(self.needs & (Needs.COMPARISON | Needs.QUANTIZED)),
             ends_gate=self.ends_gate,
-            title=title,
-            sections=sections,
+            page=self.page,
         )
+
+    def page(self) -> tuple[str, dict[str, str]]:
+        """(title, sections) of the docstring, with the remedies that it names (its module's own first)."""
+        known = {**vars(remedies), **vars(sys.modules[self.check.__module__])}
+        return parse_docstring(_with_remedies(inspect.getdoc(self.check) or "", known))
 
 
 def rule(

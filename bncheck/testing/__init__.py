@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,16 +28,10 @@ from bncheck.facts.layers import (
     Update,
     Vector,
 )
-from bncheck.facts.lite import FoldedOperator, Leftover, LiteFacts
-from bncheck.facts.measurements import (
-    Accuracy,
-    Comparison,
-    DataFacts,
-    FoldedLayer,
-    FoldProof,
-    LayerDifference,
-    OutputDifference,
-)
+
+if TYPE_CHECKING:
+    from bncheck.facts.lite import FoldedOperator, Leftover
+    from bncheck.facts.measurements import Accuracy, DataFacts, FoldedLayer, LayerDifference, OutputDifference
 
 Numbers = float | list[float] | np.ndarray[Any, Any]
 
@@ -46,8 +40,7 @@ def vector(role: Role, values: Numbers | None, *, channels: int = 4, name: str =
     """A PRESENT vector of these values (a number fills all channels); None: ABSENT by design."""
     if values is None:
         return Vector(role=role, presence=Presence.ABSENT, name=name, **facts_of_it)
-    array = np.full(channels, values) if np.isscalar(values) else np.asarray(values, np.float64)
-    array = array.astype(np.float64)
+    array = (np.full(channels, values) if np.isscalar(values) else np.asarray(values)).astype(np.float64)
     array.setflags(write=False)
     constant = float(array[0]) if bool(np.all(array == array[0])) else None
     known: dict[str, Any] = {
@@ -109,6 +102,8 @@ def folded(
     **facts_of_it: Any,
 ) -> FoldedOperator:
     """A TFLite operator that batch norm was folded into: float unless scales are given; a bias is int32."""
+    from bncheck.facts.lite import FoldedOperator  # noqa: PLC0415 - start-up
+
     known: dict[str, Any] = {
         "channel_max": _scales(np.full(channels, 0.5)),
         "bias_bits": None if bias is None else 32,
@@ -132,6 +127,8 @@ def leftover(
     **facts_of_it: Any,
 ) -> Leftover:
     """A batch norm of 4 channels that stayed behind an activation; further keywords are fields of `Leftover`."""
+    from bncheck.facts.lite import Leftover  # noqa: PLC0415 - start-up
+
     steps = ("MUL",) if addend is None else ("MUL", "ADD")
     known: dict[str, Any] = {
         "operators": steps,
@@ -149,6 +146,8 @@ def leftover(
 
 def lite(*operators: FoldedOperator, leftovers: tuple[Leftover, ...] = (), **facts_of_it: Any) -> Facts:
     """A TFLite file of these operators; further keywords are fields of `Facts`."""
+    from bncheck.facts.lite import LiteFacts  # noqa: PLC0415 - start-up
+
     held = LiteFacts(
         folded=operators,
         leftovers=leftovers,
@@ -282,19 +281,10 @@ def keras_file(*layers: Layer) -> Facts:
 
 def unread(layer: Layer, reason: str = "no checkpoint given") -> Layer:
     """`layer` without its values."""
-    vectors: dict[str, Any] = {
-        role.value: replace(
-            vector, presence=Presence.UNREAD, values=None, constant_checked=False, constant=None, reason=reason
-        )
-        for role, vector in (
-            (Role.MEAN, layer.mean),
-            (Role.VARIANCE, layer.variance),
-            (Role.GAMMA, layer.gamma),
-            (Role.BETA, layer.beta),
-        )
-        if vector.presence is not Presence.ABSENT
-    }
-    return replace(layer, **vectors)
+    vectors = {name: getattr(layer, name) for name in ("mean", "variance", "gamma", "beta")}
+    lost = {"presence": Presence.UNREAD, "values": None, "constant_checked": False, "constant": None, "reason": reason}
+    held = {name: vector for name, vector in vectors.items() if vector.presence is not Presence.ABSENT}
+    return replace(layer, **{name: replace(vector, **lost) for name, vector in held.items()})
 
 
 def _shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...] | None]:
@@ -312,6 +302,8 @@ def _train_ops(layer: Layer) -> tuple[str, ...]:
 
 def difference(name: str = "bn", *, local: float = 1e-3, channels: int = 4, **facts_of_it: Any) -> LayerDifference:
     """A layer, measured on batches of 32 images, that loses the part `local` of its signal; healthy unless told."""
+    from bncheck.facts.measurements import LayerDifference  # noqa: PLC0415 - start-up
+
     known: dict[str, Any] = {
         "samples": 2048,
         "mean_shift": np.full(channels, 0.02),
@@ -326,6 +318,8 @@ def difference(name: str = "bn", *, local: float = 1e-3, channels: int = 4, **fa
 
 def classes_compared(agreement: float = 0.95, **facts_of_it: Any) -> OutputDifference:
     """An output of 10 classes, on which train mode agrees with itself for 97 % of the samples."""
+    from bncheck.facts.measurements import OutputDifference  # noqa: PLC0415 - start-up
+
     known: dict[str, Any] = {
         "nmse": 0.09 if agreement > 0.9 else 0.9,
         "cosine": 0.95,
@@ -339,11 +333,15 @@ def classes_compared(agreement: float = 0.95, **facts_of_it: Any) -> OutputDiffe
 
 def features_compared(nmse: float = 0.05, **facts_of_it: Any) -> OutputDifference:
     """An output that is no classes, which batch noise alone changes by 4 % of its energy."""
+    from bncheck.facts.measurements import OutputDifference  # noqa: PLC0415 - start-up
+
     return OutputDifference(name="features", nmse=nmse, **({"cosine": 1 - nmse / 2, "floor": 0.04} | facts_of_it))
 
 
 def images(samples: int, *, synthetic: bool = False, labelled: bool = False) -> DataFacts:
     """Data that a model was compared on, in batches of 32."""
+    from bncheck.facts.measurements import DataFacts  # noqa: PLC0415 - start-up
+
     return DataFacts(
         description="images.npz, 360 samples of 64x64x3",
         samples=samples,
@@ -364,6 +362,8 @@ def compared(
     **facts_of_it: Any,
 ) -> Facts:
     """A model of healthy layers, and what comparing measured; `accuracy` is (train, eval) where there are labels."""
+    from bncheck.facts.measurements import Accuracy, Comparison  # noqa: PLC0415 - start-up
+
     data = images(samples, synthetic=synthetic, labelled=accuracy is not None)
     known: dict[str, Any] = {
         "accuracy": Accuracy(train=accuracy[0], eval=accuracy[1])
@@ -380,6 +380,8 @@ def compared(
 
 def folded_layer(name: str = "bn", folded: str = "stored", **facts_of_it: Any) -> FoldedLayer:
     """A layer that a float TFLite file holds as it is stored; further keywords are fields of `FoldedLayer`."""
+    from bncheck.facts.measurements import FoldedLayer  # noqa: PLC0415 - start-up
+
     known: dict[str, Any] = {
         "operator": f"{name}/Conv2D",
         "error": 1e-7 if folded == "stored" else 0.4,
@@ -392,5 +394,6 @@ def folded_layer(name: str = "bn", folded: str = "stored", **facts_of_it: Any) -
 
 def proved(*layers: FoldedLayer, **facts_of_it: Any) -> Facts:
     """A TFLite file held against the model that it was converted from; further keywords are fields of `Facts`."""
-    proof = FoldProof(path="model.tflite", source="model.h5", layers=layers)
-    return lite(folded(), fold=proof, **facts_of_it)
+    from bncheck.facts.measurements import FoldProof  # noqa: PLC0415 - start-up
+
+    return lite(folded(), fold=FoldProof(path="model.tflite", source="model.h5", layers=layers), **facts_of_it)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import bncheck
 from bncheck.facts.findings import Report
-from bncheck.facts.measurements import sqnr_db
+from bncheck.facts.ratios import sqnr_db
 from bncheck.numerics.fold_forecast import forecast
 from tests.bench._measure import REPOSITORY, table
 

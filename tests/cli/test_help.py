@@ -16,7 +16,10 @@ from bncheck.cli.help import HEADINGS, Command, TableOption
 
 def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, group
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from _commands(command, (*path, name))
         else:
@@ -65,5 +68,7 @@ def test_examples_are_understood(path: tuple[str, ...]) -> None:
         words = shlex.split(line)
         command: click.Command = cli.cli
         while isinstance(command, click.Group):
-            command = command.commands[words.pop(0)]
+            named = command.get_command(click.Context(command), words.pop(0))
+            assert named is not None
+            command = named
         command.make_context("bncheck", words)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import Layer, Linear
-from bncheck.facts.measurements import sqnr_db
+from bncheck.facts.ratios import sqnr_db
 from bncheck.numerics.fold import fold_scale
 from bncheck.numerics.fold_forecast import LARGEST, Forecast, forecast
 from bncheck.testing import batch_norm, unread

@@ -74,7 +74,7 @@ def test_a_remedy_that_no_one_knows() -> None:
         yield from ()
 
     with pytest.raises(KeyError, match="WIRE_UPDATE"):
-        _ = replace(bn201_update_not_wired.check, check=misspelt).info
+        _ = replace(bn201_update_not_wired.check, check=misspelt).info.sections
 
 
 def test_the_updates_are_collected_in_one_place() -> None:

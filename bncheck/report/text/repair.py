@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
-from bncheck.facts.measurements import Comparison
 from bncheck.facts.repairs import LayerLeft, LayerRepair, RepairReport
 from bncheck.facts.wording import listing, many
 from bncheck.report.escape import visible
 from bncheck.report.text.layout import LABEL, Line, columns, hanging, pad, wrap, write_lines
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import Comparison
 
 _STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
 

@@ -9,11 +9,7 @@ from typing import TextIO
 from bncheck.facts.findings import Finding, Report, RuleFamily, Severity, Verdict
 from bncheck.facts.wording import many
 from bncheck.report.escape import visible, visible_lines
-from bncheck.report.text.comparison import comparison_lines
 from bncheck.report.text.layout import LABEL, Line, cells, columns, cut, hanging, pad, wrap, write_lines
-from bncheck.report.text.quantized import quantized_lines
-from bncheck.report.views.fold_proof import fold_lines
-from bncheck.report.views.gate import stages_told
 from bncheck.report.views.layers import layer_table, shares
 from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories
 
@@ -69,13 +65,27 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
         yield ()
         for story in minor:
             yield from _one_line(story, report, width)
-    yield from quantized_lines(report, width, verbose=verbose)
-    yield from comparison_lines(report, width, verbose=verbose)
-    yield from fold_lines(report, width, verbose=verbose)
+    yield from _measured(report, width, verbose=verbose)
     if verbose:
         yield from _verbose_parts(report, width)
     yield ()
     yield from _tail(report, width, told, quiet=False)
+
+
+def _measured(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
+    """What running the model showed; most inspections run none, and load nothing to tell of it."""
+    if report.quantized is not None:
+        from bncheck.report.text.quantized import quantized_lines  # noqa: PLC0415 - start-up
+
+        yield from quantized_lines(report, width, verbose=verbose)
+    if report.comparison is not None:
+        from bncheck.report.text.comparison import comparison_lines  # noqa: PLC0415 - start-up
+
+        yield from comparison_lines(report, width, verbose=verbose)
+    if report.fold is not None:
+        from bncheck.report.views.fold_proof import fold_lines  # noqa: PLC0415 - start-up
+
+        yield from fold_lines(report, width, verbose=verbose)
 
 
 def _headline(report: Report, width: int) -> Iterator[Line]:
@@ -99,6 +109,8 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
 
 def _stages(report: Report, width: int) -> Iterator[Line]:
     if report.gate is not None:
+        from bncheck.report.views.gate import stages_told  # noqa: PLC0415 - start-up
+
         parts = _wrap_parts([visible(part) for part in stages_told(report.gate)], width - 2 - LABEL)
         yield from (((f"  {pad('' if n else 'Stages', LABEL)}", "label"), (line, "")) for n, line in enumerate(parts))
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from bncheck.facts.findings import Meaning, Report, Severity
 from bncheck.facts.layers import PerChannel
-from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference, sqnr_db
+from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference
+from bncheck.facts.ratios import sqnr_db
 from bncheck.facts.wording import decibel, percent
 from bncheck.numerics.divergence import inheriting
 from bncheck.report.views.short_names import shortened

@@ -16,8 +16,8 @@ from bncheck.facts.measurements import (
     Precision,
     QuantizedComparison,
     Unmatched,
-    sqnr_db,
 )
+from bncheck.facts.ratios import sqnr_db
 from bncheck.facts.wording import decibel, percent
 from bncheck.report.views.comparison import data_document, output_document, output_told
 from bncheck.report.views.short_names import shortened

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from bncheck.facts.findings import Finding, Measurement, NotChecked, Report, TargetInfo
 from bncheck.facts.layers import Layer, Site, Switch, Update, Vector
-from bncheck.facts.measurements import sqnr_db
+from bncheck.facts.ratios import sqnr_db
 from bncheck.numerics.fold_forecast import forecast
 from bncheck.numerics.init_share import InitShare
 from bncheck.numerics.spread import spread

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity
 from bncheck.facts.layers import Site
-from bncheck.facts.measurements import sqnr_db
+from bncheck.facts.ratios import sqnr_db
 from bncheck.report.views.comparison import DIVERGES, INHERITS, states
 
 _ERROR, _WARNING, _INFO, _GOOD = "#f4b6b0", "#f9dfad", "#cfe0f5", "#cdebd9"

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
-from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Layer, Linear
-from bncheck.facts.lite import FoldedOperator, LiteFacts
-from bncheck.facts.measurements import sqnr_db
+from bncheck.facts.ratios import sqnr_db
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channel_ranges import BITS, FoldedRanges, levels, range_spread
 from bncheck.numerics.channels import names
 from bncheck.numerics.fold_forecast import forecast
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
-from bncheck.testing import batch_norm, facts
+from bncheck.testing import batch_norm, facts, folded, lite
+
+if TYPE_CHECKING:
+    from bncheck.facts.lite import FoldedOperator
 
 TOGETHER = 0.1
 """NMSE (10 dB) that the forecasts of all layers add up to: 0.23 for NSFWJS' MobileNetV2, which per-tensor weights leave
@@ -155,19 +157,8 @@ def _kernel(*channel_max: float) -> Linear:
 
 
 def _operator(scales: list[float]) -> Facts:
-    op = FoldedOperator(
-        name="depthwise",
-        kind="DEPTHWISE_CONV_2D",
-        channels=4,
-        weight_scales=np.array(scales),
-        channel_max=np.array([0.01, 0.01, 0.02, 1.2]),
-        bias=None,
-    )
-    return Facts(
-        path="m.tflite",
-        format=Format(FileKind.TFLITE),
-        lite=LiteFacts(folded=(op,), leftovers=(), integer=True, operators=1),
-    )
+    largest = np.array([0.01, 0.01, 0.02, 1.2])
+    return lite(folded("depthwise", kind="DEPTHWISE_CONV_2D", weight_scales=scales, channel_max=largest))
 
 
 def clean() -> tuple[Facts, ...]:

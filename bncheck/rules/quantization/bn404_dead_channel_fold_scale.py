@@ -72,7 +72,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     arXiv 1906.04721 (figure 2), intel/neural-compressor#825, tensorflow#33735, onnxruntime#11415.
     Failure modes C18, G07, G08, G09; P14.
     """
-    bad = [ranges for ranges in concerned(model) if ranges.dead_ratio > max(LIMIT, ranges.alive_spread)]
+    dead = [ranges for ranges in concerned(model) if ranges.dead_ratio > LIMIT]
+    bad = [ranges for ranges in dead if ranges.dead_ratio > ranges.alive_spread]
     if not bad:
         return
     worst = max(bad, key=lambda ranges: (ranges.with_kernel, ranges.dead_ratio))

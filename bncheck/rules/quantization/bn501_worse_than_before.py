@@ -9,7 +9,8 @@ from typing import Any
 
 from bncheck.facts.findings import Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
-from bncheck.facts.measurements import Before, Scores, same_data, scores, sqnr_db
+from bncheck.facts.measurements import Before, Scores, same_data, scores
+from bncheck.facts.ratios import sqnr_db
 from bncheck.facts.wording import percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.modes import CAUSES, ERRORS_ALLOWED, TIMES_FLOOR

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bncheck.facts.findings import Confidence, Meaning, Severity
 from bncheck.facts.layers import Facts, Layer
-from bncheck.facts.measurements import Comparison, LayerDifference, informed_accuracy
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.facts.wording import listing, percent
 from bncheck.numerics.channels import dead_channels, finite, median
 from bncheck.numerics.divergence import DIVERGES, TIMES_CHANCE, divergence_limit, diverging, each_layer
 from bncheck.rules import RULES
 from bncheck.rules.shared.modes import judged_output, labels_strange, labels_tell
 from bncheck.rules.statistics import bn101_never_moved
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import Comparison, LayerDifference
 
 SCALED = 0.2
 """|ln| of a common factor between batch and stored variances that is worth telling, a fifth more or less; a guess."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
-from bncheck.facts.measurements import Comparison
 from bncheck.facts.wording import percent
 from bncheck.numerics.divergence import diverging, each_layer
 from bncheck.numerics.share_from_data import SMALLEST, ShareInData, leftover
 from bncheck.rules.shared.init_share_fix import forget_and_repair
 from bncheck.rules.shared.modes import judged_output, too_few
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import Comparison
 
 BORNE = 0.1
 """NMSE of every output, and of every layer by itself, up to which a fault of the statistics is borne: 10 dB, as for an

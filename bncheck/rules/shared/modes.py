@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bncheck.facts.findings import Meaning
-from bncheck.facts.measurements import Comparison, LayerDifference, OutputDifference, informed_accuracy
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.facts.wording import percent
 from bncheck.numerics.divergence import diverging, layer_limit
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import Comparison, LayerDifference, OutputDifference
 
 CAUSES = (Meaning.WIRING_FAULT, Meaning.VALUES_FAULT)
 """Faults of the files that make modes differ: told together with what they did."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bncheck.facts import remedies
-from bncheck.facts.measurements import OperatorLoss, QuantizedComparison
 from bncheck.rules.shared.fixes import indented
 from bncheck.rules.shared.quantized import cause, ruled
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import OperatorLoss, QuantizedComparison
 
 KEPT = 4
 """Tensors that are named."""

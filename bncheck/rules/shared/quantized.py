@@ -18,8 +18,8 @@ from bncheck.facts.measurements import (
     OutputDifference,
     Precision,
     QuantizedComparison,
-    informed_accuracy,
 )
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.facts.wording import decibel, percent
 from bncheck.numerics.channels import median
 from bncheck.rules.shared.modes import ACCURACY_GAP, Junk, beyond_chance, judged_output

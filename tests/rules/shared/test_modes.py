@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from bncheck.facts.measurements import Accuracy, informed_accuracy
+from bncheck.facts.measurements import Accuracy
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.numerics.divergence import diverging, layer_limit
 from bncheck.rules.modes import bn302_layer_diverges
 from bncheck.rules.shared.modes import beyond_chance, judged_output, labels_strange, labels_tell, too_few, too_small
