@@ -12,14 +12,16 @@ from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bncheck.facts.errors import UsageError
-from bncheck.facts.layers import Given
 from bncheck.settings import kinds
 from bncheck.settings.config import Settings
 from bncheck.settings.kinds import ValueKind
 from bncheck.settings.schemes import PLACEHOLDER, SCHEMES
+
+if TYPE_CHECKING:
+    from bncheck.facts.layers import Given
 
 SYNTHETIC = "synthetic"
 """In the place of data: noise."""
@@ -273,6 +275,8 @@ def given(options: Options) -> Given:
 
     Data made up say nothing and are not repeated.
     """
+    from bncheck.facts.layers import Given  # noqa: PLC0415 - help and the command line need no numpy
+
     words: dict[Words, list[str]] = {group: [] for group in Words}
     for each, how, flag in listed(Options):
         value = getattr(options, each.name)
