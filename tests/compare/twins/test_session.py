@@ -14,7 +14,7 @@ from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
 
-MODEL = Path(__file__).parents[2] / "fixtures/tiny/healthy/partitioned/model.ckpt-80"
+MODEL = Path(__file__).parents[3] / "fixtures/tiny/healthy/partitioned/model.ckpt-80"
 
 
 def test_parts_are_slices_of_the_whole() -> None:
