@@ -18,6 +18,7 @@ from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
 from bncheck.facts.repairs import LayerRepair, RepairReport
 from bncheck.repair.estimate import reestimate
 from bncheck.repair.provenance import beside, provenance
+from bncheck.repair.ranges import new_ranges
 from bncheck.repair.statistics import NewStatistics
 from bncheck.repair.undo import undo
 from bncheck.repair.write import Destination, destination
@@ -33,7 +34,8 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
 
     Either from `data` (population statistics of every layer with batch statistics in all layers, `population`) or by
     `debias` (undoes decay**steps exactly, `statistics.debiased`). `decay`, `steps` and `train_ops` supply what the
-    files do not say. `progress` hears of the stage ("estimate", "compare before", "compare after") and its samples.
+    files do not say. `progress` hears of the stage ("estimate", "record ranges", "compare before", "compare after") and
+    of its samples.
 
     Raises UsageError for what cannot be served (`output` exists or is the source; a layer whose statistics cannot be
     known), ReadError where a file cannot be read (Unsupported for formats whose statistics are folded or frozen),
@@ -59,6 +61,8 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     facts = target.facts
     layers = {layer.name: layer for layer in facts.layers}
     repaired, replaced, added = _changes(target.raw, place, layers, found.new)
+    ranges = new_ranges(target.raw, found.new, options, opened, lambda done: progress("record ranges", done))
+    replaced |= ranges.replaced
     known_decay = next((layer.decay for layer in facts.layers if layer.decay is not None), None)
     text = provenance(
         source=Path(path),
@@ -70,6 +74,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         decay=known_decay,
         steps=facts.run.updates,
         population=found.population,
+        ranges=ranges.told,
     )
     before = judged(files, target, opened, options.settings, lambda done: progress("compare before", done))
     made = place.write(replaced, added, text)
@@ -89,6 +94,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         provenance=str(beside(place.path)),
         before=before.report,
         after=after.report,
+        ranges=ranges.told,
         population=found.population,
         decay=known_decay,
         steps=facts.run.updates,

@@ -12,6 +12,7 @@ from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
 
 if TYPE_CHECKING:
+    from bncheck.facts.fake_quant import FakeQuantFacts
     from bncheck.facts.lite import LiteFacts
     from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
 
@@ -367,6 +368,7 @@ class Facts:
     graph: GraphFacts | None = None
     run: RunFacts = field(default_factory=RunFacts)
     lite: LiteFacts | None = None
+    fake_quant: FakeQuantFacts | None = None
     gaps: tuple[Gap, ...] = ()
     reference: Mapping[str, tuple[PerChannel, PerChannel]] | None = None
     """Layer name -> (mean, variance) of the checkpoint given with `--reference`."""

@@ -40,6 +40,22 @@ class LayerLeft:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RangeRepair:
+    """One range of quantization-aware training that was recorded anew."""
+
+    name: str
+    """The op that rounds."""
+    rounds: str
+    """"weights" or "activations"."""
+    low: str
+    """Key of the tensor in the file."""
+    high: str
+    before: tuple[float, float] | None
+    """(lowest, highest) over the channels; None where it was not at hand."""
+    after: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PopulationFacts:
     """What re-estimation ran on."""
 
@@ -128,6 +144,8 @@ class RepairReport:
     provenance: str
     before: Report
     after: Report
+    ranges: tuple[RangeRepair, ...] = ()
+    """Of quantization-aware training, which belong to the statistics."""
     population: PopulationFacts | None = None
     decay: float | None = None
     steps: int | None = None
@@ -155,6 +173,7 @@ class RepairReport:
             "steps": self.steps,
             "population": None if self.population is None else vars(self.population),
             "repaired": [{**vars(layer), "added": list(layer.added)} for layer in self.repaired],
+            "ranges": [vars(recorded) for recorded in self.ranges],
             "left": [vars(layer) for layer in self.left],
             "files": list(self.files),
             "provenance": self.provenance,

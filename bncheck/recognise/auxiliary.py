@@ -21,11 +21,12 @@ class Named(Protocol):
 
 def debias_of(keys: Mapping[str, RawTensor], mean: str, variance: str) -> Debias | None:
     """Which of the two statistics has a `biased` companion; tf.train doubles the scope: `bn/bn/moving_mean/biased`."""
-    found = [any(candidate in keys for candidate in _companions(name)) for name in (mean, variance)]
+    found = [any(candidate in keys for candidate in companions(name)) for name in (mean, variance)]
     return Debias(mean=found[0], variance=found[1]) if any(found) else None
 
 
-def _companions(name: str) -> list[str]:
+def companions(name: str) -> list[str]:
+    """Keys that the biased average of a zero-debiased variable may have."""
     scope, _, last = name.rpartition("/")
     return (
         [f"{name}/biased", f"{scope}/{name}/biased", f"{scope}/{scope.rpartition('/')[2]}/{last}/biased"]

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bncheck.facts.repairs import LayerLeft, LayerRepair, PopulationFacts
+from bncheck.facts.repairs import LayerLeft, LayerRepair, PopulationFacts, RangeRepair
 from bncheck.sources.raw import PROVENANCE
 from bncheck.version import __version__
 
@@ -32,8 +32,9 @@ def provenance(
     decay: float | None,
     steps: int | None,
     population: PopulationFacts | None,
+    ranges: Sequence[RangeRepair] = (),
 ) -> str:
-    """The text: tool, date (UTC), source with SHA-256 of its files, method and its parameters, layers."""
+    """The text: tool, date (UTC), source with SHA-256 of its files, method, its parameters, layers, ranges."""
     how: Mapping[str, Any]
     how = {"decay": decay, "steps": steps} if population is None else {"data": vars(population)}
     content = {
@@ -44,6 +45,7 @@ def provenance(
         "method": method,
         **how,
         "layers": [{**vars(layer), "added": list(layer.added)} for layer in repaired],
+        **({"ranges": [vars(recorded) for recorded in ranges]} if ranges else {}),
         "left": [vars(layer) for layer in left],
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

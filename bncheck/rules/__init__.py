@@ -66,6 +66,7 @@ RULES = Registry(
         "quantization.bn407_folded_other_statistics",
         "quantization.bn408_broken_before_quantization",
         "quantization.bn409_tensors_unmatched",
+        "quantization.bn410_stale_quantization_ranges",
         "quantization.bn501_worse_than_before",
     ),
     needs={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.litert import recipes
 from bncheck.compare.litert.calibrate import can_calibrate, ranges, with_ranges
+from bncheck.compare.litert.even_ranges import with_even_ranges
 from bncheck.compare.litert.interpreter import LiteFile, input_values, read_file
 from bncheck.compare.litert.native_output import silence
 from bncheck.compare.train_eval import Prepared
@@ -170,8 +171,8 @@ def quantized_model(
     `float_bytes` are what `float_model` gave for the same arguments.
     """
     graph = eval_graph(prepared.forward, statistics=statistics, shape=shape)
-    if rounds(graph) and scheme == LEARNED:
-        return convert(tf, graph, scheme)
+    if rounds(graph) and scheme == LEARNED and statistics is None:  # what was learned belongs to the stored ones
+        return convert(tf, replace(graph, graph_def=with_even_ranges(graph.graph_def)), scheme)
     return convert(tf, unrounded(graph), scheme, calibration, float_bytes=float_bytes)
 
 

@@ -45,8 +45,9 @@ def find_input(view: GraphView, named: str | None = None) -> int:
     counts: dict[int, int] = {}
     for layer in view.layers:
         for site in layer.sites:
-            if site.x is not None:
-                for e in feeding(view.flat, site.x):
+            x = site.x if site.x is not None or site.fold is None else site.fold.x
+            if x is not None:
+                for e in feeding(view.flat, x):
                     counts[e] = counts.get(e, 0) + 1
     if not counts:
         raise UsageError("no placeholder, iterator or queue feeds the batch norm of this graph: name one with --inputs")
@@ -97,7 +98,7 @@ def _short_name(flat: FlatGraph, e: int) -> str:
 
 def _exit(view: GraphView, name: str, e: int) -> Exit:
     flat = view.flat
-    sites = {site.node for layer in view.layers for site in layer.sites}
+    sites = {site.node if site.fold is None else site.fold.output for layer in view.layers for site in layer.sites}
     behind = _through_calls(flat, e, also=_RESHAPES)
     if flat.ops[node_of(behind)] == "Sigmoid":
         return Exit(name=name, edge=e, kind=Kind.PROBABILITIES)

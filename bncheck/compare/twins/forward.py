@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bncheck.compare.twins.folded_norm import write_folded
 from bncheck.compare.twins.inference_path import plan_of
 from bncheck.compare.twins.norm import Normalised, write_norm
 from bncheck.compare.twins.ops import write_op
@@ -104,7 +105,8 @@ def _write(
         while writer.pending:
             node = writer.pending.pop()
             if node in writer.plan.sites and node not in writer.plan.settled:
-                norms[node] = write_norm(writer, node)
+                folded = writer.plan.sites[node][0].site.fold is not None
+                norms[node] = (write_folded if folded else write_norm)(writer, node)
             else:
                 write_op(writer, node, trusted=trusted)
     return tuple(names), norms

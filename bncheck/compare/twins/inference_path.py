@@ -10,8 +10,9 @@ from bncheck.compare.twins.towers import dealt
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, Mode
 from bncheck.recognise.graph.flat import CONDITIONALS, LOOPS, node_of, port_of
+from bncheck.recognise.graph.folded import rounding
 from bncheck.recognise.graph.group_sites import PairedSite, pair
-from bncheck.recognise.graph.trace import MERGES, SWITCHES, predicate
+from bncheck.recognise.graph.trace import MERGES, REF_WRITES, SWITCHES, predicate
 from bncheck.recognise.graph.view import GraphView
 
 _STEPS = 200
@@ -45,9 +46,11 @@ def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int) -> Plan
             layer = by_site.get(flat.names[paired.site.node])
             if layer is None:
                 continue
-            sites[paired.site.node] = (paired, layer)
+            fold = paired.site.fold
+            sites[paired.site.node if fold is None else fold.output] = (paired, layer)
             if paired.mode is Mode.SWITCHED and paired.switch is not None:
                 settled[paired.switch[0]] = not paired.switch[1]
+    settled |= rounding(flat)
     return Plan(
         view=view,
         input_edge=input_edge,
@@ -69,6 +72,10 @@ def taken(plan: Plan, e: int) -> int:
             e = _through_call(plan, e)
         elif op in SWITCHES and len(flat.data[node]) > 1 and _settled(plan, flat.data[node][1]) is not None:
             e = flat.data[node][0]
+        elif op in REF_WRITES and flat.data[node]:
+            e = flat.data[node][
+                0
+            ]  # inference reads what is stored; what the forward pass of training writes falls away
         elif node in plan.dealt and port_of(e) == 0:
             e = plan.dealt[node]
         elif op in MERGES and port_of(e) == 0 and len(alive := _alive(plan, node)) == 1:

@@ -59,7 +59,7 @@ def _fused(writer: TwinWriter, node: int, x_edge: int) -> Normalised:
     name, x = writer.name(node), writer.tensor(x_edge)
     scale, offset = (writer.tensor(e) for e in view.flat.data[node][1:3])
     if writer.twin == EVAL:
-        mean, variance = _stored(writer, name, layer, (-1,))
+        mean, variance = stored_statistics(writer, name, layer, (-1,))
         given = [mean, variance]
     else:
         mean, variance = f"{name}:1", f"{name}:2"
@@ -86,7 +86,9 @@ def _decomposed(writer: TwinWriter, node: int, x_edge: int) -> Normalised:
     if kind != FLOAT:  # moments of a large map overflow in half floats, and the kernel that fuses takes floats too
         x = writer.node(f"{name}/x", "Cast", [x], SrcT=kind, DstT=FLOAT)
     mean, variance = (
-        _stored(writer, name, layer, shape or (-1,)) if writer.twin == EVAL else _moments(writer, name, x, paired)
+        stored_statistics(writer, name, layer, shape or (-1,))
+        if writer.twin == EVAL
+        else _moments(writer, name, x, paired)
     )
     epsilon = writer.constant(f"{name}/epsilon", np.array(site.epsilon or 0.0, np.float32))
     added = writer.node(f"{name}/add", "AddV2", [variance, epsilon], T=FLOAT)
@@ -103,7 +105,7 @@ def _decomposed(writer: TwinWriter, node: int, x_edge: int) -> Normalised:
     return Normalised(output=f"{name}:0", input=x, mean=mean, variance=variance, corrected=False, axis=_axis(paired))
 
 
-def _stored(writer: TwinWriter, name: str, layer: Layer, shape: tuple[int, ...]) -> tuple[str, str]:
+def stored_statistics(writer: TwinWriter, name: str, layer: Layer, shape: tuple[int, ...]) -> tuple[str, str]:
     """The stored statistics as constants of `shape`."""
     mean, variance = (part.astype(np.float32).reshape(shape) for part in _statistics(layer))
     return writer.constant(f"{name}/mean", mean), writer.constant(f"{name}/variance", variance)
@@ -146,12 +148,13 @@ def _moments(writer: TwinWriter, name: str, x: str, paired: PairedSite) -> tuple
         size = len(paired.site.variance.reshaped) or paired.site.rank or 4
         kept = [axis for axis in range(size) if axis != paired.site.axis]
         over = writer.constant(f"{name}/axes", np.array(kept, np.int32))
-    mean = _reduce(writer, f"{name}/mean", x, over)
+    mean = reduced(writer, f"{name}/mean", x, over)
     spread = writer.node(f"{name}/deviation", "SquaredDifference", [x, mean], T=FLOAT)
-    return mean, _reduce(writer, f"{name}/variance", spread, over)
+    return mean, reduced(writer, f"{name}/variance", spread, over)
 
 
-def _reduce(writer: TwinWriter, name: str, x: str, axes: str) -> str:
+def reduced(writer: TwinWriter, name: str, x: str, axes: str) -> str:
+    """The mean of `x` over `axes`, which are kept with size 1."""
     node = writer.graph_def.node.add(name=name, op="Mean", input=[x, axes])
     node.attr["T"].type = FLOAT
     node.attr["Tidx"].type = INT32

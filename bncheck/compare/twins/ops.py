@@ -45,7 +45,7 @@ def write_op(writer: TwinWriter, node: int, *, trusted: bool) -> None:
     if node in writer.plan.settled:
         writer.constant(name, np.array(writer.plan.settled[node]))
     elif flat.ops[node] in VARIABLES:
-        writer.constant(name, _weights(writer, node))
+        writer.constant(name, weights_of(writer, node))
     elif is_dropout(flat, node):
         data = dropout_input(flat, node)
         writer.node(name, "Identity", [writer.tensor(data)], T=data_type(writer.plan.view, data))
@@ -121,7 +121,8 @@ def _kept_control(writer: TwinWriter, node: int) -> list[str]:
     ]
 
 
-def _weights(writer: TwinWriter, node: int) -> NDArray[Any]:
+def weights_of(writer: TwinWriter, node: int) -> NDArray[Any]:
+    """The values of a variable or constant node. Raises BncheckError where they are not at hand."""
     view = writer.plan.view
     tensor, name = view.stored.tensor(node), view.stored.name(node)
     if tensor is None:

@@ -24,6 +24,7 @@ from bncheck.facts.layers import (
     Vector,
 )
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
+from bncheck.recognise.graph.fake_quant import fake_quant_facts, told
 from bncheck.recognise.graph.flat import FlatGraph
 from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
 from bncheck.recognise.graph.sites import FoundSite
@@ -48,14 +49,16 @@ def recognise_graph(raw: RawModel, hints: Options) -> Facts:
 def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
     """Facts of a graph that was recognised already."""
     layers = tuple(_layer(graph, layer, hints) for layer in graph.layers)
+    rounding = fake_quant_facts(graph, layers)
     return Facts(
         path=str(raw.path),
         format=raw.format,
         layers=_uniquely_named(sorted(layers, key=lambda layer: layer.order)),
         graph=_graph_facts(graph),
+        fake_quant=rounding,
         run=_run(graph, raw, hints),
         gaps=_gaps(graph, layers),
-        notes=(*raw.notes, *_other_graphs(raw, graph.raw)),
+        notes=(*raw.notes, *_other_graphs(raw, graph.raw), *told(rounding)),
     )
 
 

@@ -9,6 +9,7 @@ from bncheck.facts.layers import Mode
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.decomposed_norm import Match, inverse_deviations, match_around
 from bncheck.recognise.graph.flat import FlatGraph, node_of
+from bncheck.recognise.graph.folded import Fold, fold_around
 from bncheck.recognise.graph.operands import FUSED, Operand, classify
 from bncheck.recognise.graph.trace import declared_shape
 from bncheck.recognise.graph.upstream import leading_one_reshape
@@ -33,6 +34,8 @@ class FoundSite:
     epsilon: float | None = None
     axis: int | None = None
     rank: int | None = None
+    fold: Fold | None = None
+    """Where the graph folds it into the weights before it; `node` is then the folded bias, and there is no `x`."""
 
     @property
     def switch(self) -> tuple[int, bool] | None:
@@ -143,6 +146,7 @@ def _decomposed(
         epsilon=epsilon,
         axis=_axis(variance),
         rank=_rank(graph, match.x),
+        fold=None if match.x is not None else fold_around(graph, contexts, match.output),
     )
 
 

@@ -31,6 +31,8 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
     yield from hanging("Method", visible(_method(report)), width)
     yield from _side("Before", report.before, report.compared_before, width)
     yield from _side("After", report.after, report.compared_after, width)
+    if report.ranges:
+        yield from hanging("Ranges", _ranges(report), width)
     for reason, names in _grouped(report.left).items():
         yield from hanging("Left", visible(f"{listing(names)}: {reason}"), width)
     for note in report.notes:
@@ -103,6 +105,12 @@ def _measured(comparison: Comparison | None) -> Iterator[str]:
         else:
             floor = "" if output.floor is None else f" (batch noise alone {output.floor:.2g})"
             yield f"output error {output.nmse:.2g} of its power{floor}"
+
+
+def _ranges(report: RepairReport) -> str:
+    counts = {kind: sum(r.rounds == kind for r in report.ranges) for kind in ("weights", "activations")}
+    parts = [f"{count} of {kind}" for kind, count in counts.items() if count]
+    return f"{' and '.join(parts)}, recorded anew with the new statistics: quantization-aware training rounds by them"
 
 
 def _grouped(left: tuple[LayerLeft, ...]) -> dict[str, list[str]]:
