@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from bncheck.facts.measurements import PerChannel
+from bncheck.facts.arrays import PerChannel
 
 
 class Rounds(Enum):

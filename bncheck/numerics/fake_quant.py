@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bncheck.facts.measurements import PerChannel
+from bncheck.facts.arrays import PerChannel
 
 
 def rounded(x: PerChannel, low: PerChannel, high: PerChannel, *, bits: int, narrow: bool) -> PerChannel:
