@@ -76,7 +76,7 @@ def test_inspection_loads_what_it_needs(tmp_path: Path) -> None:
     other = {"cli.compare", "cli.demo", "cli.gate", "cli.repair", "report.text.comparison", "report.text.quantized"}
     assert mine.isdisjoint({*measured, *other, "report.views.comparison", "report.views.fold", "report.views.gate"})
     rules = {name.rpartition(".")[2][:5] for name in mine if name.startswith("rules.")}
-    assert {code for code in rules if code.startswith(("bn3", "bn4", "bn5"))} == {"bn403", "bn404"}
+    assert {code for code in rules if code.startswith(("bn3", "bn4", "bn5"))} == {"bn403", "bn404", "bn410"}
 
 
 def test_charts_load_no_tensorflow(tmp_path: Path) -> None:
