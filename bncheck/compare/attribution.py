@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from bncheck.compare.output_sums import ClassSums, ErrorSums
 from bncheck.compare.outputs import OutputKind, as_scores
-from bncheck.compare.shared_layers import batch_moments
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.measurements import (
     Attribution,
@@ -30,7 +29,7 @@ from bncheck.facts.measurements import (
 )
 from bncheck.facts.ratios import informed_accuracy
 from bncheck.numerics import moments
-from bncheck.numerics.moments import Moments
+from bncheck.numerics.moments import Moments, batch_moments
 
 BATCH, STORED, REESTIMATED = CellStatistics
 FLOAT, QUANTIZED = Precision

@@ -13,7 +13,7 @@ import numpy as np
 from bncheck.facts.layers import Layer
 from bncheck.facts.measurements import LayerDifference
 from bncheck.numerics import metrics, moments
-from bncheck.numerics.moments import Moments
+from bncheck.numerics.moments import Moments, batch_moments
 
 _WORST = 5
 
@@ -36,24 +36,6 @@ def shared(places: Sequence[LayerDifference], layers: Iterable[Layer]) -> tuple[
             known = [part for part in parts if part is not None]
             found.append(_together(own, known, by_name[name]) if len(known) == len(own) else _worst(own))
     return tuple(found)
-
-
-def batch_moments(place: LayerDifference, layer: Layer) -> Moments | None:
-    """Moments of train mode over all batches, from what they differ by; None where one is no number.
-
-    `mean = stored + shift * s`, `variance = exp(ratio) * s^2 - eps`, with `s^2 = variance_stored + eps`.
-    """
-    mean, variance = layer.mean.values, layer.variance.values
-    if mean is None or variance is None:
-        return None
-    epsilon = layer.epsilon or 0.0
-    with np.errstate(all="ignore"):
-        spread = variance + epsilon
-        batch_mean = mean + place.mean_shift * np.sqrt(spread)
-        batch_variance = np.maximum(np.exp(place.log_variance_ratio) * spread - epsilon, 0.0)
-    if not (np.all(np.isfinite(batch_mean)) and np.all(np.isfinite(batch_variance))):
-        return None
-    return moments.from_batch(place.samples, batch_mean, batch_variance)
 
 
 def _together(places: list[LayerDifference], parts: list[Moments], layer: Layer) -> LayerDifference:

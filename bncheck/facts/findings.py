@@ -127,6 +127,8 @@ class Evidence:
     """Op or variable that shows it, where that is not the layer itself."""
     fix: str = ""
     """Empty: the rule's own fix. May hold code, in lines of its own."""
+    why: str = ""
+    """Why it matters here; empty: the rule's own words."""
     measurements: tuple[Measurement, ...] = ()
     ends_gate_for: tuple[str, ...] | None = None
     """Layers for which the rule's `ends_gate` holds; None: all."""

@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+_CAFFE = (123.68, 116.779, 103.939)
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+RANGES: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
+    {
+        "-1..1": ((127.5,), (127.5,)),
+        "0..1": ((0.0,), (255.0,)),
+        "0..255": ((0.0,), (1.0,)),
+        "imagenet-mean": (_CAFFE, (1.0, 1.0, 1.0)),
+        "imagenet-standard": (tuple(255 * m for m in _MEAN), tuple(255 * d for d in _DEVIATION)),
+    }
+)
+"""Name -> (subtract, then divide by), of bytes 0 to 255, red first.
+
+`-1..1` is TF-slim's inception preprocessing and Keras' "tf" mode, `imagenet-mean` that of VGG and Caffe (Keras "caffe",
+which also wants `--channel-order bgr`), `imagenet-standard` PyTorch's (Keras "torch").
+"""
+
+NEAR = 0.2
+"""|ln| within which a measured factor is that of two ranges: other images vary that much; a guess."""
+
+
+def ranges_apart(factor: float) -> list[tuple[str, str]]:
+    """(given, trained on) of `RANGES` of which the first gives numbers `factor` times as large, the nearest first.
+
+    `factor` is that of the deviations, above 0.
+    """
+    divisors = {name: sum(divided) / len(divided) for name, (_, divided) in RANGES.items()}
+    off = {
+        (given, trained): abs(math.log(divisors[trained] / divisors[given] / factor))
+        for given in RANGES
+        for trained in RANGES
+        if divisors[given] != divisors[trained]
+    }
+    return sorted((pair for pair in off if off[pair] <= NEAR), key=lambda pair: off[pair])
 
 
 @dataclass(frozen=True, kw_only=True)

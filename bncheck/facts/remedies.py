@@ -37,6 +37,11 @@ UPDATE_ONCE = f"""\
 # or apply the layer once: logits = model(tf.concat([a, b], axis=0)), then tf.split(logits, 2)"""
 """Several updates of one layer in a step: TF-slim, tf.layers; the joined batch is for Keras too."""
 
+LOAD_ALL = """\
+tf.train.Saver(slim.get_model_variables()).restore(session, path)    # TF-slim: not the trainable ones alone
+model.load_weights(path)    # Keras: not by_name, or with every layer named as in the file"""
+"""Gamma, beta and the statistics, with the weights that they belong to."""
+
 CHOSEN_MODE = """\
 net = slim.batch_norm(net, is_training=is_training)                 # TF-slim
 net = tf.layers.batch_normalization(net, training=is_training)      # tf.layers

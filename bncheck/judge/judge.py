@@ -124,7 +124,7 @@ def _finding(evidence: Evidence, info: RuleInfo, facts: Facts) -> Finding:
         layers=evidence.layers,
         location=evidence.location,
         message=evidence.message,
-        why=_first_paragraph(info.sections.get("Why it matters", "")),
+        why=evidence.why or _first_paragraph(info.sections.get("Why it matters", "")),
         fix=evidence.fix or fixes.filled(info.sections.get("Fix", ""), facts),
         evidence=evidence.measurements,
         fingerprint="",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import PerChannel
+from bncheck.facts.layers import Layer, PerChannel
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import LayerDifference
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,3 +99,21 @@ def split(together: Moments, channels: Sequence[int]) -> list[Moments]:
 def merge_all(parts: Sequence[Moments]) -> Moments:
     """Moments of all parts together, at least one."""
     return reduce(merge, parts)
+
+
+def batch_moments(place: LayerDifference, layer: Layer) -> Moments | None:
+    """Moments of train mode over all batches, from what they differ by; None where one is no number.
+
+    `mean = stored + shift * s`, `variance = exp(ratio) * s^2 - eps`, with `s^2 = variance_stored + eps`.
+    """
+    mean, variance = layer.mean.values, layer.variance.values
+    if mean is None or variance is None:
+        return None
+    epsilon = layer.epsilon or 0.0
+    with np.errstate(all="ignore"):
+        spread = variance + epsilon
+        batch_mean = mean + place.mean_shift * np.sqrt(spread)
+        batch_variance = np.maximum(np.exp(place.log_variance_ratio) * spread - epsilon, 0.0)
+    if not (np.all(np.isfinite(batch_mean)) and np.all(np.isfinite(batch_variance))):
+        return None
+    return from_batch(place.samples, batch_mean, batch_variance)

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import UsageError
-
-_CAFFE = (123.68, 116.779, 103.939)
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-RANGES: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
-    {
-        "-1..1": ((127.5,), (127.5,)),
-        "0..1": ((0.0,), (255.0,)),
-        "0..255": ((0.0,), (1.0,)),
-        "imagenet-mean": (_CAFFE, (1.0, 1.0, 1.0)),
-        "imagenet-standard": (tuple(255 * m for m in _MEAN), tuple(255 * d for d in _DEVIATION)),
-    }
-)
-"""Name -> (subtract, then divide by), of bytes 0 to 255, red first.
-
-`-1..1` is TF-slim's inception preprocessing and Keras' "tf" mode, `imagenet-mean` that of VGG and Caffe (Keras "caffe",
-which also wants `--channel-order bgr`), `imagenet-standard` PyTorch's (Keras "torch").
-"""
+from bncheck.facts.inputs import RANGES
 
 
 def check_name(name: str | None) -> None:

@@ -13,7 +13,7 @@ from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference
 from bncheck.facts.ratios import sqnr_db
 from bncheck.facts.wording import decibel, percent
-from bncheck.numerics.divergence import inheriting
+from bncheck.numerics.divergence import diverging, inheriting
 from bncheck.report.views.short_names import shortened
 
 DIVERGES, INHERITS, GOOD = "diverges", "inherits", "good"
@@ -25,9 +25,11 @@ def states(report: Report) -> Mapping[str, str]:
     if comparison is None:
         return {}
     findings = (*report.findings, *(entry.finding for entry in report.suppressed))
-    # a note names layers whose places differ, which are right all the same
-    faults = (f for f in findings if Meaning.LAYER_DIFFERS in f.rule.meaning and f.severity is not Severity.INFO)
-    wrong = {name for finding in faults for name in finding.layers}
+    named = [f for f in findings if Meaning.LAYER_DIFFERS in f.rule.meaning]
+    faults = {name for f in named if f.severity is not Severity.INFO for name in f.layers}
+    # a note names layers that differ and do no harm, or whose places differ, which are right all the same
+    noted = {name for f in named for name in f.layers} & {layer.layer for layer in diverging(comparison)}
+    wrong = faults | noted
     behind = {layer.layer for layer in inheriting(comparison, wrong)}
     names = dict.fromkeys(layer.layer for layer in comparison.layers)
     return {name: DIVERGES if name in wrong else INHERITS if name in behind else GOOD for name in names}

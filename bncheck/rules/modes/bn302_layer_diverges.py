@@ -11,18 +11,25 @@ from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, S
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison, LayerDifference
 from bncheck.facts.wording import listing, many, percent
-from bncheck.numerics.channels import finite, median
 from bncheck.numerics.divergence import diverging, each_layer, inheriting, layer_limit
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.data_mismatch import unlike_training
-from bncheck.rules.shared.modes import CAUSES, MEASURED, in_doubt, judged_output, labels_tell, too_few, torn
+from bncheck.rules.shared.lag import SETTLE, lag
+from bncheck.rules.shared.layer_told import how_off, loses, times_told
+from bncheck.rules.shared.modes import (
+    CAUSES,
+    MEASURED,
+    accuracies,
+    borne_by_labels,
+    eval_is_better,
+    in_doubt,
+    judged_output,
+    labels_tell,
+    too_few,
+    torn,
+)
 from bncheck.testing import classes_compared, compared, difference
-
-SHIFT_TOLD, RATIO_TOLD = 0.1, 0.1
-"""Deviations, and logarithms, from which a mean or a variance is told to be off; guesses."""
-TEN, MILLION = 10, 1_000_000
-"""Factors from which they are told without decimals, and without digits."""
 
 
 @rule(
@@ -52,7 +59,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     By the local error: the part of the layer's output energy that it loses on its own, its input being that of train
     mode, in closed form from the moments over all samples. The limit is 0.01 (20 dB), 3 over the number of images, or 3
     times what the batches differ by among themselves over their number, whichever is most. A healthy MobileNetV2 stays
-    below 0.0035; scaling one variance by 1.5 gives 0.03. ERROR where the output is junk for it (BN301), else WARNING.
+    below 0.0035; scaling one variance by 1.5 gives 0.03. ERROR where the output is junk for it (BN301), else WARNING;
+    a note where labels tell that eval mode is as good or better. Where most layers drift though decay, length and
+    wiring are in order, the averages trail weights that still moved fast.
     A layer that stands in several places is judged by what reaches all of them together; that they differ among
     themselves is a note, and an ERROR where the output is junk and nothing else explains it.
     Where no layer passes the limit and the output is junk all the same, many small errors in one direction add up (5 %
@@ -85,34 +94,66 @@ def check(model: Facts) -> Iterator[Evidence]:
     if not wrong and not junk:
         return
     unlike = unlike_training(model)
+    if unlike is not None and unlike.excuses:
+        return
+    if eval_is_better(comparison) or borne_by_labels(comparison):
+        yield _note(comparison, wrong)
+        return
+    trailing = lag(model)
     unclear = output is not None and junk and in_doubt(comparison, output)
     doubtful = unclear or (unlike is not None and unlike.decides)
     certain = junk and labels_tell(comparison)
     told = wrong or sorted(each_layer(comparison), key=lambda layer: -layer.local_nmse)
     yield Evidence(
         layers=tuple(layer.layer for layer in wrong),
-        message=_message(comparison, wrong) if wrong else _sum_of_small(told),
+        message=f"{_message(comparison, wrong, drift=bool(trailing)) if wrong else _sum_of_small(told)}{trailing}",
         severity=Severity.ERROR if junk and not doubtful else Severity.WARNING,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
-        fix=fixes.this_checkpoint(model),
-        measurements=tuple(
-            Measurement(name=f"local NMSE, {layer.layer}", value=layer.local_nmse, limit=layer_limit(comparison, layer))
-            for layer in told[:MEASURED]
-        ),
+        fix=fixes.training_code_and_repair(model, SETTLE) if trailing else fixes.this_checkpoint(model),
+        measurements=_measured(comparison, told),
     )
 
 
-def _message(comparison: Comparison, wrong: list[LayerDifference]) -> str:
+def _measured(comparison: Comparison, layers: list[LayerDifference]) -> tuple[Measurement, ...]:
+    return tuple(
+        Measurement(name=f"local NMSE, {layer.layer}", value=layer.local_nmse, limit=layer_limit(comparison, layer))
+        for layer in layers[:MEASURED]
+    )
+
+
+def _note(comparison: Comparison, apart: list[LayerDifference]) -> Evidence:
+    """Statistics that are not those of these data, and serve the model as well as these would or better."""
+    most = max(apart, key=lambda layer: layer.local_nmse)
+    better = eval_is_better(comparison)
+    reading = "the better one" if better else "as good"
+    return Evidence(
+        layers=tuple(layer.layer for layer in apart),
+        message=f"These data have other statistics than those stored in {len(apart)} of "
+        f"{many(len(each_layer(comparison)), 'layer')}, most of all {most.layer}, and eval mode is {reading}: "
+        f"{accuracies(comparison)}.",
+        severity=Severity.INFO,
+        confidence=Confidence.HIGH,
+        fix="Nothing: the stored statistics are those that the weights were trained with."
+        if better
+        else "Nothing: by the labels the model bears it.",
+        why="Data of another kind, or batches of another mixture, have moments of their own; accuracy tells whether "
+        "that matters.",
+        measurements=_measured(comparison, apart),
+    )
+
+
+def _message(comparison: Comparison, wrong: list[LayerDifference], *, drift: bool) -> str:
     first = wrong[0]
     times = first.local_nmse / first.local_floor if first.local_floor else math.inf
-    floor = f", {_times(times)} what a batch does by chance" if math.isfinite(times) and times >= 2 else ""
+    floor = f", {times_told(times)} what a batch does by chance" if math.isfinite(times) and times >= 2 else ""
     count, among = len(wrong), len(each_layer(comparison))
-    others = f" the first of {many(count, 'layer')} that go wrong" if count > 1 else " where it goes wrong"
+    go = "drift" if drift else "go wrong"
+    others = f" the first of {many(count, 'layer')} that {go}" if count > 1 else " where it goes wrong"
     if count == 1 and among > 1:
         others = " the only layer that goes wrong by itself"
     inherit = len(inheriting(comparison, {layer.layer for layer in wrong}))
     behind = f" {many(inherit, 'layer')} behind only inherit{'s' if inherit == 1 else ''} it." if inherit else ""
-    return f"{first.layer} is{others}: it {_loses(first.local_nmse)}{floor}.{_how(first)}{behind}"
+    return f"{first.layer} is{others}: it {loses(first.local_nmse)}{floor}.{how_off(first)}{behind}"
 
 
 def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], *, junk: bool) -> Evidence:
@@ -124,7 +165,7 @@ def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], 
     return Evidence(
         layers=tuple(apart),
         message=f"{name} stands in {used} places whose data differ{others}: its statistics are right for all of them "
-        f"together, while by itself the worst place {_loses(worst.local_nmse)}."
+        f"together, while by itself the worst place {loses(worst.local_nmse)}."
         + (" One set of statistics cannot fit them all." if junk else " The output bears it."),
         severity=Severity.ERROR if junk else Severity.INFO,
         confidence=Confidence.MEDIUM,
@@ -139,54 +180,27 @@ def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], 
     )
 
 
-def _loses(nmse: float) -> str:
-    if not math.isfinite(nmse):
-        return "loses all of its output to NaN"
-    if nmse > 1:
-        return f"errs by {_times(nmse)} its output's energy"
-    return f"loses {percent(nmse)} of its output's energy"
-
-
-def _times(factor: float) -> str:
-    if factor >= MILLION:
-        return "more than a million times"
-    return f"{factor:.1f} times" if factor < TEN else f"{factor:,.0f} times"
-
-
-def _how(layer: LayerDifference) -> str:
-    """In which way the stored statistics are off."""
-    parts = []
-    ratios = finite(layer.log_variance_ratio)
-    if ratios.size and abs(median(ratios)) >= RATIO_TOLD:
-        parts.append(f"its variances are {math.exp(-median(ratios)):.3g} times those of the data (median)")
-    shifts = finite(layer.mean_shift)
-    shift = float(np.sqrt(np.mean(np.square(shifts)))) if shifts.size else 0.0
-    if shift >= SHIFT_TOLD:
-        parts.append(f"its means are off by {shift:.2g} of its deviations")
-    if ratios.size < layer.log_variance_ratio.size:
-        parts.append(f"in {many(layer.log_variance_ratio.size - ratios.size, 'channel')} a variance is no number")
-    if not parts and layer.worst_channels:
-        parts.append(f"most of it in channels {listing([str(channel) for channel in layer.worst_channels])}")
-    text = " and ".join(parts)
-    return f" {text[0].upper()}{text[1:]}." if text else ""
-
-
 def _sum_of_small(layers: list[LayerDifference]) -> str:
     if len(layers) == 1:
         return (
-            f"{layers[0].layer}, the only layer, {_loses(layers[0].local_nmse)}: little, and yet the output is "
-            f"junk for it alone.{_how(layers[0])}"
+            f"{layers[0].layer}, the only layer, {loses(layers[0].local_nmse)}: little, and yet the output is "
+            f"junk for it alone.{how_off(layers[0])}"
         )
     names = listing([f"{layer.layer} ({percent(layer.local_nmse)})" for layer in layers])
     return f"No layer goes wrong by itself: small losses of {many(len(layers), 'layer')} add up, most in {names}."
 
 
 def clean() -> tuple[Facts, ...]:
-    """Healthy layers; more noise where images are few; synthetic data."""
+    """Healthy layers; more noise where images are few; synthetic data; input in another range, which BN304 tells."""
     return (
         compared(difference("a"), difference("b", local=0.0035)),
         compared(difference("a", local=0.04), samples=64),
         compared(difference("a", local=0.5), synthetic=True),
+        compared(
+            difference("a", local=0.6, log_variance_ratio=np.full(4, np.log(48.5)), mean_shift=np.full(4, 2.0)),
+            output=classes_compared(0.2),
+            accuracy=(0.95, 0.1),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, S
 from bncheck.facts.layers import Facts
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.data_mismatch import NOT_TRAINED, unlike_training
+from bncheck.rules.shared.data_mismatch import NOT_TRAINED, Unlike, fitting_ranges, unlike_training
 from bncheck.testing import batch_norm, classes_compared, compared, difference, untouched
 
 
@@ -38,8 +38,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    Another range: the first layer is off and at most a fifth of the others, and the batch variances of most of its
-    channels are the stored ones times one factor. Without labels also: the first layer is off, alone or with others;
+    Another range: the batch variances of most channels of the first layer are the stored ones times one factor, that
+    of input at least 1.5 times as large or small, its means are off too, and most other layers do not have that factor:
+    whatever the output is, the model is not accused of it. Or the factor is smaller and at most a fifth of the other
+    layers are off. Without labels also: the first layer is off, alone or with others;
     or what layers lose they lose in channels that were dead in training by their stored variances. Labels: neither
     mode meets more than twice those that chance would. A model that is not trained yet, as BN101 notes, is said to be
     that. All but the last only where the output is junk, and no rule on
@@ -65,13 +67,29 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=unlike.layers,
             message=unlike.told,
-            fix=_fix(model) if unlike is not NOT_TRAINED else "Train it, then compare.",
+            fix=_range_fix(model, unlike.factor) if unlike.factor is not None else _fix(model, unlike),
             measurements=(Measurement(name=unlike.name, value=unlike.value, limit=unlike.limit),),
         )
 
 
-def _fix(model: Facts) -> str:
+def _range_fix(model: Facts, factor: float) -> str:
+    """The same run in the range that fits, or what to do to numbers that are taken as they are."""
+    fitting = fitting_ranges(model, factor)
+    if fitting:
+        command = fixes.compare(fixes.without(model, "--preprocess"), "--preprocess", fitting[0])
+        return f"Give the data in the range that the model was trained on:\n{fixes.indented(command)}"
+    change = f"divided by {factor:.3g}" if factor > 1 else f"multiplied by {1 / factor:.3g}"
+    return (
+        f"Give the data in the range that the model was trained on: about as they are, {change}, but for an offset. "
+        "Bytes become what --preprocess says. If this is what it was trained on, the moving_variance of its first "
+        "layer is wrong by that factor."
+    )
+
+
+def _fix(model: Facts, unlike: Unlike) -> str:
     """The same run with what may be missing; arrays are taken as they are, but for their labels."""
+    if unlike is NOT_TRAINED:
+        return "Train it, then compare."
     arrays = (model.given.data or "").endswith((".npz", ".npy"))
     labelled = model.comparison is not None and model.comparison.data.labelled
     labels = () if labelled else ("--labels", "labels.npy" if arrays else "folders")

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bncheck.facts.findings import Confidence, Meaning, Severity
+from bncheck.facts.inputs import ranges_apart
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.ratios import informed_accuracy
 from bncheck.facts.wording import listing, percent
 from bncheck.numerics.channels import dead_channels, finite, median
 from bncheck.numerics.divergence import DIVERGES, TIMES_CHANCE, divergence_limit, diverging, each_layer
+from bncheck.numerics.input_range import range_factor
+from bncheck.numerics.moments import batch_moments
 from bncheck.rules import RULES
 from bncheck.rules.shared.modes import judged_output, labels_strange, labels_tell
 from bncheck.rules.statistics import bn101_never_moved
@@ -21,6 +24,9 @@ from bncheck.rules.statistics import bn101_never_moved
 if TYPE_CHECKING:
     from bncheck.facts.measurements import Comparison, LayerDifference
 
+RANGE = 1.5
+"""Factor of the input from which it is another range: no two usual ones are nearer than 2, and other images of the same
+range differ by less; a guess."""
 SCALED = 0.2
 """|ln| of a common factor between batch and stored variances that is worth telling, a fifth more or less; a guess."""
 ALIKE = 0.25
@@ -43,6 +49,10 @@ class Unlike:
     limit: float
     decides: bool
     """Whether it leaves open if the model is at fault, so that no verdict can be given on the output."""
+    excuses: bool = False
+    """Whether it explains all that eval mode does on these data, however bad: the model is not accused of it."""
+    factor: float | None = None
+    """By how much the input's deviation is larger than that of the training data, where that is what differs."""
 
 
 def unlike_training(model: Facts) -> Unlike | None:
@@ -57,7 +67,7 @@ def unlike_training(model: Facts) -> Unlike | None:
     output = judged_output(comparison)
     if output is None or not output.junk or known_cause(model):
         return None
-    found = _first_layer(comparison)
+    found = _rescaled(model, comparison) or _first_layer(comparison)
     if found is not None or labels_tell(comparison):
         return found
     return _everywhere(comparison) or _awake(model, comparison)
@@ -125,6 +135,75 @@ def _first_layer(comparison: Comparison) -> Unlike | None:
         limit=divergence_limit(comparison),
         decides=True,
     )
+
+
+def _rescaled(model: Facts, comparison: Comparison) -> Unlike | None:
+    """The input is another number of times as large: all channels of the first layer tell so, and no other layer does.
+
+    Variances that are off by one factor while the means fit are the model's own fault, and so is a factor that most
+    layers share: behind a first one that normalises, nothing of the input's range is left.
+    """
+    wrong, layers = _off(comparison), each_layer(comparison)
+    if not wrong or wrong[0] is not layers[0]:
+        return None
+    factors = {layer.layer: _factor(model, layer) for layer in layers}
+    factor = factors[layers[0].layer]
+    if factor is None or abs(math.log(factor)) < math.log(RANGE) or _means_fit(model, layers[0]):
+        return None
+    others = [other for layer in layers[1:] if (other := factors[layer.layer]) is not None]
+    shared = sum(abs(math.log(other / factor)) <= SCALED for other in others)
+    if len(layers) > 1 and shared >= MOST * (len(layers) - 1):
+        return None
+    return Unlike(
+        layers=(layers[0].layer,),
+        told=f"The data are in another range than the model was trained on: in all channels of the first layer, "
+        f"{layers[0].layer}, the variances of the batches are {factor**2:.3g} times the stored ones, as input "
+        f"{factor:.3g} times as large has.{_ranges(model, factor)} The model is not judged by what it makes of them.",
+        name=f"batch over stored variance, {layers[0].layer}",
+        value=factor**2,
+        limit=RANGE**2,
+        decides=True,
+        excuses=True,
+        factor=factor,
+    )
+
+
+def _factor(model: Facts, measured: LayerDifference) -> float | None:
+    layer = next((layer for layer in model.layers if layer.name == measured.layer), None)
+    batch = None if layer is None else batch_moments(measured, layer)
+    return None if layer is None or batch is None else range_factor(layer, batch, 0.0)
+
+
+def _means_fit(model: Facts, measured: LayerDifference) -> bool:
+    """Whether means that are not 0 are those of the data all the same: input in another range would shift them."""
+    layer = next((layer for layer in model.layers if layer.name == measured.layer), None)
+    if layer is None or layer.mean.values is None or layer.variance.values is None:
+        return False
+    own = layer.mean.values / np.sqrt(layer.variance.values + (layer.epsilon or 0.0))
+    size, shift = (float(np.sqrt(np.mean(np.square(finite(part))))) for part in (own, measured.mean_shift))
+    return size >= TELLS and shift <= TELLS * size
+
+
+def fitting_ranges(model: Facts, factor: float) -> list[str]:
+    """Names for --preprocess that put right what the given one makes `factor` times too large; the nearest first."""
+    given = _preprocess(model)
+    return [trained for is_given, trained in ranges_apart(factor) if is_given == given]
+
+
+def _preprocess(model: Facts) -> str | None:
+    words = model.given.running
+    return next((words[at + 1] for at, word in enumerate(words[:-1]) if word == "--preprocess"), None)
+
+
+def _ranges(model: Facts, factor: float) -> str:
+    """Which usual ranges lie so far apart."""
+    given = _preprocess(model)
+    fitting = fitting_ranges(model, factor)
+    if given is not None:
+        return f" It was given in {given}; {' or '.join(fitting)} fits." if fitting else ""
+    apart = [pair for pair in ranges_apart(factor) if "imagenet-mean" not in pair]  # 0..255, but for an offset
+    pairs = [f"{one} to a model of {other}" for one, other in apart]
+    return f" So it would be with input in {' or '.join(pairs[:2])}." if pairs else ""
 
 
 def _off(comparison: Comparison) -> list[LayerDifference]:

@@ -9,6 +9,8 @@ from pathlib import PurePath
 
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts
+from bncheck.facts.wording import percent
+from bncheck.rules.shared.modes import eval_is_better
 
 _KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
 
@@ -75,6 +77,8 @@ def filled(text: str, model: Facts) -> str:
 
 def _for(model: Facts, command: str) -> str:
     words = shlex.split(command)
+    if words[1] == "repair" and keeps_its_statistics(model):
+        return keeps_its_statistics(model)
     if words[1] == "repair":
         return repair(model, debias="--debias" if "--debias" in words else None)
     options = words[words.index("PATH") + 1 :]
@@ -103,8 +107,22 @@ def training_code_and_repair(model: Facts, *code: str, note: str = "") -> str:
     return f"{training_code(*code, note=note)}\n{this_checkpoint(model)}"
 
 
+def keeps_its_statistics(model: Facts) -> str:
+    """Why the stored statistics must stay as they are; empty where nothing measured says so."""
+    if model.comparison is None or not eval_is_better(model.comparison):
+        return ""
+    train, stored = model.comparison.accuracy.train or 0.0, model.comparison.accuracy.eval or 0.0
+    return (
+        f"Leave its statistics as they are: by labels eval mode is the better one ({percent(stored)}, and "
+        f"{percent(train)} in train mode), so the weights belong to them."
+    )
+
+
 def this_checkpoint(model: Facts) -> str:
     """The other half: how to save what was trained."""
+    kept = keeps_its_statistics(model)
+    if kept:
+        return f"This checkpoint:\n{indented(kept)}"
     return f"This checkpoint, without retraining:\n{indented(repair(model))}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bncheck.facts.layers import Facts
-from bncheck.rules.shared.fixes import indented, repair, this_checkpoint, training_code
+from bncheck.rules.shared.fixes import indented, keeps_its_statistics, repair, this_checkpoint, training_code
 
 DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
 """To recommend from: tf.layers' and Keras's 0.99, TF-slim's 0.999, in models/research ResNet's 0.997 and Inception's
@@ -30,7 +30,7 @@ def forget_and_repair(model: Facts, used: float | None = None) -> str:
 
     Without data where `used` and the count of updates are known, else with data alone.
     """
-    if used is None:
+    if used is None or keeps_its_statistics(model):
         return f"{forget_sooner(0.9)}\n{this_checkpoint(model)}"
     decay = shorter_decay(model.run.updates or 0)
     again = forget_sooner(decay)

@@ -12,7 +12,7 @@ from bncheck.facts.wording import percent
 from bncheck.numerics.divergence import diverging, each_layer
 from bncheck.numerics.share_from_data import SMALLEST, ShareInData, leftover
 from bncheck.rules.shared.init_share_fix import forget_and_repair
-from bncheck.rules.shared.modes import judged_output, too_few
+from bncheck.rules.shared.modes import eval_is_better, judged_output, too_few
 
 if TYPE_CHECKING:
     from bncheck.facts.measurements import Comparison
@@ -56,7 +56,9 @@ def _good(model: Facts) -> Comparison | None:
 
 
 def is_refuted(model: Facts, layers: tuple[str, ...]) -> bool:
-    """Whether both modes, run on real data, agree in the layers and at the output."""
+    """Whether both modes, run on real data, agree in the layers and at the output, or eval mode is the better one."""
+    if eval_is_better(model.comparison):
+        return True
     comparison = _good(model)
     if comparison is None:
         return False

@@ -42,6 +42,8 @@ too; a guess."""
 CLEAR = 2.0
 """Times the limit from which an output is junk without labels, and without a layer that is off by itself: where the
 network was that `in_doubt` tells of."""
+HEALTHY_LOSS = 0.02
+"""Accuracy that a healthy model may lose in eval mode: one measured lost 1.7 points; a guess."""
 ERRORS_ALLOWED = 2.0
 """Standard errors by which a gap or a loss must lie above 0: chance alone does that one time in 44."""
 
@@ -103,6 +105,49 @@ def labels_strange(comparison: Comparison) -> bool:
     return max(accuracy.train, accuracy.eval) < informed_accuracy(classes)
 
 
+def train_meets_labels(comparison: Comparison) -> bool:
+    """Whether train mode by itself meets more labels than guessing would: its weights were trained."""
+    train, classes = comparison.accuracy.train, _classes(comparison)
+    if train is None or classes is None:
+        return False
+    return train >= informed_accuracy(classes, comparison.accuracy.commonest)
+
+
+def eval_is_better(comparison: Comparison | None) -> bool:
+    """Whether by labels the stored statistics serve the model better than those of the batch.
+
+    Beyond chance, and beyond naming the most common label always. The weights were trained with these statistics then,
+    in eval mode, or the data are of another domain: new ones would make the model worse.
+    """
+    accuracy = None if comparison is None else comparison.accuracy
+    if comparison is None or accuracy is None or accuracy.train is None or accuracy.eval is None:
+        return False
+    samples, classes = comparison.data.samples, _classes(comparison)
+    guessed = max(1 / classes if classes else 0.0, accuracy.commonest or 0.0)
+    knows = accuracy.eval - guessed > ERRORS_ALLOWED * math.sqrt(guessed * (1 - guessed) / max(samples, 1))
+    return knows and accuracy.eval - accuracy.train > beyond_chance(ACCURACY_GAP, _differing(comparison), samples)
+
+
+def borne_by_labels(comparison: Comparison) -> bool:
+    """Whether eval mode meets as many labels as train mode, so that whatever layers differ by does no harm."""
+    train, stored = comparison.accuracy.train, comparison.accuracy.eval
+    if train is None or stored is None or not labels_tell(comparison):
+        return False
+    output = judged_output(comparison)
+    return train - stored <= HEALTHY_LOSS and output is not None and not output.junk
+
+
+def accuracies(comparison: Comparison) -> str:
+    """Both in half a sentence, where both are known: `accuracy is 10.3 % in eval mode and 90.9 % in train mode`."""
+    train, stored = comparison.accuracy.train or 0.0, comparison.accuracy.eval or 0.0
+    return f"accuracy is {percent(stored)} in eval mode and {percent(train)} in train mode"
+
+
+def _differing(comparison: Comparison) -> float:
+    """Share of the samples whose class is another in the other mode."""
+    return 1 - next((output.agreement or 0.0 for output in comparison.outputs if output.classes), 0.0)
+
+
 def _classes(comparison: Comparison) -> int | None:
     return next((output.classes for output in comparison.outputs if output.classes), None)
 
@@ -161,6 +206,8 @@ def judged_output(comparison: Comparison) -> Junk | None:
     if comparison.data.synthetic or too_small(comparison):
         return None
     found: list[Junk | None] = []
+    if eval_is_better(comparison):
+        return _by_accuracy(comparison)
     if labels_tell(comparison):
         found = [_by_accuracy(comparison)]
         found += [_by_error(o) for o in [o for o in comparison.outputs if o.classes][:1] if _lopsided(o)]
@@ -199,10 +246,9 @@ def _by_accuracy(comparison: Comparison) -> Junk | None:
     train, stored = comparison.accuracy.train, comparison.accuracy.eval
     if train is None or stored is None:
         return None
-    differing = 1 - next((output.agreement or 0.0 for output in comparison.outputs if output.classes), 0.0)
-    limit = beyond_chance(ACCURACY_GAP, differing, comparison.data.samples)
+    limit = beyond_chance(ACCURACY_GAP, _differing(comparison), comparison.data.samples)
     return Junk(
-        told=f"accuracy is {percent(stored)} in eval mode and {percent(train)} in train mode",
+        told=accuracies(comparison),
         name="accuracy lost in eval mode",
         value=train - stored,
         limit=limit,

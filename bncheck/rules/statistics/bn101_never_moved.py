@@ -10,7 +10,8 @@ from bncheck.facts.layers import Facts, Layer, RunFacts, Vector
 from bncheck.facts.wording import many
 from bncheck.numerics.channels import keras_made, names, never_moved, trained
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.fixes import training_code_and_repair
+from bncheck.rules.shared.fixes import keeps_its_statistics, training_code_and_repair
+from bncheck.rules.shared.modes import accuracies, eval_is_better, train_meets_labels
 from bncheck.testing import batch_norm, facts, untouched
 
 
@@ -44,7 +45,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     checkpoint is at hand, its checksums are compared with those of that many zeros and ones. Training shows in betas
     (else gammas) that moved, in optimizer slots other than zero, or in the count of updates; the step counter alone
     does not tell, since fine-tuning resets it. Layers whose gamma and beta never moved either, while others' did, are
-    frozen on purpose and not accused. If nothing moved at all the model is not trained yet: a note, no error.
+    frozen on purpose and not accused. If nothing moved at all the model is not trained yet: a note, no error. Labels
+    tell more: where eval mode meets more of them than train mode, the weights were trained with these statistics, a
+    WARNING; where train mode meets them though nothing of batch norm moved, weights were loaded without it, an ERROR.
 
     Not detected
     ------------
@@ -73,7 +76,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     moved = [layer for layer in judged if trained(layer)]
     accused = [layer for layer in judged if layer.affine_moved is not False] if moved else judged
-    severity, confidence, reading = _standing(model.run, judged, moved)
+    fits = eval_is_better(model.comparison)
+    severity, confidence, reading = _measured_standing(model) or _standing(model.run, judged, moved)
     idle = len(judged) - len(accused)
     rest = f" The beta or gamma of {many(idle, 'layer')} has not: frozen, or in no use." if idle else ""
     yield Evidence(
@@ -84,8 +88,42 @@ def check(model: Facts) -> Iterator[Evidence]:
         severity=severity,
         confidence=confidence,
         fix="Nothing, if it is yet to be trained." if severity is Severity.INFO else _fix(model),
+        why=_FITS if fits else "",
         measurements=_measurements(model.run, judged, moved),
     )
+
+
+def _measured_standing(model: Facts) -> tuple[Severity, Confidence, str] | None:
+    """The same where running the model on labelled data tells what its files do not."""
+    comparison = model.comparison
+    if comparison is None or comparison.data.synthetic:
+        return None
+    if eval_is_better(comparison):
+        fit = "the weights fit them, as those of a model do that was trained in eval mode"
+        return Severity.WARNING, Confidence.HIGH, f", and yet {accuracies(comparison)}: {fit}."
+    if _left_out(model):
+        kept = "no beta or gamma has moved either, though the other weights are trained"
+        return Severity.ERROR, Confidence.HIGH, f"; {kept} ({accuracies(comparison)}). {_NOT_LOADED}"
+    return None
+
+
+def _left_out(model: Facts) -> bool:
+    """Whether train mode meets the labels though no gamma or beta ever moved: the rest of the model is trained."""
+    comparison = model.comparison
+    if comparison is None or comparison.data.synthetic or not train_meets_labels(comparison):
+        return False
+    layers = [layer for layer in model.layers if never_moved(layer)]
+    return not any(map(trained, layers)) and any(layer.affine_moved is False for layer in layers)
+
+
+_FITS = (
+    "Batch norm normalises nothing in such a model, which made training slower; what was trained works all the same, "
+    "and new statistics would break it."
+)
+_NOT_LOADED = (
+    "So the weights were loaded without batch norm's own, by names that do not fit perhaps, or batch norm was frozen "
+    "before it was ever trained."
+)
 
 
 def _standing(run: RunFacts, judged: list[Layer], moved: list[Layer]) -> tuple[Severity, Confidence, str]:
@@ -135,6 +173,10 @@ def _initial(judged: list[Layer]) -> str:
 
 def _fix(model: Facts) -> str:
     """Both remedies: the code that trains, and this file."""
+    if keeps_its_statistics(model):
+        return training_code_and_repair(model, remedies.TRAIN_MODE, remedies.WIRE_UPDATES)
+    if _left_out(model):
+        return training_code_and_repair(model, remedies.LOAD_ALL, note="where the weights are loaded")
     if not keras_made(model):
         return training_code_and_repair(model, remedies.WIRE_UPDATES, note="TF-slim, tf.layers")
     loop = "with tf.GradientTape() as tape:\n    loss = loss_fn(labels, model(images, training=True))"

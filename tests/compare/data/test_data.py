@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from bncheck.compare.data.data import Data, open_data, sample_shape
-from bncheck.compare.data.preprocess import RANGES, preprocessed
+from bncheck.compare.data.preprocess import preprocessed
 from bncheck.compare.data.samples import ModelInput
 from bncheck.facts.errors import BncheckError, NotFound, ReadError, UnknownFormat, UsageError
+from bncheck.facts.inputs import RANGES
 from bncheck.settings.options import Options
 
 SHAPE = (None, 4, 6, 3)

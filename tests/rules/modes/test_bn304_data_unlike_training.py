@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from bncheck.facts.findings import Severity, Verdict
-from bncheck.facts.layers import Given, RunFacts
+from bncheck.facts.layers import Facts, Given, RunFacts
+from bncheck.facts.measurements import LayerDifference
 from bncheck.judge.judge import judge
 from bncheck.rules.modes import bn304_data_unlike_training
-from bncheck.testing import classes_compared, compared, difference, features_compared, untouched
+from bncheck.testing import batch_norm, classes_compared, compared, difference, features_compared, untouched
 
 
 def test_a_model_that_is_not_trained_yet() -> None:
@@ -93,3 +96,70 @@ def test_few_images_do_not_vouch_for_themselves(samples: int, first: float, chan
         samples=samples,
     )
     assert judge(model).verdict is verdict
+
+
+def _in_range(factor: float, *behind: LayerDifference, given: str | None = None, **own: Any) -> Facts:
+    first = difference(
+        "a",
+        local=0.7,
+        channels=16,
+        **(
+            {
+                "log_variance_ratio": 2 * np.log(factor) + np.linspace(-0.05, 0.05, 16),
+                "mean_shift": np.linspace(-3, 2, 16),
+            }
+            | own
+        ),
+    )
+    layers = [batch_norm("a", channels=16, epsilon=1e-9, variance=np.geomspace(0.02, 3, 16))]
+    layers += [batch_norm(one.layer) for one in behind]
+    model = compared(first, *behind, output=classes_compared(0.1), accuracy=(0.95, 0.1), layers=layers)
+    return replace(model, given=Given(data="photos", running=() if given is None else ("--preprocess", given)))
+
+
+@pytest.mark.parametrize(
+    ("factor", "given", "fits"),
+    [
+        (127.5, "0..255", "-1..1"),
+        (255.0, "0..255", "0..1"),
+        (0.5, "0..1", "-1..1"),
+        (1 / 255, "0..1", "0..255"),
+        (0.224, "0..1", "imagenet-standard"),
+        (7.0, "-1..1", ""),
+        (7.0, None, ""),
+    ],
+)
+def test_another_range_is_named(factor: float, given: str | None, fits: str) -> None:
+    """By its factor and the --preprocess that fits; nothing is accused, however many layers are off behind."""
+    behind = [difference(name, local=0.1, log_variance_ratio=np.array([0.3, -0.2, 0.1, -0.4])) for name in "bcdef"]
+    report = judge(_in_range(factor, *behind, given=given))
+    (found,) = report.findings
+    assert (found.code, report.verdict) == ("BN304", Verdict.INCONCLUSIVE)
+    assert f"{factor:.3g} times as large" in found.message
+    assert "bncheck repair" not in found.fix
+    if fits:
+        assert f"It was given in {given}; {fits}" in found.message
+        assert f"--preprocess {fits}" in found.fix
+    else:
+        assert "divided by 7" in found.fix
+
+
+def test_a_factor_of_the_models_own() -> None:
+    """Means that fit while variances are off, or the same factor in most layers: the model is at fault as before."""
+    alone = judge(_in_range(2.0, difference("b"), mean_shift=np.zeros(16)))
+    everywhere = [difference(name, local=0.7, log_variance_ratio=np.full(4, np.log(4))) for name in "bcd"]
+    for report in (alone, judge(_in_range(2.0, *everywhere))):
+        assert report.verdict is Verdict.FAIL
+        assert {"BN301", "BN302"} <= {finding.code for finding in report.findings}
+
+
+def test_a_model_whose_train_mode_meets_the_labels_is_trained() -> None:
+    """Weights that were loaded without batch norm's own: an error, with what to do about it."""
+    fresh = untouched("a", gamma=1.0, beta=0.0)
+    model = compared(difference("a", local=0.7), output=classes_compared(0.1), accuracy=(0.958, 0.1), layers=[fresh])
+    report = judge(replace(model, run=RunFacts(values=True, global_step=0)))
+    assert report.verdict is Verdict.FAIL
+    codes = {finding.code: finding for finding in report.findings}
+    assert "BN304" not in codes
+    assert codes["BN101"].severity is Severity.ERROR
+    assert "loaded without batch norm's own" in codes["BN101"].message
