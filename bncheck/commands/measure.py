@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from bncheck.commands.shown import Shown
 from bncheck.commands.target import Target, built, read_quantized, timed
@@ -14,7 +13,6 @@ from bncheck.compare.output_cache import Kept
 from bncheck.compare.three_way import QuantizedAgainst, Run, measure_three_ways, measure_two_files
 from bncheck.compare.train_eval import Prepared, measure, prepare
 from bncheck.compare.twins.twins import open_twins
-from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison
 from bncheck.foldproof.prove import prove
@@ -87,18 +85,13 @@ def measure_quantization(
 def measure_lite(target: Target, other: QuantizedAgainst, progress: Progress) -> Shown:
     """A float TFLite file against a quantized one."""
     options = target.options
-    if other.quantized is None:
-        raise UsageError(
-            f"{target.raw.path} is a TFLite file, which is not converted again: give the quantized one with "
-            "--quantized, or the model that it was converted from"
-        )
 
-    def opened(shape: tuple[int | None, ...] | None, dtype: Any) -> Data:
+    def opened(inputs: Sequence[ModelInput]) -> Data:
         assert options.data is not None
-        return open_data(options.data, [ModelInput(shape=shape, dtype=dtype)], options)
+        return open_data(options.data, inputs, options)
 
     with timed(target.seconds, QUANTIZED_TOO):
-        measured = measure_two_files(target.raw.path, other.quantized, opened, progress=progress)
+        measured = measure_two_files(target.raw.path, other, opened, progress=progress)
     return Shown(quantized=measured.comparison, lite=measured.lite)
 
 

@@ -19,14 +19,14 @@ from bncheck.compare.litert.interpreter import (
     Runner,
     affine,
     batching,
-    input_values,
+    feeds_of,
     portions,
     read_file,
     real_values,
 )
 from bncheck.compare.litert.layers import FoldedInto, folded_layers
 from bncheck.compare.litert.local_errors import LossPart
-from bncheck.compare.litert.match import Matching, match
+from bncheck.compare.litert.match import Matching, fed_alike, match
 from bncheck.compare.litert.net import Kernel
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.litert.pair import FilePair
@@ -79,7 +79,7 @@ def measure_quantized(
     """
     start = time.perf_counter()
     reference = read_file(float_bytes, float_path)
-    quantized = read_file(quantized_bytes, quantized_path or "the quantized model")
+    quantized = fed_alike(read_file(quantized_bytes, quantized_path or "the quantized model"), reference)
     matching = match(quantized, reference)
     folded = folded_layers(matching.reference, layers)
     pair: FilePair | None = None
@@ -99,7 +99,7 @@ def measure_quantized(
         scheme=scheme,
         quantized=quantized_path,
         data=describe(pair.samples, largest, count),
-        input=input_name or reference.input.name,
+        input=input_name or ", ".join(reference.names),
         operators=tuple(
             _loss(part, sums, matching, folded, name)
             for part, sums, name in zip(pair.local.parts, pair.sums, names, strict=True)
@@ -119,10 +119,19 @@ def measure_quantized(
 
 
 def run_outputs(
-    content: bytes, batches: Iterable[NDArray[Any]], *, path: str = "the converted model"
+    content: bytes,
+    batches: Iterable[NDArray[Any]],
+    *,
+    path: str = "the converted model",
+    like: bytes | None = None,
 ) -> Iterator[tuple[NDArray[Any], ...]]:
-    """The outputs of a file, in real numbers, for each batch of images; errors as `measure_quantized`."""
+    """The outputs of a file, in real numbers, for each batch of images; errors as `measure_quantized`.
+
+    Batches for several inputs have their fields in the order of the file `like`.
+    """
     file = read_file(content, path)
+    if like is not None:
+        file = fed_alike(file, read_file(like))
     runner: Runner | None = None
     size: int | None = None
     for images in batches:
@@ -131,7 +140,7 @@ def run_outputs(
             runner, size = Runner(how.content, file.path), how.size
         parts = []
         for samples in portions(images, size or len(images)):
-            runner.run({file.graph.inputs[0]: input_values(file, images[samples])})
+            runner.run(feeds_of(file, images[samples]))
             parts.append([_copied(file, runner, number) for number in file.graph.outputs])
         yield tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,8 +24,9 @@ from bncheck.compare.attribution import (
     reestimated,
 )
 from bncheck.compare.data.data import Data
+from bncheck.compare.data.samples import ModelInput
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
-from bncheck.compare.litert.convert import FLOAT_SCHEME, float_model, quantized_model
+from bncheck.compare.litert.convert import FLOAT_SCHEME, Shapes, by_recipe, float_model, quantized_model
 from bncheck.compare.litert.interpreter import affine, read_file, scheme_of
 from bncheck.compare.litert.match import match
 from bncheck.compare.litert.recipes import recipe
@@ -39,7 +40,8 @@ from bncheck.facts.lite import LiteFacts
 from bncheck.facts.measurements import GIVEN, Attribution, Comparison, DataFacts, QuantizedComparison
 from bncheck.recognise import recognise
 from bncheck.settings.options import Options
-from bncheck.settings.schemes import recipe_of, unknown
+from bncheck.settings.schemes import PLACEHOLDER, recipe_of, unknown
+from bncheck.sources.raw import RawLiteTensor
 from bncheck.sources.tflite.tflite import parse_lite
 
 CALIBRATION_BATCHES = 16
@@ -110,13 +112,7 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
     `progress` hears of the samples done in two passes. Raises ReadError for a damaged file, BncheckError where the
     model cannot be converted or run.
     """
-    inputs = run.twins.inputs
-    if len(inputs) > 1:
-        raise UsageError(
-            f"the model takes {len(inputs)} inputs ({', '.join(entry.names[0] for entry in inputs)}): float against "
-            "quantized takes models of one; compare train-vs-eval runs it"
-        )
-    converting = _Converting(tf=load_tensorflow(), run=run, shape=_shape(run.data))
+    converting = _Converting(tf=load_tensorflow(), run=run, shapes=_shapes(run.data))
     exact = converting.exact()
     rounded = converting.rounded(exact)
     given = run.asked.quantized
@@ -151,9 +147,10 @@ def reached(prepared: Prepared) -> tuple[Layer, ...]:
     return tuple(layer for layer in prepared.layers if layer.name in names)
 
 
-def _shape(data: Data) -> tuple[int | None, ...]:
+def _shapes(data: Data) -> Shapes:
     for images, _ in data:
-        return (None, *images.shape[1:])
+        each = [images] if images.dtype.names is None else [images[name] for name in images.dtype.names]
+        return tuple((None, *values.shape[1:]) for values in each)
     raise UsageError(f"{data.description}: holds no samples")
 
 
@@ -163,11 +160,11 @@ class _Converting:
 
     tf: Any
     run: Run
-    shape: tuple[int | None, ...]
+    shapes: Shapes
 
     def exact(self, statistics: Statistics | None = None) -> bytes:
         """In float."""
-        return float_model(self.tf, self.run.prepared, statistics=statistics, shape=self.shape)
+        return float_model(self.tf, self.run.prepared, statistics=statistics, shapes=self.shapes)
 
     def rounded(self, exact: bytes, statistics: Statistics | None = None) -> bytes:
         """`exact` quantized; or the file that was given, where the statistics are its own."""
@@ -186,7 +183,7 @@ class _Converting:
             scheme,
             calibration,
             statistics=statistics,
-            shape=self.shape,
+            shapes=self.shapes,
             float_bytes=exact,
         )
 
@@ -234,7 +231,7 @@ def _outputs(content: bytes, reference: bytes, output: int) -> Outputs:
     def run(images: NDArray[Any]) -> NDArray[Any]:
         nonlocal stream
         waiting.append(images)
-        stream = run_outputs(content, fed()) if stream is None else stream
+        stream = run_outputs(content, fed(), like=reference) if stream is None else stream
         return next(stream)[place]
 
     return run
@@ -283,29 +280,55 @@ def _attribution(
 
 def measure_two_files(
     reference: Path,
-    quantized: Path,
-    data_of: Callable[[tuple[int | None, ...] | None, Any], Data],
+    asked: QuantizedAgainst,
+    data_of: Callable[[Sequence[ModelInput]], Data],
     *,
     progress: Callable[[int, int | None], None],
 ) -> Measured:
-    """A float TFLite file against a quantized one: no train mode, so nothing tells whether it was broken before."""
-    content, rounded = reference.read_bytes(), quantized.read_bytes()
-    entry = read_file(content, reference).input
-    shape = entry.shape_signature or entry.shape
-    # a file that takes int8 is given real numbers, which are rounded by its scale; bytes may be meant as they are
-    dtype = np.dtype(np.float32 if affine(entry) is not None and entry.dtype != "uint8" else entry.dtype)
-    data = data_of((None, *(None if size < 0 else size for size in shape[1:])), dtype)
+    """A float TFLite file against a quantized one: no train mode, so nothing tells whether it was broken before.
+
+    The other is a file, or what a recipe of ai-edge-quantizer makes of the first. Raises UsageError for other schemes.
+    """
+    content = reference.read_bytes()
+    file = read_file(content, reference)
+    data = data_of([_model_input(*named) for named in zip(file.names, file.inputs, strict=True)])
+    quantized, scheme = asked.quantized, GIVEN
+    if quantized is None:
+        recipe_name = recipe_of(asked.scheme)
+        if recipe_name is None:
+            raise UsageError(
+                f"{reference} is a TFLite file, which is not converted again: give the quantized one with --quantized, "
+                f"a recipe of ai-edge-quantizer with --scheme {PLACEHOLDER}, or the model that it was converted from"
+            )
+        scheme = asked.scheme
+        rounded = by_recipe(file, recipe_name, _first(data, asked.calibration_batches))
+    else:
+        rounded = quantized.read_bytes()
+    path = "" if quantized is None else str(quantized)
     measured = measure_quantized(
         content,
         rounded,
         layers=(),
         batches=data,
         describe=data.facts,
+        scheme=scheme,
         float_path=str(reference),
-        quantized_path=str(quantized),
+        quantized_path=path,
         progress=lambda done: progress(done, data.samples),
     )
-    return Measured(comparison=measured, lite=lite_facts(rounded, str(quantized)))
+    return Measured(comparison=measured, lite=lite_facts(rounded, path))
+
+
+def _model_input(name: str, entry: RawLiteTensor) -> ModelInput:
+    shape = entry.shape_signature or entry.shape
+    # a file that takes int8 is given real numbers, which are rounded by its scale; bytes may be meant as they are
+    dtype = np.dtype(np.float32 if affine(entry) is not None and entry.dtype != "uint8" else entry.dtype)
+    short = name.removeprefix("serving_default_").removesuffix(":0")
+    return ModelInput(
+        shape=(None, *(None if size < 0 else size for size in shape[1:])),
+        dtype=dtype,
+        names=(name,) if short == name else (short, name),
+    )
 
 
 def lite_facts(content: bytes, path: str) -> LiteFacts | None:

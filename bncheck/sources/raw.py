@@ -164,6 +164,19 @@ class RawLiteOperator:
     """FULLY_CONNECTED whose kernel is stored in blocks of another order (SHUFFLED4x16INT8)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RawLiteSignature:
+    """One way to call a TFLite file: names of the inputs and outputs of a subgraph."""
+
+    key: str
+    """"serving_default", unless the file says otherwise."""
+    graph: int
+    """Which subgraph."""
+    inputs: Mapping[str, int]
+    """Name -> tensor of that subgraph."""
+    outputs: Mapping[str, int]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawLite:
     """A TFLite file: one entry a subgraph."""
@@ -173,6 +186,7 @@ class RawLite:
     subgraphs: tuple[RawLiteSubgraph, ...]
     metadata: tuple[str, ...] = ()
     """Names of the metadata entries ("min_runtime_version", "TFLITE_METADATA", ...)."""
+    signatures: tuple[RawLiteSignature, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -77,7 +77,7 @@ def converter(tf: Any, model: Prepared) -> Any:
     with imported.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")
     first, last = (
-        imported.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in (graph.input, *graph.outputs)
+        imported.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in (*graph.inputs, *graph.outputs)
     )
     return tf.compat.v1.lite.TFLiteConverter(graph_def, [first], [last])
 

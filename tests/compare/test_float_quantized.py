@@ -311,7 +311,7 @@ def test_images_as_bytes(tf: Any) -> None:
         x = tf.nn.relu(maker.norm(maker.conv(tf.cast(x, tf.float32) / 127.5 - 1)))
         tf.identity(maker.dense(tf.reduce_mean(x, [1, 2]), 5), name="scores")
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
-    whole = EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))
+    whole = EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",))
     data = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
     found = measured(convert(tf, whole), convert(tf, whole, "int8", [data[:32]]), data, layers=maker.layers)
     assert found.unmatched == ()
@@ -359,4 +359,4 @@ def test_a_published_file_that_was_trained_apart(tf: Any) -> None:
     prepared = prepare(open_model(REAL / "mlperf_tiny_kws/kws_ref_model", graph=None, use_graph=True), Options())
     content = (REAL / "mlperf_tiny_kws/kws_ref_model_float32.tflite").read_bytes()
     with pytest.raises(BncheckError, match=r"other weights: the median kernel has a cosine of 0\.0"):
-        measured(float_model(tf, prepared, shape=(None, 49, 10, 1)), content, np.zeros((2, 49, 10, 1), np.float32))
+        measured(float_model(tf, prepared, shapes=((None, 49, 10, 1),)), content, np.zeros((2, 49, 10, 1), np.float32))

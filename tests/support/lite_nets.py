@@ -185,7 +185,7 @@ def build(tf: Any, name: str, seed: int = 0, batch: int | None = None) -> tuple[
         x = tf.compat.v1.placeholder(tf.float32, (batch, *SHAPE[1:]), name="images")
         tf.identity(NETS[name](maker, x), name="scores")
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
-    return EvalGraph(graph_def=graph_def, input="images", outputs=("scores",)), maker
+    return EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",)), maker
 
 
 def images(count: int, seed: int = 1) -> Any:

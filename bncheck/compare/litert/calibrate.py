@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.compare.litert.edit import dump, load, quantization_parameters, show
-from bncheck.compare.litert.interpreter import LiteFile, Runner, input_values, portions
+from bncheck.compare.litert.interpreter import LiteFile, Runner, feeds_of, portions
 from bncheck.facts.errors import BncheckError
 
 _ELEMENTS = 1 << 22
@@ -33,12 +33,7 @@ Not so WHILE: that calibrator (seen in 2.21) ends the process at one, and the qu
 
 def can_calibrate(file: LiteFile) -> bool:
     """Whether all tensors that need a range can be seen."""
-    return _batch(file) in (-1, 1) and not any(part in o.kind for o in file.graph.operators for part in _HIDDEN_RANGES)
-
-
-def _batch(file: LiteFile) -> int:
-    """Samples that an invocation takes, -1 any number."""
-    return (file.input.shape_signature or file.input.shape or (0,))[0]
+    return file.batch in (-1, 1) and not any(part in o.kind for o in file.graph.operators for part in _HIDDEN_RANGES)
 
 
 def ranges(file: LiteFile, batches: Iterable[NDArray[Any]]) -> Mapping[int, tuple[float, float]]:
@@ -49,14 +44,13 @@ def ranges(file: LiteFile, batches: Iterable[NDArray[Any]]) -> Mapping[int, tupl
     wanted = [n for o in file.graph.operators for n in o.outputs if file.graph.tensors[n].dtype == "float32"]
     elements = sum(math.prod(file.graph.tensors[n].shape[1:]) for n in wanted)
     runner = Runner(show(file.content, wanted), file.path)
-    entry = file.graph.inputs[0]
-    size = 1 if _batch(file) == 1 else max(1, _ELEMENTS // max(elements, 1))
-    numbers = list(dict.fromkeys((entry, *wanted)))
+    size = 1 if file.batch == 1 else max(1, _ELEMENTS // max(elements, 1))
+    numbers = list(dict.fromkeys((*file.graph.inputs, *wanted)))
     found: dict[int, tuple[float, float]] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
         for images in batches:
             for samples in portions(images, size):
-                runner.run({entry: input_values(file, images[samples])})
+                runner.run(feeds_of(file, images[samples]))
                 list(pool.map(lambda share: _widen(found, share, runner, file), _shares(numbers)))
     return found | {
         number: (min(found[number][0], found[output][0]), max(found[number][1], found[output][1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.litert import recipes
 from bncheck.compare.litert.calibrate import can_calibrate, ranges, with_ranges
 from bncheck.compare.litert.even_ranges import with_even_ranges
-from bncheck.compare.litert.interpreter import LiteFile, input_values, read_file
+from bncheck.compare.litert.interpreter import LiteFile, feeds_of, read_file
 from bncheck.compare.litert.native_output import silence
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins.float32 import in_float32
@@ -39,30 +39,33 @@ _FAKE = frozenset(
 
 Statistics = Mapping[str, tuple[PerChannel, PerChannel]]
 """Layer name -> (mean, variance) to take in place of the stored ones."""
+Shapes = Sequence[tuple[int | None, ...]]
+"""Of each input, None for an open axis."""
 Calibration = Iterable[NDArray[Any]]
 """Batches of images (samples, ...), all of one shape; gone through once a conversion."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvalGraph:
-    """The forward pass in inference mode: a GraphDef (a message of `sources/protos.py`) of constants and one input."""
+    """The forward pass in inference mode: a GraphDef (a message of `sources/protos.py`) of constants and inputs."""
 
     graph_def: Any
-    input: str
+    inputs: tuple[str, ...]
+    """In the order of a batch's fields."""
     outputs: tuple[str, ...]
 
 
-def eval_graph(
-    forward: Forward, *, statistics: Statistics | None = None, shape: tuple[int | None, ...] | None = None
-) -> EvalGraph:
+def eval_graph(forward: Forward, *, statistics: Statistics | None = None, shapes: Shapes | None = None) -> EvalGraph:
     """The eval twin alone, under the names of the model's own graph, in float32; the train twin falls away.
 
     `statistics` replace the stored ones of the layers that they name (UsageError for a layer that is not there, or of
-    other channels); `shape` is that of the data, batch axis first, for axes that the graph leaves open.
+    other channels); `shapes` are those of the data, batch axis first, for axes that the graph leaves open.
     """
     nodes = {node.name: node for node in forward.graph_def.node}
     replaced = _replaced(forward, statistics or {})
     own = f"{EVAL}/"
+    names = [entry.tensor for entry in forward.inputs]
+    known = {} if shapes is None else dict(zip(map(_node_name, names), shapes, strict=True))
     graph_def = protos.GraphDef()
     graph_def.library.CopyFrom(forward.graph_def.library)
     for name in _needed(nodes, forward.eval_outputs):
@@ -74,14 +77,14 @@ def eval_graph(
             node.input[number] = mark + read.removeprefix("^").removeprefix(own)
         if name in replaced:
             _overwrite(node, replaced[name])
-        if node.op == "Placeholder" and shape is not None:
-            _settle_shape(node, shape)
+        if node.name in known:
+            _settle_shape(node, known[node.name])
     in_float32(graph_def)
     if settle_lists(graph_def):
         _of_one_sample(graph_def)
     return EvalGraph(
         graph_def=graph_def,
-        input=forward.inputs[0].tensor,
+        inputs=tuple(names),
         outputs=tuple(o.removeprefix(own) for o in forward.eval_outputs),
     )
 
@@ -142,18 +145,18 @@ def _of_one_sample(graph_def: Any) -> None:
 
 
 def _takes_one_sample(graph: EvalGraph) -> bool:
-    entry = next((node for node in graph.graph_def.node if node.name == _node_name(graph.input)), None)
+    entry = next((node for node in graph.graph_def.node if node.name == _node_name(graph.inputs[0])), None)
     return entry is not None and [dim.size for dim in entry.attr["shape"].shape.dim[:1]] == [1]
 
 
 def float_model(
-    tf: Any, prepared: Prepared, *, statistics: Statistics | None = None, shape: tuple[int | None, ...] | None = None
+    tf: Any, prepared: Prepared, *, statistics: Statistics | None = None, shapes: Shapes | None = None
 ) -> bytes:
     """The model's eval mode as a float TFLite file; arguments as `eval_graph`, errors as `convert`.
 
     Of a model that was trained quantization-aware without the rounding that it does in training.
     """
-    return convert(tf, unrounded(eval_graph(prepared.forward, statistics=statistics, shape=shape)))
+    return convert(tf, unrounded(eval_graph(prepared.forward, statistics=statistics, shapes=shapes)))
 
 
 def quantized_model(
@@ -163,14 +166,14 @@ def quantized_model(
     calibration: Calibration,
     *,
     statistics: Statistics | None = None,
-    shape: tuple[int | None, ...] | None = None,
+    shapes: Shapes | None = None,
     float_bytes: bytes | None = None,
 ) -> bytes:
     """The same, quantized by a scheme of `settings.schemes`.
 
     `float_bytes` are what `float_model` gave for the same arguments.
     """
-    graph = eval_graph(prepared.forward, statistics=statistics, shape=shape)
+    graph = eval_graph(prepared.forward, statistics=statistics, shapes=shapes)
     if rounds(graph) and scheme == LEARNED and statistics is None:  # what was learned belongs to the stored ones
         return convert(tf, replace(graph, graph_def=with_even_ranges(graph.graph_def)), scheme)
     return convert(tf, unrounded(graph), scheme, calibration, float_bytes=float_bytes)
@@ -193,7 +196,7 @@ def unrounded(graph: EvalGraph) -> EvalGraph:
             node.op = "Identity"
             node.attr.clear()
             node.attr["T"].type = FLOAT
-    return EvalGraph(graph_def=graph_def, input=graph.input, outputs=graph.outputs)
+    return EvalGraph(graph_def=graph_def, inputs=graph.inputs, outputs=graph.outputs)
 
 
 def convert(
@@ -213,7 +216,7 @@ def convert(
         raise UsageError(sentence)
     recipe = recipe_of(scheme)
     if recipe is not None:
-        return _by_recipe(read_file(float_bytes or convert(tf, graph)), recipe, calibration)
+        return by_recipe(read_file(float_bytes or convert(tf, graph)), recipe, calibration)
     learned = scheme == LEARNED and rounds(graph)
     if scheme in ("int8", "int8-per-tensor") and not learned:
         file = read_file(float_bytes or convert(tf, graph))
@@ -247,11 +250,10 @@ def _refuse_loops(graph: EvalGraph, scheme: str) -> None:
         )
 
 
-def _by_recipe(file: LiteFile, recipe: str, calibration: Calibration) -> bytes:
-    entry, single = file.graph.inputs[0], (file.input.shape_signature or file.input.shape or (0,))[0] == 1
-    batches = (input_values(file, images) for images in calibration)
-    parts = (part for batch in batches for part in (np.split(batch, len(batch)) if single else (batch,)))
-    return recipes.quantize(file.content, recipe, ({entry: part} for part in parts))
+def by_recipe(file: LiteFile, recipe: str, calibration: Calibration) -> bytes:
+    """A float file quantized by a recipe of ai-edge-quantizer; errors as `recipes.quantize`."""
+    parts = (part for batch in calibration for part in (np.split(batch, len(batch)) if file.batch == 1 else (batch,)))
+    return recipes.quantize(file.content, recipe, (feeds_of(file, part) for part in parts))
 
 
 _NO_DATA = "{} takes its ranges from data: there is no batch to calibrate on"
@@ -278,23 +280,24 @@ def _converter(tf: Any, graph: EvalGraph) -> Any:
     It asks a loaded graph for the names, types and shapes of the ends and nothing else, so that only these are loaded.
     """
     graph_def = tf.compat.v1.GraphDef.FromString(graph.graph_def.SerializeToString())
-    names = [name if ":" in name else f"{name}:0" for name in (graph.input, *graph.outputs)]
+    names = [name if ":" in name else f"{name}:0" for name in (*graph.inputs, *graph.outputs)]
+    count = len(graph.inputs)
     ends = tf.Graph()
     with ends.as_default():
-        tf.graph_util.import_graph_def(_ends(tf, graph_def, names), name="")
-    entry, *exits = map(ends.get_tensor_by_name, names)
-    return tf.compat.v1.lite.TFLiteConverter(graph_def, [entry], exits)
+        tf.graph_util.import_graph_def(_ends(tf, graph_def, names, count), name="")
+    tensors = [ends.get_tensor_by_name(name) for name in names]
+    return tf.compat.v1.lite.TFLiteConverter(graph_def, tensors[:count], tensors[count:])
 
 
-def _ends(tf: Any, graph_def: Any, tensors: list[str]) -> Any:
-    """A graph of the first tensor, the input, and of placeholders for the others; the whole where none can stand in."""
-    entry, *exits = map(_node_name, tensors)
-    own = next(node for node in graph_def.node if node.name == entry)
-    if own.op != "Placeholder" or not all(tensor.endswith(":0") for tensor in tensors):
+def _ends(tf: Any, graph_def: Any, tensors: list[str], count: int) -> Any:
+    """A graph of the first `count` tensors, the inputs, and placeholders for the rest; the whole if none can stand."""
+    names = [_node_name(tensor) for tensor in tensors]
+    own = [node for node in graph_def.node if node.name in names[:count]]
+    if any(node.op != "Placeholder" for node in own) or not all(tensor.endswith(":0") for tensor in tensors):
         return graph_def
-    ends = tf.compat.v1.GraphDef(node=[own], versions=graph_def.versions)
-    for name in dict.fromkeys(exits):
-        if name != entry:
+    ends = tf.compat.v1.GraphDef(node=own, versions=graph_def.versions)
+    for name in dict.fromkeys(names[count:]):
+        if name not in names[:count]:
             ends.node.add(name=name, op="Placeholder").attr["dtype"].type = FLOAT
     return ends
 
@@ -303,10 +306,11 @@ def _learned_converter(tf: Any, graph: EvalGraph) -> Any:
     """The one for concrete functions: the other takes ranges in the graph for a float model's."""
     graph_def = tf.compat.v1.GraphDef.FromString(graph.graph_def.SerializeToString())
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
-    entry, *exits = (
-        wrapped.graph.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in (graph.input, *graph.outputs)
+    entries, exits = (
+        [wrapped.graph.get_tensor_by_name(name if ":" in name else f"{name}:0") for name in names]
+        for names in (graph.inputs, graph.outputs)
     )
-    return tf.lite.TFLiteConverter.from_concrete_functions([wrapped.prune(entry, exits)])
+    return tf.lite.TFLiteConverter.from_concrete_functions([wrapped.prune(entries, exits)])
 
 
 def _leave_as_it_is(converter: Any) -> None:
@@ -327,7 +331,7 @@ def _configure(tf: Any, converter: Any, scheme: str, batches: list[NDArray[Any]]
         return  # the ranges are in the graph
     if scheme in CALIBRATED:
         first = batches[0].shape
-        converter.representative_dataset = lambda: ([batch] for batch in batches if batch.shape == first)
+        converter.representative_dataset = lambda: (_columns(batch) for batch in batches if batch.shape == first)
     if scheme in ("int8", "int8-per-tensor"):
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter._experimental_disable_per_channel = scheme == "int8-per-tensor"
@@ -337,6 +341,11 @@ def _configure(tf: Any, converter: Any, scheme: str, batches: list[NDArray[Any]]
         ]
     elif scheme == "float16":
         converter.target_spec.supported_types = [tf.float16]
+
+
+def _columns(batch: NDArray[Any]) -> list[NDArray[Any]]:
+    """Of each input the values, in order."""
+    return [batch] if batch.dtype.names is None else [np.ascontiguousarray(batch[name]) for name in batch.dtype.names]
 
 
 def _refusals() -> tuple[type[Exception], ...]:

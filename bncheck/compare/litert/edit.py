@@ -82,22 +82,7 @@ def show(content: bytes, tensors: Iterable[int]) -> bytes:
     return bytes(edited)
 
 
-def served_first(content: bytes) -> bytes:
-    """The file with the subgraph that serves in the first place, where it has several signatures.
-
-    That is the one of the signature "serving_default", else of the one with the most operators.
-    """
-    read = _schema().Model.GetRootAs(content, 0)
-    signatures = [read.SignatureDefs(number) for number in range(read.SignatureDefsLength())]
-    sizes = {s.SubgraphIndex(): read.Subgraphs(s.SubgraphIndex()).OperatorsLength() for s in signatures}
-    default = [s.SubgraphIndex() for s in signatures if s.SignatureKey() == SERVING.encode()]
-    if len(sizes) < 2:
-        return content
-    served = default[0] if default else max(sizes, key=lambda number: sizes[number])
-    return content if served == 0 else _exchanged(content, served)
-
-
-def _exchanged(content: bytes, other: int) -> bytes:
+def exchanged(content: bytes, other: int) -> bytes:
     """The file with its first subgraph and another in each other's place; loops and branches know them by number."""
     model = load(content)
     graphs = model.subgraphs

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.backbones import quiet_tensorflow
-from bncheck.compare.litert.edit import free_batch, served_first
+from bncheck.compare.litert.edit import SERVING, exchanged, free_batch
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, Unsupported
 from bncheck.recognise.lite.by_lite import without_weights
@@ -30,28 +30,45 @@ _INTERPRETERS = ("ai_edge_litert.interpreter", "tensorflow.lite.python.interpret
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LiteFile:
-    """A TFLite file of one input, read and checked."""
+    """A TFLite file, read and checked."""
 
     path: str
     content: bytes
     graph: RawLiteSubgraph
     """The subgraph that serves, which is the first of `content`."""
 
+    names: tuple[str, ...]
+    """Of the inputs, in the graph's order: those of the signature, else of the tensors."""
+    fields: tuple[int, ...]
+    """Of each input, which field of a batch it takes: their order in the model that the batches are made for."""
+
     @property
     def input(self) -> RawLiteTensor:
-        """The only input."""
-        return self.graph.tensors[self.graph.inputs[0]]
+        """The first input, nearly always the only one."""
+        return self.inputs[0]
+
+    @property
+    def inputs(self) -> tuple[RawLiteTensor, ...]:
+        """All of them."""
+        return tuple(self.graph.tensors[number] for number in self.graph.inputs)
+
+    @property
+    def batch(self) -> int:
+        """Samples that an invocation takes by the file's own word, -1 any number; the least of all inputs."""
+        return min((entry.shape_signature or entry.shape or (0,))[0] for entry in self.inputs)
 
 
 def read_file(content: bytes, path: str | Path = "the converted model") -> LiteFile:
     """Reads and checks a TFLite file; raises ReadError for a damaged one, and for one that cannot be run here."""
     lite = _parsed(content, path)
-    if len(lite.subgraphs) > 1:
-        content = served_first(content)
+    served = _served(lite)
+    signature = next((one for one in lite.signatures if one.graph == served), None)
+    if served:
+        content = exchanged(content, served)
         lite = _parsed(content, path)
     graph = lite.subgraphs[0]
-    if len(graph.inputs) != 1 or not graph.outputs:
-        raise Unsupported(path, f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs: compare takes one input")
+    if not graph.inputs or not graph.outputs or min(graph.inputs) < 0:
+        raise Unsupported(path, f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs: there is nothing to run")
     lacking = without_weights(lite)
     if lacking:
         raise Unsupported(path, lacking)
@@ -61,7 +78,23 @@ def read_file(content: bytes, path: str | Path = "the converted model") -> LiteF
         more = "" if len(selected) <= 3 else f" and {len(selected) - 3} more"
         why = f"it was converted with SELECT_TF_OPS and needs TensorFlow's own {', '.join(selected[:3])}{more}"
         raise Unsupported(path, f"{why}, which LiteRT has no kernels for: convert it with TFLite's operators alone")
-    return LiteFile(path=str(path), content=content, graph=graph)
+    called = {} if signature is None else {number: name for name, number in signature.inputs.items()}
+    return LiteFile(
+        path=str(path),
+        content=content,
+        graph=graph,
+        names=tuple(called.get(number) or graph.tensors[number].name for number in graph.inputs),
+        fields=tuple(range(len(graph.inputs))),
+    )
+
+
+def _served(lite: RawLite) -> int:
+    """The subgraph that serves: of the signature "serving_default", else of the one with the most operators."""
+    sizes = {one.graph: len(lite.subgraphs[one.graph].operators) for one in lite.signatures}
+    if len(sizes) < 2:
+        return 0
+    default = next((one.graph for one in lite.signatures if one.key == SERVING), None)
+    return max(sizes, key=lambda number: sizes[number]) if default is None else default
 
 
 def _parsed(content: bytes, path: str | Path) -> RawLite:
@@ -238,12 +271,21 @@ def _interpreters() -> Any:
     raise BncheckError("neither ai-edge-litert nor tensorflow is installed: pip install 'bncheck[tf]'")
 
 
-def input_values(file: LiteFile, images: NDArray[Any]) -> NDArray[Any]:
-    """Images as the file's input takes them: rounded by its scale where it has one, else in its type."""
-    how = affine(file.input)
+def feeds_of(file: LiteFile, images: NDArray[Any]) -> dict[int, NDArray[Any]]:
+    """Input tensor -> values of a batch, which for several inputs has a field for each, in the model's order."""
+    names = images.dtype.names
+    return {
+        number: _input_values(entry, images if names is None else images[names[field]])
+        for number, entry, field in zip(file.graph.inputs, file.inputs, file.fields, strict=True)
+    }
+
+
+def _input_values(entry: RawLiteTensor, images: NDArray[Any]) -> NDArray[Any]:
+    """Images as an input takes them: rounded by its scale where it has one, else in its type."""
+    how = affine(entry)
     if how is not None and images.dtype != np.dtype(how.dtype):
         return how.stored(images)
-    return np.ascontiguousarray(images, dtype=file.input.dtype)
+    return np.ascontiguousarray(images, dtype=entry.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -262,9 +304,9 @@ def batching(file: LiteFile, images: NDArray[Any]) -> Batching:
     Of a file that is declared for any number only where a RESHAPE may say otherwise: ai-edge-quantizer writes those
     around its rotations for single samples.
     """
-    signature = file.input.shape_signature or file.input.shape
-    size = file.input.shape[0] if file.input.shape else 1
-    declared = bool(signature) and signature[0] == -1
+    sizes = {entry.shape[0] if entry.shape else 1 for entry in file.inputs}
+    size = sizes.pop() if len(sizes) == 1 else 1
+    declared = all((entry.shape_signature or entry.shape or (0,))[0] == -1 for entry in file.inputs)
     if declared and not any(operator.kind == "RESHAPE" for operator in file.graph.operators):
         return Batching(content=file.content, size=None)
     if not declared and size != 1:
@@ -283,7 +325,7 @@ def _one_by_one(file: LiteFile) -> Batching:
 
 def _runs(file: LiteFile, content: bytes, images: NDArray[Any]) -> bool:
     try:
-        Runner(content, file.path).run({file.graph.inputs[0]: input_values(file, images[:2])})
+        Runner(content, file.path).run(feeds_of(file, images[:2]))
     except BncheckError:
         return False
     return True
@@ -291,13 +333,13 @@ def _runs(file: LiteFile, content: bytes, images: NDArray[Any]) -> bool:
 
 def _alike_alone(file: LiteFile, opened: bytes, images: NDArray[Any]) -> bool:
     """Whether two samples together give what each gives by itself to the file as it is."""
-    pair, number = input_values(file, images[:2]), file.graph.inputs[0]
+    pair = images[:2]
     single = Runner(file.content, file.path)
     try:
         both = Runner(opened, file.path)
-        both.run({number: pair})
+        both.run(feeds_of(file, pair))
         for sample in range(2):
-            single.run({number: pair[sample : sample + 1]})
+            single.run(feeds_of(file, pair[sample : sample + 1]))
             for output in file.graph.outputs:
                 if not _same_sample(single.tensor(output), both.tensor(output), sample):
                     return False

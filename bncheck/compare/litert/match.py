@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from bncheck.facts.errors import BncheckError
 from bncheck.facts.measurements import Precision, Unmatched
 from bncheck.numerics.channels import median
 from bncheck.recognise.lite.by_lite import LINEAR
-from bncheck.sources.raw import RawLiteOperator
+from bncheck.sources.raw import RawLiteOperator, RawLiteTensor
 
 FUSABLE = frozenset({"RELU", "RELU6", "RELU_N1_TO_1", "TANH", "SIGN_BIT"})
 _FAMILIES = {
@@ -86,13 +86,15 @@ class _PairSearch:
 
 def match(quantized: LiteFile, reference: LiteFile) -> Matching:
     """Matches two files of one model. Raises BncheckError where they are of different models."""
-    _same_input(quantized, reference)
+    quantized = fed_alike(quantized, reference)
     search = _PairSearch(quantized=Net.of(quantized.graph), reference=Net.of(reference.graph))
     for operator in reference.graph.operators:
         if operator.kind not in CARRIERS:
             for number in search.reference.data_inputs(operator):
                 search.readers[search.reference.behind(number, CARRIERS)].append(operator)
-    search.tensors[quantized.graph.inputs[0]] = reference.graph.inputs[0]
+    theirs = dict(zip(reference.fields, reference.graph.inputs, strict=True))
+    for number, place in zip(quantized.graph.inputs, quantized.fields, strict=True):
+        search.tensors[number] = theirs[place]
     for operator in quantized.graph.operators:
         _match_operator(search, operator)
     outputs = _match_outputs(search)
@@ -109,13 +111,32 @@ def match(quantized: LiteFile, reference: LiteFile) -> Matching:
     )
 
 
-def _same_input(quantized: LiteFile, reference: LiteFile) -> None:
-    ours, theirs = ((f.input.shape_signature or f.input.shape)[1:] for f in (quantized, reference))
+def fed_alike(quantized: LiteFile, reference: LiteFile) -> LiteFile:
+    """The quantized file with its inputs told apart as the float file's are: by name, else by their order.
+
+    Raises BncheckError where it takes other samples.
+    """
+    if len(quantized.inputs) != len(reference.inputs):
+        raise BncheckError(
+            f"{quantized.path} takes {len(quantized.inputs)} inputs, the float model {len(reference.inputs)}: it is "
+            "another model"
+        )
+    order = reference.fields
+    if set(quantized.names) == set(reference.names) and len(set(reference.names)) == len(order):
+        order = tuple(reference.fields[reference.names.index(name)] for name in quantized.names)
+    theirs = dict(zip(reference.fields, reference.inputs, strict=True))
+    for entry, field_ in zip(quantized.inputs, order, strict=True):
+        _same_input(quantized.path, entry, theirs[field_])
+    return replace(quantized, fields=order)
+
+
+def _same_input(path: str, entry: RawLiteTensor, other: RawLiteTensor) -> None:
+    ours, theirs = ((tensor.shape_signature or tensor.shape)[1:] for tensor in (entry, other))
     agree = len(ours) == len(theirs) and all(a == b or -1 in (a, b) for a, b in zip(ours, theirs, strict=True))
     if not agree:
         turned = "the channels are on another axis, which compare cannot turn: convert both in one layout"
         why = turned if sorted(ours) == sorted(theirs) else "it is another model"
-        raise BncheckError(f"{quantized.path} takes samples of {_by(ours)}, the float model of {_by(theirs)}: {why}")
+        raise BncheckError(f"{path} takes samples of {_by(ours)}, the float model of {_by(theirs)}: {why}")
 
 
 def _by(shape: Iterable[int]) -> str:

@@ -100,11 +100,11 @@ class Net(Wiring):
 
 def scaling_operators(wiring: Net, known: Collection[int]) -> list[str]:
     """Kinds of the operators that scale the input, other than the known ones."""
-    entry, kinds = wiring.graph.inputs[0], []
+    entries, kinds = {*wiring.graph.inputs}, []
     for operator in wiring.graph.operators:
         data = wiring.data_inputs(operator)
         scales = operator.kind in _SCALES and operator.index not in known and len(data) == 1
-        if scales and wiring.behind(data[0], CARRIERS) == entry:
+        if scales and wiring.behind(data[0], CARRIERS) in entries:
             kinds.append(operator.kind)
-            entry = operator.outputs[0]
+            entries.add(operator.outputs[0])
     return kinds

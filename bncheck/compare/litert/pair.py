@@ -19,7 +19,7 @@ from bncheck.compare.litert.interpreter import (
     Runner,
     affine,
     batching,
-    input_values,
+    feeds_of,
     portions,
     real_values,
 )
@@ -112,8 +112,8 @@ class FilePair:
 
     def _run(self, images: NDArray[Any], *, alone: bool) -> None:
         reference, quantized = self._files
-        self._float.run({reference.graph.inputs[0]: input_values(reference, images)})
-        self._chain.run({quantized.graph.inputs[0]: input_values(quantized, images)})
+        self._float.run(feeds_of(reference, images))
+        self._chain.run(feeds_of(quantized, images))
         self._in_full = not all(map(self._finite, self.matching.compared))
         self._spread(self._add_chain, len(self.sums))
         if not alone:

@@ -24,6 +24,7 @@ class Model(IntEnum):
     DESCRIPTION = 3
     BUFFERS = 4
     METADATA = 6
+    SIGNATURE_DEFS = 7
 
 
 class OperatorCode(IntEnum):
@@ -99,6 +100,22 @@ class Buffer(IntEnum):
     DATA = 0
     OFFSET = 1
     SIZE = 2
+
+
+class SignatureDef(IntEnum):
+    """Names for the ends of a subgraph."""
+
+    INPUTS = 0
+    OUTPUTS = 1
+    SIGNATURE_KEY = 2
+    SUBGRAPH_INDEX = 4
+
+
+class TensorMap(IntEnum):
+    """One of these names."""
+
+    NAME = 0
+    TENSOR_INDEX = 1
 
 
 class Metadata(IntEnum):

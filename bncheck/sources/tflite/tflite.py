@@ -31,6 +31,7 @@ from bncheck.sources.raw import (
 )
 from bncheck.sources.tflite import schema
 from bncheck.sources.tflite.flatbuffer import Flat, Table
+from bncheck.sources.tflite.signatures import signatures
 
 MAX_ENTRIES = 1 << 20
 """Tensors, operators, buffers or subgraphs of one file."""
@@ -106,7 +107,13 @@ def parse_lite(path: Path, content: memoryview) -> RawModel:
         for table in model.tables(schema.Model.METADATA, MAX_ENTRIES, "metadata entry")
     )
     description = model.string(schema.Model.DESCRIPTION, "the description")
-    lite = RawLite(version=version, description=description, subgraphs=subgraphs, metadata=metadata)
+    lite = RawLite(
+        version=version,
+        description=description,
+        subgraphs=subgraphs,
+        metadata=metadata,
+        signatures=signatures(model, subgraphs),
+    )
     return RawModel(path=path, format=Format(FileKind.TFLITE), lite=lite, notes=_notes(lite))
 
 

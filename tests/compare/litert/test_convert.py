@@ -135,7 +135,7 @@ def plain(tf: Any, graph: EvalGraph) -> Any:
     with imported.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")
     entry, *exits = (
-        imported.get_tensor_by_name(f"{name.partition(':')[0]}:0") for name in (graph.input, *graph.outputs)
+        imported.get_tensor_by_name(f"{name.partition(':')[0]}:0") for name in (*graph.inputs, *graph.outputs)
     )
     return tf.compat.v1.lite.TFLiteConverter(graph_def, [entry], exits)
 
@@ -199,7 +199,7 @@ def test_an_operation_that_tflite_lacks(tf: Any, capfd: pytest.CaptureFixture[st
         tf.identity(tf.math.erfinv(x), name="y")
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
     with pytest.raises(BncheckError, match=r"to a float TFLite file: TFLite has no operator for Erfinv$"):
-        convert(tf, EvalGraph(graph_def=graph_def, input="x", outputs=("y",)))
+        convert(tf, EvalGraph(graph_def=graph_def, inputs=("x",), outputs=("y",)))
     assert capfd.readouterr() == ("", "")
 
 
@@ -236,7 +236,7 @@ def test_a_recurrent_layer(tf: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     data = np.random.default_rng(0).normal(0, 1, (6, 6, 5)).astype("f4")
     for name in ("exported", "model.keras"):
-        graph = eval_graph(prepare(open_model(tmp_path / name), Options()).forward, shape=(None, 6, 5))
+        graph = eval_graph(prepare(open_model(tmp_path / name), Options()).forward, shapes=((None, 6, 5),))
         exact, rounded = convert(tf, graph), convert(tf, graph, "int8", [data])
         for content, most in ((exact, 1e-10), (rounded, 1e-2)):
             (found,) = next(run_outputs(content, [data]))
@@ -262,7 +262,7 @@ def test_other_precisions(tf: Any, kind: str) -> None:
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
     in_float32(graph_def)
     (found,) = next(
-        run_outputs(convert(tf, EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))), [data])
+        run_outputs(convert(tf, EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",))), [data])
     )
     np.testing.assert_allclose(found, expected, rtol={"float16": 5e-3, "bfloat16": 4e-2, "float64": 1e-5}[kind])
 
@@ -283,7 +283,7 @@ def test_a_model_that_rounds_by_ranges_it_learned(tf: Any) -> None:
         x = fake(tf.nn.relu6(x), 0.0, 6.0)
         tf.identity(x, name="scores")
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
-    aware = EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))
+    aware = EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",))
     assert rounds(aware)
     plain = unrounded(aware)
     assert not rounds(plain)

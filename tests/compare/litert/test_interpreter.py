@@ -18,7 +18,7 @@ from bncheck.compare.litert.interpreter import (
     IntegerScale,
     Runner,
     batching,
-    input_values,
+    feeds_of,
     portions,
     read_file,
     real_values,
@@ -120,12 +120,12 @@ def test_a_file_of_batch_one(tf: Any, net: Callable[..., Any], scheme: str) -> N
     batch = images(6)
     how = batching(file, batch)
     assert how.size is None
+    last = file.graph.outputs[0]
     runner, single = Runner(how.content, "batch"), Runner(content, "single")
-    entry, last = file.graph.inputs[0], file.graph.outputs[0]
-    runner.run({entry: input_values(file, batch)})
+    runner.run(feeds_of(file, batch))
     together = np.array(runner.tensor(last))
     for number in range(6):
-        single.run({entry: input_values(file, batch[number : number + 1])})
+        single.run(feeds_of(file, batch[number : number + 1]))
         np.testing.assert_allclose(single.tensor(last)[0], together[number], atol=1e-5)
 
 

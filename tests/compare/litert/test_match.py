@@ -236,7 +236,7 @@ def test_a_file_that_scales_its_input(tf: Any) -> None:
             x = maker.conv(tf.pad(x * times if times != 1 else x, [[0, 0], [1, 1], [1, 1], [0, 0]]))
             tf.identity(tf.reduce_mean(tf.nn.relu(x), [1, 2]), name="scores")
         graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
-        net = EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))
+        net = EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",))
         return convert(tf, net, scheme, [images(8)])
 
     for ours, theirs, says in ((0.5, 1.0, "given.tflite scales its input"), (1.0, 0.5, "the model scales its input")):
@@ -254,7 +254,7 @@ def test_a_layer_that_the_dense_layer_behind_it_took_in(tf: Any) -> None:
         x = tf.nn.relu(maker.dense(x, 16) + maker.draw(16))
         tf.identity(maker.dense(maker.norm(x), 5) + maker.draw(5), name="scores")
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
-    file = read_file(convert(tf, EvalGraph(graph_def=graph_def, input="images", outputs=("scores",))))
+    file = read_file(convert(tf, EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",))))
     found = folded_layers(Net.of(file.graph), maker.layers)
     assert not found.operators
     assert dict(found.missing) == {

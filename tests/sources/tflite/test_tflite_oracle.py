@@ -256,6 +256,7 @@ def test_schema_tables() -> None:
     [
         schema.Model, schema.OperatorCode, schema.SubGraph, schema.Tensor, schema.QuantizationParameters,
         schema.BlockwiseQuantization, schema.Operator, schema.Buffer, schema.Metadata,
+        schema.SignatureDef, schema.TensorMap,
     ],
 )  # fmt: skip  # one a line would say no more
 def test_field_numbers(table: Any) -> None:
