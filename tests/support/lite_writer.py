@@ -88,6 +88,8 @@ class Faults:
     """Put the data of constants behind the flatbuffer, as converters do above 2 GB."""
     metadata: Sequence[str] = ()
     description: str = "made by a test"
+    signatures: Sequence[tuple[str, int, Mapping[str, int], Mapping[str, int]]] = ()
+    """(key, subgraph, inputs, outputs): name -> tensor."""
 
 
 def constant(name: str, values: Any, **more: Any) -> T:
@@ -149,8 +151,17 @@ class _Writer:
         }
         if metadata:
             fields[6] = self.offsets(metadata)
+        if self.faults.signatures:
+            fields[7] = self.offsets([self.signature(*one) for one in self.faults.signatures])
         self.b.Finish(self.table(fields), file_identifier=self.faults.identifier)
         return self.b.Output()
+
+    def signature(self, key: str, graph: int, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> int:
+        ends = [
+            self.offsets([self.table({0: self.b.CreateString(n), 1: ("Uint32", t)}) for n, t in names.items()])
+            for names in (inputs, outputs)
+        ]
+        return self.table({0: ends[0], 1: ends[1], 2: self.b.CreateString(key), 4: ("Uint32", graph)})
 
     def table(self, fields: Mapping[int, Any]) -> int:
         """Fields by number: an offset, or (kind, value); zero is written too, as a converter may."""

@@ -7,6 +7,7 @@ import struct
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import lite_writer
 import numpy as np
@@ -251,6 +252,31 @@ def test_hostile_blockwise_scales(tmp_path: Path, blocks: tuple[int, int, int], 
     kernel = constant("w", np.ones((2, 4), np.int8), details=2, blocks=blocks)
     with pytest.raises(Malformed, match=message):
         read(tmp_path, lite_bytes(G(tensors=(kernel, constant("s", np.ones((2, 2), np.float16))), operators=())))
+
+
+def test_signatures(tmp_path: Path) -> None:
+    """Names of inputs and outputs by tensor, as the converter writes them."""
+    graph = G(tensors=(T(name="a", shape=(1,)), T(name="b", shape=(1,))), operators=(), inputs=(0,), outputs=(1,))
+    faults = Faults(signatures=(("serving_default", 0, {"left": 0}, {"scores": 1}),))
+    lite = read(tmp_path, lite_bytes(graph, faults=faults)).lite
+    assert lite is not None
+    (found,) = lite.signatures
+    assert (found.key, found.graph, found.inputs, found.outputs) == ("serving_default", 0, {"left": 0}, {"scores": 1})
+
+
+@pytest.mark.parametrize(
+    ("signature", "message"),
+    [
+        (("s", 3, {}, {}), "subgraph 3 of 1"),
+        (("s", 0, {"x": 7}, {}), "tensor 7 of 1"),
+        (("s", 0, {}, {"x": 1}), "of 1"),
+    ],
+)
+def test_hostile_signatures(tmp_path: Path, signature: Any, message: str) -> None:
+    """Subgraphs and tensors that there are not are named."""
+    graph = G(tensors=(T(name="a", shape=(1,)),), operators=())
+    with pytest.raises(Malformed, match=message):
+        read(tmp_path, lite_bytes(graph, faults=Faults(signatures=(signature,))))
 
 
 def test_other_quantization_is_none(tmp_path: Path) -> None:
