@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.compare.litert.inputs import fed_alike
 from bncheck.compare.litert.interpreter import (
     LiteFile,
     Runner,
@@ -26,7 +27,7 @@ from bncheck.compare.litert.interpreter import (
 )
 from bncheck.compare.litert.layers import FoldedInto, folded_layers
 from bncheck.compare.litert.local_errors import LossPart
-from bncheck.compare.litert.match import Matching, fed_alike, match
+from bncheck.compare.litert.match import Matching, match
 from bncheck.compare.litert.net import Kernel
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.litert.pair import FilePair

@@ -137,6 +137,11 @@ class Table:
     what: str
     """What it is, for messages: "tensor 3 of subgraph 0"."""
 
+    def malformed(self, reason: str) -> Malformed:
+        """The error for what contradicts itself here."""
+        hint = "the file is damaged: convert it again"
+        return Malformed(self.flat.path, f"{self.what}: {reason}", offset=self.offset, hint=hint)
+
     def place(self, field_id: int, width: int) -> int | None:
         """Where field `field_id` is stored; None: it has its default. Raises Malformed."""
         entry = 4 + 2 * field_id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bncheck.facts.errors import Malformed
 from bncheck.sources.raw import RawLiteSignature, RawLiteSubgraph
 from bncheck.sources.tflite import schema
 from bncheck.sources.tflite.flatbuffer import Table
@@ -23,7 +22,7 @@ def signatures(model: Table, subgraphs: Sequence[RawLiteSubgraph]) -> tuple[RawL
 def _signature(table: Table, subgraphs: Sequence[RawLiteSubgraph]) -> RawLiteSignature:
     graph = table.number(schema.SignatureDef.SUBGRAPH_INDEX, "I")
     if graph >= len(subgraphs):
-        raise _malformed(table, f"subgraph {graph} of {len(subgraphs)}")
+        raise table.malformed(f"subgraph {graph} of {len(subgraphs)}")
     tensors = len(subgraphs[graph].tensors)
     return RawLiteSignature(
         key=table.string(schema.SignatureDef.SIGNATURE_KEY, "the key"),
@@ -38,12 +37,6 @@ def _names(table: Table, field_id: int, what: str, tensors: int) -> Mapping[str,
     for entry in table.tables(field_id, MAX_NAMES, f"{what} of {table.what},"):
         number = entry.number(schema.TensorMap.TENSOR_INDEX, "I")
         if number >= tensors:
-            raise _malformed(entry, f"tensor {number} of {tensors}")
+            raise entry.malformed(f"tensor {number} of {tensors}")
         found[entry.string(schema.TensorMap.NAME, "the name")] = number
     return found
-
-
-def _malformed(table: Table, reason: str) -> Malformed:
-    return Malformed(
-        table.flat.path, f"{table.what}: {reason}", offset=table.offset, hint="the file is damaged: convert it again"
-    )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,6 +30,7 @@ from bncheck.sources.raw import (
     RawTensor,
 )
 from bncheck.sources.tflite import schema
+from bncheck.sources.tflite.blocks import in_blocks
 from bncheck.sources.tflite.flatbuffer import Flat, Table
 from bncheck.sources.tflite.signatures import signatures
 
@@ -157,7 +158,7 @@ def _subgraph(table: Table, store: Store, kinds: tuple[str, ...]) -> RawLiteSubg
     of = f" of {table.what}"
     entries = table.tables(schema.SubGraph.TENSORS, MAX_ENTRIES, f"tensor{of},")
     tensors = tuple(_tensor(index, entry, store) for index, entry in enumerate(entries))
-    tensors = tuple(_in_blocks(*pair, tensors) for pair in zip(entries, tensors, strict=True))
+    tensors = tuple(in_blocks(*pair, tensors) for pair in zip(entries, tensors, strict=True))
     operators = tuple(
         _operator(index, entry, kinds, len(tensors))
         for index, entry in enumerate(table.tables(schema.SubGraph.OPERATORS, MAX_ENTRIES, f"operator{of},"))
@@ -177,14 +178,14 @@ def _operands(table: Table, field_id: int, what: str, tensors: int) -> tuple[int
     numbers = () if values is None else tuple(int(value) for value in values)
     for number in numbers:
         if not -1 <= number < tensors:
-            raise _malformed(table, f"{what} name tensor {number} of {tensors}")
+            raise table.malformed(f"{what} name tensor {number} of {tensors}")
     return numbers
 
 
 def _operator(index: int, table: Table, kinds: tuple[str, ...], tensors: int) -> RawLiteOperator:
     code = table.number(schema.Operator.OPCODE_INDEX, "I")
     if code >= len(kinds):
-        raise _malformed(table, f"operator code {code} of {len(kinds)}")
+        raise table.malformed(f"operator code {code} of {len(kinds)}")
     _behind(
         table,
         schema.Operator.LARGE_CUSTOM_OPTIONS_OFFSET,
@@ -233,7 +234,7 @@ def _shape(table: Table, field_id: int, what: str) -> tuple[int, ...] | None:
         return None
     shape = tuple(int(value) for value in values)
     if any(size < -1 for size in shape):
-        raise _malformed(table, f"{what} is {list(shape)}")
+        raise table.malformed(f"{what} is {list(shape)}")
     return shape
 
 
@@ -253,46 +254,10 @@ def _quantization(table: Table, shape: tuple[int, ...]) -> RawQuantization | Non
         points = np.zeros(scales.size, np.int64)
     axis = entry.number(schema.QuantizationParameters.QUANTIZED_DIMENSION, "i")
     if scales.size != points.size:
-        raise _malformed(entry, f"{scales.size} scales, {points.size} zero points")
+        raise entry.malformed(f"{scales.size} scales, {points.size} zero points")
     if scales.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scales.size):
-        raise _malformed(entry, f"{scales.size} scales along axis {axis} of shape {list(shape)}")
+        raise entry.malformed(f"{scales.size} scales along axis {axis} of shape {list(shape)}")
     return RawQuantization(scales=scales, zero_points=points, axis=axis)
-
-
-def _in_blocks(table: Table, tensor: RawLiteTensor, tensors: Sequence[RawLiteTensor]) -> RawLiteTensor:
-    """The tensor with its blockwise scales, which other tensors of the subgraph hold; as it is where it has none.
-
-    Raises Malformed for scales that are none of its subgraph, or do not fit it. Blocks along another axis than the
-    last, or with zero points, which no kernel of LiteRT reads, are not read.
-    """
-    if tensor.data is None or tensor.quantization is not None:
-        return tensor
-    entry = table.table(schema.Tensor.QUANTIZATION, "the quantization")
-    kind = 0 if entry is None else entry.number(schema.QuantizationParameters.DETAILS_TYPE, "B")
-    details = None
-    if entry is not None and kind == schema.BLOCKWISE:
-        details = entry.table(schema.QuantizationParameters.DETAILS, "the blockwise quantization")
-    if entry is None or details is None:
-        return tensor
-    number = details.number(schema.BlockwiseQuantization.SCALES, "i")
-    block = details.number(schema.BlockwiseQuantization.BLOCK_SIZE, "i")
-    if block < 1:
-        return tensor
-    if not 0 <= number < len(tensors):
-        raise _malformed(details, f"the scales are tensor {number} of {len(tensors)}")
-    scales = tensors[number].data
-    plain = details.number(schema.BlockwiseQuantization.ZERO_POINTS, "i") <= 0
-    if not plain or scales is None or scales.unavailable is not None or scales.dtype not in ("float16", "float32"):
-        return tensor
-    *rows, columns = tensor.shape or (0,)
-    if columns % block or math.prod(scales.shape) != math.prod(rows) * (columns // block):
-        raise _malformed(
-            details, f"{list(scales.shape)} scales in blocks of {block} do not fit a tensor of {list(tensor.shape)}"
-        )
-    values = scales.read().astype(np.float32).reshape(*rows, columns // block)
-    axis = entry.number(schema.QuantizationParameters.QUANTIZED_DIMENSION, "i")
-    found = RawQuantization(scales=values, zero_points=np.zeros(values.shape, np.int64), axis=axis, block=block)
-    return replace(tensor, quantization=found)
 
 
 def _constant(table: Table, name: str, dtype: str, shape: tuple[int, ...], store: Store) -> RawTensor | None:
@@ -300,7 +265,7 @@ def _constant(table: Table, name: str, dtype: str, shape: tuple[int, ...], store
     external = table.number(schema.Tensor.EXTERNAL_BUFFER, "I")
     buffer = table.number(schema.Tensor.BUFFER, "I")
     if buffer >= max(len(store.spans), 1):
-        raise _malformed(table, f"buffer {buffer} of {len(store.spans)}")
+        raise table.malformed(f"buffer {buffer} of {len(store.spans)}")
     span = store.spans[buffer] if store.spans else Span(0, 0)
     if external:
         return _unavailable(table, name, dtype, shape, "its data is in another file, which bncheck does not follow")
@@ -323,9 +288,7 @@ def _reader(table: Table, dtype: str, shape: tuple[int, ...], span: Span) -> Rea
     count = math.prod(shape)
     bits = _BITS.get(dtype) or 8 * _layout(dtype).itemsize
     if min(shape, default=0) < 0 or span.size != -(-count * bits // 8):
-        raise _malformed(
-            table, f"{dtype} {list(shape)} takes {-(-count * bits // 8):,} bytes, stored are {span.size:,}"
-        )
+        raise table.malformed(f"{dtype} {list(shape)} takes {-(-count * bits // 8):,} bytes, stored are {span.size:,}")
     if dtype in _BITS:
         return partial(_packed, table.flat, dtype, shape, span)
     return partial(_plain, table.flat, dtype, shape, span)
@@ -372,10 +335,10 @@ def _strings(table: Table, shape: tuple[int, ...], span: Span) -> NDArray[Any]:
     flat, end = table.flat, span.start + span.size
     count = flat.number("i", span.start, table.what) if span.size >= 4 else -1
     if count < 0 or count != math.prod(shape) or 8 + 4 * count > span.size:
-        raise _malformed(table, f"{count} strings for shape {list(shape)} in {span.size:,} bytes")
+        raise table.malformed(f"{count} strings for shape {list(shape)} in {span.size:,} bytes")
     offsets = np.frombuffer(flat.data, "<i4", count + 1, span.start + 4).astype(np.int64) + span.start
     if np.any(np.diff(offsets) < 0) or offsets[0] < span.start + 8 + 4 * count or offsets[-1] > end:
-        raise _malformed(table, "the offsets of its strings do not ascend within its data")
+        raise table.malformed("the offsets of its strings do not ascend within its data")
     values = np.empty(count, object)
     for number in range(count):
         values[number] = bytes(flat.data[offsets[number] : offsets[number + 1]])
@@ -388,12 +351,6 @@ def _unavailable(table: Table, name: str, dtype: str, shape: tuple[int, ...], re
         raise Unsupported(table.flat.path, f"{table.what}: {reason}", offset=table.offset)
 
     return RawTensor(name=name, dtype=dtype, shape=shape, read=read, unavailable=reason)
-
-
-def _malformed(table: Table, reason: str) -> Malformed:
-    return Malformed(
-        table.flat.path, f"{table.what}: {reason}", offset=table.offset, hint="the file is damaged: convert it again"
-    )
 
 
 def _notes(lite: RawLite) -> tuple[str, ...]:

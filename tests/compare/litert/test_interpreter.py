@@ -165,12 +165,20 @@ def test_damaged_files(lite: Callable[..., bytes]) -> None:
             read_file(content[:size], "cut.tflite")
 
 
-def test_several_inputs(lite: Callable[..., bytes]) -> None:
-    """Compare takes models of one input."""
+def test_nothing_to_run(lite: Callable[..., bytes]) -> None:
+    """A file without inputs is refused; one of two inputs has a field of the batch for each, in their order."""
     model = load(lite("dense"))
-    model.subgraphs[0].inputs = [*model.subgraphs[0].inputs, model.subgraphs[0].operators[1].inputs[0]]
-    with pytest.raises(Unsupported, match="2 inputs, 1 outputs"):
-        read_file(dump(model), "two.tflite")
+    entry = model.subgraphs[0].inputs[0]
+    other = model.subgraphs[0].operators[1].inputs[0]
+    model.subgraphs[0].inputs = []
+    with pytest.raises(Unsupported, match="0 inputs, 1 outputs"):
+        read_file(dump(model), "none.tflite")
+    model.subgraphs[0].inputs = [other, entry]
+    file = read_file(dump(model), "two.tflite")
+    batch = np.zeros(2, [("a", "f4", 3), ("b", "f4", 5)])
+    batch["b"] = 1
+    assert {number: values.shape for number, values in feeds_of(file, batch).items()} == {other: (2, 3), entry: (2, 5)}
+    assert np.all(feeds_of(file, batch)[entry] == 1)
 
 
 @pytest.mark.parametrize(
