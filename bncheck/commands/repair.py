@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bncheck.commands.before_and_after import judged
-from bncheck.commands.target import in_network, read_target, refuse_two_networks
+from bncheck.commands.averages import averages_of, both_or_refused
+from bncheck.commands.before_and_after import Side, judged
+from bncheck.commands.target import in_network, read_target, refuse_two_networks, with_chosen_weights
 from bncheck.compare.data.data import Data
 from bncheck.facts.errors import NoModel, UsageError
-from bncheck.facts.findings import Meaning
+from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
 from bncheck.facts.repairs import LayerRepair, RepairReport
 from bncheck.repair.estimate import reestimate
@@ -24,7 +25,7 @@ from bncheck.repair.undo import undo
 from bncheck.repair.write import Destination, destination
 from bncheck.rules import RULES
 from bncheck.settings.keywords import takes
-from bncheck.settings.options import CommandName, Options
+from bncheck.settings.options import CommandName, Options, silent
 from bncheck.sources.raw import RawModel
 
 
@@ -56,11 +57,18 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     if debias:
         found = undo(files.facts, options)
     else:
-        target = in_network(files)
+        target = with_chosen_weights(in_network(files))
         found, opened = reestimate(target.raw, options, progress)
     facts = target.facts
     layers = {layer.name: layer for layer in facts.layers}
     repaired, replaced, added = _changes(target.raw, place, layers, found.new)
+    other = None if debias or options.weights is not None else both_or_refused(target)
+    averaged: tuple[LayerRepair, ...] = ()
+    if other is not None:
+        of_averages, _ = reestimate(other.raw, options, progress)
+        by_name = {layer.name: layer for layer in other.facts.layers}
+        averaged, more, _ = _changes(other.raw, place, by_name, of_averages.new)
+        replaced |= more
     ranges = new_ranges(target.raw, found.new, options, opened, lambda done: progress("record ranges", done))
     replaced |= ranges.replaced
     known_decay = next((layer.decay for layer in facts.layers if layer.decay is not None), None)
@@ -75,13 +83,17 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         steps=facts.run.updates,
         population=found.population,
         ranges=ranges.told,
+        averaged=averaged,
     )
+    averages_before = None if other is None else judged(other, other, opened, options.settings, silent)
     before = judged(files, target, opened, options.settings, lambda done: progress("compare before", done))
     made = place.write(replaced, added, text)
     written = read_target(place.path, options)
     by_counters = () if found.left else tuple(rule.code for rule in RULES if Meaning.BY_COUNTERS in rule.meaning)
     then = replace(options.settings, ignore=(*options.settings.ignore, *by_counters))
-    of_data = written if debias else in_network(written)
+    of_data = written if debias else with_chosen_weights(in_network(written))
+    averages = None if other is None else averages_of(of_data)
+    averages_after = None if averages is None else judged(averages, averages, opened, then, silent)
     after = judged(written, of_data, opened, then, lambda done: progress("compare after", done))
     return RepairReport(
         source=str(path),
@@ -93,8 +105,11 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         files=tuple(str(file) for file in made.files),
         provenance=str(beside(place.path)),
         before=before.report,
-        after=after.report,
+        after=_worse(after, averages_after),
         ranges=ranges.told,
+        averaged=averaged,
+        averaged_before=None if averages_before is None else averages_before.comparison,
+        averaged_after=None if averages_after is None else averages_after.comparison,
         population=found.population,
         decay=known_decay,
         steps=facts.run.updates,
@@ -110,6 +125,13 @@ def _all_at_once(options: Options) -> Options:
         return options
     own = {each.name for each in fields(Options) if getattr(options, each.name) != each.default}
     return replace(options.options, **{name: getattr(options, name) for name in own - {"options"}})
+
+
+def _worse(after: Side, averages: Side | None) -> Report:
+    """Of the raw weights, unless the averaged ones came out worse."""
+    if averages is None or averages.report.exit_code <= after.report.exit_code:
+        return after.report
+    return averages.report
 
 
 def _unmeasured(output: Path) -> str:

@@ -14,6 +14,7 @@ from bncheck.facts.findings import Report
 from bncheck.facts.layers import Facts
 from bncheck.judge.judge import judge
 from bncheck.recognise import recognise
+from bncheck.recognise.averaged_weights import with_averages
 from bncheck.settings.config import Settings
 from bncheck.settings.options import Options, given
 from bncheck.sources import is_beside, open_checkpoint, open_model
@@ -66,10 +67,10 @@ def read_target(path: str | Path, options: Options, *, alone: bool = False) -> T
 def read_runnable(path: str | Path, options: Options) -> Target:
     """As `read_target`, in the graph of the backbone or builder where one is named: what data can be run through."""
     if not built(options):
-        return read_target(path, options)
+        return with_chosen_weights(read_target(path, options))
     refuse_two_networks(options)
     target = read_target(path, replace(options, use_graph=False))
-    return in_network(replace(target, options=options))
+    return with_chosen_weights(in_network(replace(target, options=options)))
 
 
 def in_network(target: Target) -> Target:
@@ -83,6 +84,16 @@ def in_network(target: Target) -> Target:
     with timed(target.seconds, "read"):
         shape = None if options.data is None else sample_shape(options.data, options.size)
         return replace(target, raw=with_network(target.raw, options, shape))
+
+
+def with_chosen_weights(target: Target) -> Target:
+    """The model that the averages of its weights make, where these are asked for. Raises UsageError without any."""
+    if target.options.weights != "ema":
+        return target
+    raw = with_averages(target.raw)
+    if raw is None:
+        raise UsageError(f"{target.path} holds no averages of its weights (…/ExponentialMovingAverage): --weights raw")
+    return replace(target, raw=raw)
 
 
 def built(options: Options) -> bool:

@@ -146,6 +146,10 @@ class RepairReport:
     after: Report
     ranges: tuple[RangeRepair, ...] = ()
     """Of quantization-aware training, which belong to the statistics."""
+    averaged: tuple[LayerRepair, ...] = ()
+    """Statistics of the averaged weights, where the checkpoint holds both and both were repaired."""
+    averaged_before: Comparison | None = None
+    averaged_after: Comparison | None = None
     population: PopulationFacts | None = None
     decay: float | None = None
     steps: int | None = None
@@ -173,6 +177,7 @@ class RepairReport:
             "steps": self.steps,
             "population": None if self.population is None else vars(self.population),
             "repaired": [{**vars(layer), "added": list(layer.added)} for layer in self.repaired],
+            "averaged": [{**vars(layer), "added": list(layer.added)} for layer in self.averaged],
             "ranges": [vars(recorded) for recorded in self.ranges],
             "left": [vars(layer) for layer in self.left],
             "files": list(self.files),

@@ -33,6 +33,7 @@ def provenance(
     steps: int | None,
     population: PopulationFacts | None,
     ranges: Sequence[RangeRepair] = (),
+    averaged: Sequence[LayerRepair] = (),
 ) -> str:
     """The text: tool, date (UTC), source with SHA-256 of its files, method, its parameters, layers, ranges."""
     how: Mapping[str, Any]
@@ -45,6 +46,7 @@ def provenance(
         "method": method,
         **how,
         "layers": [{**vars(layer), "added": list(layer.added)} for layer in repaired],
+        **({"averaged": [{**vars(layer), "added": list(layer.added)} for layer in averaged]} if averaged else {}),
         **({"ranges": [vars(recorded) for recorded in ranges]} if ranges else {}),
         "left": [vars(layer) for layer in left],
     }

@@ -159,6 +159,15 @@ class Options:
     debias: bool = option(
         False, kinds.FLAG, "No data: undo the init share from decay and number of updates.", of=_REPAIR
     )
+    weights: str | None = option(
+        None,
+        kinds.one_of("raw", "ema"),
+        "Which weights, where the checkpoint holds averages of them too.",
+        helps={_C.REPAIR: "Which weights are served, where the checkpoint holds averages of them too [both]."},
+        heading="Model",
+        of={_C.TRAIN_VS_EVAL, _C.FLOAT_VS_QUANTIZED, _C.REPAIR},
+        words=Words.RUNNING,
+    )
     compare: bool = option(
         True, kinds.FLAG, "Do not run train mode against eval mode before and after.", flag="--no-compare", of=_REPAIR
     )

@@ -35,10 +35,10 @@ class Run:
         return str(self.folder / f"{split}.npz")
 
 
-def run_fixture(*arguments: str) -> dict[str, Any]:
-    """What `python -m fixtures.fake_quant` prints."""
+def run_fixture(*arguments: str, script: str = "fake_quant") -> dict[str, Any]:
+    """What `python -m fixtures.<script>` prints last."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-W", "ignore", "-m", "fixtures.fake_quant", *arguments]
+    command = [sys.executable, "-W", "ignore", "-m", f"fixtures.{script}", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -31,6 +31,8 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
     yield from hanging("Method", visible(_method(report)), width)
     yield from _side("Before", report.before, report.compared_before, width)
     yield from _side("After", report.after, report.compared_after, width)
+    if report.averaged:
+        yield from hanging("Averages", visible(_averages(report)), width)
     if report.ranges:
         yield from hanging("Ranges", _ranges(report), width)
     for reason, names in _grouped(report.left).items():
@@ -105,6 +107,12 @@ def _measured(comparison: Comparison | None) -> Iterator[str]:
         else:
             floor = "" if output.floor is None else f" (batch noise alone {output.floor:.2g})"
             yield f"output error {output.nmse:.2g} of its power{floor}"
+
+
+def _averages(report: RepairReport) -> str:
+    sides = ["; ".join(_measured(side)) for side in (report.averaged_before, report.averaged_after) if side is not None]
+    measured = f": before {sides[0]}; after {sides[1]}" if len(sides) == 2 else ""
+    return f"the averaged weights got statistics of their own in {many(len(report.averaged), 'layer')}{measured}"
 
 
 def _ranges(report: RepairReport) -> str:

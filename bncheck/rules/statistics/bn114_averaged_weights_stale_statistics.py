@@ -47,9 +47,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Gather the statistics again with the averaged weights in place: `bncheck repair PATH -o OUT --data images/`, or one
-    pass over the training data in training mode with a learning rate of 0. In code, average the statistics with the
-    weights, once:
+    Gather the statistics again with the averaged weights in place: `bncheck repair PATH -o OUT --data images/`, which
+    repairs both copies where each has statistics of its own, and asks which is served (`--weights ema`) where they
+    share them; or one pass over the training data in training mode with a learning rate of 0. In code, average the
+    statistics with the weights, once:
 
         ema.apply(tf.trainable_variables())     # not moving_average_variables(), which holds the statistics too
 
