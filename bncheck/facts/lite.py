@@ -59,3 +59,9 @@ class LiteFacts:
     integer: bool
     """Some kernel is stored in integers: full integer, 16x8, or dynamic range."""
     operators: int
+    named: bool = True
+    """Whether some name in the file is of batch norm, as converters leave those of the operations that they fused."""
+
+    def shows_batch_norm(self, *, compared: bool) -> bool:
+        """Whether there is some to judge: left over, named, or known of what the file is `compared` with."""
+        return bool(self.leftovers) or (bool(self.folded) and (self.named or compared))

@@ -204,7 +204,8 @@ def _too_little(facts: Facts) -> str:
     if unproved:
         return unproved
     if facts.lite is not None and not facts.layers:
-        held = facts.lite.folded or facts.lite.leftovers
+        compared = facts.fold is not None or facts.quantized is not None
+        held = facts.lite.shows_batch_norm(compared=compared)
         return _too_few(facts.quantized) if held else "no batch norm was found"
     if not facts.layers:
         return "no batch norm was found"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from bncheck.facts.findings import NotChecked
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Origin
+from bncheck.numerics.init_share import init_share
 from bncheck.rules.rule import Needs
 from bncheck.rules.shared import fixes
 
@@ -27,6 +28,7 @@ def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Se
         entries += [_statistics(facts, statistics)] if statistics else []
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
         entries += [_wiring(facts, wiring)] if wiring else []
+        entries += _init_share(facts)
         entries += _train_vs_eval(facts, _codes(lacking, Needs.COMPARISON))
     entries += _quantized(facts)
     if left_out:
@@ -46,6 +48,22 @@ def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     if facts.comparison.data.synthetic:
         return [_made_up("whether eval mode is junk")]
     return []
+
+
+def _init_share(facts: Facts) -> list[NotChecked]:
+    """That nothing tells how much of the statistics is initial value, where they moved and no run showed them good."""
+    moved = [layer for layer in facts.layers if layer.variance.values is not None and layer.moved is True]
+    measured = facts.comparison is not None and not facts.comparison.data.synthetic
+    if not moved or measured or any(init_share(layer, facts.run.updates) is not None for layer in moved):
+        return []
+    lacking = [
+        *(["decay"] if all(layer.decay is None for layer in moved) else []),
+        *([] if facts.run.updates else ["number of updates"]),
+    ]
+    if not lacking:
+        return []
+    options = " ".join(f"--{'decay D' if one == 'decay' else 'steps N'}" for one in lacking)
+    return [NotChecked(what="init share", why=f"no file tells the {' or the '.join(lacking)}", how=options)]
 
 
 def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:

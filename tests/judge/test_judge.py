@@ -325,7 +325,11 @@ def _lacking(report: Report) -> dict[str, str]:
 def test_not_checked_of_a_bare_checkpoint() -> None:
     """Graph rules did not run, and how to have them run is said; TFLite rules are not mentioned."""
     report = _judge(facts(batch_norm(origin=Origin.NAME)))
-    assert _lacking(report) == {"wiring and modes": "only a checkpoint was given", "train vs eval": "needs data"}
+    assert _lacking(report) == {
+        "wiring and modes": "only a checkpoint was given",
+        "init share": "no file tells the decay",
+        "train vs eval": "needs data",
+    }
     assert report.not_checked[0].how == "--graph META"
     assert report.not_checked[0].codes == ("BN201", "BN218")
     assert report.checked == ("values",)

@@ -46,6 +46,9 @@ _LINEAR_NAME = re.compile(r"(?:^|/)[^/]*(?:conv|depthwise|matmul|dense|einsum|se
 _BIAS_NAME = re.compile(r"BiasAdd|ReadVariableOp|FusedBatchNorm|batchnorm/", re.IGNORECASE)
 """Parts of a fused name that tell of something else than the operator."""
 
+_NORM_NAME = re.compile(r"batch_?norm|_Fold(?:_bias)?(?:$|[/;])", re.IGNORECASE)
+"""TensorFlow's and Keras's operations and layers of batch norm, and what training for quantization folds."""
+
 
 def recognise_lite(raw: RawModel, hints: Options) -> Facts:
     """Facts of a TFLite file; `layers` stays empty, for folded layers leave no name and no count behind.
@@ -75,6 +78,7 @@ def recognise_lite(raw: RawModel, hints: Options) -> Facts:
         leftovers=_told_apart(left),
         integer=any(operator.weight_scales is not None for operator in folded),
         operators=sum(len(subgraph.operators) for subgraph in raw.lite.subgraphs),
+        named=any(_NORM_NAME.search(tensor.name) for subgraph in raw.lite.subgraphs for tensor in subgraph.tensors),
     )
     return Facts(path=str(raw.path), format=raw.format, lite=lite, notes=tuple(notes))
 

@@ -17,7 +17,7 @@ from bncheck.report.html.parts import Section, weight
 from bncheck.report.html.sections import sections
 from bncheck.report.html.table import layer_columns
 from bncheck.report.views.comparison import DIVERGES, INHERITS
-from bncheck.report.views.story import Story, counts, standing, stories
+from bncheck.report.views.story import Story, counts, standing, stories, verdict_told
 
 FULL_LAYERS = 1_500
 """Layers that the reports of one page may show in full; of a longer run the older ones keep their findings."""
@@ -106,6 +106,7 @@ def _report(report: Report, key: str, *, full: bool) -> dict[str, Any]:
         "name": _name(report),
         "path": report.target.path,
         "verdict": report.verdict.value,
+        "told": verdict_told(report),
         "headline": report.headline,
         "facts": list(_target_facts(report)),
         "tiles": list(_tiles(report, views)),

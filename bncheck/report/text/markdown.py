@@ -12,11 +12,11 @@ from bncheck.report.text.comparison import comparison_markdown
 from bncheck.report.text.quantized import quantized_markdown
 from bncheck.report.views.fold_proof import fold_markdown
 from bncheck.report.views.gate import stages_told
-from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories
+from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories, verdict_told
 
 LAYERS_NAMED = 20
 
-_MARK = {Verdict.PASS: "✅ PASS", Verdict.FAIL: "❌ FAIL", Verdict.INCONCLUSIVE: "❔ INCONCLUSIVE"}
+_MARK = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INCONCLUSIVE: "❔"}
 _SIGN = {Severity.ERROR: "🔴", Severity.WARNING: "🟠", Severity.INFO: "🔵"}
 
 
@@ -44,7 +44,7 @@ def _section(report: Report) -> Iterator[str]:
     )
     facts = [markdown(target.format), size]
     facts += [f"step {target.step:,}"] if target.step is not None else []
-    yield f"## {_MARK[report.verdict]} {markdown_code(name)}"
+    yield f"## {_MARK[report.verdict]} {verdict_told(report)} {markdown_code(name)}"
     yield ""
     yield " · ".join(facts)
     if report.headline:

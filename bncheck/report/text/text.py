@@ -11,7 +11,7 @@ from bncheck.facts.wording import many
 from bncheck.report.escape import visible, visible_lines
 from bncheck.report.text.layout import LABEL, Line, cells, columns, cut, hanging, pad, wrap, write_lines
 from bncheck.report.views.layers import layer_table, shares
-from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories
+from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories, verdict_told
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
@@ -97,7 +97,7 @@ def _headline(report: Report, width: int) -> Iterator[Line]:
         parts.append(many(len(report.layers), "batch norm layer"))
     if target.step is not None:
         parts.append(f"step {target.step:,}")
-    verdict = report.verdict.value.upper()
+    verdict = verdict_told(report)
     lines = _wrap_parts(parts, width - len(verdict) - 2)
     yield (verdict, _VERDICT_STYLE[report.verdict]), ("  " + lines[0], "label")
     for line in lines[1:]:

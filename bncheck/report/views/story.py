@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bncheck.facts.findings import Finding, Report, Severity
+from bncheck.facts.findings import Finding, Report, Severity, Verdict
+from bncheck.facts.wording import many
 
 SEVERITIES = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 """Worst first."""
@@ -23,6 +24,16 @@ class Story:
     def severity(self) -> Severity:
         """The worst of all its findings."""
         return min((f.severity for f in (self.cause, *self.explained)), key=SEVERITIES.index)
+
+
+def verdict_told(report: Report) -> str:
+    """The verdict as it heads a report: no bare PASS where there is something to look at ("PASS, 1 warning")."""
+    verdict = report.verdict.value.upper()
+    if report.verdict is not Verdict.PASS:
+        return verdict
+    found = Counter(story.severity for story in stories(report))
+    parts = [many(found[one], one.value) for one in (Severity.ERROR, Severity.WARNING) if found[one]]
+    return ", ".join((verdict, *parts))
 
 
 def standing(story: Story) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.gaps import Gap, GapKind
@@ -35,8 +36,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    No layer, and in a TFLite file no convolution or dense operator that could have taken one in, nor a MUL/ADD
-    left over. Places that looked like batch norm and were not understood are named here (see BN002).
+    No layer, and in a TFLite file no MUL/ADD left over, nor a convolution or dense operator that could have taken one
+    in with a name of batch norm anywhere, which converters keep of what they fuse. Places that looked like batch norm
+    and were not understood are named here (see BN002).
 
     Not detected
     ------------
@@ -57,7 +59,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     Failure mode F08 (Keras 3 `export()` decomposes batch norm; name-based checks pass vacuously). P12.
     """
-    if model.layers or (model.lite is not None and (model.lite.folded or model.lite.leftovers)):
+    compared = model.fold is not None or model.quantized is not None
+    if model.layers or (model.lite is not None and model.lite.shows_batch_norm(compared=compared)):
         return
     unclear = [gap for gap in model.gaps if gap.kind is GapKind.LAYER]
     looked = [
@@ -72,11 +75,24 @@ def check(model: Facts) -> Iterator[Evidence]:
         if unclear
         else ""
     )
+    nameless = model.lite is not None and model.lite.folded
+    if nameless:
+        seen = (
+            " Some may be folded into them, of which neither a name nor an operator tells; `--reference`, with the "
+            "model that it was converted from, would prove it."
+        )
     yield Evidence(
         layers=(),
         message=f"No batch norm was found{f' among {where}' if where else ''}: nothing was judged.{seen}",
+        fix=_PROVE if nameless else "",
         measurements=(Measurement(name="layers", value=0, limit=1, unit="layers"),),
     )
+
+
+_PROVE = """\
+If the model has batch norm, tell what it was converted from:
+    bncheck inspect model model.tflite --reference saved_model/
+If it has none, leave it out of the check, or say `--allow-empty`."""
 
 
 def clean() -> tuple[Facts, ...]:
@@ -85,6 +101,9 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """A graph and a checkpoint without batch norm, a TFLite file without weights, a place that was not understood."""
+    """A graph and a checkpoint without batch norm, TFLite without weights, or names; a place not understood."""
+    nameless = lite(folded("conv"))
+    assert nameless.lite is not None
+    nameless = replace(nameless, lite=replace(nameless.lite, named=False))
     unclear = Gap(kind=GapKind.LAYER, where="norm/mul_1", why="normalises over axes that the graph computes")
-    return (facts(graph=graph_facts()), facts(), lite(), facts(gaps=(unclear,)))
+    return (facts(graph=graph_facts()), facts(), lite(), nameless, facts(gaps=(unclear,)))
