@@ -24,6 +24,8 @@ class Side:
     """Of what the files show, unless eval mode was seen to be off."""
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    """Why running it told nothing of the output: messages of the findings that leave the verdict open."""
 
 
 def judged(
@@ -35,6 +37,7 @@ def judged(
     """
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     if data is not None and target.options.compare:
         try:
             prepared = prepare(target.raw, target.options)
@@ -47,4 +50,5 @@ def judged(
         off = any(Meaning.OUTPUT_DIFFERS in finding.rule.meaning for finding in measured.findings)
         if off or measured.verdict is Verdict.FAIL:
             return Side(report=measured, comparison=comparison)
-    return Side(report=judge(files.facts, settings=settings), comparison=comparison, notes=notes)
+        doubts = tuple(f.message for f in measured.findings if Meaning.UNDECIDED in f.rule.meaning)
+    return Side(report=judge(files.facts, settings=settings), comparison=comparison, notes=notes, doubts=doubts)

@@ -11,13 +11,13 @@ import numpy as np
 
 from bncheck.commands.averages import averages_of, both_or_refused
 from bncheck.commands.before_and_after import Side, judged
-from bncheck.commands.target import in_network, read_target, refuse_two_networks, with_chosen_weights
-from bncheck.compare.data.data import Data
+from bncheck.commands.target import Target, in_network, read_target, refuse_two_networks, with_chosen_weights
 from bncheck.facts.errors import NoModel, UsageError
 from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
-from bncheck.facts.repairs import LayerRepair, RepairReport
-from bncheck.repair.estimate import reestimate
+from bncheck.facts.repairs import LayerRepair, RepairJudgement, RepairReport, RepairVerdict
+from bncheck.judge.repaired import JUDGED_BY_NOTHING, judge_repair, refused_by_files, with_averages
+from bncheck.repair.estimate import Estimate, reestimate
 from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.ranges import new_ranges
 from bncheck.repair.statistics import NewStatistics
@@ -52,22 +52,35 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     place = destination(files.raw, Path(output))
     if not files.facts.layers:
         raise NoModel(path, "no batch norm was found to repair")
-    opened: Data | None = None
+    refused = refused_by_files(files.judged())
+    if refused:
+        return _not_written(files, output, None, RepairJudgement(verdict=RepairVerdict.REFUSED, reasons=refused))
+    estimate: Estimate | None = None
     target = files
     if debias:
-        found = undo(files.facts, options)
+        found, judgement = undo(files.facts, options), JUDGED_BY_NOTHING
     else:
         target = with_chosen_weights(in_network(files))
-        found, opened = reestimate(target.raw, options, progress)
+        estimate = reestimate(target.raw, options, progress)
+        found = estimate.replacement
+    opened = None if estimate is None else estimate.data
+    other = None if debias or options.weights is not None else both_or_refused(target)
+    of_averages = None if other is None else reestimate(other.raw, options, progress)
+    before = judged(files, target, opened, options.settings, lambda done: progress("compare before", done))
+    if estimate is not None:
+        judgement = judge_repair(estimate.trial, target.facts, doubted=before.doubts)
+    if other is not None and of_averages is not None:
+        judgement = with_averages(judgement, judge_repair(of_averages.trial, other.facts))
+    if judgement.verdict is RepairVerdict.REFUSED:
+        return _not_written(files, output, before, judgement, estimate)
+    trial = None if estimate is None else estimate.trial
     facts = target.facts
     layers = {layer.name: layer for layer in facts.layers}
     repaired, replaced, added = _changes(target.raw, place, layers, found.new)
-    other = None if debias or options.weights is not None else both_or_refused(target)
     averaged: tuple[LayerRepair, ...] = ()
-    if other is not None:
-        of_averages, _ = reestimate(other.raw, options, progress)
+    if other is not None and of_averages is not None:
         by_name = {layer.name: layer for layer in other.facts.layers}
-        averaged, more, _ = _changes(other.raw, place, by_name, of_averages.new)
+        averaged, more, _ = _changes(other.raw, place, by_name, of_averages.replacement.new)
         replaced |= more
     ranges = new_ranges(target.raw, found.new, options, opened, lambda done: progress("record ranges", done))
     replaced |= ranges.replaced
@@ -84,9 +97,10 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         population=found.population,
         ranges=ranges.told,
         averaged=averaged,
+        trial=trial,
+        judgement=judgement,
     )
     averages_before = None if other is None else judged(other, other, opened, options.settings, silent)
-    before = judged(files, target, opened, options.settings, lambda done: progress("compare before", done))
     made = place.write(replaced, added, text)
     written = read_target(place.path, options)
     by_counters = () if found.left else tuple(rule.code for rule in RULES if Meaning.BY_COUNTERS in rule.meaning)
@@ -116,6 +130,33 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         compared_before=before.comparison,
         compared_after=after.comparison,
         notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *before.notes, *made.notes),
+        trial=trial,
+        judgement=judgement,
+        allow_unverified=options.allow_unverified,
+    )
+
+
+def _not_written(
+    files: Target, output: str | Path, before: Side | None, judgement: RepairJudgement, estimate: Estimate | None = None
+) -> RepairReport:
+    """The report of a repair that would make nothing better: there is no copy."""
+    report = files.judged() if before is None else before.report
+    return RepairReport(
+        source=files.path,
+        output=str(output),
+        format=files.raw.format.label,
+        method="debias" if files.options.debias else "data",
+        repaired=(),
+        left=(),
+        files=(),
+        provenance="",
+        before=report,
+        after=report,
+        population=None if estimate is None else estimate.replacement.population,
+        compared_before=None if before is None else before.comparison,
+        notes=() if before is None else before.notes,
+        trial=None if estimate is None else estimate.trial,
+        judgement=judgement,
     )
 
 

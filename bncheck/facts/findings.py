@@ -148,6 +148,8 @@ class RuleInfo:
     """Seen by running the model, not by reading its files."""
     ends_gate: str
     """Why running the model would tell nothing more where an error is found, as the rest of a sentence; else empty."""
+    refuses_repair: str
+    """Why new statistics are no remedy where an error or warning is found, as the rest of a sentence; else empty."""
     page: Callable[[], tuple[str, Mapping[str, str]]]
     """Reads (title, sections) from the rule's docstring, which is for those that found something or print pages."""
 

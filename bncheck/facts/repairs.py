@@ -156,10 +156,24 @@ class RepairReport:
     compared_before: Comparison | None = None
     compared_after: Comparison | None = None
     notes: tuple[str, ...] = ()
+    trial: Trial | None = None
+    """None without data."""
+    judgement: RepairJudgement
+    allow_unverified: bool = False
+
+    @property
+    def verdict(self) -> RepairVerdict:
+        """FAIL where the copy was written and is still broken, whatever the trial said."""
+        broken = bool(self.files) and self.after.exit_code is ExitCode.FAIL
+        return RepairVerdict.FAIL if broken else self.judgement.verdict
 
     @property
     def exit_code(self) -> ExitCode:
-        """That of inspecting the result."""
+        """FAIL where nothing was written or the copy is still broken, NOTHING where nothing confirms it."""
+        if self.verdict in (RepairVerdict.REFUSED, RepairVerdict.FAIL):
+            return ExitCode.FAIL
+        if self.after.exit_code is ExitCode.PASS and self.verdict is RepairVerdict.UNVERIFIED:
+            return ExitCode.PASS if self.allow_unverified else ExitCode.NOTHING
         return self.after.exit_code
 
     def to_json(self) -> str:
@@ -185,6 +199,10 @@ class RepairReport:
             "before": _side(self.before, self.compared_before),
             "after": _side(self.after, self.compared_after),
             "notes": list(self.notes),
+            "verdict": self.verdict.value,
+            "reasons": list(self.judgement.reasons),
+            "told": list(self.judgement.told),
+            "trial": None if self.trial is None else {**vars(self.trial), "input": vars(self.trial.input)},
             "exit_code": self.exit_code,
         }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from bncheck.facts.findings import Report, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.ratios import informed_accuracy
 from bncheck.facts.repairs import RepairJudgement, RepairVerdict, Trial
@@ -26,8 +28,11 @@ checkerboards at least 0.3 in size. A guess between."""
 SURER = 0.5
 """Entropy on the data over that on the same pixels in random order, from which the model recognises nothing. Digits:
 0.1; inverted digits, which the model was not trained on, 0.95."""
-OTHER_RANGE = 1.3
-"""Factor of the input's range that is another range: 2 is the smallest that conventions differ by."""
+OTHER_RANGE, DOUBTED_RANGE = 1.6, 1.25
+"""Factor of the input's range that is another range, for 2 is the least that conventions differ by; and that is more
+than photographs of the same kind differ by: a guess."""
+ENOUGH_TO_REFUSE = 8
+"""Samples that are no accident of brightness: a guess."""
 SAMPLES_A_CLASS = 4
 """Samples for each class from which one that never comes is missing: by chance e**-4 = 2 % of classes do."""
 
@@ -51,7 +56,7 @@ def refusal(trial: Trial) -> str:
             "weights. The model was trained or frozen in eval mode, or these data are of another domain."
         )
     factor = trial.range_factor
-    if factor is not None and max(factor, 1 / factor) > OTHER_RANGE:
+    if factor is not None and max(factor, 1 / factor) > OTHER_RANGE and seen.distinct >= ENOUGH_TO_REFUSE:
         return (
             f"The data are {factor:.3g} times as large as those of the training, by what is left of them in the first "
             "layer's statistics: give them in the range that the model was trained on (--preprocess)."
@@ -59,21 +64,46 @@ def refusal(trial: Trial) -> str:
     return ""
 
 
-def judge_repair(trial: Trial, facts: Facts, *, from_other_data: bool = False) -> RepairJudgement:
+JUDGED_BY_NOTHING = RepairJudgement(
+    verdict=RepairVerdict.UNVERIFIED,
+    reasons=("Nothing was run, so nothing independent of the averages confirms them.",),
+)
+"""Of a repair without data."""
+
+
+def refused_by_files(report: Report) -> tuple[str, ...]:
+    """Why new statistics are no remedy for what the files show, as sentences."""
+    found = [f for f in report.findings if f.severity is not Severity.INFO and f.rule.refuses_repair]
+    return tuple(f"{f.code} {f.slug}: {f.rule.refuses_repair}." for f in found)
+
+
+def judge_repair(trial: Trial, facts: Facts, *, doubted: Sequence[str] = ()) -> RepairJudgement:
     """PASS where independent evidence carries it, REFUSED where it speaks against it, else UNVERIFIED.
 
-    `facts` are those of the model before; `from_other_data` says that a comparison before the repair found the data
-    unlike the training's or too few.
+    `facts` are those of the model before; `doubted` are sentences on why a comparison before the repair could not tell.
     """
     against = refusal(trial)
     if against:
         return RepairJudgement(verdict=RepairVerdict.REFUSED, reasons=(against,))
     doubts = [*_unsettled(trial), *(_by_labels(trial) if trial.labelled else _unlabelled(trial, facts))]
     doubts += [*_few_classes(trial), *_which_range(trial, facts)]
-    if from_other_data:
-        doubts.append("Compared before the repair, the data look unlike the training's, or are too few to tell.")
+    doubts += doubted
     verdict = RepairVerdict.UNVERIFIED if doubts else RepairVerdict.PASS
     return RepairJudgement(verdict=verdict, reasons=tuple(doubts), told=(*_carried_by(trial), holds_for(trial)))
+
+
+def with_averages(raw: RepairJudgement, averages: RepairJudgement) -> RepairJudgement:
+    """One judgement on both copies of the weights that a checkpoint holds: the worse one, with the reasons of both."""
+    worst = max(raw.verdict, averages.verdict, key=_WORSE.index)
+    prefix = "Averaged weights: "
+    return RepairJudgement(
+        verdict=worst,
+        reasons=(*raw.reasons, *(prefix + reason for reason in averages.reasons)),
+        told=(*raw.told, *(prefix + told for told in averages.told[:-1])),
+    )
+
+
+_WORSE = (RepairVerdict.PASS, RepairVerdict.UNVERIFIED, RepairVerdict.REFUSED)
 
 
 def holds_for(trial: Trial) -> str:
@@ -177,7 +207,11 @@ def _few_classes(trial: Trial) -> list[str]:
 
 def _which_range(trial: Trial, facts: Facts) -> list[str]:
     """Where no statistic ever moved, the files hold nothing of the training's input."""
-    if trial.range_factor is not None or trial.input.declared or trial.input.centred:
+    factor = trial.range_factor
+    if factor is not None:
+        near = max(factor, 1 / factor) <= DOUBTED_RANGE
+        return [] if near else [f"The data are {factor:.3g} times as large as those that the stored statistics are of."]
+    if trial.input.declared or trial.input.centred:
         return []
     if any(layer.variance.moved for layer in facts.layers):
         return []

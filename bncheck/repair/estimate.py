@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,15 @@ from bncheck.compare.data.data import Data, open_data
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts, Layer, PerChannel, Presence
-from bncheck.facts.repairs import LayerLeft, PopulationFacts
+from bncheck.facts.repairs import LayerLeft, PopulationFacts, Trial
+from bncheck.numerics.init_share import init_share
+from bncheck.numerics.input_range import range_factor
 from bncheck.recognise import recognise
 from bncheck.repair.population import TOLERANCE, Population, population
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
 from bncheck.repair.train_twin import open_train_twin
+from bncheck.repair.trial import candidates, try_out
+from bncheck.repair.trial_twins import open_trial
 from bncheck.repair.write_keras import write_keras
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
@@ -28,8 +32,17 @@ _MARKS = 200
 """Numbers that bfloat16 holds exactly, with room to spare."""
 
 
-def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], None]) -> tuple[Replacement, Data]:
-    """Population statistics of every layer of the forward pass."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Estimate:
+    """New statistics from data, and what the model answers with them."""
+
+    replacement: Replacement
+    data: Data
+    trial: Trial
+
+
+def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], None]) -> Estimate:
+    """Population statistics of every layer of the forward pass, tried out before they are written."""
     assert options.data is not None
     prepared = _runnable(raw, options)
     with open_train_twin(prepared.forward) as twin:
@@ -59,7 +72,38 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
         converged=counted.converged,
         change=counted.change if np.isfinite(counted.change) else 1.0,
     )
-    return Replacement(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options)), data
+    replacement = Replacement(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options))
+    trial = _tried(prepared, replacement, counted, data, options, lambda done: progress("try", done))
+    return Estimate(replacement=replacement, data=data, trial=trial)
+
+
+def _tried(  # noqa: PLR0917 - what the estimate knows
+    prepared: Prepared,
+    found: Replacement,
+    counted: Population,
+    data: Data,
+    options: Options,
+    progress: Callable[[int], None],
+) -> Trial:
+    layers = {layer.name: layer for layer in prepared.facts.layers}
+    reached = [layers[site.layer] for site in prepared.forward.sites]
+    stored = {
+        layer.name: (layer.mean.values, layer.variance.values)
+        for layer in reached
+        if layer.mean.values is not None and layer.variance.values is not None
+    }
+    with open_trial(prepared.forward) as twins:
+        trial = try_out(
+            twins,
+            candidates(found.new, counted, stored if len(stored) == len({layer.name for layer in reached}) else None),
+            data,
+            prepared.kinds,
+            declared=options.preprocess is not None,
+            progress=progress,
+        )
+    first = reached[0]
+    share = 0.0 if (known := init_share(first, prepared.facts.run.updates)) is None else known
+    return replace(trial, range_factor=range_factor(first, counted.moments[first.name], share))
 
 
 def _tolerance(options: Options) -> float:

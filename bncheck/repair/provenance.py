@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bncheck.facts.repairs import LayerLeft, LayerRepair, PopulationFacts, RangeRepair
+from bncheck.facts.repairs import LayerLeft, LayerRepair, PopulationFacts, RangeRepair, RepairJudgement, Trial
 from bncheck.sources.raw import PROVENANCE
 from bncheck.version import __version__
 
@@ -32,10 +32,12 @@ def provenance(
     decay: float | None,
     steps: int | None,
     population: PopulationFacts | None,
+    trial: Trial | None,
+    judgement: RepairJudgement,
     ranges: Sequence[RangeRepair] = (),
     averaged: Sequence[LayerRepair] = (),
 ) -> str:
-    """The text: tool, date (UTC), source with SHA-256 of its files, method, its parameters, layers, ranges."""
+    """The text: tool, date (UTC), source with SHA-256 of its files, method, its parameters, verdict, layers, ranges."""
     how: Mapping[str, Any]
     how = {"decay": decay, "steps": steps} if population is None else {"data": vars(population)}
     content = {
@@ -45,6 +47,9 @@ def provenance(
         "output": output.name,
         "method": method,
         **how,
+        "verdict": judgement.verdict.value,
+        "reasons": list(judgement.reasons),
+        "holds_for": None if trial is None else vars(trial.input),
         "layers": [{**vars(layer), "added": list(layer.added)} for layer in repaired],
         **({"averaged": [{**vars(layer), "added": list(layer.added)} for layer in averaged]} if averaged else {}),
         **({"ranges": [vars(recorded) for recorded in ranges]} if ranges else {}),

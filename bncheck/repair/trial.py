@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from bncheck.compare.data.samples import Batch
 from bncheck.compare.data.summary import InputTotals
 from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, as_scores
+from bncheck.facts.inputs import InputSummary
 from bncheck.facts.repairs import Trial
 from bncheck.numerics import metrics
 from bncheck.numerics.moments import Moments
+from bncheck.repair.population import Population
 from bncheck.repair.statistics import NewStatistics
 from bncheck.repair.trial_twins import Outputs, Statistics, TrialTwins
 
@@ -32,6 +34,8 @@ _SEED = 0
 class Candidates:
     """Statistics to be tried."""
 
+    stored: Statistics | None
+    """As they are; None where some are missing, so that there is no eval mode."""
     new: Statistics
     halves: tuple[Statistics, Statistics] | None
     """Of every other batch, and of those between; of a single batch, of its two halves."""
@@ -39,15 +43,14 @@ class Candidates:
     """That the estimate took: later ones made none of it."""
 
 
-def candidates(
-    new: Sequence[NewStatistics], halves: tuple[Mapping[str, Moments], Mapping[str, Moments]] | None, batches: int
-) -> Candidates:
-    """What an estimate offers."""
-    layers = {one.layer for one in new}
+def candidates(new: Sequence[NewStatistics], estimate: Population, stored: Statistics | None) -> Candidates:
+    """What an estimate offers beside what is stored."""
+    layers, halves = {one.layer for one in new}, estimate.halves
     return Candidates(
+        stored=stored,
         new={one.layer: (one.mean, one.variance) for one in new},
         halves=None if halves is None else (_statistics(halves[0], layers), _statistics(halves[1], layers)),
-        batches=batches,
+        batches=estimate.batches,
     )
 
 
@@ -84,13 +87,12 @@ def try_out(
     kinds: Sequence[Kind],
     *,
     declared: bool,
-    has_stored: bool = True,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Trial:
     """Runs up to MOST_SAMPLES through train mode and eval mode with each candidate.
 
-    `kinds` say what the graph knows of each output, `declared` whether the user named the range of the input,
-    `has_stored` whether eval mode runs with the statistics as they are. Raises BncheckError where the model refuses.
+    `kinds` say what the graph knows of each output, `declared` whether the user named the range of the input. Raises
+    BncheckError where the model refuses.
     """
     totals: list[_TrialTotals] = [_TrialTotals(kind=kind) for kind in kinds]
     seen, samples = InputTotals(), 0
@@ -107,7 +109,7 @@ def try_out(
             for total in totals:
                 for one in total.all:
                     one.kind = total.kind
-        stored = twins.stored(images) if has_stored else None
+        stored = None if found.stored is None else twins.with_statistics(images, found.stored)
         new = twins.with_statistics(images, found.new)
         halves = None if found.halves is None else [twins.with_statistics(images, half) for half in found.halves]
         unseen = None if halves is None else _unseen(halves, found.batches, number, len(images))
@@ -123,7 +125,7 @@ def try_out(
         seen.add(images)
         samples += len(images)
         progress(samples)
-    return _trial(totals, seen, samples, declared=declared, has_stored=has_stored, halved=found.halves is not None)
+    return _trial(totals, seen.summary(declared=declared), found)
 
 
 def _unseen(halves: Sequence[Outputs], used: int, number: int, count: int) -> Outputs:
@@ -163,9 +165,8 @@ def _add_entropies(total: _TrialTotals, train: NDArray[Any], noise: NDArray[Any]
     total.scrambled_entropy += metrics.entropy(np.asarray(as_scores(noise, how), np.float64))
 
 
-def _trial(
-    totals: Sequence[_TrialTotals], seen: InputTotals, samples: int, *, declared: bool, has_stored: bool, halved: bool
-) -> Trial:
+def _trial(totals: Sequence[_TrialTotals], seen: InputSummary, found: Candidates) -> Trial:
+    has_stored, halved = found.stored is not None, found.halves is not None
     judged = next((total for total in totals if total.new.top.rows), totals[0])
     new, stored, unseen, halves = (total.top for total in (judged.new, judged.stored, judged.unseen, judged.halves))
     rows, labelled = new.rows, new.labelled
@@ -174,8 +175,8 @@ def _trial(
         return right / labelled if labelled else None
 
     return Trial(
-        samples=samples,
-        input=seen.summary(declared=declared),
+        samples=seen.samples,
+        input=seen,
         labelled=labelled,
         classes=judged.new.classes if rows else None,
         labels_seen=len(judged.new.asked),

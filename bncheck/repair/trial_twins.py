@@ -41,7 +41,6 @@ class TrialTwins:
         self._own = self._loaded.constants(fed)
         self._train = self._loaded.runner([self._loaded.tensor(name) for name in forward.train_outputs])
         outputs = [self._loaded.tensor(name) for name in forward.eval_outputs]
-        self._stored = self._loaded.runner(outputs)
         self._with = self._loaded.runner(outputs, fed)
 
     @property
@@ -53,12 +52,8 @@ class TrialTwins:
         """In train mode. Raises BncheckError where the graph refuses the batch, as the others do."""
         return tuple(self._train(batch))
 
-    def stored(self, batch: NDArray[Any]) -> Outputs:
-        """In eval mode with the statistics that are stored."""
-        return tuple(self._stored(batch))
-
     def with_statistics(self, batch: NDArray[Any], statistics: Statistics) -> Outputs:
-        """In eval mode with other statistics; a layer that is not among them keeps its own."""
+        """In eval mode; a layer that is not among `statistics` has those of the graph."""
         wanted = [value for site in self._sites for value in statistics.get(site.layer, (None, None))]
         values = [
             own if value is None else np.asarray(value, np.float32).reshape(own.shape)

@@ -67,6 +67,8 @@ class Rule:
     meaning: Meaning
     ends_gate: str
     """As in `RuleInfo`."""
+    refuses_repair: str
+    """Likewise."""
     sees: tuple[str, ...]
     """Failure modes that this rule is the first to tell."""
     sees_too: tuple[str, ...]
@@ -85,6 +87,7 @@ class Rule:
             meaning=self.meaning,
             measured=bool(self.needs & (Needs.COMPARISON | Needs.QUANTIZED)),
             ends_gate=self.ends_gate,
+            refuses_repair=self.refuses_repair,
             page=self.page,
         )
 
@@ -106,6 +109,7 @@ def rule(
     milder_than: tuple[str, ...] = (),
     meaning: Meaning = Meaning.NONE,
     ends_gate: str = "",
+    refuses_repair: str = "",
     sees: str = "",
     sees_too: str = "",
 ) -> Callable[[Check], Rule]:
@@ -123,6 +127,7 @@ def rule(
             milder_than=milder_than,
             meaning=meaning,
             ends_gate=ends_gate,
+            refuses_repair=refuses_repair,
             sees=tuple(sees.split()),
             sees_too=tuple(sees_too.split()),
             check=check,

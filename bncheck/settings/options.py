@@ -172,6 +172,10 @@ class Options:
         True, kinds.FLAG, "Do not run train mode against eval mode before and after.", flag="--no-compare", of=_REPAIR
     )
 
+    allow_unverified: bool = option(
+        False, kinds.FLAG, "Exit 0 also for a copy that nothing independent of its own data confirms.", of=_REPAIR
+    )
+
     labels: str | None = _of_data(
         None, kinds.TEXT, "File of integers, a name beside the images, or the word folders.", metavar="L"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from bncheck.facts.inputs import InputSummary
 from bncheck.facts.repairs import RepairVerdict, Trial
-from bncheck.judge.repaired import judge_repair
+from bncheck.judge.repaired import judge_repair, with_averages
 from bncheck.testing import batch_norm, facts, untouched, wired, with_graph
 
 INPUT = InputSummary(samples=640, distinct=640, low=-1.0, high=1.0, mean=-0.4, deviation=0.7, neighbours=0.95)
@@ -109,6 +109,14 @@ def test_without_labels_and_graph_the_training_mode_is_unknown() -> None:
     assert judgement.verdict is RepairVerdict.UNVERIFIED
 
 
+def test_both_copies_of_the_weights_have_to_pass() -> None:
+    """The worse one decides, and says whose doubt it is."""
+    good, bad = judge_repair(LABELLED, NEVER), judge_repair(replace(LABELLED, labels_seen=1), NEVER)
+    both = with_averages(good, bad)
+    assert both.verdict is RepairVerdict.UNVERIFIED
+    assert all(reason.startswith("Averaged weights: ") for reason in both.reasons)
+
+
 def test_an_earlier_doubt_stays() -> None:
     """What made the data doubtful before the repair makes them so after it."""
-    assert judge_repair(LABELLED, NEVER, from_other_data=True).verdict is RepairVerdict.UNVERIFIED
+    assert judge_repair(LABELLED, NEVER, doubted=("too few",)).verdict is RepairVerdict.UNVERIFIED

@@ -14,7 +14,7 @@ from bncheck.repair.population import population
 from bncheck.repair.statistics import reestimated
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.repair.trial import candidates, try_out
-from bncheck.repair.trial_twins import open_trial
+from bncheck.repair.trial_twins import Statistics, open_trial
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from fixtures.digits import Digits, digits
@@ -35,6 +35,14 @@ def data() -> Digits:
     return digits()
 
 
+def _stored(prepared: Prepared) -> Statistics:
+    return {
+        layer.name: (layer.mean.values, layer.variance.values)
+        for layer in prepared.facts.layers
+        if layer.mean.values is not None and layer.variance.values is not None
+    }
+
+
 def _tried(
     prepared: Prepared, data: Digits, images: NDArray[np.float32], labels: NDArray[np.int64] | None
 ) -> tuple[Trial, float]:
@@ -44,7 +52,7 @@ def _tried(
         found = population(twin, cuts)
     new = [reestimated(layer, moments) for layer, moments in found.moments.items()]
     with open_trial(prepared.forward) as twins:
-        tried = candidates(new, found.halves, found.batches)
+        tried = candidates(new, found, _stored(prepared))
         trial = try_out(twins, tried, cuts, prepared.kinds, declared=False)
         place = next(n for n, out in enumerate(twins.train(data.test_images[:2])) if out.shape == (2, 10))
         answers = twins.with_statistics(data.test_images, tried.new)[place].argmax(axis=1)

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
-from bncheck.facts.repairs import LayerLeft, LayerRepair, RepairReport
+from bncheck.facts.repairs import LayerLeft, LayerRepair, RepairReport, RepairVerdict
 from bncheck.facts.wording import listing, many
 from bncheck.report.escape import visible
 from bncheck.report.text.layout import LABEL, Line, columns, hanging, pad, wrap, write_lines
@@ -16,6 +16,12 @@ from bncheck.report.text.layout import LABEL, Line, columns, hanging, pad, wrap,
 if TYPE_CHECKING:
     from bncheck.facts.measurements import Comparison
 
+_HEADLINE = {
+    RepairVerdict.PASS: ("REPAIRED", "pass"),
+    RepairVerdict.UNVERIFIED: ("UNVERIFIED", "inconclusive"),
+    RepairVerdict.REFUSED: ("REFUSED", "error"),
+    RepairVerdict.FAIL: ("STILL BROKEN", "error"),
+}
 _STYLE = {Verdict.PASS: "pass", Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "inconclusive"}
 
 
@@ -27,14 +33,23 @@ def write(report: RepairReport, stream: TextIO, *, verbose: bool = False) -> Non
 def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]:
     total = len(report.before.layers)
     what = f"{len(report.repaired)} of {many(total, 'batch norm layer')}"
-    yield ("REPAIRED", "label"), (f"  {_name(report.source)} -> {_name(report.output)} · {report.format} · {what}", "")
-    yield from hanging("Method", visible(_method(report)), width)
+    judgement = report.judgement
+    told, style = _HEADLINE[report.verdict]
+    where = f" -> {_name(report.output)}" if report.files else ", nothing was written"
+    yield (told, style), (f"  {_name(report.source)}{where} · {report.format} · {what}", "")
+    for reason in judgement.reasons:
+        yield from hanging("Why", visible(reason), width)
+    if report.files:
+        yield from hanging("Method", visible(_method(report)), width)
     yield from _side("Before", report.before, report.compared_before, width)
-    yield from _side("After", report.after, report.compared_after, width)
+    if report.files:
+        yield from _side("After", report.after, report.compared_after, width)
     if report.averaged:
         yield from hanging("Averages", visible(_averages(report)), width)
     if report.ranges:
         yield from hanging("Ranges", _ranges(report), width)
+    for sentence in judgement.told:
+        yield from hanging("Judged", visible(sentence), width)
     for reason, names in _grouped(report.left).items():
         yield from hanging("Left", visible(f"{listing(names)}: {reason}"), width)
     for note in report.notes:
@@ -43,9 +58,10 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
         yield ()
         for layer in report.repaired:
             yield from hanging("", visible(_layer(layer)), width)
-    yield from hanging("Files", visible(", ".join(_name(file) for file in report.files)), width)
+    if report.files:
+        yield from hanging("Files", visible(", ".join(_name(file) for file in report.files)), width)
     yield ()
-    yield ((f"verdict {report.after.verdict.value} · exit {report.exit_code}", ""),)
+    yield ((f"verdict {report.verdict.value} · exit {report.exit_code}", ""),)
 
 
 def _name(path: str) -> str:

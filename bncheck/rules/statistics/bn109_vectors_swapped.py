@@ -28,6 +28,7 @@ a guess."""
     needs=Needs.VALUES,
     confidence=Confidence.MEDIUM,
     meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
+    refuses_repair="new statistics would be written over what may be its gamma or beta",
     sees="D05 E03",
 )
 def check(model: Facts) -> Iterator[Evidence]:

@@ -23,6 +23,7 @@ STATISTICS = ("/moving_mean", "/moving_variance")
     severity=Severity.ERROR,
     needs=Needs.GRAPH | Needs.VALUES,
     ends_gate="graph and checkpoint are not of one model",
+    refuses_repair="graph and checkpoint are not of one model, so that its layers cannot be told from others",
     sees="D07",
     sees_too="D03 D06",
 )

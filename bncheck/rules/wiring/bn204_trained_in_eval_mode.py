@@ -21,6 +21,7 @@ from bncheck.testing import batch_norm, facts, graph_facts, site, unread, untouc
     severity=Severity.ERROR,
     needs=Needs.GRAPH,
     meaning=Meaning.WIRING_FAULT | Meaning.STATISTICS_STAY,
+    refuses_repair="its weights fit the statistics that are stored",
     sees="A10",
     sees_too="A11 A13",
 )
