@@ -37,8 +37,9 @@ def repair(path: str, **asked: Any) -> int:
     """Write a copy of a model with right batch norm statistics.
 
     PATH is a checkpoint, SavedModel or Keras file; the statistics come from --data (population statistics) or, where
-    decay and number of updates are known, from --debias. The source is never touched, nothing is overwritten. Exit
-    codes are those of inspecting the copy.
+    decay and number of updates are known, from --debias. The source is never touched, nothing is overwritten. Exits
+    with 0 where samples that did not make the statistics confirm the copy, with 3 where nothing does, with 1 where a
+    repair would make nothing better: then nothing is written.
     """
     from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
     from bncheck.repair import repair as run  # noqa: PLC0415 - start-up

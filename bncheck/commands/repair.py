@@ -58,7 +58,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     estimate: Estimate | None = None
     target = files
     if debias:
-        found, judgement = undo(files.facts, options), JUDGED_BY_NOTHING
+        found = undo(files.facts, options)
     else:
         target = with_chosen_weights(in_network(files))
         estimate = reestimate(target.raw, options, progress)
@@ -67,13 +67,9 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     other = None if debias or options.weights is not None else both_or_refused(target)
     of_averages = None if other is None else reestimate(other.raw, options, progress)
     before = judged(files, target, opened, options.settings, lambda done: progress("compare before", done))
-    if estimate is not None:
-        judgement = judge_repair(estimate.trial, target.facts, doubted=before.doubts)
-    if other is not None and of_averages is not None:
-        judgement = with_averages(judgement, judge_repair(of_averages.trial, other.facts))
+    judgement = _judgement((target, estimate), (other, of_averages), before)
     if judgement.verdict is RepairVerdict.REFUSED:
         return _not_written(files, output, before, judgement, estimate)
-    trial = None if estimate is None else estimate.trial
     facts = target.facts
     layers = {layer.name: layer for layer in facts.layers}
     repaired, replaced, added = _changes(target.raw, place, layers, found.new)
@@ -97,7 +93,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         population=found.population,
         ranges=ranges.told,
         averaged=averaged,
-        trial=trial,
+        trial=None if estimate is None else estimate.trial,
         judgement=judgement,
     )
     averages_before = None if other is None else judged(other, other, opened, options.settings, silent)
@@ -130,10 +126,23 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         compared_before=before.comparison,
         compared_after=after.comparison,
         notes=(*found.notes, *([_unmeasured(place.path)] if debias else []), *before.notes, *made.notes),
-        trial=trial,
+        trial=None if estimate is None else estimate.trial,
         judgement=judgement,
         allow_unverified=options.allow_unverified,
     )
+
+
+def _judgement(
+    raw: tuple[Target, Estimate | None], averages: tuple[Target | None, Estimate | None], before: Side
+) -> RepairJudgement:
+    """On the raw weights, and on their averages where they are repaired too."""
+    (target, estimate), (other, of_averages) = raw, averages
+    if estimate is None:
+        return JUDGED_BY_NOTHING
+    judgement = judge_repair(estimate.trial, target.facts, doubted=before.doubts)
+    if other is None or of_averages is None:
+        return judgement
+    return with_averages(judgement, judge_repair(of_averages.trial, other.facts))
 
 
 def _not_written(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts, Layer, PerChannel, Presence
 from bncheck.facts.repairs import LayerLeft, PopulationFacts, Trial
+from bncheck.numerics.channels import median
 from bncheck.numerics.init_share import init_share
-from bncheck.numerics.input_range import range_factor
+from bncheck.numerics.input_range import ALIKE, range_factor
 from bncheck.recognise import recognise
 from bncheck.repair.population import TOLERANCE, Population, population
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
@@ -101,9 +103,20 @@ def _tried(  # noqa: PLR0917 - what the estimate knows
             declared=options.preprocess is not None,
             progress=progress,
         )
-    first = reached[0]
-    share = 0.0 if (known := init_share(first, prepared.facts.run.updates)) is None else known
-    return replace(trial, range_factor=range_factor(first, counted.moments[first.name], share))
+    return replace(trial, range_factor=_range_factor(reached, counted, prepared.facts.run.updates))
+
+
+def _range_factor(reached: Sequence[Layer], counted: Population, updates: int | None) -> float | None:
+    """Of the first layer, where the layers behind it, which batch norm shields from the input's range, are not off too.
+
+    None where they are: then the statistics are at fault, whatever the data.
+    """
+    factors = [
+        range_factor(layer, counted.moments[layer.name], init_share(layer, updates) or 0.0)
+        for layer in dict.fromkeys(reached)
+    ]
+    behind = [abs(math.log(factor)) for factor in factors[1:] if factor is not None]
+    return None if behind and median(np.array(behind)) > ALIKE else factors[0]
 
 
 def _tolerance(options: Options) -> float:

@@ -15,6 +15,7 @@ import pytest
 from bncheck.cli.main import main
 from bncheck.commands.inspect import inspect_checkpoint
 from bncheck.facts.errors import UsageError
+from bncheck.facts.repairs import RepairVerdict
 from bncheck.repair import DataOptions, repair
 from bncheck.repair.write import destination
 from bncheck.sources import open_model
@@ -38,7 +39,8 @@ def test_debias_needs_neither_data_nor_tensorflow(tmp_path: Path) -> None:
     assert report.left == ()
     assert [finding.code for finding in report.before.findings] == ["BN103"]
     assert report.after.findings == ()
-    assert (report.before.exit_code, report.exit_code) == (1, 0)
+    assert (report.before.exit_code, report.after.exit_code) == (1, 0)
+    assert (report.verdict, report.exit_code) == (RepairVerdict.UNVERIFIED, 3)
     assert {path.name: path.read_bytes() for path in source("decay_0.99").parent.iterdir()} == before
     told = json.loads(Path(report.provenance).read_text())
     assert told["method"] == "debias"
@@ -61,12 +63,13 @@ def test_a_repair_says_what_to_do_with_what(tmp_path: Path) -> None:
 def test_the_command_prints_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Text for people, JSON for machines, exit code of the copy; refusals in one sentence with exit code 2."""
     path = str(source("decay_0.9997"))
-    assert main(["repair", path, "-o", str(tmp_path / "a"), "--debias"]) == 0
+    assert main(["repair", path, "-o", str(tmp_path / "a"), "--debias"]) == 3
     text = capsys.readouterr().out
     assert "52 of 52 batch norm layers" in text
     assert "FAIL  BN103 init-share-too-high (error, 52 layers)" in text
     assert "PASS  no findings" in text
-    assert main(["repair", path, "-o", str(tmp_path / "b"), "--debias", "--format", "json"]) == 0
+    assert "UNVERIFIED" in text
+    assert main(["repair", path, "-o", str(tmp_path / "b"), "--debias", "--format", "json", "--allow-unverified"]) == 0
     assert json.loads(capsys.readouterr().out)["before"]["findings"][0]["code"] == "BN103"
     for arguments, reason in (
         (["-o", str(tmp_path / "a"), "--debias"], "overwrites nothing"),
@@ -268,3 +271,53 @@ def test_keras_files_are_repaired(name: str, ending: str, tmp_path: Path) -> Non
     train, evaluated = (np.asarray(m(samples, training=t)) for m, t in ((model, True), (fixed, False)))
     assert np.sum((train - evaluated) ** 2) < 1e-2 * np.sum(train**2)
     assert (tmp_path / f"m{ending}").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def bad_data(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Data that must not earn a pass: name -> file."""
+    images, labels = digits.train_images[:64], digits.train_labels[:64]
+    noise = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
+    made = {
+        "one": (images[:1], labels[:1]),
+        "noise": (noise, labels),
+        "range": ((images + 1) / 2, labels),
+        "class": (digits.train_images[digits.train_labels == 3][:64], np.full(64, 3)),
+    }
+    folder = tmp_path_factory.mktemp("bad")
+    for name, (values, known) in made.items():
+        np.savez(folder / f"{name}.npz", images=values, labels=known[: len(values)])
+    return {name: folder / f"{name}.npz" for name in made}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("variant", "name", "verdict"),
+    [
+        ("forgotten", "one", RepairVerdict.UNVERIFIED),
+        ("forgotten", "noise", RepairVerdict.REFUSED),
+        ("forgotten", "range", RepairVerdict.UNVERIFIED),
+        ("forgotten", "class", RepairVerdict.UNVERIFIED),
+        ("decay_0.99", "range", RepairVerdict.REFUSED),
+    ],
+)
+def test_data_that_confirm_nothing_earn_no_pass(
+    variant: str, name: str, verdict: RepairVerdict, bad_data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Written with its doubts and exit code 3, or not written at all, exit code 1."""
+    report = repair(source(variant), tmp_path / "fixed", data=bad_data[name], compare=False)
+    assert report.verdict is verdict
+    refused = verdict is RepairVerdict.REFUSED
+    assert report.exit_code == (1 if refused else 3)
+    assert report.judgement.reasons
+    assert bool(list(tmp_path.iterdir())) is not refused
+
+
+@pytest.mark.tensorflow
+def test_settled_data_pass_and_are_told(data: Path, tmp_path: Path) -> None:
+    """Labelled digits that every half was judged on; the copy's provenance says for which input it holds."""
+    report = repair(source("forgotten"), tmp_path / "fixed", data=data, compare=False)
+    assert (report.verdict, report.exit_code) == (RepairVerdict.PASS, 0)
+    told = json.loads(Path(report.provenance).read_text())
+    assert told["verdict"] == "pass"
+    assert told["holds_for"]["low"] == pytest.approx(-1.0)
