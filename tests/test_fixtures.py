@@ -16,10 +16,10 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 MANIFEST: dict[str, Any] = json.loads((FIXTURES / "manifest.json").read_text())
 ARTEFACTS: dict[str, dict[str, Any]] = MANIFEST["artefacts"]
 OUTPUTS = ("mobilenet_v2", "tiny")
-ALL_BYTES, FILE_BYTES = 15_000_000, 5_000_000
+ALL_BYTES, FILE_BYTES = 16_000_000, 5_000_000
 TINY_BYTES = 100_000
 
-NEEDS_OF_RULES = [f"BN{n}" for n in (*range(101, 117), *range(201, 221), 403, 404, 405, 406)]
+NEEDS_OF_RULES = [f"BN{n}" for n in (*range(101, 119), *range(201, 225), 403, 404, 405, 406)]
 
 
 def inspected(path: str, entry: dict[str, Any]) -> Report:
@@ -84,7 +84,7 @@ def test_facts_beside_the_outputs_are_those_of_the_manifest() -> None:
 
 
 def test_fixtures_stay_small() -> None:
-    """15 MB in all, 5 MB a file, tiny ones tiny."""
+    """16 MB in all, 5 MB a file, tiny ones tiny."""
     sizes = {p: p.stat().st_size for p in FIXTURES.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert sum(sizes.values()) <= ALL_BYTES
     assert max(sizes.values()) <= FILE_BYTES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 from bncheck.commands.target import Target, read_target, timed
 from bncheck.facts.errors import NoModel, ReadError, UsageError
 from bncheck.facts.findings import ExitCode, Report, TargetInfo, Verdict
-from bncheck.facts.layers import PerChannel
 from bncheck.judge.judge import exit_code
 from bncheck.settings.config import Settings
 from bncheck.settings.keywords import takes
@@ -86,7 +84,9 @@ def _judged(target: Target) -> Report:
         if target.raw.lite is not None:
             facts = replace(facts, fold=_fold_proof(target.raw, reference))
         else:
-            facts = replace(facts, reference=_read_reference(reference))
+            from bncheck.commands.reference import against  # noqa: PLC0415 - nothing else needs it
+
+            facts = against(read_target(reference, Options()).facts, facts, repaired=target.raw.repaired)
     return target.judged(facts)
 
 
@@ -95,18 +95,6 @@ def _fold_proof(lite: RawModel, path: Path) -> FoldProof:
     from bncheck.foldproof.prove import prove  # noqa: PLC0415 - nothing else needs it
 
     return prove(read_target(path, Options()).raw, lite)
-
-
-def _read_reference(path: Path) -> Mapping[str, tuple[PerChannel, PerChannel]]:
-    """Layer name -> (mean, variance) of another checkpoint."""
-    both = {
-        layer.name: (layer.mean.values, layer.variance.values)
-        for layer in read_target(path, Options()).facts.layers
-        if layer.mean.values is not None and layer.variance.values is not None
-    }
-    if not both:
-        raise UsageError(f"{path}: the reference holds no statistics to compare with")
-    return both
 
 
 def _targets(folder: Path) -> list[Path]:

@@ -159,6 +159,10 @@ class Site:
     """Dropout between the previous batch norm and this one with only linear ops after it."""
     inputs: tuple[str, ...] = ()
     """Placeholders, iterators and queues that feed it, sorted."""
+    reduced: tuple[int, ...] | None = None
+    """Sizes of the axes that its batch moments average, the batch first, -1 unknown; None: not even how many."""
+    before: tuple[str, ...] = ()
+    """Sites whose output reaches it as activations; looked for only where a layer has two, or modes differ."""
     train_ops: tuple[str, ...] = ()
     """Train ops that depend on it."""
     outputs: tuple[str, ...] = ()
@@ -184,6 +188,8 @@ class Update:
     decay: float | None = None
     decay_rises: bool = False
     """Whether `decay` is only what it rises to (`num_updates`, a schedule), so that decay**n is too much."""
+    stuck_counter: str = ""
+    """Variable that the decay is meant to rise with, 0 and never written, so that it stays at `decay`."""
     decay_when_off: float | None = None
     """Decay while the switch says eval (1.0 in tf.layers: it then writes what was there); None: no such form."""
     resource: bool = True
@@ -372,6 +378,8 @@ class Facts:
     gaps: tuple[Gap, ...] = ()
     reference: Mapping[str, tuple[PerChannel, PerChannel]] | None = None
     """Layer name -> (mean, variance) of the checkpoint given with `--reference`."""
+    reference_weights: Mapping[str, bool] = field(default_factory=dict)
+    """Layer name -> whether its gamma, beta and kernel are all bit for bit the reference's, where any is at hand."""
     comparison: Comparison | None = None
     """What running the model in two modes measured."""
     quantized: QuantizedComparison | None = None

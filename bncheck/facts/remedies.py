@@ -61,6 +61,19 @@ net = tf.layers.batch_normalization(net, training=False)    # tf.layers
 model.export("saved_model")                                 # Keras: without training=True in any call"""
 """A graph for serving, built for it."""
 
+EVAL_MODE_FROZEN = """\
+net = slim.batch_norm(net, is_training=False)               # TF-slim
+net = tf.layers.batch_normalization(net, training=False)    # tf.layers
+x = base(x, training=False)                                 # Keras"""
+"""A frozen part of a network that is trained."""
+
+EVAL_MODE_COPY = """\
+with slim.arg_scope(training_scope(is_training=False)):                           # TF-slim
+    val_logits, _ = model(val_images, reuse=True)
+net = tf.layers.batch_normalization(net, training=False, name="bn", reuse=True)    # tf.layers
+val_logits = model(val_images, training=False)                                    # Keras"""
+"""A second application, for validation."""
+
 CONSTANT_MODE = """\
 with tf.Graph().as_default():
     logits = model(images, is_training=False)    # a Python bool, not a placeholder

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bncheck.facts.layers import Layer
 from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
 from bncheck.recognise.graph.trace import VARIABLES, sources, steps_back
-from bncheck.recognise.graph.upstream import upstream
+from bncheck.recognise.graph.upstream import DATA_INPUT, upstream
 from bncheck.recognise.graph.view import GraphView
 from bncheck.sources.raw import RawKeras, RawKerasCall, RawKerasLayer
 
@@ -57,7 +57,6 @@ _ANY = frozenset({"Mul", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3
 """Ops that are arithmetic whatever their operands: of a product the constant may stand in any factor."""
 _ENDS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "IteratorGetNext", "_Arg"})
 _SHAPE_OPS = frozenset({"SpaceToBatchND", "BatchToSpaceND", "Pad", "PadV2", "MirrorPad", "Transpose"})
-_DATA_INPUT = {"Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 2}
 
 
 def nothing_known(layer: Layer) -> Arithmetic:
@@ -168,7 +167,7 @@ def _made_of_constants(flat: FlatGraph, x: int) -> bool:
     linear = upstream(flat, x).linear
     if linear is None:
         return False
-    e = flat.data[linear][_DATA_INPUT.get(flat.ops[linear], 0)]
+    e = flat.data[linear][DATA_INPUT.get(flat.ops[linear], 0)]
     for _ in range(_MOST):
         node = node_of(e)
         if flat.ops[node] in _SHAPE_OPS and flat.data[node]:

@@ -55,11 +55,7 @@ FAILURE_MODES: tuple[FailureMode, ...] = (
     FailureMode("B02", "tensor `training=False` times uncomputed moments"),
     FailureMode("B03", "validation graph built in training mode with reuse"),
     FailureMode("B04", "updates hung on the loss, not on the train op"),
-    FailureMode(
-        "B05",
-        "frozen layers whose statistics keep moving",
-        "Frozen weights show only against an earlier checkpoint; `inspect run DIR` shows both.",
-    ),
+    FailureMode("B05", "frozen layers whose statistics keep moving"),
     FailureMode("B06", "frozen layers that train on batch statistics"),
     FailureMode(
         "B07",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bncheck.facts.gaps import Gap, GapKind
@@ -27,6 +28,7 @@ from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
 from bncheck.recognise.graph.fake_quant import fake_quant_facts, told
 from bncheck.recognise.graph.flat import FlatGraph
 from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
+from bncheck.recognise.graph.passes import reduced_sizes, sites_before
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape, describe_switch, variable_name
 from bncheck.recognise.graph.train import regularised
@@ -48,7 +50,12 @@ def recognise_graph(raw: RawModel, hints: Options) -> Facts:
 
 def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
     """Facts of a graph that was recognised already."""
-    layers = tuple(_layer(graph, layer, hints) for layer in graph.layers)
+    paired = [pair(graph.flat, graph.contexts, layer.sites) for layer in graph.layers]
+    before = sites_before(graph, paired)
+    layers = tuple(
+        _layer(graph, layer, [_site(graph, one, before) for one in sites], paired=sites, hints=hints)
+        for layer, sites in zip(graph.layers, paired, strict=True)
+    )
     rounding = fake_quant_facts(graph, layers)
     return Facts(
         path=str(raw.path),
@@ -78,15 +85,15 @@ def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
     )
 
 
-def _layer(graph: GraphView, found: FoundLayer, hints: Options) -> Layer:
+def _layer(
+    graph: GraphView, found: FoundLayer, sites: list[Site], *, paired: list[PairedSite], hints: Options
+) -> Layer:
     flat, stored = graph.flat, graph.stored
-    paired = pair(flat, graph.contexts, found.sites)
     switch = next((p.switch for p in paired if p.switch is not None), None)
     before = {site.node: right_before(flat, site) for _, _, site in found.updates if site is not None}
     updates = tuple(
         update_facts(graph, write, role, site, switch, before=before) for write, role, site in found.updates
     )
-    sites = tuple(_site(graph, p) for p in paired)
     mean, variance = (
         stored.vector(role, node, graph.writes.initial.get(-1 if node is None else node))
         for role, node in ((Role.MEAN, found.mean), (Role.VARIANCE, found.variance))
@@ -98,7 +105,7 @@ def _layer(graph: GraphView, found: FoundLayer, hints: Options) -> Layer:
     decays = [u.decay for u in updates if u.decay is not None]
     decay = hints.decay if hints.decay is not None else decays[0] if decays else None
     names = [v.name for v in (gamma, beta) if v.name]
-    steady = [s for s in sites if s.mode in (Mode.EVAL, Mode.SWITCHED)] or list(sites)
+    steady = [s for s in sites if s.mode in (Mode.EVAL, Mode.SWITCHED)] or sites
     vectors = (variance, mean, gamma, beta)
     return Layer(
         name=name,
@@ -111,7 +118,7 @@ def _layer(graph: GraphView, found: FoundLayer, hints: Options) -> Layer:
         epsilon=next((s.epsilon for s in steady if s.epsilon is not None), None),
         decay=decay,
         decay_from=None if decay is None else DecaySource.OPTION if hints.decay is not None else DecaySource.GRAPH,
-        sites=sites,
+        sites=tuple(sites),
         updates=updates,
         linear=next((s.linear for s in steady if s.linear is not None), None),
         trained_by=tuple(
@@ -121,7 +128,7 @@ def _layer(graph: GraphView, found: FoundLayer, hints: Options) -> Layer:
         ),
         trainable=any(n in graph.trainable for n in names) if graph.trainable and names else None,
         debias=_debias(updates) or debias_of(stored.names, mean.name, variance.name),
-        averaged=averaged_keys(stored.names, gamma.name, beta.name, sites),
+        averaged=averaged_keys(stored.names, gamma.name, beta.name, tuple(sites)),
         shadow_statistics=shadow_vectors(stored, mean.name, variance.name),
         order=min((s.order for s in sites), default=0),
     )
@@ -187,13 +194,13 @@ def _common(scopes: list[list[str]]) -> list[str]:
     return shared
 
 
-def _site(graph: GraphView, paired: PairedSite) -> Site:
+def _site(graph: GraphView, paired: PairedSite, before: Mapping[int, tuple[str, ...]]) -> Site:
     flat, site = graph.flat, paired.site
-    before = Upstream() if site.x is None else upstream(flat, site.x)
-    if before.dropout is None and paired.train is not site and paired.train.x is not None:
-        before = _with_dropout(before, upstream(flat, paired.train.x))
+    feeding = Upstream() if site.x is None else upstream(flat, site.x)
+    if feeding.dropout is None and paired.train is not site and paired.train.x is not None:
+        feeding = _with_dropout(feeding, upstream(flat, paired.train.x))
     nodes = {site.node, paired.train.node}
-    linear = linear_of(graph.stored, before)
+    linear = linear_of(graph.stored, feeding)
     return Site(
         name=flat.names[site.node],
         form=site.form,
@@ -203,10 +210,12 @@ def _site(graph: GraphView, paired: PairedSite) -> Site:
         axis=site.axis,
         rank=site.rank,
         linear=linear,
-        linear_axis=_linear_axis(flat, before),
-        bias=None if before.bias is None else graph.stored.name(before.bias),
-        dropout=None if before.dropout is None else flat.names[before.dropout],
+        linear_axis=_linear_axis(flat, feeding),
+        bias=None if feeding.bias is None else graph.stored.name(feeding.bias),
+        dropout=None if feeding.dropout is None else flat.names[feeding.dropout],
         inputs=graph.feeds.of(paired.train.node),
+        reduced=reduced_sizes(flat, paired.train),
+        before=before.get(site.node, ()),
         train_ops=tuple(op.name for op in graph.train_ops if any(op.runs[n] for n in nodes)),
         backpropagated=None if graph.learning is None else any(graph.learning[n] for n in nodes),
         outputs=tuple(name for name, runs in graph.outputs.items() if any(runs[n] for n in nodes)),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from bncheck.facts.layers import Role, Switch, Update
+from bncheck.recognise.graph.counters import stuck_counter
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import describe_switch, variable_name
@@ -34,6 +35,14 @@ def update_facts(
     behind = write.debias_of if write.derived_from is None else write.derived_from
     source = write if behind is None else graph.writes.first_of.get(behind, write)
     decay = decay_of(flat, contexts, source, on)
+    rises = (
+        decay is not None
+        and "Minimum" in flat.by_op  # without one, the end is all there is
+        and decay_of(flat, contexts, source, on, in_the_end=False) is None
+    )
+    counter = stuck_counter(flat, graph.stored, source.value) if rises else None
+    if counter is not None:
+        decay, rises = decay_of(flat, contexts, source, on | {counter: False}), False  # it stays at 0
     branch = _branch(graph, context.conditions, switch)
     runs = [op for op in graph.train_ops if op.runs[write.node]]
     return Update(
@@ -42,9 +51,8 @@ def update_facts(
         role=role,
         variable=variable_name(flat, write.variable),
         decay=decay,
-        decay_rises=decay is not None
-        and "Minimum" in flat.by_op  # without one, the end is all there is
-        and decay_of(flat, contexts, source, on, in_the_end=False) is None,
+        decay_rises=rises,
+        stuck_counter="" if counter is None else variable_name(flat, counter),
         decay_when_off=decay_of(flat, contexts, source, off) if off != on else None,
         resource=flat.ops[write.variable] == "VarHandleOp",
         in_collection=_in_collection(graph, write.node),

@@ -12,7 +12,8 @@ LINEAR = frozenset(
     "Conv2D DepthwiseConv2dNative Conv3D Conv2DBackpropInput Conv3DBackpropInputV2 MatMul BatchMatMul BatchMatMulV2 "
     "BatchMatMulV3".split()
 )
-_DATA_INPUT = {"Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 2}
+DATA_INPUT = {"Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 2}
+"""Which input of a linear op holds the activations, where that is not the first."""
 _RANDOM = frozenset("RandomUniform StatelessRandomUniform StatelessRandomUniformV2 RandomStandardNormal".split())
 _SHAPE_OPS = frozenset({"SpaceToBatchND", "BatchToSpaceND", "Pad", "PadV2", "Transpose"})
 _STEPS = 24
@@ -46,7 +47,7 @@ def upstream(graph: FlatGraph, x: int) -> Upstream:
             if linear is not None:
                 break
             linear, kernel = node, _kernel(graph, data[1])
-            current = data[_DATA_INPUT.get(op, 0)]
+            current = data[DATA_INPUT.get(op, 0)]
             continue
         if op in ("BiasAdd", "Add", "AddV2") and len(data) == 2:
             found = _bias(graph, data[1])
