@@ -13,9 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEALTHY = ROOT / "fixtures" / "tiny" / "healthy" / "control_dependencies" / "model.ckpt-80"
-LAST = '        "statistics.bn116_statistics_equal_reference",\n'
-LINE = '        "statistics.bn117_offset_grew",\n'
-RULE = '''"""BN117 offset-grew."""
+LAST = '        "statistics.bn118_frozen_weights_drifting_statistics",\n'
+LINE = '        "statistics.bn198_offset_grew",\n'
+RULE = '''"""BN198 offset-grew."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from bncheck.testing import batch_norm, facts
 
 
 @rule(
-    "BN117",
+    "BN198",
     "offset-grew",
     severity=Severity.ERROR,
     needs=Needs.VALUES,
     explains=("BN101",),
     meaning=Meaning.VALUES_FAULT | Meaning.STATISTICS_STAY,
     ends_gate="an offset that grew is all that it would show",
-    sees="B05",
+    sees="B07",
     sees_too="C18",
 )
 def check(model: Facts) -> Iterator[Evidence]:
@@ -88,7 +88,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "bncheck", root / "bncheck", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "renew_readme.py", root / "tests")
-    (root / "bncheck" / "rules" / "statistics" / "bn117_offset_grew.py").write_text(RULE, encoding="utf-8")
+    (root / "bncheck" / "rules" / "statistics" / "bn198_offset_grew.py").write_text(RULE, encoding="utf-8")
     registry = root / "bncheck" / "rules" / "__init__.py"
     listed = registry.read_text(encoding="utf-8")
     assert listed.count(LAST) == 1
@@ -114,23 +114,23 @@ def bncheck(root: Path, *arguments: str) -> tuple[str, int]:
 def test_rules_list_it(copy: Path) -> None:
     """In code order, with its name."""
     rows = [line.split()[:3] for line in bncheck(copy, "rules")[0].splitlines()]
-    assert ["BN117", "offset-grew", "error"] in rows
+    assert ["BN198", "offset-grew", "error"] in rows
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
 
 
 def test_explain_shows_its_page_and_what_it_explains(copy: Path) -> None:
     """By code and by name; the rules that it explains name it, those that ask for its kind as well."""
-    assert bncheck(copy, "explain", "BN117") == bncheck(copy, "explain", "offset-grew")
-    assert "A beta left its zero." in bncheck(copy, "explain", "BN117")[0]
+    assert bncheck(copy, "explain", "BN198") == bncheck(copy, "explain", "offset-grew")
+    assert "A beta left its zero." in bncheck(copy, "explain", "BN198")[0]
     for effect in ("BN101", "BN302", "BN501"):
-        assert "BN117" in bncheck(copy, "explain", effect)[0]
+        assert "BN198" in bncheck(copy, "explain", effect)[0]
 
 
 def test_the_gate_fails_by_it(copy: Path) -> None:
     """A fixture that is healthy without it; the finding is the rule's own."""
     assert bncheck(ROOT, "gate", str(HEALTHY))[1] == 0
     told, code = bncheck(copy, "gate", str(HEALTHY), "--format", "json")
-    assert ([finding["code"] for finding in json.loads(told)["findings"]], code) == (["BN117"], 1)
+    assert ([finding["code"] for finding in json.loads(told)["findings"]], code) == (["BN198"], 1)
 
 
 def test_it_ends_the_gate(copy: Path) -> None:
@@ -138,7 +138,7 @@ def test_it_ends_the_gate(copy: Path) -> None:
     told, _ = bncheck(copy, "gate", str(HEALTHY), "--data", "synthetic", "--format", "json")
     (stage,) = [stage for stage in json.loads(told)["gate"]["stages"] if stage["name"] == "train vs eval"]
     assert stage["state"] == "stopped early"
-    assert stage["why"] == "BN117 offset-grew decides: an offset that grew is all that it would show"
+    assert stage["why"] == "BN198 offset-grew decides: an offset that grew is all that it would show"
 
 
 def test_sarif_has_the_rule_and_its_result(copy: Path) -> None:
@@ -146,7 +146,7 @@ def test_sarif_has_the_rule_and_its_result(copy: Path) -> None:
     told, _ = bncheck(copy, "gate", str(HEALTHY), "--format", "sarif")
     (log,) = json.loads(told)["runs"]
     rules = [rule["id"] for rule in log["tool"]["driver"]["rules"]]
-    assert [rules[result["ruleIndex"]] for result in log["results"]] == ["BN117"]
+    assert [rules[result["ruleIndex"]] for result in log["results"]] == ["BN198"]
 
 
 def test_the_guard_asks_it(copy: Path) -> None:
@@ -155,13 +155,13 @@ def test_the_guard_asks_it(copy: Path) -> None:
         "from bncheck.judge.judge import wiring_faults; from bncheck.testing import batch_norm, facts; "
         "print([finding.code for finding in wiring_faults(facts(batch_norm('bn', beta=1.0)))])"
     )
-    assert run(copy, "-c", code)[0].split() == ["['BN117']"]
+    assert run(copy, "-c", code)[0].split() == ["['BN198']"]
 
 
 def test_the_readme_has_it(copy: Path) -> None:
     """In both tables; the more telling rule of a failure mode stays first."""
     code = "import sys; sys.path.insert(0, 'tests'); import renew_readme; print(renew_readme.render(sys.argv[1], ''))"
-    assert "| BN117 | offset-grew | error | values | A beta left its zero. |" in run(copy, "-c", code, "rules")[0]
+    assert "| BN198 | offset-grew | error | values | A beta left its zero. |" in run(copy, "-c", code, "rules")[0]
     modes = run(copy, "-c", code, "failure-modes")[0]
-    assert "frozen layers whose statistics keep moving | BN117 |" in modes
-    assert "| C18 | dead channels | BN107, BN117, BN404 |" in modes
+    assert "meaning of `trainable=False` changed in TF2 | BN198 |" in modes
+    assert "| C18 | dead channels | BN107, BN198, BN404 |" in modes

@@ -20,7 +20,7 @@ from bncheck.testing import batch_norm, facts, site, wired, with_graph
 LARGER = """\
 dataset = dataset.batch(32, drop_remainder=True)    # or any other feed of several samples a step"""
 
-ROUNDING = 0.01
+OF_LOGARITHM = 0.01
 """Of decay**n in its logarithm: float32 and a count of steps that is off by a few; a guess."""
 _DENSE = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Dense"})
 
@@ -123,7 +123,7 @@ def _agrees(variance: float, start: float, left: float) -> bool:
     if variance <= 0 or start <= 0:
         return True
     floor = math.log(np.finfo(np.float32).tiny)
-    return abs(math.log(variance / start) - left) <= ROUNDING * abs(left) or math.log(variance / start) < floor + 10
+    return abs(math.log(variance / start) - left) <= OF_LOGARITHM * abs(left) or math.log(variance / start) < floor + 10
 
 
 def _seen(layers: list[Layer], run: RunFacts) -> str:
