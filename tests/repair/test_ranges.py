@@ -106,6 +106,17 @@ def test_training_goes_on_from_the_new_ranges(repaired: RepairReport) -> None:
             assert share == pytest.approx(1 - 0.999**steps, rel=1e-4)
 
 
+def test_the_first_steps_are_let_alone_and_debiasing_moves_ranges_of_weights(tmp_path: Path) -> None:
+    """Ranges a step behind are healthy (BN410); without data those of weights follow from the statistics."""
+    run = train(tmp_path / "run", "--steps", "8")
+    assert "BN410" not in {finding.code for finding in inspect_checkpoint(run.prefix).findings}
+    report = repair(run.prefix, tmp_path / "debiased.ckpt", debias=True)
+    assert {recorded.rounds for recorded in report.ranges} == {"weights"}
+    for recorded in _ranges(report.output).values():
+        if recorded.layer is not None:
+            assert recorded.noise == pytest.approx(recorded.least_noise, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_mobilenet_v2(tmp_path: Path) -> None:
     """52 folded batch norms: within 2 points of train mode in the served graph."""
