@@ -65,7 +65,7 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
         fake_quant=rounding,
         run=_run(graph, raw, hints),
         gaps=_gaps(graph, layers),
-        notes=(*raw.notes, *_other_graphs(raw, graph.raw), *told(rounding)),
+        notes=(*raw.notes, *_other_graphs(raw, graph.raw), *_copies(graph), *told(rounding)),
     )
 
 
@@ -83,6 +83,14 @@ def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
         for graph in raw.graphs
         if graph is not chosen
     )
+
+
+def _copies(graph: GraphView) -> tuple[str, ...]:
+    if not graph.copies:
+        return ()
+    names = [variable_name(graph.flat, v) for layer in graph.copies[:1] for v in (layer.variance, layer.mean) if v]
+    first = f" ({names[0]} is the first)" if names else ""
+    return (f"{len(graph.copies)} copies of layers, which no Saver keeps{first}, were not judged: one copy a tower",)
 
 
 def _layer(

@@ -64,6 +64,15 @@ class Contexts:
             stack.pop()
         return known[node]
 
+    def along(self, e: int) -> frozenset[tuple[int, bool]]:
+        """The conditions under which an edge carries a value: those of its node, and which way a Switch sends it."""
+        graph, node = self._graph, node_of(e)
+        conditions = self.of(node).conditions
+        if graph.ops[node] in SWITCHES and len(graph.data[node]) > 1:
+            source, negated = predicate(graph, graph.data[node][1])
+            conditions |= {(source, bool(port_of(e)) != negated)}
+        return conditions
+
     def _unknown(self, node: int) -> list[int]:
         """What runs before a node and has no known context yet; back edges of loops do not count."""
         graph, known = self._graph, self._known

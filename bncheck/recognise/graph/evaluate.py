@@ -7,10 +7,26 @@ from collections.abc import Callable, Sequence
 
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of, port_of
-from bncheck.recognise.graph.trace import MERGES, PLACEHOLDERS, SELECTS, VARIABLES, predicate, scalar, steps_back
+from bncheck.recognise.graph.reductions import ALL_REDUCE, REDUCTIONS, is_count, is_count_op, is_number, reduction_at
+from bncheck.recognise.graph.trace import (
+    MERGES,
+    PLACEHOLDERS,
+    SELECTS,
+    VARIABLES,
+    predicate,
+    scalar,
+    sources,
+    steps_back,
+)
 
 _LIMIT = 400
 """Edges one evaluation may visit; updates need a few dozen."""
+
+_SUMS = REDUCTIONS | {"MatMul"}
+_DIVISIONS = frozenset({"RealDiv", "Div", "DivNoNan"})
+_OF_ELEMENTS = frozenset({"Sub", "SquaredDifference", "Square", "Mul"})
+_INSIDE = 3
+"""Steps of arithmetic between data and their moments; data themselves are not taken apart."""
 
 _ARITHMETIC: dict[str, Callable[..., float]] = {
     "Add": lambda a, b: a + b,
@@ -19,6 +35,7 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
     "Mul": lambda a, b: a * b,
     "RealDiv": lambda a, b: a / b,
     "Div": lambda a, b: a / b,
+    "DivNoNan": lambda a, b: a / b,
     "Pow": lambda a, b: a**b,
     "Maximum": max,
     "Minimum": min,
@@ -27,6 +44,9 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
     "Sqrt": math.sqrt,
     "Rsqrt": lambda a: 1 / math.sqrt(a),
     "Reciprocal": lambda a: 1 / a,
+    "Inv": lambda a: 1 / a,
+    "SquaredDifference": lambda a, b: (a - b) ** 2,
+    "AddN": lambda *terms: sum(terms),
     "Exp": math.exp,
 }
 
@@ -39,6 +59,7 @@ def evaluate(
     assume: dict[int, bool],
     *,
     in_the_end: bool = True,
+    batch: float | None = None,
 ) -> list[float | None]:
     """The numbers that `e` has, one for each of `leaves` (all of the same edges), as the conditions in `assume` hold.
 
@@ -46,9 +67,10 @@ def evaluate(
     the new value is the decay, whatever way it is written. An assumed condition that enters as a number (a phase of 0
     or 1) is that number. None where anything else enters, or conditions stay open.
     A minimum with one unknown operand is, `in_the_end`, the known one: `min(decay, (1 + n) / (10 + n))` is `decay` for
-    long runs.
+    long runs. With `batch`, reductions that are no leaves are those of a batch whose elements all have this value: a
+    mean is that value and a variance 0, however they are shifted, summed and counted.
     """
-    return list(_Evaluation(graph, leaves, contexts, assume, in_the_end=in_the_end).values(e, 0))
+    return list(_Evaluation(graph, leaves, contexts, assume, in_the_end=in_the_end, batch=batch).values(e, 0))
 
 
 class _Evaluation:
@@ -60,9 +82,10 @@ class _Evaluation:
         assume: dict[int, bool],
         *,
         in_the_end: bool,
+        batch: float | None,
     ) -> None:
         self.graph, self.leaves, self.contexts, self.assume = graph, leaves, contexts, assume
-        self.in_the_end = in_the_end
+        self.in_the_end, self.batch = in_the_end, batch
         self.unknown: Sequence[float | None] = (None,) * len(leaves)
         self.known: dict[int, Sequence[float | None]] = {}
 
@@ -85,6 +108,8 @@ class _Evaluation:
             return (scalar(graph, e),) * len(self.leaves)
         if node in self.assume and (op in PLACEHOLDERS or op in VARIABLES):
             return (float(self.assume[node]),) * len(self.leaves)
+        if self.batch is not None and (found := self._of_batch(e, depth)) is not None:
+            return found
         if op in _ARITHMETIC and data:
             operands = [self.values(x, depth) for x in data]
             return [self._computed(op, one) for one in zip(*operands, strict=True)]
@@ -93,12 +118,52 @@ class _Evaluation:
             return back[0]
         return [one[0] if len(set(one)) == 1 else None for one in zip(*back, strict=True)] or self.unknown
 
+    def _of_batch(self, e: int, depth: int) -> Sequence[float | None] | None:
+        """Reductions, their counts (1: sums count as means), and sums divided by a count that is a constant."""
+        graph, node = self.graph, node_of(e)
+        op, data = graph.ops[node], graph.data[node]
+        if is_count_op(op):
+            whole = data[1] if op == "Split" else data[0]
+            return (1.0,) * len(self.leaves) if is_count(graph, e) else self.values(whole, depth)
+        if op in _SUMS and (reduction := reduction_at(graph, node)) is not None:
+            return self._element(reduction.of, depth, 0)
+        if op in ALL_REDUCE:
+            return self.values(data[0], depth)
+        if op in _DIVISIONS | {"Mul"} and len(data) == 2:
+            for total, count in ((data[0], data[1]), (data[1], data[0])) if op == "Mul" else (data,):
+                if self._is_sum(total) and is_number(graph, count):
+                    return self.values(total, depth)
+        return None
+
+    def _is_sum(self, e: int) -> bool:
+        graph = self.graph
+        node = node_of(next(iter(sources(graph, e)), e))
+        reduction = reduction_at(graph, node)
+        return graph.ops[node] in ALL_REDUCE or (reduction is not None and reduction.factor is not None)
+
+    def _element(self, e: int, depth: int, inside: int) -> Sequence[float | None]:
+        """What each element of a reduced tensor is: data, shifted, squared or weighed a few times."""
+        data_value: Sequence[float | None] = (self.batch,) * len(self.leaves)
+        found = sources(self.graph, e)
+        node = node_of(found[0])
+        op, data = self.graph.ops[node], self.graph.data[node]
+        if len(found) != 1 or inside > _INSIDE or op not in _OF_ELEMENTS or not data:
+            return data_value
+        if op in ("Sub", "SquaredDifference"):
+            shift = self.values(data[1], depth)
+            if None in shift:
+                return data_value
+            operands = [self._element(data[0], depth, inside + 1), shift]
+        else:
+            operands = [self._element(x, depth, inside + 1) for x in data]
+        return [self._computed(op, one) for one in zip(*operands, strict=True)]
+
     def _computed(self, op: str, operands: Sequence[float | None]) -> float | None:
         known = [x for x in operands if x is not None]
         if op == "Minimum" and len(known) == 1 and self.in_the_end:
             return known[0]
-        if op == "Mul" and 0.0 in known:
-            return 0.0
+        if (op == "Mul" and 0.0 in known) or (op in _DIVISIONS and operands[0] == 0.0):
+            return 0.0  # of a moment that is 0, whatever it is weighed and counted by
         if len(known) < len(operands):
             return None
         try:
@@ -126,9 +191,4 @@ class _Evaluation:
         return back
 
     def _possible(self, e: int) -> bool:
-        graph = self.graph
-        conditions = set(self.contexts.of(node_of(e)).conditions)
-        if graph.ops[node_of(e)] in ("Switch", "RefSwitch") and len(graph.data[node_of(e)]) > 1:
-            source, negated = predicate(graph, graph.data[node_of(e)][1])
-            conditions.add((source, bool(port_of(e)) != negated))
-        return all(self.assume.get(where, side) == side for where, side in conditions)
+        return all(self.assume.get(where, side) == side for where, side in self.contexts.along(e))

@@ -72,6 +72,8 @@ class FlatGraph:
     """Call node -> for each inlined body, the edges behind its outputs."""
     effects: dict[int, list[int]] = field(default_factory=dict)
     """Call node -> nodes of its bodies that run for their side effects."""
+    whole: dict[int, int] = field(default_factory=dict)
+    """Part of a partitioned variable -> its first part, which stands for the whole."""
     variable_names: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, tuple[int, ...] | None] = field(default_factory=dict)
     """What `trace.variable_name` and `trace.declared_shape` were asked already."""

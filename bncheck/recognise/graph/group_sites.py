@@ -7,11 +7,25 @@ from dataclasses import dataclass, field
 
 from bncheck.facts.layers import Mode, Role
 from bncheck.recognise.graph.control_flow import Contexts
-from bncheck.recognise.graph.flat import FlatGraph, node_of
+from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph.operands import classify
 from bncheck.recognise.graph.sites import FoundSite
-from bncheck.recognise.graph.trace import VARIABLES, sources, variable_name
+from bncheck.recognise.graph.trace import (
+    MERGES,
+    PASS,
+    SELECTS,
+    VARIABLES,
+    declared_shape,
+    predicate,
+    sources,
+    variable_name,
+)
 from bncheck.recognise.graph.updates import Write, Writes, fused_moments, role_of
+from bncheck.recognise.graph.upstream import feeds_a_layer
+
+_JOINS = MERGES | SELECTS | CONDITIONALS
+_COPIES = 4
+"""Copies between a site's output and what picks it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,14 +70,7 @@ def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: 
             continue
         layer = layers.setdefault(_key(graph, site, mean, variance), FoundLayer(mean=mean, variance=variance))
         _add(graph, layer, site)
-    homes = _homes(graph, layers)
-    for site in homeless:
-        home = next((found for key in _anchors(graph, site) for found in homes.get(key, ())), None)
-        if home is None or (_is_frozen(graph) and not any(_opposite(contexts, site, other) for other in home.sites)):
-            home = layers.setdefault((-2, site.node), FoundLayer())
-        _add(graph, home, site)
-        for key in _anchors(graph, site):
-            homes.setdefault(key, []).append(home)
+    _find_homes(graph, contexts, homeless, layers)
     by_variable = {v: layer for layer in layers.values() for v in (layer.mean, layer.variance) if v is not None}
     for write in writes.from_moments:
         updated = by_variable.get(write.variable)
@@ -80,6 +87,53 @@ def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: 
     for layer in result:
         _corrected_affine(graph, contexts, layer, averages)
     return result
+
+
+def _find_homes(
+    graph: FlatGraph, contexts: Contexts, homeless: list[FoundSite], layers: dict[tuple[int, ...], FoundLayer]
+) -> None:
+    """Adds sites that neither read nor update statistics to the layer of their gamma and beta, else as layers."""
+    homes = _homes(graph, layers)
+    for site in homeless:
+        home = next((found for key in _anchors(graph, site) for found in homes.get(key, ())), None)
+        if home is not None and _is_frozen(graph):
+            home = home if any(opposite(graph, contexts, site, other) for other in home.sites) else None
+        if home is None:
+            if site.gamma is None and site.beta is None and not feeds_a_layer(graph, site.node):
+                continue
+            home = layers.setdefault((-2, site.node), FoundLayer())
+        _add(graph, home, site)
+        for key in _anchors(graph, site):
+            homes.setdefault(key, []).append(home)
+
+
+def without_copies(
+    graph: FlatGraph, layers: list[FoundLayer], saved: frozenset[str]
+) -> tuple[list[FoundLayer], list[FoundLayer]]:
+    """(layers, copies): copies of all layers, one a tower, of which the Saver keeps the first on purpose.
+
+    `saved`: names of the variables that any Saver writes. A layer of which it writes only gamma or beta is no copy.
+    """
+    kept = [layer for layer in layers if any(variable_name(graph, v) in saved for v in _variables(layer))]
+    copies = [layer for layer in layers if layer not in kept]
+    whole = [layer for layer in kept if all(variable_name(graph, v) in saved for v in _variables(layer))]
+    first = [_form(graph, layer) for layer in kept]
+    if not kept or len(whole) < len(kept) or not copies or len(copies) % len(kept):
+        return layers, []
+    if [_form(graph, layer) for layer in copies] != first * (len(copies) // len(kept)):
+        return layers, []
+    return kept, copies
+
+
+def _variables(layer: FoundLayer) -> list[int]:
+    return [v for v in (layer.mean, layer.variance, layer.gamma, layer.beta) if v is not None]
+
+
+def _form(graph: FlatGraph, layer: FoundLayer) -> tuple[object, ...]:
+    """What copies of a layer have in common."""
+    vectors = (layer.mean, layer.variance, layer.gamma, layer.beta)
+    shapes = tuple(None if v is None else declared_shape(graph, v) for v in vectors)
+    return (*shapes, *sorted((site.form, site.mode.value, site.epsilon or 0.0) for site in layer.sites))
 
 
 def _written_by(writes: Writes, roles: dict[int, Role]) -> dict[int, list[tuple[Role, int]]]:
@@ -125,7 +179,7 @@ def _key(graph: FlatGraph, site: FoundSite, mean: int | None, variance: int | No
 def _source(graph: FlatGraph, e: int | None) -> int | None:
     if e is None:
         return None
-    nodes = {node_of(x) for x in sources(graph, e)}
+    nodes = {graph.whole.get(node_of(x), node_of(x)) for x in sources(graph, e)}
     return nodes.pop() if len(nodes) == 1 else None
 
 
@@ -197,7 +251,7 @@ def pair(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite]) -> list[P
     left = list(sites)
     while left:
         site = left.pop(0)
-        partner = next(((other, found) for other in left if (found := _opposite(contexts, site, other))), None)
+        partner = next(((other, found) for other in left if (found := opposite(graph, contexts, site, other))), None)
         if partner is not None:
             other, (predicate, side) = partner
             left.remove(other)
@@ -210,13 +264,55 @@ def pair(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite]) -> list[P
     return paired
 
 
-def _opposite(contexts: Contexts, one: FoundSite, other: FoundSite) -> tuple[int, bool] | None:
-    """(predicate, value on which `one` runs) where the two are a train and an eval op of one condition."""
+def opposite(graph: FlatGraph, contexts: Contexts, one: FoundSite, other: FoundSite) -> tuple[int, bool] | None:
+    """(predicate, value on which `one` counts) where the two are a train and an eval op of one condition.
+
+    Each runs on its side of it, or the condition only picks one's output: Keras computes batch moments in any case.
+    """
     if {one.mode, other.mode} != {Mode.TRAIN, Mode.EVAL}:
         return None
     theirs = contexts.of(other.node).conditions
     found = [(where, side) for where, side in contexts.of(one.node).conditions if (where, not side) in theirs]
-    return found[0] if found else None
+    return found[0] if found else _picked(graph, contexts, one, other)
+
+
+def _picked(graph: FlatGraph, contexts: Contexts, one: FoundSite, other: FoundSite) -> tuple[int, bool] | None:
+    """(predicate, value on which `one` is picked) where the outputs of both meet."""
+    for node in _joins_behind(graph, other.node):
+        op, data = graph.ops[node], graph.data[node]
+        sides: list[tuple[int, frozenset[tuple[int, bool]]]]
+        if op in MERGES:
+            sides = [(e, contexts.along(e)) for e in data]
+        else:
+            source, negated = predicate(graph, data[0])
+            branches = data[1:] if op in SELECTS else [edges[0] for edges in graph.returns.get(node, ()) if edges]
+            sides = [
+                (e, frozenset({(source, first != negated)})) for e, first in zip(branches, (True, False), strict=False)
+            ]
+        if len(sides) != 2:
+            continue
+        for (mine, on_mine), (theirs, on_theirs) in (sides, sides[::-1]):
+            if _comes_from(graph, mine, one.node) and _comes_from(graph, theirs, other.node):
+                found = [(where, side) for where, side in on_mine if (where, not side) in on_theirs]
+                if found:
+                    return found[0]
+    return None
+
+
+def _comes_from(graph: FlatGraph, e: int, node: int) -> bool:
+    return any(node_of(x) == node for x in sources(graph, e))
+
+
+def _joins_behind(graph: FlatGraph, node: int) -> list[int]:
+    """Ops that pick one of two values, within a few copies of a node."""
+    found: list[int] = []
+    frontier, seen = [node], {node}
+    for _ in range(_COPIES):
+        behind = [c for current in frontier for c in graph.consumers(current) if c not in seen]
+        seen.update(behind)
+        found += [c for c in behind if graph.ops[c] in _JOINS]
+        frontier = [c for c in behind if graph.ops[c] in PASS]
+    return found
 
 
 def _resolved(graph: FlatGraph, stored: FoundSite, train: FoundSite, switch: tuple[int, bool]) -> PairedSite:

@@ -7,17 +7,32 @@ from typing import NamedTuple
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.evaluate import evaluate
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
-from bncheck.recognise.graph.trace import PLACEHOLDERS, VARIABLES, constant, declared_shape, predicate, steps_back
+from bncheck.recognise.graph.reductions import (
+    ALL_REDUCE,
+    ELEMENTWISE,
+    REDUCTIONS,
+    is_count,
+    is_count_op,
+    is_number,
+    is_of_weights,
+    reduction_at,
+)
+from bncheck.recognise.graph.trace import (
+    PLACEHOLDERS,
+    VARIABLES,
+    constant,
+    declared_shape,
+    predicate,
+    sources,
+    steps_back,
+)
 from bncheck.sources.graph import protos
 
 FUSED = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"})
-REDUCTIONS = frozenset({"Mean", "Sum"})
-_ARITHMETIC = frozenset(
-    "Add AddV2 AddN Sub Mul RealDiv Div DivNoNan Neg Square SquaredDifference Sqrt Rsqrt Pow Reciprocal Maximum "
-    "Minimum Relu Abs CrossReplicaSum CollectiveReduce CollectiveReduceV2 NcclAllReduce HorovodAllreduce "
-    "AccumulateNV2 ClipByValue".split()
-)
-"""Ops that combine per-channel vectors into per-channel vectors."""
+_MAY_REDUCE = REDUCTIONS | {"MatMul"}
+_PARTS = frozenset({"StridedSlice", "Slice", "Split", "SplitV"})
+"""Parts of a vector: of partitioned variables, whose parts take their share of the moments."""
+_ROWS = frozenset({"Gather", "GatherV2", "ResourceGather", "StridedSlice"})
 _LIMIT = 120
 
 
@@ -52,10 +67,20 @@ _NOTHING = Operand()
 
 def classify(graph: FlatGraph, contexts: Contexts, e: int) -> Operand:
     """The operand behind an edge."""
-    found = _Classifier(graph, contexts).operand(e, 0)
+    found = _Classifier(graph, contexts).of_branch(e, 0)
     if found.chooses and found.switch is None and len(found.scalars) == 1:
         return found._replace(switch=_weighed(graph, contexts, e, found))
     return found
+
+
+def is_free_of(graph: FlatGraph, contexts: Contexts, e: int, stored: tuple[int, ...]) -> bool:
+    """Whether a value made of batch moments and stored vectors is the same whatever these hold: they are a shift.
+
+    Tried on a batch of equal elements, where a mean is the element and a variance 0 through any shift.
+    """
+    leaves = [{edge(node): value for node in stored} for value in (0.0, 1.0, 3.0)]
+    values = evaluate(graph, e, leaves, contexts, {}, batch=2.0)
+    return None not in values and len({round(value, 9) for value in values if value is not None}) == 1
 
 
 def _weighed(graph: FlatGraph, contexts: Contexts, e: int, found: Operand) -> tuple[int, bool] | None:
@@ -72,39 +97,72 @@ def _weighed(graph: FlatGraph, contexts: Contexts, e: int, found: Operand) -> tu
 class _Classifier:
     def __init__(self, graph: FlatGraph, contexts: Contexts) -> None:
         self.graph, self.contexts = graph, contexts
-        self.seen: set[int] = set()
+        self.known: dict[int, Operand] = {}
+
+    def of_branch(self, e: int, depth: int) -> Operand:
+        """As `operand`; a stored vector by which data are only shifted, and shifted back, does not count."""
+        found = self.operand(e, depth)
+        if found.chooses and found.switch is None and is_free_of(self.graph, self.contexts, e, found.stored):
+            found = self.known[e] = found._replace(stored=(), reshaped=())
+        return found
 
     def operand(self, e: int, depth: int) -> Operand:
-        if e in self.seen or len(self.seen) > _LIMIT or depth > 40:
+        """The operand behind an edge; nothing where it runs in a circle, or goes on for too long."""
+        if e in self.known:
+            return self.known[e]
+        if len(self.known) > _LIMIT or depth > 40:
             return _NOTHING
-        self.seen.add(e)
+        self.known[e] = _NOTHING
+        found = self.known[e] = self._operand(e, depth)
+        return found
+
+    def _operand(self, e: int, depth: int) -> Operand:
+        source = self._source(e, depth)
+        if source is not None:
+            return source
         graph, node = self.graph, node_of(e)
-        op = graph.ops[node]
-        if op in VARIABLES or op == "Const":
-            return Operand(stored=(node,)) if per_channel_shape(graph, node) else self._scalar(node)
-        if op in FUSED and port_of(e) in (1, 2):
-            return Operand(moments=frozenset({e}))
-        if op in REDUCTIONS:
-            return self._reduction(e, depth)
-        data = graph.data[node]
+        op, data = graph.ops[node], graph.data[node]
         if op in ("Select", "SelectV2") and len(data) == 3:
             return self._choice([data[1], data[2]], [predicate(graph, data[0])] * 2, depth)
         if op in CONDITIONALS and node in graph.returns and data:
             edges = [branch[port_of(e)] for branch in graph.returns[node] if port_of(e) < len(branch)]
             return self._choice(edges, [predicate(graph, data[0])] * 2, depth)
-        back = steps_back(graph, e)
-        if op in ("Merge", "RefMerge") and back is not None and len(back) == 2:
-            return self._merge(back, depth)
-        if back is None and op in _ARITHMETIC:
-            back = data
+        back = self._back(e)
         if back is None:
             return self._scalar(node)
+        if op in ("Merge", "RefMerge") and len(back) == 2:
+            return self._merge(back, depth)
         found = _union([self.operand(x, depth + 1) for x in back])
         if op == "Reshape" and found.stored and len(data) > 1:
             shape = constant(graph, data[1])
             if shape is not None and shape.size > 1:
                 return found._replace(reshaped=tuple(int(size) for size in shape.reshape(-1)))
         return found
+
+    def _source(self, e: int, depth: int) -> Operand | None:
+        """The operand that begins at an edge: a variable, a constant, moments, a count."""
+        graph, node = self.graph, node_of(e)
+        op = graph.ops[node]
+        if op in VARIABLES or op == "Const":
+            stored = graph.whole.get(node, node)
+            return Operand(stored=(stored,)) if per_channel_shape(graph, node) else self._scalar(node)
+        if op in FUSED and port_of(e) in (1, 2):
+            return Operand(moments=frozenset({e}))
+        if op in _MAY_REDUCE:
+            return self._reduction(e, depth)
+        if op in _ROWS and (variable := self._table(node)) is not None:
+            return Operand(stored=(variable,))
+        return _NOTHING if is_count_op(op) and is_count(graph, e) else None
+
+    def _back(self, e: int) -> tuple[int, ...] | None:
+        """The edges of which a per-channel vector is made; None where its channels begin."""
+        graph, node = self.graph, node_of(e)
+        op, data = graph.ops[node], graph.data[node]
+        if op in ELEMENTWISE:
+            return data
+        if op in ALL_REDUCE or op in _PARTS:
+            return data[1:] if op == "Split" else data[:1]
+        return steps_back(graph, e)
 
     def _scalar(self, node: int) -> Operand:
         op = self.graph.ops[node]
@@ -113,40 +171,41 @@ class _Classifier:
         scalar = op in PLACEHOLDERS and _is_scalar(self.graph, node)
         return Operand(scalars=(node,)) if scalar else Operand(other=(node,))
 
-    def _reduction(self, e: int, depth: int) -> Operand:
-        data = self.graph.data[node_of(e)]
-        if len(data) < 2:
-            return Operand(other=(node_of(e),))
-        axes = constant(self.graph, data[1])
-        if axes is None:
+    def _reduction(self, e: int, depth: int) -> Operand | None:
+        graph, node = self.graph, node_of(e)
+        reduction = reduction_at(graph, node)
+        if reduction is None:
+            return None
+        if is_of_weights(graph, reduction.of):
+            return Operand(other=(node,))
+        if reduction.axes is None:
             return Operand(moments=frozenset({e}), unclear_axes=True)
-        reduced = tuple(int(axis) for axis in axes.reshape(-1))
-        if reduces_batch(reduced):
-            return Operand(moments=frozenset({e}), axes=reduced)
-        inner = self.operand(data[0], depth + 1)
+        if reduces_batch(reduction.axes):
+            return Operand(moments=frozenset({e}), axes=reduction.axes)
+        inner = self.operand(reduction.of, depth + 1)
         if inner.moments and not inner.unclear_axes:
             return inner
-        return Operand(other=(node_of(e),))
+        return Operand(other=(node,))
+
+    def _table(self, node: int) -> int | None:
+        """The variable that holds one row of statistics for each time step, of which a row is taken."""
+        graph, data = self.graph, self.graph.data[node]
+        held = {node_of(x) for x in sources(graph, data[0])} if len(data) > 1 else set()
+        if len(held) != 1 or graph.ops[variable := held.pop()] not in VARIABLES or not is_table(graph, variable):
+            return None
+        return variable if is_number(graph, data[1]) else None
 
     def _merge(self, edges: tuple[int, ...], depth: int) -> Operand:
-        sides = [self._conditions(e) for e in edges]
+        sides = [self.contexts.along(e) for e in edges]
         opposite = [(where, side) for where, side in sides[0] if (where, not side) in sides[1]]
         if not opposite:
             return _union([self.operand(x, depth + 1) for x in edges])
         where, side = opposite[0]
         return self._choice(list(edges) if side else list(reversed(edges)), [(where, False)] * 2, depth)
 
-    def _conditions(self, e: int) -> frozenset[tuple[int, bool]]:
-        graph, node = self.graph, node_of(e)
-        conditions = self.contexts.of(node).conditions
-        if graph.ops[node] in ("Switch", "RefSwitch") and len(graph.data[node]) > 1:
-            source, negated = predicate(graph, graph.data[node][1])
-            conditions |= {(source, bool(port_of(e)) != negated)}
-        return conditions
-
     def _choice(self, edges: list[int], predicates: list[tuple[int, bool]], depth: int) -> Operand:
         """`edges[0]` is taken where the predicate holds, `edges[1]` where it does not."""
-        branches = [self.operand(x, depth + 1) for x in edges]
+        branches = [self.of_branch(x, depth + 1) for x in edges]
         found = _union(branches)
         if len(branches) == 2 and found.switch is None:
             source, negated = predicates[0]
@@ -194,6 +253,12 @@ def per_channel_shape(graph: FlatGraph, node: int) -> bool:
     if shape is None:
         return graph.ops[node] != "Const"
     return len(shape) > 0 and 0 not in shape and sum(size != 1 for size in shape) <= 1
+
+
+def is_table(graph: FlatGraph, node: int) -> bool:
+    """Whether a variable is a matrix: per-channel vectors of several time steps."""
+    shape = declared_shape(graph, node)
+    return shape is not None and len(shape) == 2 and min(shape) > 1
 
 
 def reduces_batch(axes: tuple[int, ...]) -> bool:

@@ -144,8 +144,8 @@ def _decomposed(
         gamma=match.gamma,
         beta=match.beta,
         epsilon=epsilon,
-        axis=_axis(variance),
-        rank=_rank(graph, match.x),
+        axis=_axis(variance, rank := _rank(graph, match.x)),
+        rank=rank,
         fold=None if match.x is not None else fold_around(graph, contexts, match.output),
     )
 
@@ -165,7 +165,9 @@ def _is_batch_norm(graph: FlatGraph, variance: Operand, mean: Operand, match: Ma
     return affine or variance.axes in ((0,), (0, 1, 2), (0, 2, 3), (0, 1, 2, 3))
 
 
-def _axis(variance: Operand) -> int | None:
+def _axis(variance: Operand, rank: int | None) -> int | None:
+    if variance.axes and rank is not None and rank - 1 not in {axis % rank for axis in variance.axes}:
+        return -1  # whatever else is kept: ghost batches
     if variance.axes:
         return 1 if 1 not in variance.axes and len(variance.axes) > 1 and 2 in variance.axes else -1
     shape = variance.reshaped

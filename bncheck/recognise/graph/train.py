@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bncheck.facts.layers import Saver
+from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.feeds import Feeds
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape, sources, steps_back, variable_name
@@ -86,7 +87,7 @@ def _reads(graph: FlatGraph, e: int, variables: set[int]) -> bool:
 
 
 def find_train_ops(
-    graph: FlatGraph, raw: RawGraph, optimizers: dict[int, int], hints: tuple[str, ...]
+    graph: FlatGraph, contexts: Contexts, raw: RawGraph, optimizers: dict[int, int], hints: tuple[str, ...]
 ) -> list[FoundTrainOp]:
     """The most downstream ops that run the optimizers: named by the user, or in the collection, or sinks.
 
@@ -100,7 +101,7 @@ def find_train_ops(
             if e is not None:
                 candidates[node_of(e)] = "--train-op"
     else:
-        for node in _sinks(graph, optimizers):
+        for node in _sinks(graph, contexts, optimizers):
             candidates[node] = "sink"
         for name in raw.collections.get("train_op", ()):
             e = graph.lookup(name)
@@ -190,10 +191,11 @@ def _dominates(other: FoundTrainOp, op: FoundTrainOp) -> bool:
     return other.node != op.node and op.optimized <= other.optimized and bool(other.runs[op.node])
 
 
-def _sinks(graph: FlatGraph, optimizers: dict[int, int]) -> list[int]:
+def _sinks(graph: FlatGraph, contexts: Contexts, optimizers: dict[int, int]) -> list[int]:
     """Ops that nothing waits for, downstream of optimizers; where there are too many, those that run the most."""
     sinks = _ends(graph, optimizers)
-    outside = [node for node in sinks if node not in graph.frame_of] or sinks
+    in_loops = [node for node in sinks if node in graph.frame_of or contexts.of(node).loops]
+    outside = [node for node in sinks if node not in set(in_loops)] or sinks
     if len(outside) <= _MAX_TRAIN_OPS:
         return outside
     grouped = [node for node in outside if node not in optimizers]

@@ -44,6 +44,10 @@ def update_facts(
     if counter is not None:
         decay, rises = decay_of(flat, contexts, source, on | {counter: False}), False  # it stays at 0
     branch = _branch(graph, context.conditions, switch)
+    # In a loop whose body is the whole step the parameters wait for the update in its own frame.
+    beside_training = bool(graph.optimizers) and all(
+        context.conditions <= c.conditions and context.loops <= c.loops for c in graph.training_contexts
+    )
     runs = [op for op in graph.train_ops if op.runs[write.node]]
     return Update(
         name=flat.names[write.node],
@@ -62,8 +66,10 @@ def update_facts(
         site=None if site is None else flat.names[site.node],
         inputs=graph.feeds.of(write.node),
         branch=branch,
-        in_loop=bool(context.loops),
-        collected_in_branch=write.node in graph.collection and bool(context.conditions or context.loops),
+        in_loop=bool(context.loops) and not beside_training,
+        collected_in_branch=write.node in graph.collection
+        and bool(context.conditions or context.loops)
+        and not beside_training,
         debiased=write.debias_of is not None,
         runs_with_site=None if site is None else _runs_with(flat, write.node, site.node, before[site.node]),
     )

@@ -10,11 +10,18 @@ from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.evaluate import evaluate
 from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
 from bncheck.recognise.graph.operands import FUSED, Operand, classify
+from bncheck.recognise.graph.reductions import is_shifted_by
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import VARIABLES, sources, uniform_initial
 
+_TO_ROWS = frozenset(
+    "ScatterUpdate ScatterAdd ScatterSub StridedSliceAssign ResourceScatterUpdate ResourceScatterAdd "
+    "ResourceScatterSub ResourceStridedSliceAssign".split()
+)
+"""Writes of rows: statistics of one time step, in a variable that holds those of all."""
 WRITES = frozenset("Assign AssignAdd AssignSub AssignVariableOp AssignAddVariableOp AssignSubVariableOp".split())
 _SIGN = {"AssignSub": -1.0, "AssignSubVariableOp": -1.0, "AssignAdd": 1.0, "AssignAddVariableOp": 1.0}
+_SIGN |= {"ScatterSub": -1.0, "ResourceScatterSub": -1.0, "ScatterAdd": 1.0, "ResourceScatterAdd": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +37,8 @@ class Write:
     """The auxiliary variable whose debiased value this writes."""
     derived_from: int | None = None
     """The variable that is averaged instead: batch renorm averages a deviation and writes its square."""
+    averages: int | None = None
+    """The variable that is averaged and holds nothing but the moments of the last batch."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +50,8 @@ class Writes:
     initial: dict[int, float]
     """Variable -> the one value its initialiser gives every element."""
     auxiliary: frozenset[int]
-    """Variables that hold the biased average of a zero-debiased update, or the deviation of a derived variance."""
+    """Variables that hold the biased average of a zero-debiased update, the deviation of a derived variance, or the
+    moments of one batch that are averaged elsewhere."""
 
     @cached_property
     def first_of(self) -> dict[int, Write]:
@@ -54,18 +64,18 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
     found: list[Write] = []
     indirect: list[Write] = []
     initial: dict[int, float] = {}
-    for op in sorted(WRITES):
+    for op in sorted(WRITES | _TO_ROWS):
         for node in graph.by_op.get(op, ()):
             data = graph.data[node]
             variable = written_variable(graph, node)
             if variable is None or len(data) < 2:
                 continue
-            if op not in _SIGN and variable not in initial:
+            if op in WRITES and op not in _SIGN and variable not in initial:
                 value = uniform_initial(graph, data[1])
                 if value is not None:
                     initial[variable] = value
                     continue
-            write = Write(node=node, variable=variable, value=data[1], operand=classify(graph, contexts, data[1]))
+            write = Write(node=node, variable=variable, value=data[-1], operand=classify(graph, contexts, data[-1]))
             if write.operand.moments:
                 found.append(write)
             elif any(v != variable and graph.ops[v] in VARIABLES for v in write.operand.stored):
@@ -83,12 +93,19 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
         for source in write.operand.stored[:1]
         if write.operand.stored == (source,) and source in averaged and _squares(graph, write.value)
     ]
-    every = found + debiased + derived
+    remote = [
+        replace(write, operand=averaged[source].operand, averages=source)
+        for write in indirect
+        for source in write.operand.stored
+        if source != write.variable and source in averaged and set(write.operand.stored) <= {source, write.variable}
+        if source not in averaged[source].operand.stored and write.variable not in averaged
+    ]
+    every = found + debiased + derived + remote
     return Writes(
         from_moments=tuple(sorted(every, key=lambda write: write.node)),
         initial=initial,
         auxiliary=frozenset(
-            v for write in debiased + derived for v in (write.debias_of, write.derived_from) if v is not None
+            v for write in every for v in (write.debias_of, write.derived_from, write.averages) if v is not None
         ),
     )
 
@@ -101,7 +118,7 @@ def written_variable(graph: FlatGraph, node: int) -> int | None:
     if len(nodes) != 1:
         return None
     variable = nodes.pop()
-    return variable if graph.ops[variable] in VARIABLES else None
+    return graph.whole.get(variable, variable) if graph.ops[variable] in VARIABLES else None
 
 
 def _squares(graph: FlatGraph, e: int) -> bool:
@@ -161,7 +178,7 @@ def decay_of(
     A fused op with `exponential_avg_factor` f gives moments that hold (1 - f) of the stored value already.
     """
     leaves = [_leaves(graph, write, old) for old in (0.0, 1.0)]
-    at_zero, at_one = evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end)
+    at_zero, at_one = evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end, batch=0.0)
     if at_one is None:
         return None
     sign = _SIGN.get(graph.ops[write.node])
@@ -173,7 +190,12 @@ def decay_of(
 def _leaves(graph: FlatGraph, write: Write, old: float) -> dict[int, float]:
     """Edge -> its number, where the variable holds `old` and the batch moments are 0."""
     leaves = {edge(write.variable): old}
+    leaves |= {edge(part): old for part, whole in graph.whole.items() if whole == write.variable}
+    if write.averages is not None:
+        leaves[edge(write.averages)] = 0.0
     for e in write.operand.moments:
+        if is_shifted_by(graph, e, write.variable):
+            continue
         leaves[e] = 0.0
         if graph.ops[node_of(e)] in FUSED:
             factor = graph.attr(node_of(e), "exponential_avg_factor")

@@ -1,4 +1,4 @@
-"""What feeds a site: the convolution or dense layer to fold into, a redundant bias, dropout."""
+"""What lies before a site (the op to fold into, a redundant bias, dropout), and whether a layer lies behind it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.operands import per_channel_shape
+from bncheck.recognise.graph.reductions import ELEMENTWISE
 from bncheck.recognise.graph.trace import PASS, VARIABLES, constant, sources, steps_back
 
 LINEAR = frozenset(
@@ -17,6 +18,11 @@ DATA_INPUT = {"Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 2}
 _RANDOM = frozenset("RandomUniform StatelessRandomUniform StatelessRandomUniformV2 RandomStandardNormal".split())
 _SHAPE_OPS = frozenset({"SpaceToBatchND", "BatchToSpaceND", "Pad", "PadV2", "Transpose"})
 _STEPS = 24
+_ACTIVATIONS = frozenset("Relu Relu6 LeakyRelu Elu Selu Sigmoid Tanh Softplus Softsign Softmax Erf".split())
+_POOLS = frozenset("AvgPool MaxPool MaxPoolV2 AvgPool3D MaxPool3D".split())
+_SHAPES = frozenset("Pad PadV2 Transpose SpaceToBatchND BatchToSpaceND ConcatV2".split())
+_STEPS_BEHIND = 6
+_WIDTH = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,3 +190,28 @@ def _starts_with_one(graph: FlatGraph, e: int) -> bool:
         e = graph.data[node][0]
     shape = constant(graph, e)
     return shape is not None and shape.size > 0 and int(shape.reshape(-1)[0]) == 1
+
+
+def feeds_a_layer(graph: FlatGraph, node: int) -> bool:
+    """Whether an activation, a pooling or an op with weights follows.
+
+    Embeddings that are standardised for a loss (Barlow twins) are multiplied with each other instead.
+    """
+    frontier, seen = [node], {node}
+    for _ in range(_STEPS_BEHIND):
+        behind = [c for current in frontier for c in graph.consumers(current) if c not in seen]
+        if any(_is_layer(graph, c) for c in behind):
+            return True
+        seen.update(behind)
+        if len(seen) > _WIDTH:
+            return True
+        frontier = [c for c in behind if graph.ops[c] in PASS | ELEMENTWISE | _SHAPES]
+    return False
+
+
+def _is_layer(graph: FlatGraph, node: int) -> bool:
+    op, data = graph.ops[node], graph.data[node]
+    if op in _ACTIVATIONS or op in _POOLS:
+        return True
+    weights = VARIABLES | {"Const"}
+    return op in LINEAR and any(graph.ops[node_of(x)] in weights for e in data for x in sources(graph, e))

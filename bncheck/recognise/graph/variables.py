@@ -1,7 +1,9 @@
-"""Variables of a graph -> their stored values: checkpoint keys, constants of a frozen graph, kernels."""
+"""Variables of a graph -> their stored values: checkpoint keys, constants of a frozen graph, kernels, parts joined."""
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,12 +11,15 @@ import numpy as np
 
 from bncheck.facts.layers import Linear, Presence, Role, Vector
 from bncheck.recognise.graph.flat import FlatGraph
-from bncheck.recognise.graph.trace import declared_shape, tensor_value, uniform_initial, variable_name
+from bncheck.recognise.graph.trace import VARIABLES, declared_shape, tensor_value, uniform_initial, variable_name
 from bncheck.recognise.graph.upstream import Upstream
 from bncheck.recognise.kernel_sizes import linear_before
 from bncheck.recognise.stored_vectors import missing, unread, vector
 from bncheck.sources.graph import protos
 from bncheck.sources.raw import RawGraph, RawModel, RawTensor
+
+_PART = re.compile(r"(.+)/part_(\d+)\Z")
+"""How TensorFlow itself names parts (variable_scope.py, _get_partitioned_variable); a Saver stores them as one."""
 
 
 class Stored:
@@ -108,3 +113,37 @@ def linear_of(stored: Stored, before: Upstream) -> Linear | None:
     if tensor is None:
         return Linear(name=name, op=op, kernel=kernel, reason="no checkpoint holds the kernel")
     return replace(linear_before(name, op, tensor), kernel=kernel)
+
+
+def join_parts(graph: FlatGraph) -> None:
+    """Gives every part of a partitioned variable the name and the shape of the whole, and notes its first part."""
+    parts: defaultdict[str, dict[int, list[int]]] = defaultdict(dict)
+    for op in sorted(VARIABLES):
+        for node in graph.by_op.get(op, ()):
+            found = _PART.match(variable_name(graph, node))
+            if found is not None:
+                parts[found[1]].setdefault(int(found[2]), []).append(node)
+    for name, numbered in parts.items():
+        if sorted(numbered) != list(range(len(numbered))) or any(len(nodes) != 1 for nodes in numbered.values()):
+            continue
+        nodes = [numbered[number][0] for number in range(len(numbered))]
+        whole = _joined([declared_shape(graph, node) for node in nodes])
+        if whole is None:
+            continue
+        for node in nodes:
+            graph.variable_names[node], graph.shapes[node] = name, whole
+            graph.whole[node] = nodes[0]
+
+
+def _joined(shapes: list[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """The shape of all parts in a row, along the axis in which they differ, else the first, TensorFlow's default."""
+    known = [shape for shape in shapes if shape]
+    if len(known) != len(shapes) or len({len(shape) for shape in known}) != 1:
+        return None
+    differing = [axis for axis, sizes in enumerate(zip(*known, strict=True)) if len(set(sizes)) > 1]
+    if len(differing) > 1:
+        return None
+    axis = differing[0] if differing else 0
+    whole = list(known[0])
+    whole[axis] = sum(shape[axis] for shape in known)
+    return tuple(whole)

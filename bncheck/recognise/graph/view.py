@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from bncheck.facts.layers import Saver
-from bncheck.recognise.graph.control_flow import Contexts
+from bncheck.recognise.graph.control_flow import Context, Contexts
 from bncheck.recognise.graph.feeds import Feeds
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.flatten import flatten
-from bncheck.recognise.graph.group_sites import FoundLayer, group
+from bncheck.recognise.graph.group_sites import FoundLayer, group, without_copies
 from bncheck.recognise.graph.root_functions import variables_of_objects, with_root_functions
 from bncheck.recognise.graph.sites import find_sites
 from bncheck.recognise.graph.trace import VARIABLES, variable_name
@@ -24,7 +24,7 @@ from bncheck.recognise.graph.train import (
     with_accumulation,
 )
 from bncheck.recognise.graph.updates import Writes, find_writes
-from bncheck.recognise.graph.variables import Stored
+from bncheck.recognise.graph.variables import Stored, join_parts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
 
@@ -50,6 +50,8 @@ class GraphView:
     """Nodes in UPDATE_OPS."""
     trainable: frozenset[str]
     layers: list[FoundLayer]
+    copies: list[FoundLayer]
+    """Of `layers`, for other towers, which no Saver keeps."""
     unclear: list[int]
     """Nodes that look like batch norm and could not be resolved."""
     savers: list[Saver]
@@ -57,6 +59,20 @@ class GraphView:
     """Meant to be served: it has signatures, or its variables are constants."""
     learning: bytearray | None
     """Nodes whose output reaches an optimizer through data; None without an optimizer."""
+
+    @cached_property
+    def training_contexts(self) -> frozenset[Context]:
+        """The conditions and loops in which optimizers were written.
+
+        Seen from the variable, which is handed into them: what an optimizer waits for may lie in others.
+        """
+        return frozenset(self._written_in(node) for node in self.optimizers)
+
+    def _written_in(self, optimizer: int) -> Context:
+        if optimizer in self.flat.frame_of:
+            return self.contexts.of(optimizer)
+        variable = self.flat.data[optimizer][0]
+        return Context(self.contexts.along(variable), self.contexts.of(node_of(variable)).loops)
 
     @cached_property
     def optimizers_of(self) -> dict[int | None, list[int]]:
@@ -71,17 +87,19 @@ def view_graph(raw: RawModel, hints: Options) -> GraphView:
     """Recognises the graph that serves, or the only one; raises ReadError where it is damaged."""
     chosen = _chosen(raw)
     flat = flatten(chosen.path, with_root_functions(chosen, raw.object_graph))
+    join_parts(flat)
     contexts = Contexts(flat)
     sites, unclear = find_sites(flat, contexts)
     writes = find_writes(flat, contexts)
     found = group(flat, contexts, sites, writes)
     savers, keys = find_savers(flat)
+    found, copies = without_copies(flat, found, frozenset(name for saver in savers for name in saver.variables))
     trainable = _trainable(chosen, raw.object_graph, flat, keys)
-    statistics = frozenset(v for layer in found for v in (layer.mean, layer.variance) if v is not None)
+    statistics = frozenset(v for layer in found + copies for v in (layer.mean, layer.variance) if v is not None)
     feeds = Feeds(flat)
     optimizers = optimizer_writes(flat, feeds, statistics, trainable)
     averages = statistics | {write.variable for write in writes.from_moments}
-    train_ops = find_train_ops(flat, chosen, optimizers, tuple(hints.train_ops))
+    train_ops = find_train_ops(flat, contexts, chosen, optimizers, tuple(hints.train_ops))
     train_ops = with_accumulation(flat, feeds, train_ops, optimizers, averages)
     gathering = {node for op in train_ops for node in op.gathering}
     serving = bool(chosen.served) or not any(op in flat.by_op for op in VARIABLES)
@@ -100,6 +118,7 @@ def view_graph(raw: RawModel, hints: Options) -> GraphView:
         collection=_collected(flat, chosen),
         trainable=trainable,
         layers=found,
+        copies=copies,
         unclear=unclear,
         savers=savers,
         serving=serving,

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bncheck.facts.errors import Malformed
-from bncheck.recognise.graph.arities import ARITIES
-from bncheck.recognise.graph.flatten import flatten
+from bncheck.recognise.graph.flatten import ARITIES, flatten
 from bncheck.sources.graph import protos
 
 

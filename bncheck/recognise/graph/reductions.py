@@ -1,0 +1,141 @@
+"""Reductions over a batch: which ops are one, over what and which axes, and which numbers are only its count."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bncheck.recognise.graph.flat import FlatGraph, node_of
+from bncheck.recognise.graph.trace import VARIABLES, constant, declared_shape, sources, steps_back, uniform_initial
+from bncheck.sources.graph import protos
+
+REDUCTIONS = frozenset({"Mean", "Sum"})
+ALL_REDUCE = frozenset(
+    "CrossReplicaSum CollectiveReduce CollectiveReduceV2 NcclAllReduce NcclReduce HorovodAllreduce".split()
+)
+"""Sums over replicas of their first input; the others name the group."""
+ELEMENTWISE = frozenset(
+    "Add AddV2 AddN AccumulateNV2 Sub Mul RealDiv Div DivNoNan Neg Square SquaredDifference Sqrt Rsqrt Pow Reciprocal "
+    "Inv Maximum Minimum Relu Abs ClipByValue".split()
+)
+"""Ops that combine vectors into vectors of the same channels."""
+_COUNTED = frozenset({"Shape", "Size", "Rank", "ShapeN"})
+_OF_COUNTS = _COUNTED | frozenset(
+    "Prod Gather GatherV2 StridedSlice Slice Pack Unpack Split SplitV ConcatV2 Concat Range FloorDiv FloorMod".split()
+)
+_VECTOR = "constant vector"
+_EDGES = 60
+
+
+class Reduction(NamedTuple):
+    """One linear reduction."""
+
+    of: int
+    """Edge of what is reduced."""
+    axes: tuple[int, ...] | None
+    """None where the graph computes them."""
+    factor: float | None
+    """Weight of each element: 1 in a sum; None where it is one by the count, as in a mean."""
+
+
+def reduction_at(graph: FlatGraph, node: int) -> Reduction | None:
+    """The reduction that a node computes: a mean, a sum, or a product with a row of equal numbers."""
+    op, data = graph.ops[node], graph.data[node]
+    if len(data) != 2:
+        return None
+    if op in REDUCTIONS:
+        axes = constant(graph, data[1])
+        reduced = None if axes is None else tuple(int(axis) for axis in axes.reshape(-1))
+        return Reduction(data[0], reduced, 1.0 if op == "Sum" else None)
+    if op == "MatMul":
+        left, right = data
+        if (row := uniform_initial(graph, left)) is not None and uniform_initial(graph, right) is None:
+            return Reduction(right, (1 if _turned(graph, node, "transpose_b") else 0,), _row(graph, left, row))
+    return None
+
+
+def _turned(graph: FlatGraph, node: int, name: str) -> bool:
+    turned = graph.attr(node, name)
+    return turned is not None and bool(turned.b)
+
+
+def _row(graph: FlatGraph, e: int, value: float) -> float | None:
+    """Ones make a sum; a constant row of 1/n makes a mean."""
+    known = constant(graph, e)
+    return None if known is not None and known.size * value == 1.0 else value
+
+
+def is_count(graph: FlatGraph, e: int) -> bool:
+    """Whether a value is made of shapes and constants alone: how many elements a reduction has."""
+    leaves = _leaves(graph, e, ELEMENTWISE | _OF_COUNTS, _COUNTED)
+    return leaves is not None and leaves <= _COUNTED | {"Const"}
+
+
+def is_count_op(op: str) -> bool:
+    """Whether an op is one by which counts are taken from shapes."""
+    return op in _OF_COUNTS
+
+
+def is_number(graph: FlatGraph, e: int) -> bool:
+    """Whether a value is made of constants alone, such as the counter of a loop."""
+    return _leaves(graph, e, ELEMENTWISE) == frozenset({"Const"})
+
+
+def is_of_weights(graph: FlatGraph, e: int) -> bool:
+    """Whether a value is made of variables and constants by arithmetic alone: weights, and no activations.
+
+    Weight standardisation reduces those; they hold no batch.
+    """
+    leaves = _leaves(graph, e, ELEMENTWISE | REDUCTIONS | {"Transpose"})
+    return leaves is not None and leaves <= VARIABLES | {"Const", _VECTOR}
+
+
+def is_shifted_by(graph: FlatGraph, e: int, variable: int) -> bool:
+    """Whether a reduction is one of data shifted by a variable: `moments(x, axes, shift=moving_mean)`."""
+    reduction = reduction_at(graph, node_of(e))
+    if reduction is None:
+        return False
+    node = node_of(sources(graph, reduction.of)[0])
+    if graph.ops[node] == "Square":
+        node = node_of(sources(graph, graph.data[node][0])[0])
+    if graph.ops[node] not in ("Sub", "SquaredDifference"):
+        return False
+    shift = graph.data[node][1]
+    for _ in range(_EDGES):
+        found = sources(graph, shift)
+        if node_of(found[0]) == variable:
+            return True
+        if graph.ops[node_of(found[0])] not in ("Add", "AddV2"):  # a copy by `+ 0`
+            return False
+        shift = graph.data[node_of(found[0])][0]
+    return False
+
+
+def _leaves(
+    graph: FlatGraph, e: int, through: frozenset[str], ends: frozenset[str] = frozenset()
+) -> frozenset[str] | None:
+    """Ops at which a value begins, behind copies and ops of `through`; None where there are many or others.
+
+    A constant counts as a vector where it is neither one number nor whole numbers, as sizes are.
+    """
+    stack, seen, found = [e], {e}, set()
+    while stack:
+        current = stack.pop()
+        node = node_of(current)
+        op = graph.ops[node]
+        if op in ends or op == "Const" or op in VARIABLES:
+            found.add(_VECTOR if op == "Const" and _is_vector(graph, node) else op)
+            continue
+        back = graph.data[node] if op in through else steps_back(graph, current)
+        if not back or len(seen) > _EDGES:
+            return None
+        for x in back:
+            if x not in seen:
+                seen.add(x)
+                stack.append(x)
+    return frozenset(found)
+
+
+def _is_vector(graph: FlatGraph, node: int) -> bool:
+    dtype = graph.attr(node, "dtype")
+    whole = dtype is not None and "int" in protos.data_type(dtype.type)
+    return not whole and declared_shape(graph, node) != ()
