@@ -68,6 +68,7 @@ OF_NO_MODULE = {
     "test_mutations.py": "damaged files of every format, through the whole of inspect",
     "test_readme.py": "the README",
     "rules/test_graph_rules_on_real_models.py": "all rules on models",
+    "rules/test_judgement_of_quantized_models.py": "all rules on networks quantized by the test",
     "rules/test_judgement_of_trained_models.py": "all rules on networks trained by the test",
     "rules/test_new_rule.py": "a rule that is added to a copy",
     "rules/test_on_real_models.py": "all rules on models",

@@ -111,6 +111,7 @@ def measure_quantized(
             for sums, name in zip(pair.outputs, _output_names(matching, output_names), strict=True)
         ),
         accuracy=_accuracy(judged),
+        apart=_apart(matching),
         unmatched=(*matching.unmatched, *_unlike(pair, matching), *_without_operator(folded)),
         float_bytes=len(float_bytes),
         quantized_bytes=len(quantized_bytes),
@@ -231,8 +232,9 @@ def _weights(part: LossPart, matching: Matching) -> _KernelLoss:
     stored = ours.kernel_tensor(operator)
     integer = stored is not None and stored.quantization is not None and stored.dtype.startswith(("int", "uint"))
     how = stored.quantization if integer and stored is not None else None
-    per_channel = None if how is None else how.scales.size > 1
     test = ours.kernel(operator)
+    # the one scale of a kernel of one filter is that of its channel
+    per_channel = None if how is None or (test is not None and len(test) == 1) else how.scales.size > 1
     reference = None if part.counterpart is None else theirs.kernel(theirs.graph.operators[part.counterpart])
     if test is None or reference is None or test.shape != reference.shape:
         return _KernelLoss(per_channel=per_channel)
@@ -261,6 +263,12 @@ def _output_names(matching: Matching, given: Sequence[str]) -> list[str]:
     if len(given) == len(order):
         return [given[order.index(number)] for _, number in matching.outputs]
     return [matching.reference.tensor(number).name for _, number in matching.outputs]
+
+
+def _apart(matching: Matching) -> tuple[int, int] | None:
+    """Last axes of the first outputs, float and quantized, where no output of the one is one of the other's."""
+    theirs, ours = (file.tensor(file.graph.outputs[0]).shape for file in (matching.reference, matching.quantized))
+    return None if matching.outputs or not theirs or not ours else (theirs[-1], ours[-1])
 
 
 def _kinds(matching: Matching, given: Sequence[Kind]) -> dict[int, Kind]:

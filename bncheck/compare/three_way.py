@@ -38,6 +38,7 @@ from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.lite import LiteFacts
 from bncheck.facts.measurements import GIVEN, Attribution, Comparison, DataFacts, QuantizedComparison
+from bncheck.numerics.other_weights import file_of_other_weights
 from bncheck.recognise import recognise
 from bncheck.settings.options import Options
 from bncheck.settings.schemes import PLACEHOLDER, recipe_of, unknown
@@ -131,7 +132,7 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
         progress=progress,
     )
     measured = replace(measured, accuracy=replace(measured.accuracy, train=run.modes.accuracy.train))
-    if measured.outputs and run.at_fault is not None:
+    if measured.outputs and run.at_fault is not None and not file_of_other_weights(measured):
         cells, reasons = _cells(converting, exact, rounded, at_fault=run.at_fault)
         done = measured.data.samples
         measured = replace(

@@ -253,9 +253,12 @@ class QuantizedComparison:
     accuracy: Accuracy = field(default_factory=Accuracy)
     """`eval` is float with the stored statistics."""
     unmatched: tuple[Unmatched, ...] = ()
+    apart: tuple[int, int] | None = None
+    """How many numbers a sample, such as classes, the float and the quantized model answer with, where they have no
+    output in common."""
     attribution: Attribution | None = None
     """None where there is no train mode to start from (two TFLite files), or where it is no reference: synthetic data,
-    too little, too noisy."""
+    too little, too noisy; and of a file that was made from other weights, whose loss is not divided."""
     float_bytes: int = 0
     quantized_bytes: int = 0
     local_samples: int = 0

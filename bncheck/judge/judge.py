@@ -237,7 +237,11 @@ def _no_output(facts: Facts) -> str:
     measured = facts.quantized
     if measured is None or measured.outputs:
         return ""
-    return f"{measured.quantized or measured.scheme} has none of the model's outputs, so what it answers was not judged"
+    sizes = measured.apart
+    other = sizes is not None and sizes[0] != sizes[1]
+    counts = f": it tells {sizes[1]} classes, the model {sizes[0]}" if sizes is not None and other else ""
+    name = measured.quantized or measured.scheme
+    return f"{name} has none of the model's outputs, so what it answers was not judged{counts}"
 
 
 def _too_few(measured: QuantizedComparison | None) -> str:

@@ -396,3 +396,6 @@ def test_no_output_in_common_is_no_pass() -> None:
     bare = judge(replace(model, quantized=replace(model.quantized, outputs=(), scheme="given", quantized="q.tflite")))
     assert (bare.verdict, bare.exit_code) == (Verdict.INCONCLUSIVE, 3)
     assert bare.headline == "q.tflite has none of the model's outputs, so what it answers was not judged"
+    assert bare.quantized is not None
+    other = judge(replace(model, quantized=replace(bare.quantized, apart=(10, 7))))
+    assert other.headline == f"{bare.headline}: it tells 7 classes, the model 10"

@@ -12,8 +12,10 @@ from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, S
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import OperatorLoss, QuantizedComparison
 from bncheck.facts.wording import listing, many, percent
+from bncheck.numerics.other_weights import file_of_other_weights, of_other_weights
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.modes import MEASURED
+from bncheck.rules.shared.other_file import of_another_model
 from bncheck.rules.shared.precision_fix import mend_or_keep_in_float
 from bncheck.rules.shared.quantized import (
     ALARM,
@@ -29,8 +31,6 @@ from bncheck.rules.shared.quantized import (
 )
 from bncheck.testing.quantized import operator_loss, quantized, quantized_classes
 
-_OTHER_WEIGHTS = 0.01
-"""Share of a kernel's weights further off than half a step, which rounding moves none by; a guess."""
 _CONCENTRATED = 10.0
 """Times the median channel's loss from which channels are named; a guess."""
 
@@ -97,6 +97,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     output = judged_quantized(model)
     junk = output is not None and output.lost.junk
     worst = sorted(wrong, key=_worst)
+    if file_of_other_weights(measured):
+        yield of_another_model(worst, measured, _severity(output, wrong))
+        return
     yield Evidence(
         layers=tuple(dict.fromkeys(operator.layer or operator.name for operator in wrong)),
         message=_message(worst, measured),
@@ -164,7 +167,7 @@ def _how(operator: OperatorLoss) -> str:
         return " The layers that read it can do no better."
     if not kind:
         return ""
-    if operator.weights_beyond is not None and operator.weights_beyond > _OTHER_WEIGHTS:
+    if operator.weights_beyond is not None and of_other_weights(operator):
         return (
             f" Its kernel is no rounding of the model's: {percent(operator.weights_beyond)} of the weights are further "
             "off than half a step. It was converted from other weights, or changed since."

@@ -13,6 +13,7 @@ from bncheck.numerics.channel_ranges import BITS, levels
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
+from bncheck.rules.shared.quantized import losing
 from bncheck.testing import batch_norm, facts
 
 LIMIT = 2 ** (BITS - 4)
@@ -52,7 +53,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     From kernel, gamma, variance and epsilon; without the kernel from the fold scale alone, with low confidence, for the
     kernels of channels that died of weight decay are small too. A warning, since it takes per-tensor weights to hurt;
     an error beyond a ratio of 256, where the living round to nothing, and only if the kernel was read. Once a model was
-    quantized and measured, only layers whose kernel has one scale count.
+    quantized and measured, only layers whose kernel has one scale count, and that lose by themselves.
 
     Not detected
     ------------
@@ -73,7 +74,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     Failure modes C18, G07, G08, G09; P14.
     """
     dead = [ranges for ranges in concerned(model) if ranges.dead_ratio > LIMIT]
-    bad = [ranges for ranges in dead if ranges.dead_ratio > ranges.alive_spread]
+    good = _precise(model)
+    bad = [ranges for ranges in dead if ranges.dead_ratio > ranges.alive_spread and ranges.layer.name not in good]
     if not bad:
         return
     worst = max(bad, key=lambda ranges: (ranges.with_kernel, ranges.dead_ratio))
@@ -99,6 +101,15 @@ def check(model: Facts) -> Iterator[Evidence]:
             Measurement(name="dead channels", value=sum(int(ranges.dead.sum()) for ranges in bad), unit="channels"),
         ),
     )
+
+
+def _precise(model: Facts) -> set[str | None]:
+    """Layers that lose nothing by themselves as they were quantized and run: measured, no forecast is needed."""
+    measured = model.quantized
+    if measured is None or measured.data.synthetic:
+        return set()
+    lost = {operator.layer for operator in losing(measured)}
+    return {operator.layer for operator in measured.operators} - lost
 
 
 def _kernel(*channel_max: float) -> Linear:

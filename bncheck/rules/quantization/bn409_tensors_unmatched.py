@@ -60,7 +60,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     layers = tuple(dict.fromkeys(one.layer for one in measured.unmatched if one.layer is not None))
     share = len(left) / (len(left) + len(measured.operators))
     counts = Counter(one.side for one in left)
-    sides = ", ".join(f"{count} of the {side} file" for side, count in counts.items())
+    sides = ", ".join(f"{count} of the {side.value} file" for side, count in counts.items())
     why = listing(list(dict.fromkeys(one.why for one in left)), 2)
     yield Evidence(
         layers=layers,

@@ -15,10 +15,16 @@ ASSUMED = f" No file tells epsilon: {USUAL_EPSILON:g}, TensorFlow's default, is 
 def concerned(model: Facts) -> list[FoldedRanges]:
     """Folded ranges of the layers that one scale a kernel would hurt.
 
-    All layers, as long as nothing was quantized; then those whose kernel really has one scale. Where no file tells
+    All layers, as long as nothing was quantized; then those whose kernel really has one scale. Where others have a
+    linear operator before them, one that has none folds into nothing. Where no file tells
     epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default.
     """
-    known = [ranges for layer in model.layers if (ranges := folded_ranges(_with_epsilon(layer))) is not None]
+    structured = any(layer.linear is not None for layer in model.layers)
+    known = [
+        ranges
+        for layer in model.layers
+        if (layer.linear is not None or not structured) and (ranges := folded_ranges(_with_epsilon(layer))) is not None
+    ]
     if model.quantized is None:
         return known
     shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}

@@ -10,7 +10,9 @@ from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, S
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import finite, median, names, values_of
+from bncheck.numerics.divergence import diverging
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.modes import too_few
 from bncheck.testing import batch_norm, facts
 
 OVERSHOT = 1e6
@@ -50,8 +52,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     Huge and negative values in one layer are the mark of an overshoot: N updates of one resource variable in one step
     all subtract from the same old value, which diverges from N * (1 - decay) > 2 on (N = 30, decay 0.9: -5.7e9). That
-    is an error. Mere size is a warning. Raw inputs are large by nature, so the first layer has room: Chiron's
-    variances reach 4,058 and are healthy, 16-bit audio unscaled gives 1e9.
+    is an error. Mere size is a warning, unless the data given are measured to have such variances. Raw inputs are
+    large by nature, so the first layer has room: Chiron's variances reach 4,058 and are healthy, 16-bit audio unscaled
+    gives 1e9.
 
     Not detected
     ------------
@@ -69,12 +72,14 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     tensorflow#14353, keras#8794, keras#11927, tensorflow#34062. Failure modes A16, B11, B16, C09.
     """
+    fitting = _fitting(model)
     overshot = [layer for layer in model.layers if _largest(layer) > OVERSHOT and _lowest(layer) < 0]
     usual = median(np.array([_median(layer) for layer in model.layers])) if model.layers else 0.0
     large = [
         layer
         for place, layer in enumerate(model.layers)
         if layer not in overshot
+        and layer.name not in fitting
         and (_largest(layer) > HUGE or (place > 0 and _median(layer) > max(INNER, RATIO * usual)))
     ]
     for layers, severity, reading in (
@@ -97,6 +102,14 @@ def check(model: Facts) -> Iterator[Evidence]:
                     Measurement(name="median of the layers' medians", value=float(usual)),
                 ),
             )
+
+
+def _fitting(model: Facts) -> set[str]:
+    """Layers whose stored statistics were measured to be those of the data given: activations are that large."""
+    comparison = model.comparison
+    if comparison is None or comparison.data.synthetic or too_few(comparison):
+        return set()
+    return {layer.layer for layer in comparison.layers} - {layer.layer for layer in diverging(comparison)}
 
 
 def _known(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

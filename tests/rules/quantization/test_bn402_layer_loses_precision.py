@@ -9,6 +9,7 @@ import pytest
 
 from bncheck.facts.findings import Evidence, Severity
 from bncheck.facts.layers import Facts
+from bncheck.facts.measurements import GIVEN
 from bncheck.rules.quantization.bn402_layer_loses_precision import check as loses
 from bncheck.rules.shared.quantized import cause
 from bncheck.testing.quantized import operator_loss, quantized, quantized_classes, quantized_features
@@ -105,3 +106,17 @@ def test_an_operator_without_a_layer_is_named_too() -> None:
     """An addition has no batch norm; its own name stands in the finding."""
     (found,) = run_loses(quantized(operator_loss("add_3", layer=None, kind="ADD", local=0.3, rmse=2.0)))
     assert found.layers == ("add_3",)
+
+
+def test_a_file_of_other_weights() -> None:
+    """Kernels that no rounding gives: it is said, and nothing of scales, clipping or layers to keep in float."""
+    operators = [
+        operator_loss(name, local=0.2, rmse=19.0, weights_beyond=0.97, weight_per_channel=False) for name in "ab"
+    ]
+    (found,) = run_loses(quantized(*operators, operator_loss("c", weights_beyond=0.0), scheme=GIVEN))
+    assert found.message.startswith("The kernels of 2 of 3 operators are no roundings of the model's")
+    said = f"{found.message} {found.fix}"
+    assert "scale" not in said
+    assert "keep" not in said
+    (own,) = run_loses(quantized(*operators))
+    assert "loses most by itself" in own.message

@@ -66,7 +66,7 @@ def test_measured_scales_decide(per_channel: bool | None, speaks: bool) -> None:
     """Of a model that was quantized, only kernels that really have one scale are spoken of, and then for certain."""
     wide = layer([1, 1, 1, 100])
     lost = layer([1, 1, 1, 1], variance=[1e-8, 1.0, 1.0, 1.0])
-    measured = quantized(operator_loss("bn", weight_per_channel=per_channel)).quantized
+    measured = quantized(operator_loss("bn", weight_per_channel=per_channel, local=0.3, rmse=3.0)).quantized
     found = [*run_spread(facts(wide, quantized=measured)), *run_dead(facts(lost, quantized=measured))]
     assert len(found) == (2 if speaks else 0)
     assert all(evidence.confidence is not Confidence.MEDIUM for evidence in found)

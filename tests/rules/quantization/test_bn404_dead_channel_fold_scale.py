@@ -11,6 +11,7 @@ from bncheck.facts.findings import Evidence, Severity
 from bncheck.facts.layers import Facts, Layer, Linear
 from bncheck.rules.quantization.bn404_dead_channel_fold_scale import check as dead
 from bncheck.testing import batch_norm, facts
+from bncheck.testing.quantized import operator_loss, quantized
 
 
 def layer(channel_max: list[float], **facts_of_it: Any) -> Layer:
@@ -75,3 +76,18 @@ def test_error_only_with_the_kernel() -> None:
     """Fold scales alone never make an error: the kernel of a dead channel may be dead too."""
     model = facts(batch_norm("bn", variance=[1e-8, 1.0, 1.0, 1.0], epsilon=1e-5))
     assert [evidence.severity for evidence in run_dead(model)] == [Severity.WARNING]
+
+
+def test_a_run_that_lost_nothing_refutes_it() -> None:
+    """Quantized with one scale and run: a layer that keeps its precision needs no forecast; noise refutes none."""
+    lost = layer([1, 1, 1, 1], variance=[1e-8, 1.0, 1.0, 1.0])
+    for local, synthetic, told in ((5e-4, False, 0), (0.3, False, 1), (5e-4, True, 1)):
+        measured = quantized(operator_loss("bn", weight_per_channel=False, local=local), synthetic=synthetic).quantized
+        assert len(list(dead.check(facts(lost, quantized=measured)))) == told
+
+
+def test_what_does_not_fold() -> None:
+    """Where other layers have a linear operator before them, one behind a ReLU takes no weights' levels."""
+    bare = batch_norm("behind_relu", variance=[1e-8, 1.0, 1.0, 1.0])
+    assert len(list(dead.check(facts(bare)))) == 1
+    assert list(dead.check(facts(layer([1, 1, 1, 1]), bare))) == []

@@ -6,7 +6,7 @@ import pytest
 from one_evidence import only
 
 from bncheck.facts.findings import Severity
-from bncheck.facts.measurements import Unmatched
+from bncheck.facts.measurements import Precision, Unmatched
 from bncheck.rules.quantization.bn409_tensors_unmatched import check
 from bncheck.testing.quantized import operator_loss, quantized, unmatched
 
@@ -28,9 +28,9 @@ def test_a_layer_or_many_are_a_warning(left: tuple[Unmatched, ...], severity: Se
 
 def test_both_files_are_named() -> None:
     """How many of which file are left, and why."""
-    left = (unmatched("a"), unmatched("b", side="quantized", why="no such shape"))
+    left = (unmatched("a"), unmatched("b", side=Precision.QUANTIZED, why="no such shape"))
     message = only(check, quantized(*TWENTY, unmatched=left)).message
-    assert message.startswith("2 tensors could not be compared (1 of the ")
+    assert message.startswith("2 tensors could not be compared (1 of the float file, ")
     assert "1 of the quantized file" in message
     assert "no such shape" in message
 

@@ -9,7 +9,7 @@ from one_evidence import severities
 from bncheck.facts.findings import Severity
 from bncheck.rules.statistics import bn106_negative_variance
 from bncheck.rules.statistics.bn110_exploding_variance import check
-from bncheck.testing import batch_norm, facts
+from bncheck.testing import batch_norm, compared, difference, facts
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,11 @@ def test_overshoot_as_it_happens() -> None:
     assert severities(bn106_negative_variance.check, facts(batch_norm("bn", variance=after(30)))) == [Severity.ERROR]
     assert severities(check, facts(batch_norm("bn", variance=after(30) * np.array([1, -1, 1, -1])))) == [Severity.ERROR]
     assert list(check.check(facts(batch_norm("bn", variance=after(15))))) == []
+
+
+@pytest.mark.parametrize(("local", "expected"), [(1e-3, []), (0.5, [Severity.WARNING])])
+def test_data_that_have_such_variances(local: float, expected: list[Severity]) -> None:
+    """Measured in the same run, large variances are what they are; where the layer is off they are not."""
+    layers = [batch_norm("a"), batch_norm("b", variance=4e9, mean=3.0), batch_norm("c")]
+    measured = compared(difference("a"), difference("b", local=local), difference("c"), layers=layers)
+    assert severities(check, measured) == expected
