@@ -86,7 +86,7 @@ def _judged(target: Target) -> Report:
         else:
             from bncheck.commands.reference import against  # noqa: PLC0415 - nothing else needs it
 
-            facts = against(read_target(reference, Options()).facts, facts, repaired=target.raw.repaired)
+            facts = against(read_target(reference, Options()).facts, facts, repaired=target.raw.repaired is not None)
     return target.judged(facts)
 
 

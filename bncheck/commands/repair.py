@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bncheck.commands.averages import averages_of, both_or_refused
 from bncheck.commands.before_and_after import Side, judged
@@ -23,6 +25,7 @@ from bncheck.repair.ranges import new_ranges
 from bncheck.repair.statistics import NewStatistics
 from bncheck.repair.undo import undo
 from bncheck.repair.write import Destination, destination
+from bncheck.repair.write_checkpoint import rounded
 from bncheck.rules import RULES
 from bncheck.settings.keywords import takes
 from bncheck.settings.options import CommandName, Options, silent
@@ -93,6 +96,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         population=found.population,
         ranges=ranges.told,
         averaged=averaged,
+        statistics=_read_again(target.raw, repaired, {**replaced, **added}),
         trial=None if estimate is None else estimate.trial,
         judgement=judgement,
     )
@@ -175,6 +179,15 @@ def _all_at_once(options: Options) -> Options:
         return options
     own = {each.name for each in fields(Options) if getattr(options, each.name) != each.default}
     return replace(options.options, **{name: getattr(options, name) for name in own - {"options"}})
+
+
+def _read_again(
+    raw: RawModel, repaired: Sequence[LayerRepair], values: Mapping[str, PerChannel]
+) -> dict[str, NDArray[Any]]:
+    """Key -> values as the type that they are stored in rounds them."""
+    keys = [key for layer in repaired for key in (layer.mean, layer.variance)]
+    types = {key: raw.tensors[key].dtype if key in raw.tensors else "float32" for key in keys}
+    return {key: rounded(values[key], types[key], key=key) for key in keys}
 
 
 def _worse(after: Side, averages: Side | None) -> Report:

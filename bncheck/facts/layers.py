@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck.facts.arrays import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
 from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
+from bncheck.facts.provenance import Provenance
 
 if TYPE_CHECKING:
     from bncheck.facts.fake_quant import FakeQuantFacts
@@ -389,4 +390,6 @@ class Facts:
     before: Before | None = None
     """What an earlier model came to."""
     notes: tuple[str, ...] = ()
+    repaired: Provenance | None = None
+    """What bncheck's own file beside it says of a repair; None where there is none."""
     given: Given = Given()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bncheck.facts.layers import Facts
 from bncheck.recognise.zero_start import with_zero_start
 from bncheck.settings.options import Options
@@ -9,10 +11,13 @@ from bncheck.sources.raw import RawModel
 
 
 def recognise(raw: RawModel, hints: Options) -> Facts:
-    """Facts of one target; raises ReadError where what it holds is damaged.
+    """Facts of one target; raises ReadError where what it holds is damaged."""
+    facts = _recognised(raw, hints)
+    return facts if raw.repaired is None else replace(facts, repaired=raw.repaired)
 
-    Each way of recognition is imported only where it is used: a bare checkpoint pays for no graph.
-    """
+
+def _recognised(raw: RawModel, hints: Options) -> Facts:
+    """Each way of recognition is imported only where it is used: a bare checkpoint pays for no graph."""
     if raw.graphs:
         from bncheck.recognise.graph.by_graph import recognise_graph  # noqa: PLC0415 - see docstring
 

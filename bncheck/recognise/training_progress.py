@@ -54,7 +54,7 @@ def run_facts(raw: RawModel, hints: Options) -> RunFacts:
     powers = _adam_counts(tensors, names)
     slots = _slots(tensors) if raw.keras is None else raw.keras.optimizer_weights
     updates, source = _updates(hints.steps, max(iterations, default=None), max(powers, default=None), global_step)
-    if raw.repaired and hints.steps is None:
+    if raw.repaired is not None and raw.repaired.confirmed and hints.steps is None:
         updates, source = None, "unknown: repaired since"
     return RunFacts(
         global_step=global_step,

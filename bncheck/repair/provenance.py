@@ -9,7 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from bncheck.facts.repairs import LayerLeft, LayerRepair, PopulationFacts, RangeRepair, RepairJudgement, Trial
+from bncheck.sources.provenance import DIGEST, digest
 from bncheck.sources.raw import PROVENANCE
 from bncheck.version import __version__
 
@@ -34,10 +37,14 @@ def provenance(
     population: PopulationFacts | None,
     trial: Trial | None,
     judgement: RepairJudgement,
+    statistics: Mapping[str, NDArray[Any]],
     ranges: Sequence[RangeRepair] = (),
     averaged: Sequence[LayerRepair] = (),
 ) -> str:
-    """The text: tool, date (UTC), source with SHA-256 of its files, method, its parameters, verdict, layers, ranges."""
+    """The text: tool, date (UTC), source with SHA-256 of its files, method, its parameters, verdict, layers, ranges.
+
+    `statistics` are key -> values as they will be read again, for the digest by which the file is believed later.
+    """
     how: Mapping[str, Any]
     how = {"decay": decay, "steps": steps} if population is None else {"data": vars(population)}
     content = {
@@ -49,6 +56,7 @@ def provenance(
         **how,
         "verdict": judgement.verdict.value,
         "reasons": list(judgement.reasons),
+        DIGEST: digest(statistics.items()),
         "holds_for": None if trial is None else vars(trial.input),
         "layers": [{**vars(layer), "added": list(layer.added)} for layer in repaired],
         **({"averaged": [{**vars(layer), "added": list(layer.added)} for layer in averaged]} if averaged else {}),

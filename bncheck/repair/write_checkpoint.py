@@ -92,6 +92,14 @@ def encoded(vector: PerChannel, dtype: str, *, key: str, order: str = "<") -> by
     return stored.astype(stored.dtype.newbyteorder(order)).tobytes()  # type: ignore[arg-type] # "<" or ">"
 
 
+def rounded(vector: PerChannel, dtype: str, *, key: str) -> NDArray[Any]:
+    """The vector as a tensor's own type holds it, read again. Raises UsageError as `encoded`."""
+    content = encoded(vector, dtype, key=key)
+    if dtype == _BFLOAT16:
+        return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"))
+
+
 def _read(place: Place) -> _Bundle:
     listed = {entry.key: entry.value for entry in entries(open_table(place.index))}
     header = {part.number: part.value for part in fields(listed[b""], place.index, 0)}

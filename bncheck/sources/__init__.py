@@ -89,11 +89,17 @@ def beside(prefix: Path) -> Path:
 
 
 def _marked(model: RawModel) -> RawModel:
-    """The model with its note where bncheck has repaired it."""
-    provenance = model.path.with_name(model.path.name + PROVENANCE)
-    if not is_file(provenance):
+    """The model with what lies beside it where bncheck has repaired it, and a note."""
+    if not is_file(model.path.with_name(model.path.name + PROVENANCE)):
         return model
-    return replace(model, repaired=True, notes=(*model.notes, f"repaired by bncheck: see {provenance.name}"))
+    from bncheck.sources.provenance import read_provenance  # noqa: PLC0415 - only beside repaired models
+
+    found = read_provenance(model)
+    assert found is not None
+    note = f"{found.told}: see {found.file}"
+    if not found.confirmed:
+        note = f"{found.file} speaks of a repair, but the statistics are not those that it wrote: it is not believed"
+    return replace(model, repaired=found, notes=(*model.notes, note))
 
 
 def _read(source: str, path: Path) -> RawModel:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.formats import Format
+from bncheck.facts.provenance import Provenance
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -219,5 +220,5 @@ class RawModel:
     """TrackableObjectGraph of a TF2 checkpoint (`_CHECKPOINTABLE_OBJECT_GRAPH`), else None."""
     notes: tuple[str, ...] = ()
     """What the reader left aside and a user would want to know, such as "data shard 1 of 2 is absent"."""
-    repaired: bool = False
-    """Whether bncheck's provenance lies beside it: its statistics then are not what its counters counted."""
+    repaired: Provenance | None = None
+    """bncheck's provenance where it lies beside the model: its statistics then are not what its counters counted."""

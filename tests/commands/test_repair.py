@@ -321,3 +321,8 @@ def test_settled_data_pass_and_are_told(data: Path, tmp_path: Path) -> None:
     told = json.loads(Path(report.provenance).read_text())
     assert told["verdict"] == "pass"
     assert told["holds_for"]["low"] == pytest.approx(-1.0)
+    again = inspect_checkpoint(tmp_path / "fixed")
+    (found,) = again.findings
+    assert (found.code, found.severity.value) == ("BN201", "info")
+    assert "repaired by bncheck from" in found.message
+    assert "bncheck repair" not in found.fix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 from bncheck.sources.keras.keras import read_keras
+from bncheck.sources.provenance import DIGEST, digest
 
 OBJECT = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -217,7 +219,8 @@ def test_a_repaired_checkpoint_counts_no_updates(tmp_path: Path) -> None:
     prefix = tmp_path / "model.ckpt"
     write_bundle(prefix, {"global_step": np.array(300, np.int64)})
     assert run_facts(open_model(prefix), Options()).updates == 300
-    prefix.with_name("model.ckpt.bncheck.json").write_text("{}")
+    told = {"layers": [], DIGEST: digest([])}
+    prefix.with_name("model.ckpt.bncheck.json").write_text(json.dumps(told))
     raw = open_model(prefix)
     assert run_facts(raw, Options()).updates is None
     assert run_facts(raw, Options(steps=7)).updates == 7

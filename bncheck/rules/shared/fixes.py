@@ -126,6 +126,17 @@ def this_checkpoint(model: Facts) -> str:
     return f"This checkpoint, without retraining:\n{indented(repair(model))}"
 
 
+def repaired(model: Facts) -> str:
+    """How bncheck itself gave the model its statistics, as the rest of a sentence; empty where it did not."""
+    found = model.repaired
+    return found.told if found is not None and found.confirmed else ""
+
+
+def training_part(fix: str) -> str:
+    """A remedy without the half that repairs what was trained: it is repaired."""
+    return fix.partition("\nThis checkpoint, without retraining:")[0]
+
+
 def indented(code: str) -> str:
     """Four spaces before every line, as code stands in reports and pages."""
     return "\n".join(f"    {line}" if line else "" for line in code.splitlines())

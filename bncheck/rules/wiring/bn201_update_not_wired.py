@@ -12,6 +12,7 @@ from bncheck.facts.training import moved, run_by_training, still, to_be_wired, t
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.fixes import repaired, training_part
 from bncheck.testing import batch_norm, facts, graph_facts, unread, untouched, unwired, wired, with_graph
 
 _BY_HAND = (
@@ -84,11 +85,11 @@ def check(model: Facts) -> Iterator[Evidence]:
         layers=tuple(layer.name for layer in layers),
         message=f"None of the {many(count, 'update op')} is run by the train op{'s' if len(ops) > 1 else ''} "
         f"{quoted(ops)}: nothing {'they depend' if len(ops) > 1 else 'it depends'} on writes a moving mean or "
-        f"variance. {_cause(model, layers, waiting)}{_BY_HAND if values else ''}",
-        severity=Severity.WARNING if values else Severity.ERROR,
+        f"variance. {_cause(model, layers, waiting)}{_moved_by(model) if values else ''}",
+        severity=Severity.INFO if repaired(model) else Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values or (values is None and waiting) else Confidence.HIGH,
         location=ops[0],
-        fix=_fix(model, layers),
+        fix=training_part(_fix(model, layers)) if repaired(model) else _fix(model, layers),
         measurements=(
             Measurement(name="update ops run by a train op", value=0, limit=count, unit="ops"),
             Measurement(name="update ops", value=count, unit="ops"),
@@ -96,6 +97,11 @@ def check(model: Facts) -> Iterator[Evidence]:
             Measurement(name="layers whose statistics never moved", value=still(layers), unit="layers"),
         ),
     )
+
+
+def _moved_by(model: Facts) -> str:
+    told = repaired(model)
+    return f" Yet the statistics of every layer have moved: they were {told}." if told else _BY_HAND
 
 
 def _collected(layers: Sequence[Layer]) -> int:

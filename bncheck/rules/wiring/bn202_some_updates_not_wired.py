@@ -12,6 +12,7 @@ from bncheck.facts.training import moved, roles, run_by_training, still, to_be_w
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.fixes import repaired
 from bncheck.testing import batch_norm, untouched, unwired, update, updates, wired, with_graph
 
 _BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
@@ -85,6 +86,11 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield _lagging(lagging)
 
 
+def _moved_by(model: Facts) -> str:
+    told = repaired(model)
+    return f" Yet their statistics have moved: they were {told}." if told else _BY_HAND
+
+
 def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Evidence:
     values = moved(bare)
     count = sum(len(layer.updates) for layer in bare)
@@ -93,11 +99,11 @@ def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Ev
     return Evidence(
         layers=tuple(layer.name for layer in bare),
         message=f"No train op runs the updates of {len(bare)} of {many(len(layers), 'layer')}. {pattern}"
-        + (_BY_HAND if values else ""),
-        severity=Severity.WARNING if values else Severity.ERROR,
+        + (_moved_by(model) if values else ""),
+        severity=Severity.INFO if repaired(model) else Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values else Confidence.HIGH,
         location=bare[0].updates[0].name,
-        fix=fixes.training_code_and_repair(model, code),
+        fix=fixes.training_code(code) if repaired(model) else fixes.training_code_and_repair(model, code),
         measurements=(
             Measurement(name="update ops run by no train op", value=count, limit=0, unit="ops"),
             Measurement(name="update ops", value=total, unit="ops"),

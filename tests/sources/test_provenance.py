@@ -1,0 +1,58 @@
+"""The file beside a repaired model is checked against its statistics, and any other content is not believed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_writer import write_bundle
+
+from bncheck.sources import open_model
+from bncheck.sources.provenance import DIGEST, digest
+
+KEYS = ("bn/moving_mean", "bn/moving_variance")
+VALUES = {KEYS[0]: np.array([0.5, 1.5], np.float32), KEYS[1]: np.array([2.0, 3.0], np.float32)}
+TOLD = {
+    "verdict": "pass",
+    "method": "data",
+    "data": {"samples": 640},
+    "layers": [{"mean": KEYS[0], "variance": KEYS[1]}],
+    DIGEST: digest(VALUES.items()),
+}
+
+
+def _model(folder: Path, content: str) -> Path:
+    prefix = folder / "model.ckpt"
+    write_bundle(prefix, dict(VALUES))
+    prefix.with_name("model.ckpt.bncheck.json").write_text(content)
+    return prefix
+
+
+def test_what_was_written_is_believed(tmp_path: Path) -> None:
+    """The digest is that of the statistics."""
+    raw = open_model(_model(tmp_path, json.dumps(TOLD)))
+    assert raw.repaired is not None
+    assert raw.repaired.confirmed
+    assert raw.repaired.told == "repaired by bncheck from 640 samples, verdict pass"
+    assert "640 samples" in raw.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "[1]", "no json", "[" * 5000, json.dumps({**TOLD, DIGEST: "0" * 64}), json.dumps({**TOLD, "layers": 3})],
+)
+def test_anything_else_is_not(content: str, tmp_path: Path) -> None:
+    """It is told, and changes nothing."""
+    raw = open_model(_model(tmp_path, content))
+    assert raw.repaired is not None
+    assert not raw.repaired.confirmed
+    assert "not believed" in raw.notes[-1]
+
+
+def test_no_file_no_word(tmp_path: Path) -> None:
+    """Most models were never repaired."""
+    prefix = tmp_path / "model.ckpt"
+    write_bundle(prefix, dict(VALUES))
+    assert open_model(prefix).repaired is None
