@@ -51,5 +51,5 @@ def test_a_source_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str],
 def test_the_projects_reference_is_for_checkpoints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What `bncheck.toml` names is what statistics must not be equal to, not what a TFLite file was converted from."""
     (folder / "bncheck.toml").write_text('reference = "source.npz"\n', encoding="utf-8")
-    assert main(["inspect", "model", "initial.tflite", "--format", "json"]) == 0
+    assert main(["inspect", "model", "initial.tflite", "--format", "json"]) == 3
     assert json.loads(capsys.readouterr().out)["fold"] is None
