@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -93,8 +93,6 @@ class _Totals:
     samples: NDArray[np.int64]
     """Elements per channel of each site in the largest batch."""
     outputs: list[OutputTotals]
-    spoilt: int = 0
-    """Samples that hold NaN or infinity themselves."""
     channels: tuple[int, ...] = ()
     """Of each site."""
     moments: Moments | None = None
@@ -142,7 +140,7 @@ def measure(
     places = _layers(prepared, totals)
     return Comparison(
         mode=MODE,
-        data=replace(describe(totals.images, totals.batch_size, totals.batches), non_finite=totals.spoilt),
+        data=describe(totals.images, totals.batch_size, totals.batches),
         input=prepared.input,
         layers=places,
         shared=shared(places, prepared.layers),
@@ -164,8 +162,6 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
     totals.samples = np.maximum(totals.samples, run.moments.samples)
     strange = ~np.isfinite(batch.mean) * 1 + ~np.isfinite(variance)
     if np.any(strange):
-        if images.dtype.kind == "f":
-            totals.spoilt += int(np.sum(~np.isfinite(images.reshape(len(images), -1)).all(axis=1)))
         totals.non_finite += [int(np.sum(part)) for part in np.split(strange, np.cumsum(totals.channels)[:-1])]
     totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
     totals.sums += run.sums

@@ -107,8 +107,6 @@ class DataFacts:
     batches: int
     synthetic: bool = False
     labelled: bool = False
-    non_finite: int = 0
-    """Samples that hold NaN or infinity themselves, as far as they were looked for: where a layer shows some."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -169,16 +169,17 @@ def test_model_and_builder(data: dict[str, str]) -> None:
         bncheck.compare_train_vs_eval(checkpoint("wired"), data=data["bare"], model="mobilenet_v2", graph="x.meta")
 
 
-def test_nan_in_the_data_is_told_as_such(data: dict[str, str], tmp_path: Path) -> None:
-    """NaN in one sample gives NaN and BN305, which says that the data hold it."""
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_data_that_are_not_finite_are_wrong_usage(
+    data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float
+) -> None:
+    """Exit 2 and the sample; no report, and so no word on the model."""
     with np.load(data["bare"]) as held:
         images = held["images"].copy()
-    images[5, 3, 2, 1] = np.nan
+    images[5, 3, 2, 1] = value
     np.save(tmp_path / "spoilt.npy", images)
-    report = bncheck.compare_train_vs_eval(checkpoint("wired"), data=tmp_path / "spoilt.npy")
-    comparison = report.comparison
-    assert comparison is not None
-    assert comparison.data.non_finite == 1
-    assert math.isnan(comparison.layers[0].local_nmse)
-    (found,) = [finding for finding in report.findings if finding.code == "BN305"]
-    assert "The data themselves hold some, in 1 sample." in found.message
+    found = cli.main(["compare", "train-vs-eval", checkpoint("wired"), "--data", str(tmp_path / "spoilt.npy")])
+    printed = capsys.readouterr()
+    assert found == 2
+    assert not printed.out
+    assert "sample 5, counted from 0, holds NaN or infinity" in " ".join(printed.err.split())

@@ -81,7 +81,7 @@ def open_arrays(path: Path, wanted: InputSpec) -> Samples:
         labels = checked_labels(labels, count, str(path))
     elif wanted.labels is not None:
         labels = read_labels(_label_file(path, wanted.labels), count)
-    fitted(images[:1], wanted, path)
+    fitted(images[:1], wanted, path, [0])
     floating = "" if wanted.preprocess is None or images.dtype.kind != "f" else ", floating-point, left as they are"
     return Samples(
         description=f"{path.name}, {count:,} samples of {named_shape(images.shape[1:])}{floating}{targets}",
@@ -118,11 +118,11 @@ def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput
         replace(wanted, shape=None if entry.shape is None else entry.shape[1:], dtype=entry.dtype) for entry in inputs
     ]
     for array, how in zip(arrays, each, strict=True):
-        fitted(array[:1], how, path)
+        fitted(array[:1], how, path, [0])
 
     def batches() -> Iterator[Batch]:
         for chosen in index_batches(len(arrays[0]), wanted.batch_size):
-            parts = [fitted(array[chosen], how, path) for array, how in zip(arrays, each, strict=True)]
+            parts = [fitted(array[chosen], how, path, chosen) for array, how in zip(arrays, each, strict=True)]
             fields = [(key, part.dtype, part.shape[1:]) for key, part in zip(keys, parts, strict=True)]
             together = np.empty(len(chosen), fields)
             for key, part in zip(keys, parts, strict=True):
@@ -167,7 +167,7 @@ def _read(path: Path, named: str | None) -> tuple[Rows, NDArray[Any] | None]:
 
 def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: InputSpec) -> Iterator[Batch]:
     for chosen in index_batches(len(images), wanted.batch_size):
-        yield fitted(images[chosen], wanted, path), None if labels is None else labels[chosen]
+        yield fitted(images[chosen], wanted, path, chosen), None if labels is None else labels[chosen]
 
 
 def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]:

@@ -42,7 +42,8 @@ def preprocessed(
         images = (images.astype(np.float32) - offset) / scale
     elif not np.can_cast(images.dtype, dtype, "same_kind") and np.issubdtype(images.dtype, np.floating):
         raise UsageError(f"{where}: holds {images.dtype} numbers, the model takes {dtype}")
-    return images.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused with its number, by those who know it
+        return images.astype(dtype, copy=False)
 
 
 def _per_channel(values: tuple[float, ...], order: str, *, first: bool) -> NDArray[np.float32]:

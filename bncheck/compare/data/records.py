@@ -62,15 +62,22 @@ def open_records(paths: Sequence[Path], where: str, wanted: InputSpec) -> Sample
 
     def batches() -> Iterator[Batch]:
         held: list[tuple[NDArray[Any], int]] = []
-        for record in _mixed(paths):
+        numbers: list[int] = []
+        for number, record in _mixed(paths):
             held.append(sample(record))
+            numbers.append(number)
             if len(held) == wanted.batch_size:
-                yield _batch(held, wanted, where, decoded=encoded, labelled=label is not None)
-                held = []
+                yield ready(held, numbers)
+                held, numbers = [], []
         if held:
-            yield _batch(held, wanted, where, decoded=encoded, labelled=label is not None)
+            yield ready(held, numbers)
 
-    _batch([sample(first)], wanted, where, decoded=encoded, labelled=False)
+    def ready(held: Sequence[tuple[NDArray[Any], int]], numbers: Sequence[int]) -> Batch:
+        images = np.stack([image for image, _ in held])
+        made = finished(images, wanted, where) if encoded else fitted(images, wanted, where, numbers)
+        return made, None if label is None else np.array([each for _, each in held], np.int64)
+
+    ready([sample(first)], [0])
     names = paths[0].name if len(paths) == 1 else f"{len(paths)} files {Path(where).name}"
     return Samples(
         description=f"{names}, feature {image}"
@@ -105,22 +112,23 @@ def records(path: Path) -> Iterator[bytes]:
             offset = stream.tell()
 
 
-def _mixed(paths: Sequence[Path]) -> Iterator[bytes]:
-    """All records, each taken at random from those of the next `_HELD` that fit in `_HELD_BYTES`."""
+def _mixed(paths: Sequence[Path]) -> Iterator[tuple[int, bytes]]:
+    """All records with their numbers, each taken at random from those of the next `_HELD` that fit in `_HELD_BYTES`."""
     random = np.random.default_rng(SEED)
-    held: list[bytes] = []
+    held: list[tuple[int, bytes]] = []
     room = _HELD_BYTES
-    for path in paths:
-        for record in records(path):
-            if len(held) < _HELD and room >= len(record):
-                held.append(record)
-                room -= len(record)
-                continue
-            place = int(random.integers(len(held) + 1))
-            if place < len(held):
-                room += len(held[place]) - len(record)
-                held[place], record = record, held[place]  # noqa: PLW2901 - the one taken out goes on
-            yield record
+    for number, record in enumerate(each for path in paths for each in records(path)):
+        if len(held) < _HELD and room >= len(record):
+            held.append((number, record))
+            room -= len(record)
+            continue
+        place = int(random.integers(len(held) + 1))
+        if place == len(held):
+            yield number, record
+        else:
+            room += len(held[place][1]) - len(record)
+            yield held[place]
+            held[place] = number, record
     yield from (held[place] for place in random.permutation(len(held)))
 
 
@@ -164,11 +172,3 @@ def _label(feature: Any, key: str, where: str) -> int:
     if len(values) != 1:
         raise ReadError(where, f"feature {key!r} is not one integer a record")
     return int(values[0])
-
-
-def _batch(
-    held: list[tuple[NDArray[Any], int]], wanted: InputSpec, where: str, *, decoded: bool, labelled: bool
-) -> Batch:
-    images = np.stack([image for image, _ in held])
-    ready = finished(images, wanted, where) if decoded else fitted(images, wanted, where)
-    return ready, np.array([label for _, label in held], np.int64) if labelled else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -98,14 +98,34 @@ def image_size(wanted: InputSpec, where: str) -> tuple[int, int, int]:
     return height, width, wanted.channels
 
 
-def fitted(images: NDArray[Any], wanted: InputSpec, where: str | Path) -> NDArray[Any]:
-    """A batch of arrays as the model wants it: range and type; the shape must be right. Raises UsageError."""
+def fitted(
+    images: NDArray[Any], wanted: InputSpec, where: str | Path, numbers: Sequence[int] | NDArray[np.int64]
+) -> NDArray[Any]:
+    """A batch of arrays as the model wants it: range and type; the shape must be right, and every value finite.
+
+    `numbers` (batch,) are the samples' own in their source, from 0. Raises UsageError.
+    """
     if not _fits(images.shape[1:], wanted.shape):
         raise UsageError(
             f"{where}: its samples are of shape {named_shape(images.shape[1:])}, the model takes "
             f"{named_shape(wanted.shape or ())}{_shape_hint(images.shape[1:], wanted.shape)}"
         )
-    return preprocessed(images, wanted.preprocess, wanted.dtype, str(where), channels_first=wanted.channels_first)
+    ready = preprocessed(images, wanted.preprocess, wanted.dtype, str(where), channels_first=wanted.channels_first)
+    _refuse_non_finite(ready, numbers, where)
+    return ready
+
+
+def _refuse_non_finite(images: NDArray[Any], numbers: Sequence[int] | NDArray[np.int64], where: str | Path) -> None:
+    """One NaN makes every moment of its batch NaN, which would look like a broken model. Raises UsageError."""
+    if images.dtype.kind in "biu":
+        return
+    spoilt = [int(n) for n, one in zip(numbers, np.isfinite(images), strict=False) if not np.all(one)]
+    if spoilt:
+        others = f", as {len(spoilt) - 1} more of its batch do" if len(spoilt) > 1 else ""
+        raise UsageError(
+            f"{where}: sample {min(spoilt)}, counted from 0, holds NaN or infinity as {images.dtype}{others}: "
+            "mend such samples, or take them out; no model is judged by them"
+        )
 
 
 def laid_out(images: NDArray[Any], wanted: InputSpec) -> NDArray[Any]:

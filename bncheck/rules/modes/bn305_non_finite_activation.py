@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.facts.findings import Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
-from bncheck.facts.measurements import DataFacts, LayerDifference
+from bncheck.facts.measurements import LayerDifference
 from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
@@ -48,8 +48,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Look at the statistics, gamma and beta of the first layer named, and at the input for NaN. Non-finite or negative
-    statistics are made anew by:
+    Look at the statistics, gamma and beta of the first layer named; data that hold NaN themselves are refused before.
+    Non-finite or negative statistics are made anew by:
 
         bncheck repair PATH -o OUT --data images/
 
@@ -68,8 +68,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         sums = f"{many(first.non_finite, 'sum')} of {first.layer} {'is' if first.non_finite == 1 else 'are'}"
         yield Evidence(
             layers=tuple(dict.fromkeys(layer.layer for layer in found)),
-            message=f"{sums} NaN or infinite{behind}.{_of_the_data(comparison.data)}",
-            fix=_CLEAN if comparison.data.non_finite else _fix(model, first),
+            message=f"{sums} NaN or infinite{behind}.",
+            fix=_fix(model, first),
             measurements=(Measurement(name=f"non-finite sums, {first.layer}", value=first.non_finite, limit=0),),
         )
     elif outputs:
@@ -80,9 +80,6 @@ def check(model: Facts) -> Iterator[Evidence]:
             location=outputs[0].name,
             measurements=(Measurement(name="outputs that are not finite", value=len(outputs), limit=0),),
         )
-
-
-_CLEAN = "Take the samples that hold NaN or infinity out of the data; the model is not judged by them."
 
 
 def _fix(model: Facts, first: LayerDifference) -> str:
@@ -97,10 +94,6 @@ def _fix(model: Facts, first: LayerDifference) -> str:
             "inspect run DIR` judges all of a folder)."
         )
     return f"This checkpoint, if its statistics are the cause:\n{fixes.indented(fixes.repair(model))}"
-
-
-def _of_the_data(data: DataFacts) -> str:
-    return f" The data themselves hold some, in {many(data.non_finite, 'sample')}." if data.non_finite else ""
 
 
 def clean() -> tuple[Facts, ...]:

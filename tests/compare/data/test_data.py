@@ -191,6 +191,16 @@ def test_one_clear_sentence(tmp_path: Path, kind: str, error: type[BncheckError]
         opened(path, **how)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(np.float32, np.nan), (np.float16, np.inf), (np.float64, 1e300)])
+def test_what_is_not_finite_is_named_by_its_number(tmp_path: Path, dtype: Any, value: float) -> None:
+    """Also what is finite in the file and not in the model's type."""
+    images = IMAGES.astype(dtype)
+    images[[3, 20], 1, 2, 0] = value
+    np.save(tmp_path / "x.npy", images)
+    with pytest.raises(UsageError, match=r"sample (3|20), counted from 0, holds NaN or infinity as float32"):
+        pooled(opened(tmp_path / "x.npy", batch_size=8))
+
+
 def test_synthetic() -> None:
     """Seeded, in the model's shape and range, labelled as what it is, and never with labels."""
     data = opened("synthetic")

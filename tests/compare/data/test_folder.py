@@ -149,6 +149,11 @@ def test_records_of_numbers(tmp_path: Path) -> None:
         all_of(path, shape=(None, 5, 8, 3))
     with pytest.raises(UsageError, match="no such feature but image"):
         all_of(path, labels="label")
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number, pixels in enumerate(PIXELS):
+            writer.write(example(tf, image=pixels.ravel().astype(float) + (np.nan if number == 7 else 0)))
+    with pytest.raises(UsageError, match="sample 7, counted from 0, holds NaN"):
+        all_of(path)
 
 
 def test_damaged_records(record_file: Path) -> None:
