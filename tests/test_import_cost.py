@@ -12,6 +12,7 @@ from bundle_writer import write_bundle
 
 from bncheck.report import FORMATS
 
+GRAPH = Path(__file__).parents[1] / "fixtures" / "mobilenet_v2" / "wired" / "model.ckpt-300"
 HEAVY = ("tensorflow", "keras", "tf_slim", "h5py", "rich", "numpy", "google.protobuf", "click", "jsonschema")
 NEVER = ("tensorflow", "keras", "tf_keras", "tf_slim", "ai_edge_litert", "sklearn", "jsonschema")
 
@@ -77,6 +78,18 @@ def test_inspection_loads_what_it_needs(tmp_path: Path) -> None:
     assert mine.isdisjoint({*measured, *other, "report.views.comparison", "report.views.fold", "report.views.gate"})
     rules = {name.rpartition(".")[2][:5] for name in mine if name.startswith("rules.")}
     assert {code for code in rules if code.startswith(("bn3", "bn4", "bn5"))} == {"bn403", "bn404", "bn410"}
+
+
+def test_inspection_of_a_graph_loads_what_it_needs() -> None:
+    """A graph that rounds nothing pays for no quantization-aware training, nor for what only running a model gives."""
+    loaded = _commands(f"inspect checkpoint {GRAPH}")
+    mine = {name.removeprefix("bncheck.") for name in loaded if name.startswith("bncheck.")}
+    assert {"recognise.graph.by_graph", "rules.wiring.bn201_update_not_wired", "report.text.text"} <= mine
+    measured = {"facts.measurements", "numerics.share_from_data", "rules.shared.quantized", "numerics.spread"}
+    rounding = {"facts.fake_quant", "numerics.fake_quant", "recognise.graph.fake_quant", "recognise.graph.folded"}
+    formats = {"sources.keras", "sources.tflite", "sources.graph.saved_model", "sources.arrays", "sources.provenance"}
+    assert mine.isdisjoint({*measured, *rounding, *formats, "facts.lite"})
+    assert loaded.isdisjoint({*NEVER, "h5py", "rich", "difflib"})
 
 
 def test_charts_load_no_tensorflow(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -49,6 +48,8 @@ def check_format(name: str) -> str:
     """The name, if such a format is offered. Raises UsageError."""
     if name in FORMATS:
         return name
+    import difflib  # noqa: PLC0415 - start-up
+
     near = difflib.get_close_matches(name, FORMATS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
     raise UsageError(f"no format {name!r}: {hint}")

@@ -5,7 +5,6 @@ Nothing is lost: what was taken out stands in the report, and an ignore that no 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -42,6 +41,8 @@ def refuse_unknown_codes(settings: Settings, known: Sequence[str]) -> None:
     given = [*settings.select, *settings.ignore, *(code for i in settings.ignores for code in i.codes)]
     for code in given:
         if not any(k.startswith(code) for k in known):
+            import difflib  # noqa: PLC0415 - start-up
+
             near = difflib.get_close_matches(code, known, n=3)
             hint = f"did you mean {', '.join(near)}?" if near else "`bncheck rules` lists them"
             raise ConfigError(f"no rule's code starts with {code!r}: {hint}")

@@ -3,7 +3,6 @@
 # ruff: noqa: RUF009 - `option` gives a field
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field
@@ -181,6 +180,8 @@ def _list(value: object) -> list[Any]:
 
 
 def _near(word: str, words: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - start-up
+
     near = difflib.get_close_matches(word, list(words), n=1)
     return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(words)})"
 

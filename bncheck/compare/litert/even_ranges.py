@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.recognise.graph.folded import FAKE_QUANT
+from bncheck.recognise.graph.trace import FAKE_QUANT
 
 
 def with_even_ranges(graph_def: Any) -> Any:

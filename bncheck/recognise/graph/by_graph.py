@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import (
@@ -25,12 +26,11 @@ from bncheck.facts.layers import (
     Vector,
 )
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
-from bncheck.recognise.graph.fake_quant import fake_quant_facts, told
 from bncheck.recognise.graph.flat import FlatGraph
 from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
 from bncheck.recognise.graph.passes import reduced_sizes, sites_before
 from bncheck.recognise.graph.sites import FoundSite
-from bncheck.recognise.graph.trace import VARIABLES, declared_shape, describe_switch, variable_name
+from bncheck.recognise.graph.trace import FAKE_QUANT, VARIABLES, declared_shape, describe_switch, variable_name
 from bncheck.recognise.graph.train import regularised
 from bncheck.recognise.graph.update_facts import right_before, update_facts
 from bncheck.recognise.graph.upstream import Upstream, upstream
@@ -39,6 +39,9 @@ from bncheck.recognise.graph.view import GraphView, view_graph
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
+
+if TYPE_CHECKING:
+    from bncheck.facts.fake_quant import FakeQuantFacts
 
 _SCOPES_OF_OPS = frozenset({"batchnorm", "moments", "AssignMovingAvg"})
 
@@ -56,7 +59,7 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
         _layer(graph, layer, [_site(graph, one, before) for one in sites], paired=sites, hints=hints)
         for layer, sites in zip(graph.layers, paired, strict=True)
     )
-    rounding = fake_quant_facts(graph, layers)
+    rounding, told = _rounding(graph, layers)
     return Facts(
         path=str(raw.path),
         format=raw.format,
@@ -65,8 +68,18 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
         fake_quant=rounding,
         run=_run(graph, raw, hints),
         gaps=_gaps(graph, layers),
-        notes=(*raw.notes, *_other_graphs(raw, graph.raw), *_copies(graph), *told(rounding)),
+        notes=(*raw.notes, *_other_graphs(raw, graph.raw), *_copies(graph), *told),
     )
+
+
+def _rounding(graph: GraphView, layers: Sequence[Layer]) -> tuple[FakeQuantFacts | None, tuple[str, ...]]:
+    """What a graph tells of its rounding, as facts and as notes."""
+    if FAKE_QUANT.isdisjoint(graph.flat.by_op):
+        return None, ()
+    from bncheck.recognise.graph.fake_quant import fake_quant_facts, told  # noqa: PLC0415 - start-up
+
+    found = fake_quant_facts(graph, layers)
+    return found, told(found)
 
 
 def _run(graph: GraphView, raw: RawModel, hints: Options) -> RunFacts:

@@ -14,8 +14,8 @@ from bncheck.facts.wording import many
 from bncheck.numerics.fake_quant import extent, rounding_noise
 from bncheck.recognise.auxiliary import companions
 from bncheck.recognise.graph.flat import FlatGraph, node_of
-from bncheck.recognise.graph.folded import FAKE_QUANT, Fold, Reached, reached, rounding
-from bncheck.recognise.graph.trace import VARIABLES, sources
+from bncheck.recognise.graph.folded import Fold, Reached, reached, rounding
+from bncheck.recognise.graph.trace import FAKE_QUANT, VARIABLES, sources
 from bncheck.recognise.graph.view import GraphView
 
 _STORED = VARIABLES | {"Const"}

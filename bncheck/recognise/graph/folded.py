@@ -13,11 +13,18 @@ from dataclasses import dataclass
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
 from bncheck.recognise.graph.operands import per_channel_shape
-from bncheck.recognise.graph.trace import MERGES, VARIABLES, constant, predicate, scalar, sources, steps_back
+from bncheck.recognise.graph.trace import (
+    FAKE_QUANT,
+    MERGES,
+    VARIABLES,
+    constant,
+    predicate,
+    scalar,
+    sources,
+    steps_back,
+)
 from bncheck.recognise.graph.upstream import LINEAR
 
-FAKE_QUANT = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
-"""Ops that round within a range that is stored in variables."""
 _ADD = frozenset({"Add", "AddV2"})
 _COMPARE = {"GreaterEqual": 0, "Greater": 1}
 """Op -> what is added to its limit to make it a step from which on it holds."""

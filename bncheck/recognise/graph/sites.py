@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bncheck.facts.layers import Mode
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.decomposed_norm import Match, inverse_deviations, match_around
 from bncheck.recognise.graph.flat import FlatGraph, node_of
-from bncheck.recognise.graph.folded import Fold, fold_around
 from bncheck.recognise.graph.operands import FUSED, Operand, classify
 from bncheck.recognise.graph.trace import declared_shape
 from bncheck.recognise.graph.upstream import leading_one_reshape
+
+if TYPE_CHECKING:
+    from bncheck.recognise.graph.folded import Fold
 
 _FUSED_EPSILON = 1e-4
 """The op's own default for `epsilon` (nn_ops.cc)."""
@@ -146,8 +149,14 @@ def _decomposed(
         epsilon=epsilon,
         axis=_axis(variance, rank := _rank(graph, match.x)),
         rank=rank,
-        fold=None if match.x is not None else fold_around(graph, contexts, match.output),
+        fold=None if match.x is not None else _fold(graph, contexts, match.output),
     )
+
+
+def _fold(graph: FlatGraph, contexts: Contexts, bias: int) -> Fold | None:
+    from bncheck.recognise.graph.folded import fold_around  # noqa: PLC0415 - start-up
+
+    return fold_around(graph, contexts, bias)
 
 
 def _is_batch_norm(graph: FlatGraph, variance: Operand, mean: Operand, match: Match) -> bool:

@@ -27,6 +27,8 @@ _COPIES = """
 PASS = frozenset(_COPIES.split()) | REF_WRITES
 """Ops whose output is, for recognition, their first input: the same numbers in the same order."""
 
+FAKE_QUANT = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
+"""Ops that round within a range that is stored in variables."""
 MERGES = frozenset({"Merge", "RefMerge"})
 SWITCHES = frozenset({"Switch", "RefSwitch"})
 SELECTS = frozenset({"Select", "SelectV2"})

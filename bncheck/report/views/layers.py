@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import Layer, Presence, Vector
 from bncheck.numerics.init_share import InitShare, init_shares
-from bncheck.numerics.spread import spread
 from bncheck.report.escape import visible
 from bncheck.report.text.layout import Line, cells, pad, wrap
 from bncheck.report.views.short_names import shortened
@@ -67,6 +66,8 @@ def _row(layer: Layer, known: InitShare | None) -> tuple[str, ...]:
 
 
 def _span(vector: Vector) -> str:
+    from bncheck.numerics.spread import spread  # noqa: PLC0415 - start-up
+
     found = spread(vector.values)
     if found is not None:
         broken = f" +{found.non_finite} not finite" if found.non_finite else ""

@@ -13,7 +13,6 @@ from bncheck.numerics.channel_ranges import BITS, levels
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
-from bncheck.rules.shared.quantized import losing
 from bncheck.testing import batch_norm, facts
 
 LIMIT = 2 ** (BITS - 4)
@@ -108,6 +107,8 @@ def _precise(model: Facts) -> set[str | None]:
     measured = model.quantized
     if measured is None or measured.data.synthetic:
         return set()
+    from bncheck.rules.shared.quantized import losing  # noqa: PLC0415 - start-up
+
     lost = {operator.layer for operator in losing(measured)}
     return {operator.layer for operator in measured.operators} - lost
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bncheck.facts.fake_quant import Bound, FakeQuantFacts, RecordedRange, Rounds
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, PerChannel
 from bncheck.facts.wording import listing, many
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import this_checkpoint
 from bncheck.testing import batch_norm, facts
+
+if TYPE_CHECKING:
+    from bncheck.facts.fake_quant import Bound, FakeQuantFacts, RecordedRange
 
 TIMES = 10.0
 """Rounding error against the least possible: the first steps of training move it by up to 7."""
@@ -110,6 +113,8 @@ def _misfit(model: Facts, stale: Sequence[RecordedRange]) -> Evidence:
 
 def _never_written(model: Facts, known: FakeQuantFacts) -> Iterator[Evidence]:
     """Ranges of activations that nothing was recorded in."""
+    from bncheck.facts.fake_quant import Rounds  # noqa: PLC0415 - start-up
+
     told = [r for r in known.ranges if r.rounds is Rounds.ACTIVATIONS and r.low.initial not in {None, 0.0}]
     untouched = [recorded for recorded in told if _initial(recorded)]
     if not untouched:
@@ -157,6 +162,8 @@ def _highest(bound: Bound) -> float:
 
 
 def _bound(name: str, value: float, initial: float) -> Bound:
+    from bncheck.facts.fake_quant import Bound  # noqa: PLC0415 - start-up
+
     return Bound(name=name, key=name, values=np.array(value), initial=initial)
 
 
@@ -164,6 +171,8 @@ def _range(
     low: float, high: float, *, extent: tuple[float, float] | None = None, noise: tuple[float, float] | None = None
 ) -> RecordedRange:
     """That of the folded weights of the layer "bn" where `extent` is given, else of an activation."""
+    from bncheck.facts.fake_quant import RecordedRange, Rounds  # noqa: PLC0415 - start-up
+
     ends: tuple[PerChannel, PerChannel] | None = None if extent is None else (np.array(extent[0]), np.array(extent[1]))
     scope = "conv/act_quant" if extent is None else "conv/weights_quant"
     return RecordedRange(
@@ -181,6 +190,8 @@ def _range(
 
 
 def _model(*ranges: RecordedRange) -> Facts:
+    from bncheck.facts.fake_quant import FakeQuantFacts  # noqa: PLC0415 - start-up
+
     return facts(batch_norm("bn"), fake_quant=FakeQuantFacts(ranges=ranges, folded=1))
 
 

@@ -10,12 +10,12 @@ from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.wording import percent
 from bncheck.numerics.divergence import diverging, each_layer
-from bncheck.numerics.share_from_data import SMALLEST, ShareInData, leftover
 from bncheck.rules.shared.init_share_fix import forget_and_repair
 from bncheck.rules.shared.modes import eval_is_better, judged_output, too_few
 
 if TYPE_CHECKING:
     from bncheck.facts.measurements import Comparison
+    from bncheck.numerics.share_from_data import ShareInData
 
 BORNE = 0.1
 """NMSE of every output, and of every layer by itself, up to which a fault of the statistics is borne: 10 dB, as for an
@@ -27,11 +27,15 @@ def share_in_data(model: Facts) -> ShareInData | None:
     comparison = model.comparison
     if comparison is None or comparison.data.synthetic or too_few(comparison):
         return None
+    from bncheck.numerics.share_from_data import leftover  # noqa: PLC0415 - start-up
+
     return leftover(model, each_layer(comparison))
 
 
 def measured(model: Facts, left: ShareInData) -> Evidence:
     """What running the model shows, whatever is counted: an error where the output is junk for it."""
+    from bncheck.numerics.share_from_data import SMALLEST  # noqa: PLC0415 - start-up
+
     output = None if model.comparison is None else judged_output(model.comparison)
     return Evidence(
         layers=left.layers,
