@@ -27,6 +27,7 @@ class Package:
 PACKAGES = (
     Package(distribution="numpy", module="numpy", use="all numbers"),
     Package(distribution="protobuf", module="google.protobuf", use="checkpoints, MetaGraphs, SavedModels"),
+    Package(distribution="cramjam", module="cramjam", use="compressed indexes of checkpoints"),
     Package(distribution="google-crc32c", module="google_crc32c", use="checksums of checkpoints"),
     Package(distribution="h5py", module="h5py", use="Keras files"),
     Package(distribution="click", module="click", use="command line"),

@@ -275,3 +275,16 @@ def test_callback_warns_where_the_momentum_is_too_slow_for_the_run(name: str) ->
     """Keras's default momentum 0.99 needs 459 updates, the run has 16: 85 % of the start is left."""
     with pytest.warns(UserWarning, match=r"decay 0\.99 .* 459 updates .* has 16: 85"):
         keras_fit(name, lambda layers, x: layers.BatchNormalization()(x), guard.StatisticsMoveCallback(first_steps=3))
+
+
+@pytest.mark.parametrize("runs_updates", [True, False])
+def test_graph_built_while_tensorflow_runs_eagerly(runs_updates: bool) -> None:  # noqa: FBT001 - parametrised
+    """A graph of TensorFlow 2, judged outside of its `with`: the op's own graph counts."""
+    with slim_net() as (_, v1, loss, step):
+        train_op = wired(v1, loss, step, updates(v1) if runs_updates else [])
+    assert v1.executing_eagerly()
+    if runs_updates:
+        guard.assert_updates_wired(train_op)
+    else:
+        with pytest.raises(guard.UpdatesNotWired):
+            guard.assert_updates_wired(train_op)

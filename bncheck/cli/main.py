@@ -84,7 +84,8 @@ def inspect() -> None:
 def checkpoint(path: str, **asked: Any) -> int:
     """Judge a TensorFlow checkpoint, with the graph beside it.
 
-    PATH is its prefix, its index file or its folder; the graph is the MetaGraph of the same prefix.
+    PATH is its prefix, its index file or its folder; the graph is the MetaGraph of the same prefix,
+    else one of another name beside it that has its variables.
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:

@@ -14,7 +14,7 @@ from bncheck.judge.judge import exit_code
 from bncheck.settings.config import Settings
 from bncheck.settings.keywords import takes
 from bncheck.settings.options import CommandName, Options
-from bncheck.sources import run_dir
+from bncheck.sources import is_model_folder, run_dir
 from bncheck.sources.raw import RawModel
 
 if TYPE_CHECKING:
@@ -41,12 +41,25 @@ def inspect_checkpoint(path: str | Path, options: Options) -> Report:
 
 @takes(Options, CommandName.GRAPH)
 def inspect_graph(path: str | Path, options: Options) -> Report:
-    """Judges a graph: `.meta`, `.pb`, `.pbtxt` or a SavedModel. Raises as `inspect_checkpoint`."""
-    target = read_target(path, options, alone=True)
+    """Judges a graph: `.meta`, `.pb`, `.pbtxt`, a SavedModel, or a folder of one. Raises as `inspect_checkpoint`."""
+    target = read_target(_graph_of(Path(path)), options, alone=True)
     if not target.raw.graphs:
         kind = "checkpoint" if target.raw.tensors and target.raw.keras is None else "model"
         raise UsageError(f"{path}: {target.raw.format}, which holds no graph: use `bncheck inspect {kind} {path}`")
     return target.judged()
+
+
+def _graph_of(path: Path) -> Path:
+    """The path, or, of a folder that holds no model but the file of a graph, that file."""
+    if not path.is_dir():
+        return path
+    from bncheck.sources.graph.beside import graph_in  # noqa: PLC0415 - only for folders
+
+    try:
+        run_dir(path)
+    except NoModel:
+        return (None if is_model_folder(path) else graph_in(path)) or path
+    return path
 
 
 @takes(Options, CommandName.MODEL)

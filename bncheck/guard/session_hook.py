@@ -57,9 +57,10 @@ class _HookMethods:
         with v1.name_scope("bncheck_guard"):
             self.reads = {
                 layer.name: [
-                    v1.identity(variables[vector.name])
+                    v1.identity(variable)
                     for vector in layer.statistics
-                    if vector.name and vector.name in variables
+                    for name, variable in variables.items()
+                    if vector.name and (name == vector.name or name.startswith(f"{vector.name}/part_"))
                 ]
                 for layer in layers
             }

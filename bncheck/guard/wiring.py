@@ -99,7 +99,8 @@ def facts_of(graph: Any, hints: Options) -> Facts:
     from bncheck.sources.raw import RawModel  # noqa: PLC0415 - as above
 
     path = Path("graph")
-    exported = loaded_tensorflow().compat.v1.train.export_meta_graph(graph=graph)
+    with graph.as_default():  # TensorFlow 2 exports no graph while it runs eagerly
+        exported = loaded_tensorflow().compat.v1.train.export_meta_graph(graph=graph)
     message = protos.MetaGraphDef.FromString(exported.SerializeToString())
     form = Format(FileKind.META_GRAPH, "graph")
     return recognise(RawModel(path=path, format=form, graphs=(meta_graph(path, message),)), hints)

@@ -31,8 +31,8 @@ def open_model(path: Path | str, *, graph: Path | str | None = None, use_graph: 
     """What a path holds: a checkpoint (prefix, file, directory), graph, SavedModel, Keras, TFLite or NumPy file.
 
     Told by content, not by suffix. A checkpoint comes with its graph: `graph`, else, with `use_graph`, the `.meta` of
-    the same prefix. Raises ReadError (NoModel for a directory that holds none), and UsageError where `graph` is given
-    with anything but a checkpoint.
+    the same prefix, or one of another name in its folder that fits its variables. Raises ReadError (NoModel for a
+    directory that holds none), and UsageError where `graph` is given with anything but a checkpoint.
     """
     path = Path(path)
     source = _source(path)
@@ -50,6 +50,8 @@ def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_gr
         meta = Path(graph)
     elif use_graph and is_file(beside(model.path)):
         meta = beside(model.path)
+    elif use_graph and not is_object_based(model):
+        return _with_graph_beside(model)
     else:
         return model
     try:
@@ -59,6 +61,20 @@ def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_gr
             error.hint = f"{error.hint}; --no-graph leaves it out" if error.hint else "--no-graph leaves it out"
         raise
     return replace(model, graphs=of_graph.graphs, notes=model.notes + of_graph.notes)
+
+
+def _with_graph_beside(model: RawModel) -> RawModel:
+    """The checkpoint with a graph of another name from its folder, where one fits."""
+    if not any(name.endswith(".meta") for name in names(model.path.parent)):
+        return model
+    found = import_module("bncheck.sources.graph.beside").graph_beside(model.path, model.tensors)
+    graphs = () if found.graph is None else found.graph.graphs
+    return replace(model, graphs=graphs, notes=model.notes + found.notes)
+
+
+def is_object_based(model: RawModel) -> bool:
+    """Whether a checkpoint was saved by object, so that its keys are no names of variables."""
+    return model.object_graph is not None
 
 
 def is_beside(path: Path) -> bool:
@@ -128,6 +144,11 @@ def _source(path: Path) -> str:
         # by its name alone; its own reader tells best what is wrong with it
         return _CHECKPOINT
     raise UnknownFormat(path, _unknown(head), hint="bncheck reads checkpoints, graphs, SavedModels, Keras and TFLite")
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is itself a model: a SavedModel, or an unpacked `.keras` archive."""
+    return _source(path) != _CHECKPOINT
 
 
 def _unknown(head: bytes) -> str:

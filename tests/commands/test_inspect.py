@@ -178,8 +178,12 @@ def test_graph_of_a_checkpoint_can_be_given_or_left_out(tmp_path: Path) -> None:
     prefix = tmp_path / "model.ckpt-300"
     assert bncheck.inspect_checkpoint(prefix, use_graph=False).checked == ("values",)
     assert bncheck.inspect_checkpoint(meta).checked == ("values", "graph")
-    elsewhere = meta.rename(tmp_path / "elsewhere.meta")
+    other_name = meta.rename(tmp_path / "graph.meta")
+    assert bncheck.inspect_checkpoint(prefix).checked == ("values", "graph")
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = other_name.rename(tmp_path / "elsewhere" / "graph.meta")
     assert bncheck.inspect_checkpoint(prefix).checked == ("values",)
+    assert bncheck.inspect_graph(elsewhere.parent).checked == ("graph",)
     report = bncheck.inspect_checkpoint(prefix, graph=elsewhere)
     assert report.checked == ("values", "graph")
     assert "BN201" in {f.code for f in report.findings}

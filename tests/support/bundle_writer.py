@@ -62,6 +62,7 @@ def write_bundle(
     version: int = 1,
     minimum_reader: int = 0,
     block_size: int = 4096,
+    compression: int = 0,
     restart_interval: int = 16,
 ) -> Path:
     """A checkpoint of these tensors under `prefix` (or, where it ends in "/", of an empty basename); gives the index.
@@ -92,7 +93,14 @@ def write_bundle(
     for number, content in enumerate(files if data else ()):
         Path(f"{base}.data-{number:05d}-of-{shards:05d}").write_bytes(bytes(content))
     index = Path(base + ".index")
-    index.write_bytes(table(sorted(entries.items()), block_size=block_size, restart_interval=restart_interval))
+    index.write_bytes(
+        table(
+            sorted(entries.items()),
+            block_size=block_size,
+            restart_interval=restart_interval,
+            compression=compression,
+        )
+    )
     return index
 
 
@@ -205,7 +213,7 @@ def table(
     restart_interval: int = 16,
     compression: int = 0,
 ) -> bytes:
-    """A LevelDB table of sorted (key, value) pairs. `compression` only sets the type byte."""
+    """A LevelDB table of sorted (key, value) pairs; 1 compresses data blocks with snappy."""
     content = bytearray()
     handles: list[tuple[bytes, bytes]] = []
     pending: list[tuple[bytes, bytes]] = []
@@ -213,7 +221,12 @@ def table(
         pending.append((key, value))
         full = sum(len(k) + len(v) for k, v in pending) >= block_size
         if full or place == len(entries) - 1:
-            handles.append((key, _append(content, block(pending, restart_interval), compression)))
+            body = block(pending, restart_interval)
+            if compression == 1:
+                import cramjam
+
+                body = bytes(cramjam.snappy.compress_raw(body))
+            handles.append((key, _append(content, body, compression)))
             pending = []
     metaindex = _append(content, block([], 1), 0)
     index = _append(content, block(handles, 1), 0)

@@ -15,7 +15,8 @@ _FILE = re.compile(r"(?P<stem>.*)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _V1_SHARD = re.compile(r"-\d{5}-of-\d{5}\Z")
 _V1_HEADER = b"\x0a"
 """Tag of `SavedTensorSlices.meta`, a message; a V2 header begins with its count of shards, a number."""
-_NUMBERED = re.compile(r"-(\d+)$")
+_NUMBERED = re.compile(r"-(\d+)(?: ?\(\d+\)| copy| - Copy)?$")
+"""The step that ends a prefix; browsers and file managers write "(1)" or "copy" behind it."""
 _CHECKPOINT_PATH = re.compile(rb"^\s*model_checkpoint_path\s*:\s*([\"'])(.*?)(?<!\\)\1", re.MULTILINE | re.DOTALL)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
 _PLAIN_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}

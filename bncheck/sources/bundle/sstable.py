@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from bncheck.facts.errors import BadChecksum, Malformed, Truncated, UnknownFormat, Unsupported
+from bncheck.facts.errors import BadChecksum, Malformed, TooLarge, Truncated, UnknownFormat, Unsupported
 from bncheck.sources.bundle.crc32c import crc32c, unmask
 from bncheck.sources.files import read_whole
 from bncheck.sources.graph.wire import varint
@@ -25,7 +25,10 @@ MAX_INDEX = 1 << 29
 """Bytes of index that are read at most: room for about five million tensors."""
 
 _TRAILER = 5
-_COMPRESSION = {1: "snappy", 2: "zlib", 4: "zstd"}
+_SNAPPY = 1
+_OTHERS = {2: "zlib", 4: "zstd"}
+MAX_BLOCK = 1 << 26
+"""Bytes that a compressed block may hold: TensorFlow ends blocks at 256 KiB, or after the entry that reaches that."""
 
 
 class KeyValue(NamedTuple):
@@ -83,7 +86,7 @@ def _handle(data: bytes, at: int, path: Path, base: int) -> tuple[int, int, int]
 
 
 def _check_block(path: Path, data: bytes, offset: int, size: int) -> None:
-    """Raises ReadError unless the block lies in the file, is uncompressed, and matches its checksum."""
+    """Raises ReadError unless the block lies in the file and matches its checksum."""
     end = offset + size
     if end + _TRAILER > len(data) - FOOTER:
         raise Truncated(path, f"a block of {size:,} bytes at byte {offset:,} runs into the footer", offset=offset)
@@ -92,11 +95,29 @@ def _check_block(path: Path, data: bytes, offset: int, size: int) -> None:
     (stored,) = struct.unpack_from("<I", data, end + 1)
     if crc32c(data[offset : end + 1]) != unmask(stored):
         raise BadChecksum(path, f"the block from byte {offset:,} does not match its checksum", offset=end + 1)
-    compression = data[end]
-    if compression:
-        name = _COMPRESSION.get(compression, f"type {compression}")
-        reason = f"a block is compressed ({name})"
-        raise Unsupported(path, reason, offset=end, hint="save it again with TensorFlow, which does not compress")
+
+
+def _plain(path: Path, data: bytes, offset: int, size: int) -> bytes | None:
+    """What a compressed block holds; None where it is not compressed. Raises Unsupported, TooLarge, Malformed."""
+    compression = data[offset + size]
+    if not compression:
+        return None
+    if compression != _SNAPPY:
+        name = _OTHERS.get(compression, f"type {compression}")
+        hint = "save it again with TensorFlow, which does not compress"
+        raise Unsupported(path, f"a block is compressed ({name})", offset=offset + size, hint=hint)
+    length, _ = varint(data, offset, offset + size, path, bits=32)
+    if length > MAX_BLOCK:
+        raise TooLarge(path, f"a block declares {length:,} bytes in {size:,} compressed ones", offset=offset)
+    from cramjam import DecompressionError, snappy  # noqa: PLC0415 - hardly any index is compressed
+
+    try:
+        plain = bytes(snappy.decompress_raw(data[offset : offset + size]))
+    except DecompressionError:
+        raise Malformed(path, f"the compressed block from byte {offset:,} is damaged", offset=offset) from None
+    if len(plain) < 4:
+        raise Malformed(path, f"a block of {len(plain)} bytes has no room for its restart points", offset=offset)
+    return plain
 
 
 def _restarts(path: Path, data: bytes, offset: int, size: int) -> tuple[int, ...]:
@@ -115,6 +136,10 @@ def _restarts(path: Path, data: bytes, offset: int, size: int) -> tuple[int, ...
 def _entries(path: Path, data: bytes, offset: int, size: int, after: bytes | None = None) -> Iterator[KeyValue]:
     """Entries of one block. `after` is the last key of the block before."""
     _check_block(path, data, offset, size)
+    plain = _plain(path, data, offset, size)
+    if plain is not None:
+        # offsets, also those in errors, are then within the block
+        data, offset, size = plain, 0, len(plain)
     points = _restarts(path, data, offset, size)
     limit = points[-1]
     key, started = after or b"", after is not None

@@ -209,3 +209,16 @@ def test_object_checkpoint(tmp_path: Path) -> None:
     own = {a.checkpoint_key: a.full_name for node in model.object_graph.nodes for a in node.attributes}
     assert own["block/moving_mean/.ATTRIBUTES/VARIABLE_VALUE"] == "bn/moving_mean"
     assert set(own) == set(model.tensors) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+
+
+def test_snappy_index(tmp_path: Path) -> None:
+    """TensorFlow reads an index whose blocks are compressed, and so does bncheck: the same names and values."""
+    pytest.importorskip("cramjam")
+    values = {f"layer_{n:02d}/BatchNorm/moving_mean": np.arange(8, dtype=np.float32) + n for n in range(40)}
+    write_bundle(tmp_path / "model.ckpt", values, compression=1)
+    theirs = tf.train.load_checkpoint(str(tmp_path / "model.ckpt"))
+    ours = read_checkpoint(tmp_path / "model.ckpt").tensors
+    assert sorted(theirs.get_variable_to_shape_map()) == sorted(ours) == sorted(values)
+    for name, value in values.items():
+        assert np.array_equal(theirs.get_tensor(name), value)
+        assert np.array_equal(ours[name].read(), value)

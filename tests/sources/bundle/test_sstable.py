@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from bundle_writer import block, masked, table, varint
 
-from bncheck.facts.errors import BadChecksum, Malformed, ReadError, Truncated, UnknownFormat, Unreadable, Unsupported
+from bncheck.facts.errors import (
+    BadChecksum,
+    Malformed,
+    ReadError,
+    TooLarge,
+    Truncated,
+    UnknownFormat,
+    Unreadable,
+    Unsupported,
+)
 from bncheck.sources.bundle import sstable
 from bncheck.sources.bundle.crc32c import crc32c
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
@@ -121,10 +130,34 @@ def test_directory(tmp_path: Path) -> None:
         open_table(tmp_path)
 
 
-def test_compressed(tmp_path: Path) -> None:
-    """A snappy block is refused by name."""
-    path = one_block(tmp_path / "t.index", block([(b"k", b"v")], 16), compression=1)
-    with pytest.raises(Unsupported, match="compressed \\(snappy\\)"):
+@pytest.mark.parametrize("block_size", [64, 4096])
+def test_snappy_blocks(tmp_path: Path, block_size: int) -> None:
+    """Compressed blocks, as some of Google's own checkpoints have them, read back as others do."""
+    pytest.importorskip("cramjam")
+    path = tmp_path / "t.index"
+    path.write_bytes(table(PAIRS, block_size=block_size, compression=1))
+    assert read(path) == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "text"),
+    [
+        (b"\xff\xff\xff\xff\x0fjunk", TooLarge, "declares 4,294,967,295 bytes"),
+        (b"\x40junkjunk", Malformed, "compressed block .* is damaged"),
+        (b"\x02\x04abc", Malformed, "damaged|no room"),
+    ],
+)
+def test_damaged_snappy_blocks(tmp_path: Path, body: bytes, error: type[ReadError], text: str) -> None:
+    """A compressed block that lies about its size, or holds something else, is refused before it is unpacked."""
+    pytest.importorskip("cramjam")
+    with pytest.raises(error, match=text):
+        read(one_block(tmp_path / "t.index", body, compression=1))
+
+
+def test_other_compression(tmp_path: Path) -> None:
+    """A block in a compression that TensorFlow does not write is refused by name."""
+    path = one_block(tmp_path / "t.index", block([(b"k", b"v")], 16), compression=4)
+    with pytest.raises(Unsupported, match="compressed \\(zstd\\)"):
         read(path)
 
 
