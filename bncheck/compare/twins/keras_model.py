@@ -33,10 +33,12 @@ def frozen_graph(raw: RawModel) -> RawModel:
     keras = _keras(raw.keras.keras_version)
     model = _load(keras, raw.path)
     specs = [tf.TensorSpec(list(entry.shape), entry.dtype, name=_name(entry)) for entry in model.inputs]
-    function = tf.function(lambda *given: model(_as_taken(model, given), training=False))
-    concrete = function.get_concrete_function(*specs)
+    model.trainable = False  # batch norm that is called with training=True then reads its statistics all the same
+    # Unlike tf.function it ties no writes of variables to the outputs: what none needs can be left out.
+    whole = tf.compat.v1.wrap_function(lambda *given: model(_as_taken(model, given), training=False), specs)
     constants = importlib.import_module("tensorflow.python.framework.convert_to_constants")
-    frozen = constants.convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    read_only = whole.prune(whole.inputs[: len(specs)], whole.outputs)
+    frozen = constants.convert_variables_to_constants_v2(read_only, lower_control_flow=False)
     message = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
     return RawModel(path=raw.path, format=raw.format, graphs=(graph_def(raw.path, message),))
 

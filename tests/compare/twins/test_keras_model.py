@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bncheck
 from bncheck.compare.twins.keras_model import named_as_in
 from bncheck.testing import batch_norm
 
@@ -23,3 +30,31 @@ def test_layers_with_the_same_numbers_are_told_by_their_order() -> None:
     file = (batch_norm("first"), batch_norm("second"))
     graph = (batch_norm("a"), batch_norm("b"))
     assert [layer.name for layer in named_as_in(file, graph)] == ["first", "second"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_training_true_in_the_calls_of_tf_keras(tmp_path: Path, ending: str) -> None:
+    """The calls write their averages in the forward pass, fused or not: told (BN205), and compared all the same."""
+    keras = pytest.importorskip("tf_keras")
+    entry = keras.Input((6, 6, 3))
+    net = keras.layers.Conv2D(5, 3)(entry)
+    net = keras.layers.BatchNormalization(name="fused")(net, training=True)
+    net = keras.layers.Dense(7, use_bias=False)(keras.layers.Flatten()(net))
+    net = keras.layers.BatchNormalization(name="by_moments")(net, training=True)
+    model = keras.Model(entry, keras.layers.Dense(3)(net))
+    for name in ("fused", "by_moments"):
+        gamma, beta, mean, variance = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([gamma, beta, mean + 4.0, variance * 9.0])
+    images = np.random.default_rng(0).normal(size=(64, 6, 6, 3)).astype(np.float32)
+    model.save(tmp_path / f"model.{ending}")
+    np.save(tmp_path / "images.npy", images)
+    report = bncheck.compare_train_vs_eval(tmp_path / f"model.{ending}", data=tmp_path / "images.npy")
+    assert "BN205" in {finding.code for finding in report.findings}
+    assert report.comparison is not None
+    first, second = report.comparison.layers
+    assert (first.layer, second.layer) == ("fused", "by_moments")
+    convolved = model.layers[1](images).numpy()
+    shift = (convolved.mean(axis=(0, 1, 2)) - 4.0) / math.sqrt(9.0 + 1e-3)
+    np.testing.assert_allclose(first.mean_shift, shift, atol=1e-4)
