@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck.facts.arrays import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
 from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
+from bncheck.facts.given import Given as Given  # noqa: PLC0414 - as above
 from bncheck.facts.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -114,7 +115,11 @@ class Switch:
     kind: str
     """"placeholder", "placeholder-with-default", "constant", "variable", "computed"."""
     default: bool | None = None
-    """The placeholder's default or the constant's value; None where it must be fed or computed."""
+    """The placeholder's default, the constant's value, what the checkpoint has of a variable; None else."""
+    made_of: str = ""
+    """A comparison in words, where it is computed by one: "keep_prob < 1"."""
+    turned_on_by: tuple[str, float] | None = None
+    """Placeholder in that comparison and a value of it that selects batch statistics."""
     train_when: bool | None = True
     """Value of the predicate that selects batch statistics; None unknown."""
 
@@ -197,6 +202,8 @@ class Update:
     """Resource variable (reads before all writes of a step); False: reference variable (a race)."""
     in_collection: bool = False
     """Listed in `UPDATE_OPS`."""
+    collections: tuple[str, ...] = ()
+    """Other collections that list it, by their names."""
     train_ops: tuple[str, ...] = ()
     """Train ops whose run also runs it."""
     outputs: tuple[str, ...] = ()
@@ -319,6 +326,12 @@ class GraphFacts:
     """Meant to be served: SavedModel signature or frozen graph (variables are constants)."""
     train_ops: tuple[TrainOp, ...] = ()
     savers: tuple[Saver, ...] = ()
+    restores: tuple[Saver, ...] = ()
+    """What each RestoreV2 op reads, and the variables it goes to."""
+    signature_inputs: frozenset[str] | None = None
+    """Ops that signatures take values for; None where there are no signatures."""
+    model_variables: frozenset[str] = frozenset()
+    """The collection that TF-slim and tf.contrib keep their layers' variables in."""
     update_collection: tuple[str, ...] = ()
     """Contents of UPDATE_OPS."""
     trainable: frozenset[str] = frozenset()
@@ -349,21 +362,6 @@ class RunFacts:
     index_only: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """What the user gave besides the path, as words of a command line: commands that are recommended repeat it."""
-
-    data: str | None = None
-    reading: tuple[str, ...] = ()
-    """What the files do not tell: ("--graph", "a.meta", "--decay", "0.99")."""
-    running: tuple[str, ...] = ()
-    """How the model is run: ("--model", "mobilenet_v2", "--preprocess", "-1..1")."""
-    training: tuple[str, ...] = ()
-    """What trains it: ("--train-op", "train"), which is of no use to a repair."""
-    use_graph: bool = True
-    """Whether the graph beside a checkpoint might be read."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:
     """Everything rules may look at."""
@@ -392,4 +390,4 @@ class Facts:
     notes: tuple[str, ...] = ()
     repaired: Provenance | None = None
     """What bncheck's own file beside it says of a repair; None where there is none."""
-    given: Given = Given()
+    given: Given = field(default_factory=Given)

@@ -10,15 +10,21 @@ UPDATES = "tf.get_collection(tf.GraphKeys.UPDATE_OPS)"
 COLLECT = f"update_ops = {UPDATES}"
 COLLECT_OF_TOWER = f'{COLLECT[:-1]}, scope="tower_0")'
 
-WIRE_UPDATES = f"""\
-{COLLECT}    # after the whole model is built
+UNDER_UPDATES = """\
 with tf.control_dependencies(update_ops):
     train_op = optimizer.minimize(loss, global_step)       # created inside the block"""
+"""TF1, `update_ops` being at hand."""
+
+WIRE_UPDATES = f"""\
+{COLLECT}    # after the whole model is built
+{UNDER_UPDATES}"""
 """TF1: tf.layers, TF-slim with a raw optimizer, tf.contrib."""
 
-WIRE_GROUP = """\
-train_op = tf.group(optimizer.minimize(loss, global_step), *update_ops)"""
-"""Where the train op exists already: a block of control dependencies around it has no effect."""
+
+def wire_collection(name: str) -> str:
+    """TF1, where the updates lie in a collection of one's own."""
+    return WIRE_UPDATES.replace("tf.GraphKeys.UPDATE_OPS", f'"{name}"')
+
 
 WIRE_KERAS = """\
 updates = model.get_updates_for(images) + model.get_updates_for(None)    # the tensor the model was called on
@@ -75,10 +81,10 @@ val_logits = model(val_images, training=False)                                  
 """A second application, for validation."""
 
 CONSTANT_MODE = """\
-with tf.Graph().as_default():
+with tf.Graph().as_default():                    # TF-slim, tf.layers
     logits = model(images, is_training=False)    # a Python bool, not a placeholder
     tf.train.Saver().restore(session, checkpoint)
-# tf.keras in TF1: tf.keras.backend.set_learning_phase(0) before the model is built or loaded"""
+tf.keras.backend.set_learning_phase(0)           # Keras in TF1: before the model is built or loaded"""
 """A graph whose mode no one can feed."""
 
 QUANTIZE = """\

@@ -21,6 +21,7 @@ from bncheck.facts.layers import (
     Role,
     RunFacts,
     Site,
+    Switch,
     TrainOp,
     Update,
     Vector,
@@ -31,7 +32,7 @@ from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
 from bncheck.recognise.graph.passes import reduced_sizes, sites_before
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import FAKE_QUANT, VARIABLES, declared_shape, describe_switch, variable_name
-from bncheck.recognise.graph.train import regularised
+from bncheck.recognise.graph.train import find_restores, regularised
 from bncheck.recognise.graph.update_facts import right_before, update_facts
 from bncheck.recognise.graph.upstream import Upstream, upstream
 from bncheck.recognise.graph.variables import linear_of
@@ -226,7 +227,7 @@ def _site(graph: GraphView, paired: PairedSite, before: Mapping[int, tuple[str, 
         name=flat.names[site.node],
         form=site.form,
         mode=paired.mode,
-        switch=None if paired.switch is None else describe_switch(flat, *paired.switch),
+        switch=None if paired.switch is None else _switch(graph, *paired.switch),
         epsilon=site.epsilon,
         axis=site.axis,
         rank=site.rank,
@@ -243,6 +244,15 @@ def _site(graph: GraphView, paired: PairedSite, before: Mapping[int, tuple[str, 
         order=graph.position[site.node],
         node=site.node if site.node < flat.main_nodes else None,
     )
+
+
+def _switch(graph: GraphView, predicate: int, side: bool) -> Switch:  # noqa: FBT001 - a value of the model
+    """With what the checkpoint holds of a variable that decides."""
+    found = describe_switch(graph.flat, predicate, side)
+    tensor = graph.stored.tensor(predicate) if found.kind == "variable" else None
+    if tensor is None or tensor.unavailable is not None or tensor.shape:
+        return found
+    return replace(found, default=bool(tensor.read().any()))
 
 
 def _with_dropout(before: Upstream, train: Upstream) -> Upstream:
@@ -282,6 +292,9 @@ def _graph_facts(graph: GraphView) -> GraphFacts:
             for op in graph.train_ops
         ),
         savers=tuple(graph.savers),
+        restores=tuple(find_restores(flat)),
+        signature_inputs=_signature_inputs(graph.raw),
+        model_variables=frozenset(graph.raw.collections.get("model_variables", ())),
         update_collection=tuple(graph.raw.collections.get("update_ops", ())),
         trainable=graph.trainable,
         optimized=optimized,
@@ -292,6 +305,12 @@ def _graph_facts(graph: GraphView) -> GraphFacts:
             for node in flat.by_op.get(op, ())
         },
     )
+
+
+def _signature_inputs(raw: RawGraph) -> frozenset[str] | None:
+    if not raw.served:
+        return None
+    return frozenset(tensor.partition(":")[0] for signature in raw.served for tensor in signature.inputs.values())
 
 
 def _gaps(graph: GraphView, layers: tuple[Layer, ...]) -> tuple[Gap, ...]:

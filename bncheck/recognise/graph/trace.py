@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -247,8 +249,49 @@ def describe_switch(graph: FlatGraph, node: int, train_when: bool | None) -> Swi
         return Switch(
             predicate=graph.names[node], kind="constant", default=_truth(graph, edge(node)), train_when=train_when
         )
-    kind = "variable" if op in VARIABLES else "computed"
-    return Switch(predicate=graph.names[node], kind=kind, train_when=train_when)
+    if op in VARIABLES:
+        return Switch(predicate=graph.names[node], kind="variable", train_when=train_when)
+    made_of, turned_on_by = _comparison(graph, node, wanted=train_when is not False)
+    return Switch(
+        predicate=graph.names[node],
+        kind="computed",
+        train_when=train_when,
+        made_of=made_of,
+        turned_on_by=turned_on_by,
+    )
+
+
+_COMPARISONS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "Less": ("<", operator.lt),
+    "LessEqual": ("<=", operator.le),
+    "Greater": (">", operator.gt),
+    "GreaterEqual": (">=", operator.ge),
+    "Equal": ("==", operator.eq),
+    "NotEqual": ("!=", operator.ne),
+}
+
+
+def _comparison(graph: FlatGraph, node: int, *, wanted: bool) -> tuple[str, tuple[str, float] | None]:
+    """(in words, (placeholder, a value that makes it as wanted)) of a number compared with a constant."""
+    op, data = graph.ops[node], graph.data[node]
+    if op not in _COMPARISONS or len(data) != 2:
+        return "", None
+    sign, holds = _COMPARISONS[op]
+    found = [sources(graph, e) for e in data]
+    numbers = [scalar(graph, e) for e in data]
+    words = [
+        graph.names[node_of(of[0])] if number is None else f"{number:g}"
+        for of, number in zip(found, numbers, strict=True)
+    ]
+    said = f"{words[0]} {sign} {words[1]}"
+    for place, limit in ((0, numbers[1]), (1, numbers[0])):
+        fed = node_of(found[place][0])
+        if limit is None or graph.ops[fed] not in PLACEHOLDERS:
+            continue
+        for value in (limit / 2, limit, limit + 1, limit - 1):
+            if holds(*((value, limit) if place == 0 else (limit, value))) is wanted:
+                return said, (graph.names[fed], value)
+    return said, None
 
 
 def _truth(graph: FlatGraph, e: int) -> bool | None:

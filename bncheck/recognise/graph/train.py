@@ -24,6 +24,8 @@ _GATHER = frozenset({"AccumulatorApplyGradient", "SparseAccumulatorApplyGradient
 _GRADIENT_ARITHMETIC = frozenset("Add AddV2 AddN Sub Mul RealDiv Div Neg Maximum Minimum ClipByValue Where".split())
 """What happens to gathered gradients before they are applied: divided by their number, clipped, decayed."""
 _GRADIENT_EDGES = 60
+_RESTORE_NODES = 20_000
+"""Copies between a restore and the variables that it fills; there is one of each a variable."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,6 +237,25 @@ def find_savers(graph: FlatGraph) -> tuple[list[Saver], dict[int, str]]:
         if names:
             savers.append(Saver(name=graph.names[node], keys=frozenset(names), variables=frozenset(variables)))
     return savers, keys
+
+
+def find_restores(graph: FlatGraph) -> list[Saver]:
+    """What each RestoreV2 reads, and the variables that its outputs are assigned to."""
+    found: list[Saver] = []
+    for node in graph.by_op.get("RestoreV2", ()):
+        names = _strings(graph, graph.data[node][1]) if len(graph.data[node]) > 1 else []
+        seen, stack, variables = {node}, [node], set()
+        while stack and len(seen) < _RESTORE_NODES:
+            for consumer in graph.consumers(stack.pop()):
+                if graph.ops[consumer] in WRITES:
+                    variable = written_variable(graph, consumer)
+                    variables |= set() if variable is None else {variable_name(graph, variable)}
+                elif graph.ops[consumer] in ("Identity", "Reshape", "Cast") and consumer not in seen:
+                    seen.add(consumer)
+                    stack.append(consumer)
+        if variables:
+            found.append(Saver(name=graph.names[node], keys=frozenset(names), variables=frozenset(variables)))
+    return found
 
 
 def _strings(graph: FlatGraph, e: int) -> list[str]:

@@ -43,6 +43,7 @@ def update_facts(
     counter = stuck_counter(flat, graph.stored, source.value) if rises else None
     if counter is not None:
         decay, rises = decay_of(flat, contexts, source, on | {counter: False}), False  # it stays at 0
+    listing = _listing(graph, write.node)
     branch = _branch(graph, context.conditions, switch)
     # In a loop whose body is the whole step the parameters wait for the update in its own frame.
     beside_training = bool(graph.optimizers) and all(
@@ -59,7 +60,8 @@ def update_facts(
         stuck_counter="" if counter is None else variable_name(flat, counter),
         decay_when_off=decay_of(flat, contexts, source, off) if off != on else None,
         resource=flat.ops[write.variable] == "VarHandleOp",
-        in_collection=_in_collection(graph, write.node),
+        in_collection="update_ops" in listing,
+        collections=tuple(name for name in listing if name != "update_ops"),
         train_ops=tuple(op.name for op in runs),
         outputs=tuple(name for name, reached in graph.outputs.items() if reached[write.node]),
         waited_for_by=() if runs else _waiters(graph, write.node),
@@ -126,11 +128,10 @@ def _branch(
     return describe_switch(graph.flat, node, side)
 
 
-def _in_collection(graph: GraphView, node: int) -> bool:
-    """Whether UPDATE_OPS lists the op itself, or (TF2 resource updates, conditions) an op right behind it."""
-    if node in graph.collection:
-        return True
-    flat = graph.flat
+def _listing(graph: GraphView, node: int) -> tuple[str, ...]:
+    """Collections that list the op itself, or (TF2 resource updates, conditions) an op right behind it."""
+    flat, listed = graph.flat, graph.listed
+    found = set(listed.get(node, ()))
     frontier = [node]
     for _ in range(4):
         frontier = [
@@ -139,9 +140,8 @@ def _in_collection(graph: GraphView, node: int) -> bool:
             for c in (*flat.consumers(current), *_callers(flat, current))
             if flat.ops[c] in _BEHIND_AN_UPDATE
         ]
-        if any(c in graph.collection for c in frontier):
-            return True
-    return False
+        found.update(name for c in frontier for name in listed.get(c, ()))
+    return tuple(sorted(found))
 
 
 def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:
@@ -150,13 +150,13 @@ def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:
 
 
 def _waiters(graph: GraphView, node: int) -> tuple[str, ...]:
-    """Ops outside the train op that wait for an update: the ends of what depends on it."""
+    """Ops outside the train op that wait for an update: the ends of what depends on it, mere reads of it left out."""
     flat = graph.flat
     seen, stack, ends = {node}, [node], []
     while stack and len(seen) < 200:
         current = stack.pop()
         following = flat.consumers(current)
-        if not following and current != node:
+        if not following and current != node and flat.ops[current] != "ReadVariableOp":
             ends.append(flat.names[current])
         for consumer in following:
             if consumer not in seen:

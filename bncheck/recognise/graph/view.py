@@ -29,6 +29,11 @@ from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
 
 _MAX_OUTPUTS = 16
+_OF_NO_UPDATES = frozenset(
+    "train_op losses regularization_losses summaries variables trainable_variables model_variables local_variables "
+    "moving_average_variables init_op local_init_op ready_op summary_op savers".split()
+)
+"""Collections that TensorFlow itself fills with something else."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +78,16 @@ class GraphView:
             return self.contexts.of(optimizer)
         variable = self.flat.data[optimizer][0]
         return Context(self.contexts.along(variable), self.contexts.of(node_of(variable)).loops)
+
+    @cached_property
+    def listed(self) -> dict[int, list[str]]:
+        """Node -> collections that list it; those of train ops, losses and variables are no such lists."""
+        found: dict[int, list[str]] = {}
+        for name, items in self.raw.collections.items():
+            for e in [] if name in _OF_NO_UPDATES else map(self.flat.lookup, items):
+                if e is not None:
+                    found.setdefault(node_of(e), []).append(name)
+        return found
 
     @cached_property
     def optimizers_of(self) -> dict[int | None, list[int]]:

@@ -13,6 +13,7 @@ from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names, never_moved
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, facts
 
 _TINY = 1e-12
@@ -74,7 +75,10 @@ def check(model: Facts) -> Iterator[Evidence]:
         f"reference's, their moving statistics are not: {listing(names(layers))}. The mean moved by up to "
         f"{found[most.name]:.2g} of the reference's deviations ({most.name}).",
         location=most.mean.name,
-        fix=fixes.training_code(remedies.EVAL_MODE_FROZEN, note="if the layers are meant to stay as they were"),
+        fix=fixes.training_code(
+            in_framework(remedies.EVAL_MODE_FROZEN, made_with(model, layers)),
+            note="if the layers are meant to stay as they were",
+        ),
         measurements=(
             Measurement(
                 name="layers of the reference's weights and other statistics", value=len(layers), limit=0, unit="layers"

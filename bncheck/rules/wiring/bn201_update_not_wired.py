@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
 from bncheck.facts.training import moved, run_by_training, still, to_be_wired, trainers
@@ -13,6 +12,8 @@ from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.fixes import repaired, training_part
+from bncheck.rules.shared.frameworks import Framework, made_with
+from bncheck.rules.shared.wiring_fix import collection_of, waiting, wire
 from bncheck.testing import batch_norm, facts, graph_facts, unread, untouched, unwired, wired, with_graph
 
 _BY_HAND = (
@@ -40,8 +41,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     Why it matters
     --------------
     Training normalises with batch statistics and looks healthy; with is_training=False, and once folded for
-    quantization, each layer normalises with mean 0 and variance 1: junk. MobileNetV2 on digits: 90.9 % accuracy with
-    batch statistics, 10.3 % with the stored ones, and an int8 copy agrees with the junk to 100 %.
+    quantization, each layer normalises with the initial values, mean 0 and variance 1, which fit no data. A quantized
+    copy agrees with that to the last digit, so that no comparison of the two shows it.
 
     How it decides
     --------------
@@ -49,7 +50,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     trains on batch statistics: is one of its updates an ancestor of a train op? None in any layer: this rule; some:
     BN202. ERROR where the statistics never moved or are not at hand. WARNING where they all moved: then someone runs
     the updates by hand (`session.run(update_ops)`), or they were restored from another run. The cause is told apart
-    by what `UPDATE_OPS` holds and by which ops outside the train op wait for the updates.
+    by which collection lists the updates and by which ops outside the train op wait for them.
+
+    Measured, on MobileNetV2 and digits: 90.9 % accuracy with batch statistics, 10.3 % with the stored ones.
 
     Not detected
     ------------
@@ -80,16 +83,17 @@ def check(model: Facts) -> Iterator[Evidence]:
     count = sum(len(layer.updates) for layer in layers)
     ops = list(dict.fromkeys(op for layer in layers for op in trainers(layer)))
     values = moved(layers)
-    waiting = _waiting(layers)
+    groups = waiting(layers)
+    fix = fixes.training_code_and_repair(model, wire(model, layers))
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"None of the {many(count, 'update op')} is run by the train op{'s' if len(ops) > 1 else ''} "
         f"{quoted(ops)}: nothing {'they depend' if len(ops) > 1 else 'it depends'} on writes a moving mean or "
-        f"variance. {_cause(model, layers, waiting)}{_moved_by(model) if values else ''}",
+        f"variance. {_cause(model, layers, groups)}{_moved_by(model) if values else ''}",
         severity=Severity.INFO if repaired(model) else Severity.WARNING if values else Severity.ERROR,
-        confidence=Confidence.MEDIUM if values or (values is None and waiting) else Confidence.HIGH,
+        confidence=Confidence.MEDIUM if values or (values is None and groups) else Confidence.HIGH,
         location=ops[0],
-        fix=training_part(_fix(model, layers)) if repaired(model) else _fix(model, layers),
+        fix=training_part(fix) if repaired(model) else fix,
         measurements=(
             Measurement(name="update ops run by a train op", value=0, limit=count, unit="ops"),
             Measurement(name="update ops", value=count, unit="ops"),
@@ -108,40 +112,23 @@ def _collected(layers: Sequence[Layer]) -> int:
     return sum(update.in_collection for layer in layers for update in layer.updates)
 
 
-def _waiting(layers: Sequence[Layer]) -> list[str]:
-    """Ops outside the train op that wait for updates, without the layers' own reads of what was written."""
-    return list(
-        dict.fromkeys(
-            waiter
-            for layer in layers
-            for update in layer.updates
-            for waiter in update.waited_for_by
-            if not waiter.startswith((f"{layer.name}/", f"{update.name}/", f"{update.name.rpartition('/')[0]}/"))
-        )
-    )
-
-
-def _cause(model: Facts, layers: Sequence[Layer], waiting: Sequence[str]) -> str:
-    if waiting:
-        which = f"{quoted(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for them instead"
-        return f"{which}; gradients do not depend on the value of the loss, so training runs no such op."
+def _cause(model: Facts, layers: Sequence[Layer], groups: Sequence[str]) -> str:
+    if groups:
+        which = f"{quoted(groups)} {'waits' if len(groups) == 1 else 'wait'} for them instead"
+        return f"{which}; gradients do not depend on it, so training runs no such op."
     collected = _collected(layers)
     if collected:
         return (
             f"UPDATE_OPS holds {collected} of them, so the layers queued them: the collection was read before the "
             "layers were built, its block creates no train op, or it was never read."
         )
-    if model.graph is not None and not model.graph.update_collection:
+    own = collection_of(layers)
+    if own:
+        holds = "which is empty" if not (model.graph and model.graph.update_collection) else "which has none of them"
+        return f"They are in the collection `{own}`: a script that reads UPDATE_OPS, {holds}, misses them all."
+    if made_with(model, layers) is Framework.KERAS:
         return "UPDATE_OPS is empty: Keras layers in a TF1 graph keep their updates to themselves."
-    return "UPDATE_OPS does not hold them, so a train op under that collection misses them."
-
-
-def _fix(model: Facts, layers: Sequence[Layer]) -> str:
-    if _collected(layers):
-        return fixes.training_code_and_repair(model, remedies.WIRE_UPDATES)
-    if model.graph is not None and not model.graph.update_collection:
-        return fixes.training_code_and_repair(model, remedies.WIRE_KERAS)
-    return fixes.training_code_and_repair(model, remedies.WIRE_GROUP, note="`update_ops` holds your own update ops")
+    return "No collection holds them and no op waits for them, so a train op gets them only if it is given them."
 
 
 def clean() -> tuple[Facts, ...]:
@@ -159,13 +146,16 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """Forgotten; hung on the loss; Keras in a TF1 graph; the graph alone; run by hand (a warning)."""
+    """Forgotten; hung on the loss; Keras in a TF1 graph; a collection of its own; the graph alone; run by hand."""
     names = ("conv1/bn", "conv2/bn")
     alone = tuple(unread(unwired(batch_norm(name))) for name in names)
     return (
         with_graph(*(unwired(untouched(name)) for name in names)),
         with_graph(*(unwired(untouched(name), waited_for_by=("loss_with_updates",)) for name in names)),
         with_graph(*(unwired(untouched(name), in_collection=False) for name in names)),
+        with_graph(
+            *(unwired(untouched(name), in_collection=False, collections=("my_updates",)) for name in names),
+        ),
         facts(*alone, graph=graph_facts(*alone), run=RunFacts()),
         with_graph(*(unwired(batch_norm(name)) for name in names)),
     )

@@ -12,6 +12,7 @@ from bncheck.facts.training import has_statistics, trainers, training_sites
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.wiring_fix import train_mode
 from bncheck.testing import batch_norm, facts, graph_facts, site, unread, untouched, unwired, wired, with_graph
 
 
@@ -74,27 +75,29 @@ def check(model: Facts) -> Iterator[Evidence]:
     if suspect:
         all_of_them = len(suspect) == len(optimised)
         yield _evidence(
+            model,
             suspect,
             Severity.ERROR if never or all_of_them else Severity.WARNING,
             Confidence.HIGH if never else Confidence.MEDIUM,
-            len(optimised),
-            f" The statistics of {len(never)} of them are exactly initial, so batch norm is only an affine there."
+            optimised=len(optimised),
+            reading=f" The statistics of {len(never)} of them are exactly initial: batch norm is only an affine there."
             if never
             else " Whether the statistics were ever trained is not known: give the checkpoint.",
         )
     deliberate = [layer for layer in frozen if layer.moved is True]
     if deliberate:
         yield _evidence(
+            model,
             deliberate,
             Severity.INFO,
             Confidence.LOW,
-            len(optimised),
-            " Their statistics come from earlier training: deliberate when fine-tuning, and then no fault.",
+            optimised=len(optimised),
+            reading=" Their statistics come from earlier training: deliberate when fine-tuning, and then no fault.",
         )
 
 
 def _evidence(
-    layers: Sequence[Layer], severity: Severity, confidence: Confidence, optimised: int, reading: str
+    model: Facts, layers: Sequence[Layer], severity: Severity, confidence: Confidence, *, optimised: int, reading: str
 ) -> Evidence:
     meant = severity is Severity.INFO
     return Evidence(
@@ -104,7 +107,7 @@ def _evidence(
         severity=severity,
         confidence=confidence,
         location=training_sites(layers[0])[0].name,
-        fix=remedies.NOTHING if meant else fixes.training_code(remedies.TRAIN_MODE, remedies.WIRE_UPDATES),
+        fix=remedies.NOTHING if meant else fixes.training_code(train_mode(model, layers)),
         measurements=(
             Measurement(name="layers trained in eval mode", value=len(layers), limit=0, unit="layers"),
             Measurement(name="layers optimised", value=optimised, unit="layers"),

@@ -12,6 +12,7 @@ from bncheck.facts.training import has_statistics, served_outputs
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, keras_file, served, serving, site, wired, with_graph
 
 
@@ -113,7 +114,7 @@ def _evidence(model: Facts, layers: list[Layer], severity: Severity, what: str) 
         severity=severity,
         confidence=Confidence.HIGH if severity is Severity.ERROR else Confidence.MEDIUM,
         location=sites[0].name,
-        fix=fixes.training_code(remedies.EVAL_MODE, note="for export"),
+        fix=fixes.training_code(in_framework(remedies.EVAL_MODE, made_with(model, layers)), note="for export"),
         measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
     )
 

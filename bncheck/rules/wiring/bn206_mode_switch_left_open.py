@@ -10,7 +10,6 @@ from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, S
 from bncheck.facts.layers import Facts, Layer, Mode, Purpose, Site, Switch
 from bncheck.facts.training import (
     moved,
-    placeholder_switched,
     run_by_training,
     served_outputs,
     still,
@@ -20,6 +19,7 @@ from bncheck.facts.training import (
 from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, served, serving, switch, untouched, unwired, wired, with_graph
 
 
@@ -47,15 +47,16 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    Serving or predict graph: ERROR (served) or WARNING if the default selects batch statistics; WARNING if a served
-    switch has no default, or if the default selects statistics that are not at hand; ERROR if those never moved while
-    gamma or beta did; INFO else.
+    Serving or predict graph: ERROR (served) or WARNING if the default selects batch statistics. A served switch
+    without default: ERROR if no signature takes it, WARNING else. WARNING if the default selects statistics that are
+    not at hand; ERROR if those never moved while gamma or beta did; INFO else.
     Training graph: silent, a placeholder is the normal way there; ERROR if it drives all trained layers, the train op
-    runs their updates, and yet no statistic moved while gamma or beta did: then it was never fed True.
+    runs their updates, and yet no statistic moved while gamma or beta did: then it was never True. That holds for
+    variables and comparisons (`keep_prob < 1`) as well, which are told with their names.
 
     Not detected
     ------------
-    What callers feed. A switch that is a variable or computed is a note only, for its value is not in the graph.
+    What callers feed. In a served graph a switch that is a variable or computed is a note only.
 
     Fix
     ---
@@ -82,18 +83,22 @@ def check(model: Facts) -> Iterator[Evidence]:
             if site.mode is Mode.SWITCHED and site.switch is not None and _asked_for(site, serving=graph.serving):
                 switches.setdefault(site.switch, {})[layer] = None
     for found, layers in switches.items():
-        yield _left_open(found, list(layers), serving=graph.serving)
+        yield _left_open(model, found, list(layers), serving=graph.serving)
 
 
 def _asked_for(site: Site, *, serving: bool) -> bool:
     return bool(served_outputs(site.outputs)) if serving else True
 
 
-def _left_open(found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evidence:
+def _left_open(model: Facts, found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evidence:
     values = moved(layers)
+    taken = None if model.graph is None else model.graph.signature_inputs
     decided = found.default is not None and found.train_when is not None
     if not found.kind.startswith("placeholder"):
         severity, reading = Severity.INFO, f"is {found.kind}: what it will be is not in the graph"
+    elif found.kind == "placeholder" and serving and taken is not None and found.predicate not in taken:
+        severity = Severity.ERROR
+        reading = "has no default, and no signature takes it: no client can run the model"
     elif not decided:
         severity = Severity.WARNING if serving or values is False else Severity.INFO
         reading = "has no default, so every caller must feed it"
@@ -118,7 +123,7 @@ def _left_open(found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evid
         severity=severity,
         confidence=Confidence.HIGH if found.train_when is not None else Confidence.MEDIUM,
         location=found.predicate,
-        fix=fixes.training_code(remedies.CONSTANT_MODE, note="for export"),
+        fix=fixes.training_code(in_framework(remedies.CONSTANT_MODE, made_with(model, layers)), note="for export"),
         measurements=(
             Measurement(name="layers switched", value=len(layers), limit=0, unit="layers"),
             Measurement(name="layers whose statistics never moved", value=unmoved, unit="layers"),
@@ -129,25 +134,51 @@ def _left_open(found: Switch, layers: Sequence[Layer], *, serving: bool) -> Evid
 def _never_fed(model: Facts) -> Iterator[Evidence]:
     """A09: wired, trained, and still initial can only mean that the switch was never on."""
     trained = [layer for layer in model.layers if trainers(layer) and training_sites(layer)]
-    layers = [layer for layer in trained if all(placeholder_switched(site) for site in training_sites(layer))]
+    layers = [layer for layer in trained if all(_decided_at_run_time(site) for site in training_sites(layer))]
     if not layers or len(layers) < len(trained) or still(layers) < len(layers):
         return
     if not all(map(run_by_training, layers)) or not any(layer.affine_moved for layer in layers):
         return
     found = next(s.switch for s in training_sites(layers[0]) if s.switch is not None)
-    default = "has no default" if found.default is None else f"defaults to {found.default}"
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"`{found.predicate}` {default} and was never fed {found.train_when} in training: the train op runs "
-        f"the updates of {many(len(layers), 'layer')}, gamma or beta moved, every statistic is exactly initial.",
+        message=f"{_never_on(found)}: the train op runs the updates of {many(len(layers), 'layer')}, gamma or beta "
+        "moved, every statistic is exactly initial. The model was trained in eval mode, and its weights fit that.",
         severity=Severity.ERROR,
         confidence=Confidence.HIGH if found.default is not None else Confidence.MEDIUM,
         location=found.predicate,
-        fix=fixes.training_code(f'session.run(train_op, {{images: batch, "{found.predicate}:0": {found.train_when}}})'),
+        fix=fixes.training_code(_turned_on(found)),
         measurements=(
             Measurement(name="layers whose statistics never moved", value=still(layers), limit=0, unit="layers"),
         ),
     )
+
+
+def _decided_at_run_time(site: Site) -> bool:
+    return site.mode is Mode.SWITCHED and site.switch is not None and site.switch.kind != "constant"
+
+
+def _never_on(found: Switch) -> str:
+    """Which condition was never met in training, and what it is."""
+    if found.kind == "variable":
+        held = "" if found.default is None else f" that is {found.default} in the checkpoint"
+        return f"`{found.predicate}`, a variable{held}, was never {found.train_when} in training"
+    if found.kind == "computed":
+        made_of = f" (`{found.made_of}`)" if found.made_of else ""
+        return f"`{found.predicate}`{made_of} was never {found.train_when} in training"
+    default = "has no default" if found.default is None else f"defaults to {found.default}"
+    return f"`{found.predicate}` {default} and was never fed {found.train_when} in training"
+
+
+def _turned_on(found: Switch) -> str:
+    """Code that trains with the switch on, by its own name."""
+    if found.kind == "variable":
+        return (
+            f'switch = next(v for v in tf.global_variables() if v.op.name == "{found.predicate}")\n'
+            f"switch.load({found.train_when}, session)    # before training; {not found.train_when} before evaluation"
+        )
+    name, value = found.turned_on_by or (found.predicate, found.train_when)
+    return f'session.run(train_op, {{images: batch, "{name}:0": {value}}})'
 
 
 def clean() -> tuple[Facts, ...]:
@@ -171,6 +202,8 @@ def broken() -> tuple[Facts, ...]:
         serving(served(batch_norm("bn"), Mode.SWITCHED, switch=off)),
         with_graph(served(untouched("bn"), Mode.SWITCHED, switch=off, outputs=())),
         with_graph(_switched(wired(untouched("bn")), off)),
+        serving(served(batch_norm("bn"), Mode.SWITCHED), signature_inputs=frozenset({"images"})),
+        with_graph(_switched(wired(untouched("bn")), switch("is_training", "variable", default=False))),
     )
 
 

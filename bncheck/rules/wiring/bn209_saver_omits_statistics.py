@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
-from bncheck.facts.layers import Facts, GraphFacts, Layer, Presence, Vector
+from bncheck.facts.layers import Facts, GraphFacts, Layer, Presence, Saver, Vector
 from bncheck.facts.wording import many, quoted
+from bncheck.numerics.init_share import init_share
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.testing import batch_norm, facts, graph_facts, saver, unread, wired, with_graph
+from bncheck.testing import batch_norm, facts, graph_facts, saver, unread, untouched, wired, with_graph
 
 SAVE_ALL = """\
 saver = tf.train.Saver()                                     # all global variables; or, where a list is needed:
 statistics = [v for v in tf.global_variables() if "moving_" in v.name]
 saver = tf.train.Saver(tf.trainable_variables() + statistics + [global_step])"""
+
+MUCH_INITIAL = 0.05
+"""Part of a statistic from which a warm start without it does harm, as BN103 has it."""
 
 
 @rule(
@@ -23,27 +27,32 @@ saver = tf.train.Saver(tf.trainable_variables() + statistics + [global_step])"""
     "saver-omits-statistics",
     severity=Severity.ERROR,
     needs=Needs.GRAPH,
+    explains=("BN101", "BN102", "BN103"),
     meaning=Meaning.WIRING_FAULT,
     sees="D01",
+    sees_too="D03",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The Saver writes a layer's weights and leaves out its moving statistics.
+    """A Saver writes or restores a layer's weights and leaves out its moving statistics.
 
     What it detects
     ---------------
     Layers whose gamma, beta or kernel some Saver writes while no Saver writes their moving mean or variance: the
-    classic is `Saver(tf.trainable_variables())`, for statistics are not trainable.
+    classic is `Saver(tf.trainable_variables())`, for statistics are not trainable. And warm starts that restore gamma
+    and beta alone, where the statistics are, in good part, still their initial values.
 
     Why it matters
     --------------
     After a restore the statistics are whatever the initialiser gave, 0 and 1, or restoring fails. Training went well,
-    evaluation in the same process did too, and what was shipped is junk.
+    evaluation in the same process did too; what was restored elsewhere normalises with other numbers.
 
     How it decides
     --------------
     A Saver's list is a constant in the graph (`SaveV2/tensor_names`), so this needs no checkpoint. Savers that cover a
     part, such as a backbone's, are fine as long as another writes the statistics. WARNING where a checkpoint at hand
-    holds the statistics after all: then another Saver wrote it.
+    holds the statistics after all: then another Saver wrote it. What a restore reads is a constant as well
+    (`RestoreV2`): one that fills gamma or beta and no statistics is the cause where they never moved, and, with medium
+    confidence, where more than a twentieth of them is initial.
 
     Not detected
     ------------
@@ -63,7 +72,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     skflow#117, SfMLearner#17, google/youtube-8m#55. Failure modes D01, D02; P6.
     """
     graph = model.graph
-    if graph is None or not graph.savers:
+    if graph is None:
+        return
+    yield from _not_restored(model, graph)
+    if not graph.savers:
         return
     written = frozenset[str]().union(*(saver.variables for saver in graph.savers))
     found = {layer: lost for layer in model.layers if (lost := _omitted(graph, layer, written))}
@@ -98,6 +110,63 @@ def _omitted(graph: GraphFacts, layer: Layer, written: frozenset[str]) -> list[V
     return [vector for vector in lost if vector.name not in written]
 
 
+def _not_restored(model: Facts, graph: GraphFacts) -> Iterator[Evidence]:
+    """Restores that fill the weights of layers whose statistics are initial, and not these."""
+    for restore in graph.restores if graph.train_ops else ():
+        layers = [layer for layer in model.layers if _filled_by_half(layer, restore) and _initial(layer, model)]
+        if not layers:
+            continue
+        never = [layer for layer in layers if layer.moved is False]
+        kept = (
+            f"where those of {many(len(never), 'layer')} still are"
+            if never
+            else "and a good part of each is still initial"
+        )
+        yield Evidence(
+            layers=tuple(layer.name for layer in layers),
+            message=f"`{restore.name}` fills gamma or beta of {many(len(layers), 'layer')} from another checkpoint and "
+            f"leaves out their moving mean and variance: training started from initial statistics, {kept}. No "
+            "statistic is trainable, so a list of trainable variables has none.",
+            confidence=Confidence.HIGH if never else Confidence.MEDIUM,
+            location=restore.name,
+            fix=fixes.training_code_and_repair(model, _restore_all(layers, restore), note="where it is restored"),
+            measurements=(
+                Measurement(name="layers restored without statistics", value=len(layers), limit=0, unit="layers"),
+                Measurement(name="variables restored", value=len(restore.variables), unit="variables"),
+            ),
+        )
+        return
+
+
+def _filled_by_half(layer: Layer, restore: Saver) -> bool:
+    affine = {v.name for v in (layer.gamma, layer.beta) if v.presence is not Presence.ABSENT}
+    statistics = {v.name for v in layer.statistics if v.presence is not Presence.ABSENT}
+    filled = restore.variables
+    return bool(statistics and affine & filled) and not statistics & filled
+
+
+def _initial(layer: Layer, model: Facts) -> bool:
+    """Whether the statistics are what the initialiser gave, or what too few updates left of it."""
+    if layer.moved is False:
+        return bool(layer.affine_moved)
+    share = init_share(layer, model.run.updates)
+    return bool(layer.moved) and share is not None and share > MUCH_INITIAL
+
+
+def _restore_all(layers: list[Layer], restore: Saver) -> str:
+    """The same restore with the statistics, in the scope of what it restored so far."""
+    scopes = {name.partition("/")[0] for name in restore.variables}
+    scope = f"{scopes.pop()}/" if len(scopes) == 1 else ""
+    ends = sorted({f"/{v.name.rpartition('/')[2]}" for layer in layers for v in layer.statistics})
+    inside = f' if v.op.name.startswith("{scope}")' if scope else ""
+    return (
+        f"weights = [v for v in tf.trainable_variables(){inside}]\n"
+        f"ends = ({', '.join(repr(end).replace(chr(39), chr(34)) for end in ends)},)\n"
+        f"statistics = [v for v in tf.global_variables(){inside or ' if True'} and v.op.name.endswith(ends)]\n"
+        "tf.train.Saver(weights + statistics).restore(session, pretrained)"
+    ).replace("if True and ", "if ")
+
+
 def clean() -> tuple[Facts, ...]:
     """A Saver of everything; a backbone's Saver beside it; a layer that no Saver writes; a graph without Savers."""
     a, b = wired(batch_norm("a")), wired(batch_norm("b"))
@@ -106,6 +175,7 @@ def clean() -> tuple[Facts, ...]:
         with_graph(a, b, savers=(saver(a, without=("mean", "variance"), name="warm/SaveV2"), saver(a, b))),
         with_graph(a, b, savers=(saver(a),)),
         with_graph(a, savers=()),
+        with_graph(a, restores=(saver(a, without=("mean", "variance")), saver(a))),
     )
 
 
@@ -120,4 +190,5 @@ def broken() -> tuple[Facts, ...]:
             replace(layer, mean=alone.mean, variance=alone.variance), savers=(saver(layer, without=("variance",)),)
         ),
         with_graph(layer, savers=trainable),
+        with_graph(wired(untouched("bn")), restores=(*trainable, saver(layer))),
     )

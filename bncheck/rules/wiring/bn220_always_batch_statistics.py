@@ -12,6 +12,7 @@ from bncheck.facts.training import has_statistics, served_outputs
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.rules.wiring.bn205_served_in_train_mode import statistics_dropped
 from bncheck.testing import batch_norm, served, serving, unwired, wired, with_graph
 
@@ -41,7 +42,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     No statistics variables, no updates, train mode. WARNING where a serving output depends on it: by design, or
-    exported from the training graph. INFO elsewhere. Instance, group and layer norm reduce over other axes and are not
+    exported from the training graph. WARNING too where a train op goes through it and nothing by design explains it:
+    batches of one (pix2pix), weights that are stepped inside the graph (MAML), two networks that are trained against
+    each other. INFO elsewhere. Instance, group and layer norm reduce over other axes and are not
     batch norm here. A fused op of a frozen graph had statistics once, which freezing dropped (BN205).
 
     Not detected
@@ -65,21 +68,37 @@ def check(model: Facts) -> Iterator[Evidence]:
     layers = [layer for layer in model.layers if _batch_only(layer) and not statistics_dropped(model, layer)]
     in_service = model.graph is not None and model.graph.serving
     served_ones = [layer for layer in layers if in_service and any(served_outputs(s.outputs) for s in layer.sites)]
-    others = [] if in_service else layers
+    idle = [] if in_service else layers
+    meant = [layer for layer in idle if not layer.sites[0].train_ops or _by_design(model, layer)]
+    others = [layer for layer in idle if layer not in meant]
     if served_ones:
         text = "Serving outputs depend on {} that {} with the batch at hand and {} no moving statistics: by design, or "
         text += "exported from the training graph."
-        yield _evidence(served_ones, Severity.WARNING, text)
+        yield _evidence(model, served_ones, Severity.WARNING, text)
     if others:
+        text = "{} that training goes through {} with the batch at hand and {} no moving statistics: there is nothing "
+        text += "to serve one sample with, and nothing to fold."
+        yield _evidence(model, others, Severity.WARNING, text)
+    if meant:
         text = "{} {} with batch statistics only and {} no moving ones: by design in pix2pix or MAML, else a fault."
-        yield _evidence(others, Severity.INFO, text)
+        yield _evidence(model, meant, Severity.INFO, text)
+
+
+def _by_design(model: Facts, layer: Layer) -> bool:
+    """Whether the graph itself tells why: batches of one (pix2pix), weights that are stepped inside it (MAML)."""
+    if any(site.reduced is not None and site.reduced[0] == 1 for site in layer.sites):
+        return True
+    computed = any(site.linear is not None and not site.linear.kernel for site in layer.sites)
+    ops = model.graph.train_ops if model.graph is not None else ()
+    several = len(ops) > 1 and not set(ops[0].variables).intersection(*(op.variables for op in ops[1:]))
+    return computed or several
 
 
 def _batch_only(layer: Layer) -> bool:
     return not has_statistics(layer) and not layer.updates and any(site.mode is Mode.TRAIN for site in layer.sites)
 
 
-def _evidence(layers: Sequence[Layer], severity: Severity, text: str) -> Evidence:
+def _evidence(model: Facts, layers: Sequence[Layer], severity: Severity, text: str) -> Evidence:
     sites = [site for layer in layers for site in layer.sites]
     verbs = ("normalises", "has") if len(layers) == 1 else ("normalise", "have")
     return Evidence(
@@ -87,7 +106,10 @@ def _evidence(layers: Sequence[Layer], severity: Severity, text: str) -> Evidenc
         message=f"{text.format(many(len(layers), 'layer'), *verbs)} {quoted(site.name for site in sites)}.",
         severity=severity,
         location=sites[0].name,
-        fix=fixes.training_code(remedies.TRAIN_MODE, note="a layer with statistics, if it is not meant so"),
+        fix=fixes.training_code(
+            in_framework(remedies.CHOSEN_MODE, made_with(model, layers)),
+            note="a layer with statistics, if it is not meant so",
+        ),
         measurements=(Measurement(name="layers without statistics", value=len(layers), limit=0, unit="layers"),),
     )
 
@@ -104,9 +126,13 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """Served without statistics (a warning); in a training graph (a note)."""
+    """Served without statistics; trained without; two networks against each other (a note)."""
     bare = batch_norm("bn", mean=None, variance=None)
     return (
         serving(served(bare, Mode.TRAIN), variables={"bn/beta": (4,)}),
         with_graph(replace(unwired(bare), updates=())),
+        with_graph(
+            replace(unwired(bare, "g_adam"), updates=()),
+            wired(batch_norm("d"), "d_adam"),
+        ),
     )

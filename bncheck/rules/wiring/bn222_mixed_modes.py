@@ -12,6 +12,7 @@ from bncheck.facts.training import has_statistics
 from bncheck.facts.wording import listing, many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, site, wired, with_graph
 
 
@@ -86,7 +87,9 @@ def check(model: Facts) -> Iterator[Evidence]:
         f"{_follow(list(others.values()), len(rest))} ({listing([layer.name for layer in rest])}): "
         "a prediction depends on the other samples of its batch.",
         location=next(iter(found.values())).name,
-        fix=fixes.training_code(remedies.CHOSEN_MODE, note="the same switch for all layers"),
+        fix=fixes.training_code(
+            in_framework(remedies.CHOSEN_MODE, made_with(model, list(found))), note="the same switch for all layers"
+        ),
         measurements=(
             Measurement(name="layers fixed in train mode", value=len(found), limit=0, unit="layers"),
             Measurement(name="layers switched or in eval mode", value=len(rest), unit="layers"),

@@ -11,6 +11,7 @@ from bncheck.facts.training import has_statistics
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, site, wired, with_graph
 
 OF_ITS_OWN = """\
@@ -72,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         f"forward pass, one behind the other, with one set of statistics ({places}{more} places): "
         f"{quoted(site.name for site in shared[most])}. What is stored is a mixture of what they see.",
         location=shared[most][0].name,
-        fix=fixes.training_code(OF_ITS_OWN),
+        fix=fixes.training_code(in_framework(OF_ITS_OWN, made_with(model, list(shared)))),
         measurements=(
             Measurement(name="layers applied at several depths", value=len(shared), limit=0, unit="layers"),
             Measurement(name="most places of one layer", value=len(shared[most]), limit=1, unit="sites"),
