@@ -8,9 +8,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from bncheck.facts.arrays import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
+from bncheck.facts.command_words import Given as Given  # noqa: PLC0414 - as above
 from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
-from bncheck.facts.given import Given as Given  # noqa: PLC0414 - as above
 from bncheck.facts.provenance import Provenance
 
 if TYPE_CHECKING:
