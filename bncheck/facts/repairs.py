@@ -96,6 +96,8 @@ class Trial:
     """NMSE of eval mode with new statistics against train mode."""
     halves_agreement: float | None
     """Between the models that either half of the data makes; None where a half is too small to make one."""
+    halves_loss: float | None
+    """Accuracy that the one would cost in the place of the other, by their own probabilities."""
     halves_error: float | None
     """NMSE of the one against the other."""
     entropy: float | None

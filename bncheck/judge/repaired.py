@@ -11,7 +11,7 @@ from bncheck.facts.ratios import informed_accuracy
 from bncheck.facts.repairs import RepairJudgement, RepairVerdict, Trial
 from bncheck.facts.training import has_statistics, trained_on_batches, trainers
 from bncheck.facts.wording import many, percent
-from bncheck.numerics.settled import expected_disagreement, expected_error, samples_needed
+from bncheck.numerics.settled import expected_error, expected_loss, samples_needed
 
 MOST_LOST = 0.05
 """Accuracy that a pass may cost against a repair from all training data, and so the disagreement to be expected."""
@@ -148,8 +148,8 @@ def _error(differing: float, samples: int) -> float:
 def _unsettled(trial: Trial) -> list[str]:
     if trial.input.distinct < 2 or (trial.halves_agreement is None and trial.halves_error is None):
         return [f"{many(trial.input.distinct, 'sample')} cannot be cut into halves that would confirm each other."]
-    if trial.classes is not None and trial.halves_agreement is not None:
-        expected = expected_disagreement(trial.halves_agreement, min(trial.samples, trial.input.distinct))
+    if trial.classes is not None and trial.halves_agreement is not None and trial.halves_loss is not None:
+        expected = expected_loss(trial.halves_loss, min(trial.samples, trial.input.distinct))
         limit, told = MOST_LOST, f"agree on {percent(trial.halves_agreement)} of the samples"
     else:
         assert trial.halves_error is not None

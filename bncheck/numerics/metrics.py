@@ -153,6 +153,18 @@ def are_probabilities(values: Logits) -> bool:
     return bool(np.all(values >= 0) and np.allclose(np.sum(values, axis=-1, dtype=np.float64), 1, atol=1e-3))
 
 
+def lost_confidence(a: Logits, b: Logits) -> float:
+    """Sum over samples of the probability that the one loses by naming the other's class, mean of both directions.
+
+    `p_a(top of a) - p_a(top of b)`: where scores are probabilities of being right, the accuracy that is lost if `b`
+    answers in the place of `a`. A class that changes in a toss-up costs nothing.
+    """
+    first, second = (scores if are_probabilities(scores) else softmax(scores) for scores in (a, b))
+    rows, mine, other = np.arange(len(first)), first.argmax(axis=-1), second.argmax(axis=-1)
+    lost = first[rows, mine] - first[rows, other] + second[rows, other] - second[rows, mine]
+    return float(np.sum(lost) / 2)
+
+
 def entropy(scores: Logits) -> float:
     """Sum over samples of `-sum p ln p`, in nats; p as in `softmax_drift`. 0 is certain, ln(classes) knows nothing."""
     rows = scores if are_probabilities(scores) else softmax(scores)

@@ -10,17 +10,21 @@ import numpy as np
 from bncheck.numerics.channels import median
 from bncheck.numerics.moments import Moments
 
+SURE = 1.5
+"""Standard errors that are added: 93 % of the time the loss is less. Two halves of 16 digits that named one of them
+otherwise are not settled then, of 32 they are: repaired from as many, 94.2 and 96.1 % against 97.8 % from all."""
 
-def expected_disagreement(agreement: float, samples: int) -> float:
-    """Share of samples on which the estimate from all the data may differ from one of any number, 0 to 1.
 
-    Each half's statistics are off by `sqrt(2)` times what those of the whole are, and the two are off independently,
-    so the halves differ by twice what the whole is off by; and disagreement grows as that distance. One standard error
-    of the disagreement seen in `samples` is added, so that few samples do not look settled by luck.
+def expected_loss(loss: float, samples: int) -> float:
+    """Accuracy (0 to 1) that the estimate from all the data may cost against one from any number of samples.
+
+    `loss` is what one half's model costs in the place of the other's (`metrics.lost_confidence` a sample). Each half's
+    statistics are off by `sqrt(2)` times what those of the whole are, independently of the other's, so the halves
+    differ by twice what the whole is off by. Standard errors of what was seen in `samples` are added, so that few
+    samples do not look settled by luck.
     """
-    differing = 1.0 - agreement
-    error = math.sqrt(max(differing * agreement, 1.0 / max(samples, 1)) / max(samples, 1))
-    return min((differing + error) / 2, 1.0)
+    error = math.sqrt(max(loss, 1.0 / max(samples, 1)) / max(samples, 1))
+    return min((loss + SURE * error) / 2, 1.0)
 
 
 def expected_error(nmse: float) -> float:

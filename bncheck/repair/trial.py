@@ -71,6 +71,8 @@ class _TrialTotals:
     """Train mode against eval mode with the statistics of the half that the sample is not in."""
     halves: OutputTotals = field(default_factory=OutputTotals)
     """One half's statistics against the other's, both in eval mode."""
+    lost: float = 0.0
+    """`metrics.lost_confidence` between the halves."""
     entropy: float = 0.0
     scrambled_entropy: float = 0.0
 
@@ -121,6 +123,7 @@ def try_out(
             if halves is not None and unseen is not None:
                 total.unseen.add(train[place], unseen[place], len(images), labels)
                 total.halves.add(halves[0][place], halves[1][place], len(images))
+                _add_lost(total, halves[0][place], halves[1][place])
             _add_entropies(total, train[place], noise[place])
         seen.add(images)
         samples += len(images)
@@ -157,6 +160,13 @@ def _scrambled(images: NDArray[Any], random: np.random.Generator) -> NDArray[Any
     return np.asarray(np.take_along_axis(flat, order[..., None], axis=1).reshape(images.shape))
 
 
+def _add_lost(total: _TrialTotals, one: NDArray[Any], other: NDArray[Any]) -> None:
+    how = total.halves.scores
+    if total.halves.top.rows and how is not None:
+        scores = (np.asarray(as_scores(half, how), np.float64) for half in (one, other))
+        total.lost += metrics.lost_confidence(*scores)
+
+
 def _add_entropies(total: _TrialTotals, train: NDArray[Any], noise: NDArray[Any]) -> None:
     how = total.new.scores
     if not total.new.top.rows or how is None:
@@ -189,6 +199,7 @@ def _trial(totals: Sequence[_TrialTotals], seen: InputSummary, found: Candidates
         agreement_after=new.agreeing / rows if rows else None,
         error_after=judged.new.errors.nmse,
         halves_agreement=halves.agreeing / rows if rows and halved else None,
+        halves_loss=judged.lost / rows if rows and halved else None,
         halves_error=judged.halves.errors.nmse if halved else None,
         entropy=judged.entropy / rows if rows else None,
         scrambled_entropy=judged.scrambled_entropy / rows if rows else None,

@@ -28,6 +28,7 @@ LABELLED = Trial(
     agreement_after=0.99,
     error_after=0.01,
     halves_agreement=0.99,
+    halves_loss=0.005,
     halves_error=0.01,
     entropy=0.05,
     scrambled_entropy=0.5,
@@ -68,8 +69,11 @@ def test_what_speaks_against_it_refuses(changes: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("trial", "changes"),
     [
-        (LABELLED, {"halves_agreement": 0.85}),
-        (LABELLED, {"halves_agreement": 1.0, "samples": 4, "input": replace(INPUT, samples=4, distinct=4)}),
+        (LABELLED, {"halves_agreement": 0.7, "halves_loss": 0.15}),
+        (
+            LABELLED,
+            {"halves_agreement": 1.0, "halves_loss": 0.0, "samples": 4, "input": replace(INPUT, samples=4, distinct=4)},
+        ),
         (LABELLED, {"halves_agreement": None, "halves_error": None}),
         (LABELLED, {"accuracy_after": 0.85}),
         (LABELLED, {"accuracy_train": 0.12, "accuracy_after": 0.12}),
@@ -87,6 +91,11 @@ def test_what_nothing_confirms_is_unverified(trial: Trial, changes: dict[str, ob
     judgement = judge_repair(replace(trial, **changes), NEVER)  # type: ignore[arg-type]
     assert judgement.verdict is RepairVerdict.UNVERIFIED
     assert judgement.reasons
+
+
+def test_toss_ups_are_no_doubt() -> None:
+    """Halves that disagree on classes which were equally likely cost no accuracy."""
+    assert _verdict(replace(LABELLED, halves_agreement=0.85, halves_loss=0.01)) is RepairVerdict.PASS
 
 
 def test_a_declared_range_vouches() -> None:

@@ -199,3 +199,10 @@ def test_agreement_and_accuracy() -> None:
     assert metrics.top1(b, np.array([0, 1, 1, 1])) == 0.75
     assert metrics.agreement(np.full_like(a, math.nan), np.full_like(a, math.nan)) == 0
     assert math.isnan(metrics.agreement(a[:0], b[:0]))
+
+
+def test_lost_confidence_is_what_the_other_class_costs() -> None:
+    """Nothing where both name one class, the margin where they do not, the mean of both directions."""
+    a, b = np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[0.7, 0.3], [0.1, 0.9]])
+    assert metrics.lost_confidence(a, a) == 0.0
+    assert metrics.lost_confidence(a, b) == pytest.approx(((0.6 - 0.4) + (0.9 - 0.1)) / 2)

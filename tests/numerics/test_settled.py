@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from bncheck.numerics.moments import of
-from bncheck.numerics.settled import expected_disagreement, expected_error, noise, samples_needed
+from bncheck.numerics.settled import expected_error, expected_loss, noise, samples_needed
 
 
 def test_halves_that_agree_settle_only_with_enough_samples() -> None:
-    """All of 64 samples alike is settled; all of 4 is luck."""
-    assert expected_disagreement(1.0, 64) < 0.05 < expected_disagreement(1.0, 4)
+    """All of 64 samples alike is settled; all of 8 is luck."""
+    assert expected_loss(0.0, 64) < 0.05 < expected_loss(0.0, 8)
 
 
-def test_disagreement_is_half_of_what_the_halves_differ_by() -> None:
+def test_the_whole_is_off_by_half_of_what_its_halves_differ_by() -> None:
     """With many samples the standard error vanishes."""
-    assert expected_disagreement(0.9, 10**8) == pytest.approx(0.05, abs=1e-4)
-    assert expected_disagreement(0.0, 2) <= 1.0
+    assert expected_loss(0.1, 10**8) == pytest.approx(0.05, abs=1e-4)
+    assert expected_loss(1.0, 2) == 1.0
 
 
 def test_error_is_a_quarter() -> None:
