@@ -147,17 +147,17 @@ def _rows(output: NDArray[Any], count: int) -> bool:
 
 
 def _scrambled(images: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
-    """The same numbers in another order within each sample and channel: what a model sees that sees nothing."""
+    """The batch's own pixels, dealt anew over all its samples: what a model sees that sees nothing.
+
+    Within a sample alone they would keep its colours, by which photographs are told as well.
+    """
     if images.dtype.names is not None:
         found: NDArray[Any] = images.copy()
         for name in images.dtype.names:
             found[name] = _scrambled(images[name], random)
         return found
-    if images.ndim < 2:
-        return images
-    flat = images.reshape(len(images), -1, images.shape[-1]) if images.ndim > 2 else images[..., None]
-    order = random.permuted(np.tile(np.arange(flat.shape[1]), (len(flat), 1)), axis=1)
-    return np.asarray(np.take_along_axis(flat, order[..., None], axis=1).reshape(images.shape))
+    pixels = images.reshape(-1, images.shape[-1] if images.ndim > 1 else 1)
+    return np.asarray(pixels[random.permutation(len(pixels))].reshape(images.shape))
 
 
 def _add_lost(total: _TrialTotals, one: NDArray[Any], other: NDArray[Any]) -> None:
