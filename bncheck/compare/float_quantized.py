@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from bncheck.compare.litert.net import Kernel
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.litert.pair import FilePair
 from bncheck.compare.litert.sums import TensorSums
-from bncheck.compare.outputs import Kind, OutputKind
+from bncheck.compare.outputs import Kind, OutputKind, place_of
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.measurements import (
@@ -44,6 +44,7 @@ from bncheck.facts.measurements import (
     QuantizedComparison,
     Unmatched,
 )
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.numerics import metrics
 
 Batch = tuple[NDArray[Any], NDArray[Any] | None]
@@ -67,6 +68,7 @@ def measure_quantized(
     input_name: str = "",
     output_names: Sequence[str] = (),
     output_kinds: Sequence[Kind] = (),
+    labels_output: str | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> QuantizedComparison:
     """Runs every batch through both files. Memory does not grow with their number.
@@ -75,8 +77,9 @@ def measure_quantized(
 
     `layers` are those folded into the float file, with the statistics that it was made with; empty where none are
     known. `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `output_names` and
-    `output_kinds` are the model's own, in the float file's order. Raises ReadError for a damaged file, BncheckError for
-    a quantized file of another model, for one that LiteRT refuses, and where there is no data.
+    `output_kinds` are the model's own, in the float file's order, and `labels_output` the name of the one that labels
+    belong to. Raises ReadError for a damaged file, UsageError for an output that is not there, BncheckError for a
+    quantized file of another model, for one that LiteRT refuses, and where there is no data.
     """
     start = time.perf_counter()
     reference = read_file(float_bytes, float_path)
@@ -94,7 +97,12 @@ def measure_quantized(
             progress(pair.samples)
     if pair is None or not pair.samples:
         raise BncheckError("there is no data to compare on")
+    output_names = _output_names(matching, output_names)
+    named = place_of(labels_output, output_names)
+    theirs = None if named is None else pair.outputs[named]
     judged = _scores(pair.outputs)
+    if theirs is not None:
+        judged = [theirs, *(sums for sums in judged if sums is not theirs)]
     names = _names(pair.local.parts, matching, folded)
     return QuantizedComparison(
         scheme=scheme,
@@ -107,8 +115,8 @@ def measure_quantized(
             if sums is not None
         ),
         outputs=tuple(
-            sums.difference(name, scores=sums in judged)
-            for sums, name in zip(pair.outputs, _output_names(matching, output_names), strict=True)
+            replace(sums.difference(name, scores=sums in judged), labelled=sums is theirs)
+            for sums, name in zip(pair.outputs, output_names, strict=True)
         ),
         accuracy=_accuracy(judged),
         apart=_apart(matching),
@@ -277,9 +285,23 @@ def _kinds(matching: Matching, given: Sequence[Kind]) -> dict[int, Kind]:
 
 
 def _scores(outputs: Sequence[OutputSums]) -> list[OutputSums]:
-    """Those of classes; of several only those with a class for every label, where one has: others may be boxes."""
-    single = [sums for sums in outputs if sums.fits and sums.single is not OutputKind.NONE]
-    return single or [sums for sums in outputs if sums.fits] or [sums for sums in outputs if sums.classes]
+    """Those of classes; of several only those with a class for every label, where one has: others may be boxes.
+
+    Among these such as add up to 1 come first, then those that meet the labels, then those with as many classes as
+    labels count.
+    """
+    fitting = [sums for sums in outputs if sums.fits]
+    single = [sums for sums in fitting if sums.single is not OutputKind.NONE]
+    if not single and fitting:
+        best = min(fitting, key=_against_labels)
+        return [best, *(sums for sums in fitting if sums is not best and sums.classes == best.classes)]
+    return single or [sums for sums in outputs if sums.classes]
+
+
+def _against_labels(sums: OutputSums) -> tuple[bool, bool, bool]:
+    """What speaks against it that the labels are of this output, the strongest first."""
+    met = max(sums.top.accuracy or (0.0, 0.0)) >= informed_accuracy(sums.classes)
+    return not sums.probabilities, not met, sums.classes != sums.highest + 1
 
 
 def _accuracy(scores: Sequence[OutputSums]) -> Accuracy:

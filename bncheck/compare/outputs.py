@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.compare.output_sums import ClassSums, ErrorSums
+from bncheck.facts.errors import UsageError
 from bncheck.facts.measurements import OutputDifference
+from bncheck.facts.ratios import informed_accuracy
 from bncheck.numerics import metrics
 
 _ROWS = 8
@@ -117,6 +119,30 @@ def apart_from_labels(outputs: Sequence[NDArray[Any]], kinds: Sequence[Kind], la
     ]
 
 
+def place_of(name: str | None, outputs: Sequence[str]) -> int | None:
+    """The place of the output that `--labels-output` names; None where it was not given. Raises UsageError."""
+    if name is None:
+        return None
+    if name not in outputs:
+        named = ", ".join(outputs)
+        raise UsageError(f"--labels-output: no output that is compared is called {name!r}: there are {named}")
+    return list(outputs).index(name)
+
+
+def _is_distribution(output: NDArray[Any]) -> bool:
+    return metrics.are_probabilities(np.asarray(output.reshape(len(output), -1), np.float64))
+
+
+def labels_belong(outputs: Sequence[OutputTotals]) -> OutputTotals | None:
+    """The output that the labels are of, by what it is and whether it meets them, the first only where nothing tells.
+
+    What a loss takes for scores, or a softmax gives, comes before what may be anything. None where none has labels.
+    """
+    labelled = [total for total in outputs if total.top.labelled and not total.no_scores]
+    named = [total for total in labelled if total.theirs]
+    return min(named or labelled, key=lambda total: total.rank, default=None)
+
+
 def by_sample(output: NDArray[Any], count: int) -> NDArray[Any]:
     """Rows that are parts of samples, as pixels or time steps are for a loss, under the axis of `count` samples."""
     if not output.ndim or len(output) <= count or len(output) % count:
@@ -145,6 +171,10 @@ class OutputTotals:
     """Class -> samples that train mode gives it."""
     asked: Counter[int] = field(default_factory=Counter)
     """Label -> samples that have it."""
+    theirs: bool = False
+    """Whether the labels belong to it."""
+    doubtful: bool = False
+    """Whether nothing but its shape says that it is scores: neither the graph, nor that they add up to 1."""
     by_sample: bool = True
     """Whether its first axis is that of the samples, so that they can be dealt to other batches."""
 
@@ -157,6 +187,8 @@ class OutputTotals:
         self.by_sample = self.by_sample and reference.ndim > 0 and len(r) == count
         if self.scores is None:
             self.scores = read_as(reference, kind=self.kind, labels=labels)
+            columns = self.kind is Kind.UNKNOWN and self.scores is OutputKind.COLUMNS
+            self.doubtful = columns and not _is_distribution(reference)
         if not self.by_sample or self.scores is OutputKind.NONE:
             return
         r, t = (as_scores(part, self.scores) for part in (r, t))
@@ -167,15 +199,46 @@ class OutputTotals:
         if labels is not None:
             self.asked.update(np.asarray(labels).tolist())
 
+    @property
+    def rank(self) -> tuple[bool, bool, bool, bool]:
+        """How much speaks against it that the labels are of this output, the strongest first; it has some.
+
+        Nothing but its shape says that it is scores; it does not meet them; it has other columns than they count; it
+        has more than twice as many.
+        """
+        width, counted = self.classes or 0, max(self.asked) + 1
+        met = max(self.top.accuracy or (0.0, 0.0)) >= informed_accuracy(max(width, 2))
+        return self.doubtful, not met or width < counted, width != counted, width > 2 * counted
+
+    @property
+    def no_scores(self) -> bool:
+        """Whether labels refute that it is scores: it has far more columns than they count, and hardly meets them.
+
+        An embedding of 32 beside ten labels; the logits of a thousand classes, given pictures of ten, meet theirs.
+        """
+        accuracy = self.top.accuracy
+        if not self.doubtful or self.classes is None or accuracy is None:
+            return False
+        counted = max(self.asked) + 1
+        return self.classes > 2 * counted and max(accuracy) < informed_accuracy(max(counted, 2))
+
     def difference(self, name: str, floor: OutputTotals | None) -> OutputDifference:
         """What is told of it; `floor` is train mode against itself."""
         rows = self.top.rows
+        if self.no_scores:
+            return OutputDifference(
+                name=name,
+                nmse=self.errors.nmse,
+                cosine=self.errors.cosine,
+                floor=None if floor is None else floor.errors.nmse,
+            )
         return OutputDifference(
             name=name,
             nmse=self.errors.nmse,
             cosine=self.errors.cosine,
             floor=None if floor is None else floor.errors.nmse,
             classes=self.classes,
+            labelled=self.theirs and self.top.labelled > 0,
             read_as=self.scores.value if rows and self.scores is not None else "",
             agreement=self.top.agreement,
             agreement_floor=None if floor is None else floor.top.agreement,

@@ -31,6 +31,7 @@ from bncheck.compare.litert.interpreter import affine, read_file, scheme_of
 from bncheck.compare.litert.match import match
 from bncheck.compare.litert.recipes import recipe
 from bncheck.compare.output_cache import Kept, ModeOutputs
+from bncheck.compare.outputs import Kind
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins.session import load_tensorflow
 from bncheck.compare.twins.twins import Twins
@@ -38,6 +39,7 @@ from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.lite import LiteFacts
 from bncheck.facts.measurements import GIVEN, Attribution, Comparison, DataFacts, QuantizedComparison
+from bncheck.facts.ratios import scores_of
 from bncheck.numerics.other_weights import file_of_other_weights
 from bncheck.recognise import recognise
 from bncheck.settings.options import Options
@@ -61,6 +63,8 @@ class QuantizedAgainst:
     quantized: Path | None = None
     """A file; None: convert by `scheme`."""
     calibration_batches: int = CALIBRATION_BATCHES
+    labels_output: str | None = None
+    """Of two TFLite files: the output that the labels belong to, as the float one has it."""
 
 
 def wanted(options: Options) -> QuantizedAgainst:
@@ -78,6 +82,7 @@ def wanted(options: Options) -> QuantizedAgainst:
         scheme=scheme or "int8",
         quantized=None if quantized is None else Path(quantized),
         calibration_batches=calibration_batches or CALIBRATION_BATCHES,
+        labels_output=options.labels_output,
     )
 
 
@@ -128,7 +133,11 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
         quantized_path=path,
         input_name=run.prepared.input,
         output_names=run.prepared.outputs,
-        output_kinds=run.prepared.kinds,
+        output_kinds=tuple(
+            kind if output.classes else Kind.NUMBERS
+            for kind, output in zip(run.prepared.kinds, run.modes.outputs, strict=True)
+        ),
+        labels_output=next((output.name for output in run.modes.outputs if output.labelled), None),
         progress=progress,
     )
     measured = replace(measured, accuracy=replace(measured.accuracy, train=run.modes.accuracy.train))
@@ -214,8 +223,9 @@ def _cells(
 
 
 def _judged(modes: Comparison) -> int:
-    """The place of the output by which losses are divided: the first that is scores of classes, else the first."""
-    return next((place for place, output in enumerate(modes.outputs) if output.classes), 0)
+    """The place of the output by which losses are divided: that of the labels, or the first with scores of classes."""
+    scores = scores_of(modes.outputs)
+    return 0 if scores is None else modes.outputs.index(scores)
 
 
 def _outputs(content: bytes, reference: bytes, output: int) -> Outputs:
@@ -315,6 +325,7 @@ def measure_two_files(
         scheme=scheme,
         float_path=str(reference),
         quantized_path=path,
+        labels_output=asked.labels_output,
         progress=lambda done: progress(done, data.samples),
     )
     return Measured(comparison=measured, lite=lite_facts(rounded, path))

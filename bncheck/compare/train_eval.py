@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, by_sample
+from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, by_sample, labels_belong, place_of
 from bncheck.compare.shared_layers import shared
 from bncheck.compare.twins.endpoints import find_input, find_outputs
 from bncheck.compare.twins.forward import Forward, TwinSite, forward
@@ -51,6 +51,8 @@ class Prepared:
     outputs: tuple[str, ...]
     kinds: tuple[Kind, ...]
     """What the graph says of each output."""
+    labels_output: int | None = None
+    """The place of the output that the user says the labels belong to."""
 
 
 def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
@@ -70,6 +72,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
         raise BncheckError(f"{raw.path}: no batch norm was found to compare")
     entry = find_input(view, options.inputs)
     exits = find_outputs(view, entry, tuple(options.outputs))
+    labelled = place_of(options.labels_output, [e.name for e in exits])
     names = view.flat.names
     return Prepared(
         facts=facts,
@@ -78,6 +81,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
         input=names[node_of(entry)],
         outputs=tuple(e.name for e in exits),
         kinds=tuple(e.kind for e in exits),
+        labels_output=labelled,
     )
 
 
@@ -93,6 +97,8 @@ class _Totals:
     samples: NDArray[np.int64]
     """Elements per channel of each site in the largest batch."""
     outputs: list[OutputTotals]
+    labels_output: int | None = None
+    """Place of the output that the labels belong to, where the user said so."""
     channels: tuple[int, ...] = ()
     """Of each site."""
     moments: Moments | None = None
@@ -129,6 +135,7 @@ def measure(
         non_finite=np.zeros(len(sites), np.int64),
         samples=np.zeros(len(sites), np.int64),
         outputs=[OutputTotals(kind=kind) for kind in prepared.kinds],
+        labels_output=prepared.labels_output,
     )
     for images, labels in batches:
         run = twins.run(images)
@@ -166,9 +173,7 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
     totals.non_finite += np.sum(~np.isfinite(run.sums), axis=1)
     totals.sums += run.sums
     if labels is not None and not totals.images:
-        kinds = apart_from_labels(run.train_outputs, [total.kind for total in totals.outputs], labels)
-        for total, kind in zip(totals.outputs, kinds, strict=True):
-            total.kind = kind
+        _tell_labels(totals, run.train_outputs, labels)
     for total, r, t in zip(totals.outputs, run.train_outputs, run.eval_outputs, strict=True):
         total.add(r, t, len(images), labels)
     totals.images += len(images)
@@ -176,6 +181,18 @@ def _add(totals: _Totals, run: BatchRun, images: NDArray[Any], labels: NDArray[A
     totals.batch_size = max(totals.batch_size, len(images))
     if len(totals.kept) < _FLOOR_BATCHES and len(images) == totals.batch_size:
         totals.kept.append((images, run))
+
+
+def _tell_labels(totals: _Totals, outputs: Sequence[NDArray[Any]], labels: NDArray[Any]) -> None:
+    """Which outputs are no scores beside others, and that the named one is."""
+    kinds = apart_from_labels(outputs, [total.kind for total in totals.outputs], labels)
+    for total, kind in zip(totals.outputs, kinds, strict=True):
+        total.kind = kind
+    if totals.labels_output is not None:
+        named, output = totals.outputs[totals.labels_output], outputs[totals.labels_output]
+        named.theirs = True
+        if named.kind not in {Kind.LOGITS, Kind.PROBABILITIES}:
+            named.kind = Kind.UNKNOWN if output.size == len(output) else Kind.SCORES
 
 
 def _layers(prepared: Prepared, totals: _Totals) -> tuple[LayerDifference, ...]:
@@ -226,6 +243,9 @@ def _layer_difference(  # noqa: PLR0917 - one site's share of everything
 
 def _outputs(twins: Twins, prepared: Prepared, totals: _Totals) -> tuple[OutputDifference, ...]:
     floors = _floors(twins, totals)
+    theirs = labels_belong(totals.outputs)
+    for total in totals.outputs:
+        total.theirs = total is theirs
     return tuple(
         total.difference(name, floor)
         for name, total, floor in zip(prepared.outputs, totals.outputs, floors, strict=True)
@@ -254,8 +274,8 @@ def _floors(twins: Twins, totals: _Totals) -> list[OutputTotals | None]:
 
 
 def _accuracy(totals: _Totals) -> Accuracy:
-    """Of the first output that is scores of classes."""
-    total = next((total for total in totals.outputs if total.top.labelled), None)
+    """Of the output that the labels belong to."""
+    total = labels_belong(totals.outputs)
     if total is None or total.top.accuracy is None:
         return Accuracy()
     train, stored = total.top.accuracy

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from bncheck.facts.arrays import PerChannel
+from bncheck.facts.ratios import scores_of
 
 GIVEN = "given"
 """In the place of a scheme: the user's own file, quantized as it is."""
@@ -73,6 +74,8 @@ class OutputDifference:
     """NMSE between two train-mode runs of the same samples in other batches: what batch noise alone does."""
     classes: int | None = None
     """Number of classes where the output is scores of classes, else None; what stands below is then known."""
+    labelled: bool = False
+    """Whether the labels belong to it."""
     read_as: str = ""
     """How: "columns", one score a class; or, two classes in a single column, "probability" or "logit" of the second."""
     agreement: float | None = None
@@ -344,7 +347,7 @@ def scores(comparison: Comparison | QuantizedComparison | None) -> Scores | None
         data=what_ran(comparison.data.description, scheme),
         samples=comparison.data.samples,
         accuracy=accuracy.quantized if scheme else accuracy.eval,
-        agreement=next((output.agreement for output in comparison.outputs if output.classes), None),
+        agreement=None if (judged := scores_of(comparison.outputs)) is None else judged.agreement,
         nmse=comparison.outputs[0].nmse if comparison.outputs else None,
     )
 

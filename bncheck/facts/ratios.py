@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bncheck.facts.measurements import OutputDifference
 
 
 def sqnr_db(nmse: float) -> float:
@@ -20,3 +25,9 @@ def informed_accuracy(classes: int, commonest: float | None = None) -> float:
     """
     chance = max(1 / classes, commonest or 0.0)
     return min(2 * chance, chance + min(0.15, 0.3 * (1 - chance)))
+
+
+def scores_of(outputs: Sequence[OutputDifference]) -> OutputDifference | None:
+    """The output by whose classes a model is judged: the one that the labels belong to, else the first."""
+    classes = [output for output in outputs if output.classes]
+    return next((output for output in classes if output.labelled), classes[0] if classes else None)

@@ -179,6 +179,9 @@ class Options:
     labels: str | None = _of_data(
         None, kinds.TEXT, "File of integers, a name beside the images, or the word folders.", metavar="L"
     )
+    labels_output: str | None = _of_data(
+        None, kinds.TEXT, "Output that the labels belong to, where there are several.", metavar="T"
+    )
     preprocess: str | None = _of_data(
         None, kinds.TEXT, "What bytes become: -1..1, 0..1, 0..255, imagenet-mean, ...", metavar="RANGE"
     )

@@ -13,8 +13,17 @@ import bncheck
 from bncheck.compare.attribution import FLOAT, QUANTIZED, STORED, attribute
 from bncheck.compare.float_quantized import _accuracy, _scores
 from bncheck.compare.litert.outputs import OutputSums
-from bncheck.compare.outputs import Kind, OutputKind, OutputTotals, apart_from_labels, read_as
+from bncheck.compare.outputs import (
+    Kind,
+    OutputKind,
+    OutputTotals,
+    apart_from_labels,
+    labels_belong,
+    place_of,
+    read_as,
+)
 from bncheck.compare.train_eval import prepare
+from bncheck.facts.errors import UsageError
 from bncheck.facts.measurements import Measure, OutputDifference
 from bncheck.numerics import metrics
 from bncheck.settings.options import Options
@@ -142,3 +151,88 @@ def test_accuracy_is_that_of_the_classes() -> None:
     assert boxes.difference("boxes", scores=False).classes is None
     assert _accuracy(_scores([boxes])).eval is not None
     assert _accuracy([]).eval is None
+
+
+EMBEDDING = np.random.default_rng(4).normal(0, 1, (40, 32))
+TEN = np.random.default_rng(5).normal(0, 1, (40, 10))
+NUMBERED = np.arange(40) % 10
+
+
+def _totals(values: Any, kind: Kind = Kind.UNKNOWN, *, meets: bool = False) -> OutputTotals:
+    values = values.copy()
+    if meets:
+        values[np.arange(40), NUMBERED] += 9
+    totals = OutputTotals(kind=kind)
+    totals.add(values, values, 40, NUMBERED)
+    return totals
+
+
+TWELVE = np.tile(TEN, 2)[:, :12]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "place"),
+    [
+        ([_totals(EMBEDDING), _totals(TEN)], 1),
+        ([_totals(TEN), _totals(EMBEDDING)], 0),
+        ([_totals(EMBEDDING[:, :15]), _totals(TEN, meets=True)], 1),
+        ([_totals(TWELVE), _totals(TEN)], 1),
+        ([_totals(TWELVE, Kind.SCORES), _totals(TEN, Kind.SCORES)], 1),
+        ([_totals(TEN), _totals(TWELVE, Kind.SCORES, meets=True)], 1),
+        ([_totals(TEN), _totals(metrics.softmax(TWELVE))], 1),
+        ([_totals(TEN[:, :4]), _totals(TEN)], 1),
+        ([_totals(TEN), _totals(TEN)], 0),
+    ],
+)
+def test_which_output_the_labels_belong_to(outputs: list[OutputTotals], place: int) -> None:
+    """By what an output is, whether it meets them, how many classes it has; by order only where nothing else tells."""
+    assert labels_belong(outputs) is outputs[place]
+    assert labels_belong([]) is None
+
+
+@pytest.mark.parametrize(("columns", "meets", "classes"), [(32, False, None), (32, True, 32), (10, False, 10)])
+def test_labels_refute_scores(columns: int, meets: bool, classes: int | None) -> None:  # noqa: FBT001 - the table's columns
+    """An embedding of 32 meets no labels of ten; logits of many classes do; ten columns may be numbered otherwise."""
+    values = np.random.default_rng(6).normal(0, 1, (40, columns))
+    if meets:
+        values[np.arange(40), NUMBERED] += 9
+    else:
+        values[:, 9] -= 9
+        values[np.arange(40), (NUMBERED + 1) % 9] += 5 * (columns == 10)
+    totals = OutputTotals()
+    totals.add(values, values, 40, NUMBERED)
+    assert totals.difference("features", None).classes == classes
+
+
+def test_an_output_that_is_not_there() -> None:
+    """Its name is refused, with those that are."""
+    assert place_of(None, ["a"]) is None
+    assert place_of("b", ["a", "b"]) == 1
+    with pytest.raises(UsageError, match="no output that is compared is called 'c': there are a, b"):
+        place_of("c", ["a", "b"])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_labels_of_a_model_with_an_embedding(tmp_path: Path) -> None:
+    """Embedding first, logits behind: accuracy is the logits'; --labels-output says otherwise and is believed."""
+    import keras
+    from digit_nets import net, saved, train
+
+    trained = train(net(blocks=2), steps=60)
+    embedding = keras.layers.Dense(32, name="embedding")(trained.layers[-2].output)
+    path, data = saved(tmp_path, keras.Model(trained.inputs, [embedding, trained.output]))
+    report = bncheck.compare_train_vs_eval(path, data=data, labels="labels", batch_size=32)
+    assert report.comparison is not None
+    assert report.comparison.accuracy.train is not None
+    assert report.comparison.accuracy.train > 0.5
+    assert [output.classes for output in report.comparison.outputs] == [None, 10]
+    assert [output.labelled for output in report.comparison.outputs] == [False, True]
+    first = report.comparison.outputs[0].name
+    told = bncheck.compare_train_vs_eval(path, data=data, labels="labels", batch_size=32, labels_output=first)
+    assert told.comparison is not None
+    assert told.comparison.outputs[0].labelled
+    assert told.comparison.accuracy.train is not None
+    assert told.comparison.accuracy.train < 0.5
+    with pytest.raises(UsageError, match="--labels-output"):
+        bncheck.compare_train_vs_eval(path, data=data, labels="labels", labels_output="nosuch")

@@ -54,6 +54,8 @@ class OutputSums:
     @property
     def classes(self) -> int:
         """Number of classes; 0 where it is no scores of classes."""
+        if self.kind in {Kind.NUMBERS, Kind.FEATURES}:
+            return 0
         scores = self.single is not OutputKind.NONE or self.probabilities
         scores = scores or ((self.flat or self.top.labelled > 0) and self.negative)
         return self.width if scores else 0

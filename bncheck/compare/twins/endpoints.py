@@ -102,6 +102,8 @@ def _exit(view: GraphView, name: str, e: int) -> Exit:
     behind = _through_calls(flat, e, also=_RESHAPES)
     if flat.ops[node_of(behind)] == "Sigmoid":
         return Exit(name=name, edge=e, kind=Kind.PROBABILITIES)
+    if flat.ops[node_of(behind)] in ("Softmax", "LogSoftmax"):
+        return Exit(name=name, edge=e, kind=Kind.SCORES)
     rectified = node_of(behind) in sites or flat.ops[node_of(behind)] in _RECTIFIERS
     return Exit(name=name, edge=e, kind=Kind.FEATURES if rectified else Kind.UNKNOWN)
 

@@ -11,7 +11,7 @@ import numpy as np
 from bncheck.facts.findings import Meaning, Report, Severity
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference
-from bncheck.facts.ratios import sqnr_db
+from bncheck.facts.ratios import scores_of, sqnr_db
 from bncheck.facts.wording import decibel, percent
 from bncheck.numerics.divergence import diverging, inheriting
 from bncheck.report.views.short_names import shortened
@@ -62,7 +62,7 @@ def comparison_document(report: Report) -> dict[str, Any] | None:
             "eval": comparison.accuracy.eval,
             "quantized": comparison.accuracy.quantized,
         },
-        "agreement": next((o.agreement for o in comparison.outputs if o.classes), None),
+        "agreement": None if (scores := scores_of(comparison.outputs)) is None else scores.agreement,
         "sqnr_db": None if first is None else sqnr_db(first.nmse),
         "outputs": [output_document(output) for output in comparison.outputs],
         "layers": [_layer(layer, state[layer.layer]) for layer in comparison.layers],

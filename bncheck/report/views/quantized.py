@@ -17,7 +17,7 @@ from bncheck.facts.measurements import (
     QuantizedComparison,
     Unmatched,
 )
-from bncheck.facts.ratios import sqnr_db
+from bncheck.facts.ratios import scores_of, sqnr_db
 from bncheck.facts.wording import decibel, percent
 from bncheck.report.views.comparison import data_document, output_document, output_told
 from bncheck.report.views.short_names import shortened
@@ -196,7 +196,7 @@ def quantized_document(report: Report) -> dict[str, Any] | None:
             "eval": measured.accuracy.eval,
             "quantized": measured.accuracy.quantized,
         },
-        "agreement": next((o.agreement for o in measured.outputs if o.classes), None),
+        "agreement": None if (scores := scores_of(measured.outputs)) is None else scores.agreement,
         "sqnr_db": None if first is None else sqnr_db(first.nmse),
         "outputs": [output_document(output) for output in measured.outputs],
         "layers": [_operator(one, LOSES if loses(one, bad) else "good", arrives) for one in measured.operators],

@@ -11,7 +11,7 @@ import numpy as np
 from bncheck.facts.findings import Confidence, Meaning, Severity
 from bncheck.facts.inputs import ranges_apart
 from bncheck.facts.layers import Facts, Layer
-from bncheck.facts.ratios import informed_accuracy
+from bncheck.facts.ratios import informed_accuracy, scores_of
 from bncheck.facts.wording import listing, percent
 from bncheck.numerics.channels import dead_channels, finite, median
 from bncheck.numerics.divergence import DIVERGES, TIMES_CHANCE, divergence_limit, diverging, each_layer
@@ -103,7 +103,8 @@ def known_cause(model: Facts) -> bool:
 
 def _strange_labels(comparison: Comparison) -> Unlike:
     train = comparison.accuracy.train or 0.0
-    classes = next((output.classes for output in comparison.outputs if output.classes), 0) or 0
+    output = scores_of(comparison.outputs)
+    classes = (None if output is None else output.classes) or 0
     return Unlike(
         layers=(),
         told=f"In neither mode is the accuracy above what chance gives among {classes} classes "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncheck.facts.findings import Meaning
-from bncheck.facts.ratios import informed_accuracy
+from bncheck.facts.ratios import informed_accuracy, scores_of
 from bncheck.facts.wording import percent
 from bncheck.numerics.divergence import diverging, layer_limit
 
@@ -145,11 +145,13 @@ def accuracies(comparison: Comparison) -> str:
 
 def _differing(comparison: Comparison) -> float:
     """Share of the samples whose class is another in the other mode."""
-    return 1 - next((output.agreement or 0.0 for output in comparison.outputs if output.classes), 0.0)
+    output = scores_of(comparison.outputs)
+    return 1 - ((None if output is None else output.agreement) or 0.0)
 
 
 def _classes(comparison: Comparison) -> int | None:
-    return next((output.classes for output in comparison.outputs if output.classes), None)
+    output = scores_of(comparison.outputs)
+    return None if output is None else output.classes
 
 
 def too_small(comparison: Comparison) -> str:
@@ -210,7 +212,8 @@ def judged_output(comparison: Comparison) -> Junk | None:
         return _by_accuracy(comparison)
     if labels_tell(comparison):
         found = [_by_accuracy(comparison)]
-        found += [_by_error(o) for o in [o for o in comparison.outputs if o.classes][:1] if _lopsided(o)]
+        scores = scores_of(comparison.outputs)
+        found += [_by_error(scores)] if scores is not None and _lopsided(scores) else []
     else:
         for output in comparison.outputs:
             agreeing = _by_agreement(comparison, output) if output.classes else None

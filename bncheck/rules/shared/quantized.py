@@ -19,7 +19,7 @@ from bncheck.facts.measurements import (
     Precision,
     QuantizedComparison,
 )
-from bncheck.facts.ratios import informed_accuracy
+from bncheck.facts.ratios import informed_accuracy, scores_of
 from bncheck.facts.wording import decibel, percent
 from bncheck.numerics.channels import median
 from bncheck.rules.shared.modes import ACCURACY_GAP, Junk, beyond_chance, judged_output
@@ -83,7 +83,8 @@ def judged_quantized(model: Facts) -> Quantized | None:
 
 
 def _labels_tell(measured: QuantizedComparison) -> bool:
-    stored, classes = measured.accuracy.eval, next((o.classes for o in measured.outputs if o.classes), None)
+    output = scores_of(measured.outputs)
+    stored, classes = measured.accuracy.eval, None if output is None else output.classes
     if stored is None or measured.accuracy.quantized is None:
         return False
     return classes is None or stored >= informed_accuracy(classes)
@@ -91,7 +92,8 @@ def _labels_tell(measured: QuantizedComparison) -> bool:
 
 def _by_accuracy(measured: QuantizedComparison) -> Quantized:
     stored, low = measured.accuracy.eval or 0.0, measured.accuracy.quantized or 0.0
-    differing = 1 - next((output.agreement or 0.0 for output in measured.outputs if output.classes), 0.0)
+    output = scores_of(measured.outputs)
+    differing = 1 - ((None if output is None else output.agreement) or 0.0)
     limit = beyond_chance(ACCURACY_GAP, differing, measured.data.samples)
     lost = Junk(
         told=f"accuracy is {percent(low)}, and {percent(stored)} in float with the same statistics",
