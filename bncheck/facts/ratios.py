@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from bncheck.facts.measurements import OutputDifference
+
+class Answer(Protocol):
+    """An output of a model, as far as labels concern it."""
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes where it is scores of some, else None."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels belong to it."""
+
+
+_Answer = TypeVar("_Answer", bound=Answer)
 
 
 def sqnr_db(nmse: float) -> float:
@@ -27,7 +39,7 @@ def informed_accuracy(classes: int, commonest: float | None = None) -> float:
     return min(2 * chance, chance + min(0.15, 0.3 * (1 - chance)))
 
 
-def scores_of(outputs: Sequence[OutputDifference]) -> OutputDifference | None:
+def scores_of(outputs: Sequence[_Answer]) -> _Answer | None:
     """The output by whose classes a model is judged: the one that the labels belong to, else the first."""
     classes = [output for output in outputs if output.classes]
     return next((output for output in classes if output.labelled), classes[0] if classes else None)
