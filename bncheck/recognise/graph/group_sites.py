@@ -95,9 +95,10 @@ def _find_homes(
     """Adds sites that neither read nor update statistics to the layer of their gamma and beta, else as layers."""
     homes = _homes(graph, layers)
     for site in homeless:
-        home = next((found for key in _anchors(graph, site) for found in homes.get(key, ())), None)
-        if home is not None and _is_frozen(graph):
-            home = home if any(opposite(graph, contexts, site, other) for other in home.sites) else None
+        found = [home for key in _anchors(graph, site) for home in homes.get(key, ())]
+        if _is_frozen(graph):
+            found = [home for home in found if any(opposite(graph, contexts, site, other) for other in home.sites)]
+        home = next(iter(found), None)
         if home is None:
             if site.gamma is None and site.beta is None and not feeds_a_layer(graph, site.node):
                 continue
@@ -112,7 +113,8 @@ def without_copies(
 ) -> tuple[list[FoundLayer], list[FoundLayer]]:
     """(layers, copies): copies of all layers, one a tower, of which the Saver keeps the first on purpose.
 
-    `saved`: names of the variables that any Saver writes. A layer of which it writes only gamma or beta is no copy.
+    `saved`: names of the variables that any Saver writes. A layer of which it writes only gamma or beta is no copy, nor is
+    one that sees what another layer gives.
     """
     kept = [layer for layer in layers if any(variable_name(graph, v) in saved for v in _variables(layer))]
     copies = [layer for layer in layers if layer not in kept]
@@ -122,6 +124,9 @@ def without_copies(
         return layers, []
     if [_form(graph, layer) for layer in copies] != first * (len(copies) // len(kept)):
         return layers, []
+    behind = graph.data_ancestors([site.node for layer in copies for site in layer.sites])
+    if any(behind[site.node] for layer in kept for site in layer.sites):
+        return layers, []  # a later part of the same network, which a Saver forgot
     return kept, copies
 
 
