@@ -113,8 +113,8 @@ def without_copies(
 ) -> tuple[list[FoundLayer], list[FoundLayer]]:
     """(layers, copies): copies of all layers, one a tower, of which the Saver keeps the first on purpose.
 
-    `saved`: names of the variables that any Saver writes. A layer of which it writes only gamma or beta is no copy, nor is
-    one that sees what another layer gives.
+    `saved`: names of the variables that any Saver writes. A layer of which it writes only gamma or beta is no copy, nor
+    is one that sees what another layer gives.
     """
     kept = [layer for layer in layers if any(variable_name(graph, v) in saved for v in _variables(layer))]
     copies = [layer for layer in layers if layer not in kept]

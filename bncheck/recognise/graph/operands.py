@@ -15,6 +15,7 @@ from bncheck.recognise.graph.reductions import (
     is_count_op,
     is_number,
     is_of_weights,
+    piece,
     reduction_at,
 )
 from bncheck.recognise.graph.trace import (
@@ -160,6 +161,8 @@ class _Classifier:
         op, data = graph.ops[node], graph.data[node]
         if op in ELEMENTWISE:
             return data
+        if (taken := piece(graph, e)) is not None:
+            return (taken,)
         if op in ALL_REDUCE or op in _PARTS:
             return data[1:] if op == "Split" else data[:1]
         return steps_back(graph, e)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bncheck.recognise.graph.flat import FlatGraph, node_of
-from bncheck.recognise.graph.trace import VARIABLES, constant, declared_shape, sources, steps_back, uniform_initial
+from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
+from bncheck.recognise.graph.trace import (
+    PLACEHOLDERS,
+    VARIABLES,
+    constant,
+    declared_shape,
+    sources,
+    steps_back,
+    uniform_initial,
+)
 from bncheck.sources.graph import protos
 
 REDUCTIONS = frozenset({"Mean", "Sum"})
@@ -22,6 +30,7 @@ _COUNTED = frozenset({"Shape", "Size", "Rank", "ShapeN"})
 _OF_COUNTS = _COUNTED | frozenset(
     "Prod Gather GatherV2 StridedSlice Slice Pack Unpack Split SplitV ConcatV2 Concat Range FloorDiv FloorMod".split()
 )
+_TAKES = frozenset({"Unpack", "Split", "SplitV", "StridedSlice"})
 _VECTOR = "constant vector"
 _EDGES = 60
 
@@ -87,6 +96,54 @@ def is_of_weights(graph: FlatGraph, e: int) -> bool:
     """
     leaves = _leaves(graph, e, ELEMENTWISE | REDUCTIONS | {"Transpose"})
     return leaves is not None and leaves <= VARIABLES | {"Const", _VECTOR}
+
+
+def piece(graph: FlatGraph, e: int) -> int | None:
+    """The edge that was stacked or joined with others, summed over replicas with them, and is taken out again."""
+    node = node_of(e)
+    op, data = graph.ops[node], graph.data[node]
+    if op not in _TAKES or not data:
+        return None
+    number = port_of(e)
+    if op == "StridedSlice":
+        begin = constant(graph, data[1]) if len(data) > 1 else None
+        if begin is None or begin.size != 1:
+            return None
+        number = int(begin.reshape(-1)[0])
+    joined = _joined(graph, data[1] if op == "Split" else data[0])
+    if joined is None:
+        return None
+    kind, inputs = graph.ops[joined], graph.data[joined]
+    inputs = inputs[:-1] if kind == "ConcatV2" else inputs
+    if kind == "ConcatV2" and op == "StridedSlice":
+        number = 0 if number == 0 else len(inputs) - 1  # of two, which is what is joined
+        return inputs[number] if len(inputs) == 2 else None
+    return inputs[number] if number < len(inputs) else None
+
+
+def _joined(graph: FlatGraph, e: int) -> int | None:
+    """The Pack or ConcatV2 behind sums over replicas and a division by a number."""
+    for _ in range(_EDGES):
+        node = node_of(e)
+        op, data = graph.ops[node], graph.data[node]
+        if op in ("Pack", "ConcatV2"):
+            return node
+        if op in ALL_REDUCE:
+            e = data[0]
+        elif op in ("Mul", "RealDiv", "Div") and len(data) == 2:
+            e = data[1] if op == "Mul" and is_number(graph, data[0]) else data[0]
+        else:
+            back = steps_back(graph, e)
+            if back is None or len(back) != 1:
+                return None
+            e = back[0]
+    return None
+
+
+def is_raw(graph: FlatGraph, e: int) -> bool:
+    """Whether a value is what is fed, changed by arithmetic with constants at most: no layer lies before it."""
+    leaves = _leaves(graph, e, ELEMENTWISE | {"Transpose"}, PLACEHOLDERS)
+    return leaves is not None and not leaves.isdisjoint(PLACEHOLDERS) and leaves <= PLACEHOLDERS | {"Const", _VECTOR}
 
 
 def is_shifted_by(graph: FlatGraph, e: int, variable: int) -> bool:

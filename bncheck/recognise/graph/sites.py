@@ -11,6 +11,7 @@ from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.decomposed_norm import Match, inverse_deviations, match_around
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.operands import FUSED, Operand, classify
+from bncheck.recognise.graph.reductions import is_raw
 from bncheck.recognise.graph.trace import declared_shape
 from bncheck.recognise.graph.upstream import leading_one_reshape
 
@@ -137,6 +138,8 @@ def _decomposed(
         return match.output
     if not _is_batch_norm(graph, variance, mean, match):
         return None
+    if _standardises_input(graph, variance, mean, match):
+        return None
     return FoundSite(
         node=match.output,
         form="decomposed",
@@ -172,6 +175,12 @@ def _is_batch_norm(graph: FlatGraph, variance: Operand, mean: Operand, match: Ma
     if rank is not None:
         return len(variance.axes) < rank
     return affine or variance.axes in ((0,), (0, 1, 2), (0, 2, 3), (0, 1, 2, 3))
+
+
+def _standardises_input(graph: FlatGraph, variance: Operand, mean: Operand, match: Match) -> bool:
+    """Whether what is fed is brought to a stored mean and deviation, without gamma and beta: no layer."""
+    plain = match.gamma is None and match.beta is None and not variance.moments and not mean.moments
+    return plain and match.x is not None and is_raw(graph, match.x)
 
 
 def _axis(variance: Operand, rank: int | None) -> int | None:

@@ -92,6 +92,28 @@ def of_replicas(x: Any, _: Any) -> tuple[Any, Any]:
     return mean, second - tf.square(mean)
 
 
+def joined_for_replicas(x: Any, _: Any) -> tuple[Any, Any]:
+    """Both moments joined, summed over replicas in one go, divided and split again."""
+    both = tf.concat([tf.reduce_mean(x, AXES), tf.reduce_mean(tf.square(x), AXES)], 0)
+    summed = tf.raw_ops.CrossReplicaSum(input=both, group_assignment=tf.constant([[0, 1]]))
+    mean, second = tf.split(summed / 2.0, 2)
+    return mean, second - tf.square(mean)
+
+
+def stacked_for_replicas(x: Any, _: Any) -> tuple[Any, Any]:
+    """The same with a stack, of which the parts are taken by their number."""
+    both = tf.stack([tf.reduce_mean(x, AXES), tf.reduce_mean(tf.square(x), AXES)])
+    summed = 0.5 * tf.raw_ops.CrossReplicaSum(input=both, group_assignment=tf.constant([[0, 1]]))
+    return summed[0], summed[1] - tf.square(summed[0])
+
+
+def unstacked_for_replicas(x: Any, _: Any) -> tuple[Any, Any]:
+    """The same, unstacked."""
+    both = tf.stack([tf.reduce_mean(x, AXES), tf.reduce_mean(tf.square(x), AXES)])
+    mean, second = tf.unstack(tf.raw_ops.CrossReplicaSum(input=both, group_assignment=tf.constant([[0, 1]])) * 0.5)
+    return mean, second - tf.square(mean)
+
+
 def by_product(x: Any, _: Any) -> tuple[Any, Any]:
     """A row of ones, multiplied with what is flattened to (elements, channels)."""
     flat = tf.reshape(x, [-1, x.shape[-1]])
@@ -110,6 +132,9 @@ FORMS: tuple[Moments, ...] = (
     weighted,
     of_towers,
     of_replicas,
+    joined_for_replicas,
+    stacked_for_replicas,
+    unstacked_for_replicas,
     by_product,
 )
 
@@ -183,5 +208,35 @@ def test_standardised_embeddings_are_no_layer(tmp_path: Path) -> None:
         mean, variance = tf.nn.moments(embedded, [0])
         z = (embedded - mean) / tf.sqrt(variance + 1e-4)
         styles.minimize(styles.loss_of(tf.matmul(z, z, transpose_a=True) - tf.eye(4)))
+
+    assert styles.facts_of(build, tmp_path / "graph.meta").layers == ()
+
+
+@pytest.mark.parametrize("kept", ["sums", "averages", "constants"])
+def test_standardised_inputs_are_no_layer(kept: str, tmp_path: Path) -> None:
+    """A running mean and deviation of what is fed (sums and a count, averages, or measured once) are no batch norm."""
+
+    def variable(name: str, value: float, *shape: int) -> Any:
+        start = tf.compat.v1.constant_initializer(value)
+        return tf.compat.v1.get_variable(name, shape, initializer=start, trainable=False)
+
+    def build() -> None:
+        v1 = tf.compat.v1
+        x = v1.placeholder(tf.float32, [None, 6], name="observations")
+        first, second = variable("first", 0.0, 6), variable("second", 1.0, 6)
+        mean, variance = first, second
+        if kept == "sums":
+            count = variable("count", 1e-2)
+            mean, variance = first / count, second / count - tf.square(first / count)
+            sums = ((first, tf.reduce_sum(x, 0)), (second, tf.reduce_sum(tf.square(x), 0)))
+            tf.group(
+                v1.assign_add(count, tf.cast(tf.shape(x)[0], tf.float32)), *(v1.assign_add(*pair) for pair in sums)
+            )
+        if kept == "averages":
+            moments = zip((first, second), tf.nn.moments(x, [0]), strict=True)
+            tf.group(*(v1.assign_sub(average, (average - value) * 0.01) for average, value in moments))
+        standardised = tf.clip_by_value((x - mean) / tf.sqrt(tf.maximum(variance, 1e-2)), -5.0, 5.0)
+        dense = tf.matmul(standardised, v1.get_variable("kernel", [6, 4]))
+        styles.minimize(styles.loss_of(tf.nn.relu(dense)))
 
     assert styles.facts_of(build, tmp_path / "graph.meta").layers == ()
