@@ -103,7 +103,7 @@ class Trial:
     entropy: float | None
     """Mean entropy of train mode's answers, in nats."""
     scrambled_entropy: float | None
-    """The same on the same numbers in random order, of which nothing can be recognised."""
+    """The same on the same pixels dealt anew over the samples, in which nothing can be recognised."""
     range_factor: float | None = None
     """By how much the input is larger than that of the stored statistics, as the first layer tells; None: nothing."""
 
