@@ -21,9 +21,10 @@ WIRE_UPDATES = f"""\
 """TF1: tf.layers, TF-slim with a raw optimizer, tf.contrib."""
 
 
-def wire_collection(name: str) -> str:
-    """TF1, where the updates lie in a collection of one's own."""
-    return WIRE_UPDATES.replace("tf.GraphKeys.UPDATE_OPS", f'"{name}"')
+def wire_collection(name: str, *, beside_others: bool = False) -> str:
+    """TF1, where the updates lie in a collection of one's own, or some of them do."""
+    own = f'tf.get_collection("{name}")'
+    return WIRE_UPDATES.replace(UPDATES, f"{UPDATES} + {own}" if beside_others else own)
 
 
 WIRE_KERAS = """\

@@ -157,6 +157,16 @@ CASES = {
     "own collection": Case(
         Script(own('[tf.add_to_collection("my_updates", op) for op in updates]')), "BN201", "`my_updates`", at_train
     ),
+    "one of two in a collection of its own": Case(
+        Script(
+            TF_LAYERS.replace('name="bn")', 'name="first")').replace(LOSS, "")
+            + own('[tf.add_to_collection("mine", op) for op in updates]').replace(CONV, ""),
+            "ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)\nwith tf.control_dependencies(ops):\n    " + WIRED,
+        ),
+        "BN202",
+        "in the collection `mine`",
+        at_train,
+    ),
     "in no collection": Case(Script(own("")), "BN201", "No collection holds them", at_train),
     "a group nobody runs": Case(
         Script(own('tf.group(*updates, name="keep_averages")')), "BN201", "`keep_averages` waits", at_train

@@ -10,6 +10,7 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.wording import percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import compared, difference
 
 DEPENDS = 1e-3
@@ -63,7 +64,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         layers=(),
         message="The answer for one sample differs between alone and in its batch by "
         f"{percent(comparison.batch_dependence)} of its energy.",
-        fix=fixes.training_code(remedies.EVAL_MODE, note="for export"),
+        fix=fixes.training_code(in_framework(remedies.EVAL_MODE, made_with(model)), note="for export"),
         measurements=(
             Measurement(name="NMSE of f(X)[0] against f(X[:1])", value=comparison.batch_dependence, limit=DEPENDS),
         ),

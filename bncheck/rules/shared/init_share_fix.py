@@ -6,6 +6,7 @@ import math
 
 from bncheck.facts.layers import Facts
 from bncheck.rules.shared.fixes import indented, keeps_its_statistics, repair, this_checkpoint, training_code
+from bncheck.rules.shared.frameworks import in_framework, made_with
 
 DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
 """To recommend from: tf.layers' and Keras's 0.99, TF-slim's 0.999, in models/research ResNet's 0.997 and Inception's
@@ -19,9 +20,14 @@ def shorter_decay(updates: int) -> float:
     return max((decay for decay in DECAYS if decay**updates < 10**-LEFT), default=0.9)
 
 
-def forget_sooner(decay: float) -> str:
+def forget_sooner(model: Facts, decay: float) -> str:
     """The training code with that decay."""
-    code = f"slim.batch_norm(net, decay={decay:g})    # tf.layers, Keras: momentum={decay:g}"
+    code = in_framework(
+        f"net = slim.batch_norm(net, decay={decay:g})    # TF-slim\n"
+        f"net = tf.layers.batch_normalization(net, momentum={decay:g})    # tf.layers\n"
+        f"x = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)    # Keras",
+        made_with(model),
+    )
     return training_code(code, note="a decay that forgets its initial value in a run of this length")
 
 
@@ -31,9 +37,9 @@ def forget_and_repair(model: Facts, used: float | None = None) -> str:
     Without data where `used` and the count of updates are known, else with data alone.
     """
     if used is None or keeps_its_statistics(model):
-        return f"{forget_sooner(0.9)}\n{this_checkpoint(model)}"
+        return f"{forget_sooner(model, 0.9)}\n{this_checkpoint(model)}"
     decay = shorter_decay(model.run.updates or 0)
-    again = forget_sooner(decay)
+    again = forget_sooner(model, decay)
     if 0 < used <= decay:
         enough = math.ceil(-LEFT / math.log10(used))
         again = f"Train on: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."

@@ -13,6 +13,7 @@ from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.fixes import repaired
+from bncheck.rules.shared.wiring_fix import collection_of, wire
 from bncheck.testing import batch_norm, untouched, unwired, update, updates, wired, with_graph
 
 _BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
@@ -95,7 +96,7 @@ def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Ev
     values = moved(bare)
     count = sum(len(layer.updates) for layer in bare)
     total = sum(len(layer.updates) for layer in layers)
-    pattern, code = _pattern(bare, layers)
+    pattern, code = _pattern(model, bare, layers)
     return Evidence(
         layers=tuple(layer.name for layer in bare),
         message=f"No train op runs the updates of {len(bare)} of {many(len(layers), 'layer')}. {pattern}"
@@ -112,12 +113,19 @@ def _unwired(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> Ev
     )
 
 
-def _pattern(bare: Sequence[Layer], layers: Sequence[Layer]) -> tuple[str, str]:
+def _pattern(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> tuple[str, str]:
     """What the unwired layers have in common, and the code that mends it."""
     ops = {trainers(layer) for layer in bare}
     unwired_ones = set(bare)
     others = {trainers(layer) for layer in layers if layer not in unwired_ones}
     first = len(layers) - len(bare)
+    own = collection_of(bare)
+    if own and not any(
+        own in update.collections for layer in layers if layer not in unwired_ones for update in layer.updates
+    ):
+        told = f"Their updates are in the collection `{own}`, those of the others are not: it is not read."
+        return told, remedies.wire_collection(own, beside_others=True)
+    code = wire(model, bare)
     if not ops & others:
         names = quoted(op for group in ops for op in group)
         return f"They are all layers that {names} trains, under which no update hangs.", remedies.WIRE_PER_NETWORK
@@ -126,14 +134,14 @@ def _pattern(bare: Sequence[Layer], layers: Sequence[Layer]) -> tuple[str, str]:
             f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when "
             "UPDATE_OPS is read before the rest is built."
         )
-        return early, remedies.WIRE_UPDATES
+        return early, code
     if list(layers[: len(bare)]) == list(bare):
         replaced = (
             f"In forward order only those from `{layers[len(bare)].name}` on are wired, as when the list is replaced, "
             "or collected with a scope, where it should grow."
         )
-        return replaced, remedies.WIRE_UPDATES
-    return f"Not wired: {quoted(layer.name for layer in bare)}.", remedies.WIRE_UPDATES
+        return replaced, code
+    return f"Not wired: {quoted(layer.name for layer in bare)}.", code
 
 
 def _half(model: Facts, half: Sequence[Layer]) -> Evidence:
@@ -152,7 +160,7 @@ def _half(model: Facts, half: Sequence[Layer]) -> Evidence:
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values else Confidence.HIGH,
         location=lacking[0].name,
-        fix=fixes.training_code_and_repair(model, remedies.WIRE_UPDATES),
+        fix=fixes.training_code_and_repair(model, wire(model, half)),
         measurements=(Measurement(name="layers updated by half", value=len(half), limit=0, unit="layers"),),
     )
 

@@ -10,6 +10,7 @@ from bncheck.facts.layers import DecaySource, Facts, Layer, Origin
 from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, facts, keras_file, wired, with_graph
 
 SMALL, LARGE = 0.5, 0.9999
@@ -111,13 +112,14 @@ def _evidence(
     source = (layers[0].decay_from or DecaySource.GRAPH).value
     name = "momentum" if layers[0].origin is Origin.CONFIG else "decay"
     trained = model.run.values and standing[0] is not Severity.INFO
+    code = in_framework(SET, made_with(model, layers))
     return Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"The {name} of {many(len(layers), 'layer')} is {decay:.6g} ({source}): {text}",
         severity=standing[0],
         confidence=standing[1],
         location=layers[0].updates[0].name if layers[0].updates else "",
-        fix=fixes.training_code_and_repair(model, SET) if trained else fixes.training_code(SET),
+        fix=fixes.training_code_and_repair(model, code) if trained else fixes.training_code(code),
         measurements=(Measurement(name="decay", value=decay, limit=LARGE if decay > LARGE else SMALL),),
     )
 

@@ -12,6 +12,7 @@ from bncheck.facts.training import is_conditional, served_outputs
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, served, serving, switch, updates, wired, with_graph
 
 
@@ -62,16 +63,16 @@ def check(model: Facts) -> Iterator[Evidence]:
     free = [layer for layer in model.layers if any(not is_conditional(u) for u in _reached(layer))]
     guarded = [layer for layer in model.layers if layer not in free and _reached(layer)]
     if free:
-        yield _evidence(free, Severity.ERROR, "each prediction moves the statistics")
+        yield _evidence(model, free, Severity.ERROR, "each prediction moves the statistics")
     if guarded:
-        yield _evidence(guarded, Severity.WARNING, "a condition guards them, but converters refuse such a graph")
+        yield _evidence(model, guarded, Severity.WARNING, "a condition guards them, but converters refuse such a graph")
 
 
 def _reached(layer: Layer) -> list[Update]:
     return [update for update in layer.updates if served_outputs(update.outputs)]
 
 
-def _evidence(layers: Sequence[Layer], severity: Severity, effect: str) -> Evidence:
+def _evidence(model: Facts, layers: Sequence[Layer], severity: Severity, effect: str) -> Evidence:
     found = [update for layer in layers for update in _reached(layer)]
     outputs = quoted(out for update in found for out in served_outputs(update.outputs))
     return Evidence(
@@ -80,7 +81,7 @@ def _evidence(layers: Sequence[Layer], severity: Severity, effect: str) -> Evide
         severity=severity,
         confidence=Confidence.HIGH,
         location=found[0].name,
-        fix=fixes.training_code(remedies.EVAL_MODE, note="for export"),
+        fix=fixes.training_code(in_framework(remedies.EVAL_MODE, made_with(model, layers)), note="for export"),
         measurements=(Measurement(name="update ops run by serving", value=len(found), limit=0, unit="ops"),),
     )
 
