@@ -18,6 +18,7 @@ from bncheck.facts.findings import Finding
 
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("tf_slim")
+pytest.importorskip("tf_keras")
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore:`tf.layers")]
 
 v1 = tf.compat.v1
@@ -91,6 +92,13 @@ loss = tf.reduce_mean((tf.nn.relu(net) - 1.0) ** 2)
 
 SLIM = CONV + 'net = slim.batch_norm(net, decay=0.9, scale=True, is_training=True, scope="bn")' + LOSS
 TF_LAYERS = CONV + 'net = layers.batch_normalization(net, momentum=0.9, training=True, name="bn")' + LOSS
+KERAS = f"""
+import tf_keras
+conv = tf_keras.layers.Conv2D(4, 1, use_bias=False)
+model = tf_keras.Sequential([conv, tf_keras.layers.BatchNormalization(momentum=0.9)])
+net = model(images, training=True)
+{LOSS}
+"""
 OWN = """
 mean = tf.get_variable("bn/mean", [4], initializer=tf.zeros_initializer(), trainable=False)
 variance = tf.get_variable("bn/variance", [4], initializer=tf.ones_initializer(), trainable=False)
@@ -141,6 +149,14 @@ def at_train(broken: Script, fix: str) -> Script:
     return Script(broken.model, fix, broken.start, broken.step)
 
 
+def at_mode(broken: Script, fix: str) -> Script:
+    """The first line calls the layer, with the settings it had; the others make the train op."""
+    call, _, train = fix.partition("\n")
+    mode = "is_training=True" if "slim" in call else "training=True"
+    assert mode in call
+    return Script(broken.model.replace(mode.replace("True", "False"), mode), train, broken.start, broken.step)
+
+
 def at_start(broken: Script, fix: str) -> Script:
     """The fix runs before training."""
     return Script(broken.model, broken.train, fix, broken.step)
@@ -154,6 +170,7 @@ def at_step(broken: Script, fix: str) -> Script:
 CASES = {
     "TF-slim, minimize alone": Case(Script(SLIM), "BN201", "UPDATE_OPS holds 2", at_train),
     "tf.layers, minimize alone": Case(Script(TF_LAYERS), "BN201", "UPDATE_OPS holds 2", at_train),
+    "Keras in a graph of TensorFlow 1": Case(Script(KERAS), "BN201", "Keras layers in a TF1 graph", at_train),
     "own collection": Case(
         Script(own('[tf.add_to_collection("my_updates", op) for op in updates]')), "BN201", "`my_updates`", at_train
     ),
@@ -170,6 +187,12 @@ CASES = {
     "in no collection": Case(Script(own("")), "BN201", "No collection holds them", at_train),
     "a group nobody runs": Case(
         Script(own('tf.group(*updates, name="keep_averages")')), "BN201", "`keep_averages` waits", at_train
+    ),
+    "TF-slim in eval mode": Case(
+        Script(SLIM.replace("is_training=True", "is_training=False")), "BN204", "(eval mode)", at_mode
+    ),
+    "tf.layers in eval mode": Case(
+        Script(TF_LAYERS.replace("training=True", "training=False")), "BN204", "(eval mode)", at_mode
     ),
     "a variable that stayed False": Case(Script(switched(VARIABLE)), "BN206", "`is_training`, a variable", at_start),
     "keep_prob < 1": Case(

@@ -20,4 +20,4 @@ def test_remedy_is_a_graph_for_serving() -> None:
     found = only(check, compared(difference(), batch_dependence=0.7))
     assert "by 70.0 % of its energy" in found.message
     assert found.layers == ()
-    assert "is_training=False" in found.fix
+    assert "training=False" in found.fix

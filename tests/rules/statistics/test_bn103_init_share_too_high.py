@@ -181,7 +181,7 @@ def test_decay_that_is_recommended(updates: int, decay: float) -> None:
 def test_fix_names_this_checkpoint() -> None:
     """The remedy is written for this run: another decay, and both commands with the path."""
     (evidence,) = found(facts(batch_norm("bn", variance=diluted([0.02] * 4, 0.99, 300), decay=0.99), run=run(300)))
-    assert "decay=0.95" in evidence.fix
+    assert "momentum=0.95" in evidence.fix
     assert "bncheck repair model.ckpt -o fixed.ckpt --debias" in evidence.fix
     assert "bncheck repair model.ckpt -o fixed.ckpt --data images/" in evidence.fix
 
