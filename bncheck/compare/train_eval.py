@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,9 +57,11 @@ class Prepared:
 
 def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     """Recognises a model with a graph and makes its twins. Raises ReadError, UsageError or BncheckError."""
+    masks: Mapping[str, str] = {}
     if raw.keras is not None:
         facts = recognise(raw, options)
-        raw = frozen_graph(raw)
+        frozen = frozen_graph(raw)
+        raw, masks = frozen.raw, frozen.masks
         view = view_graph(raw, options)
         layers = named_as_in(facts.layers, facts_of_view(raw, view, options).layers)
     elif raw.graphs:
@@ -77,7 +79,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     return Prepared(
         facts=facts,
         layers=layers,
-        forward=forward(view, layers, entry, [e.edge for e in exits], trusted=options.trust_model),
+        forward=forward(view, layers, entry, [e.edge for e in exits], trusted=options.trust_model, masks=masks),
         input=names[node_of(entry)],
         outputs=tuple(e.name for e in exits),
         kinds=tuple(e.kind for e in exits),

@@ -65,6 +65,8 @@ def _moments(tf: Any, loaded: Loaded, site: TwinSite) -> tuple[Any, Any, Any]:
     """
     with loaded.graph.as_default():
         x = loaded.tensor(site.train_input)
+        if site.mask is not None:
+            return _of_what_counts(tf, tf.cast(x, tf.float64), tf.cast(loaded.tensor(site.mask), tf.float64))
         rank = x.shape.rank
         axis = site.axis
         if axis is None or (rank is None and axis != -1):
@@ -82,6 +84,14 @@ def _moments(tf: Any, loaded: Loaded, site: TwinSite) -> tuple[Any, Any, Any]:
         means, variances = tf.map_fn(of_sample, x, fn_output_signature=(tf.float64, tf.float64), parallel_iterations=2)
         mean, between = _mean_and_variance(tf, means)
         return count, mean, tf.reduce_mean(variances, 0) + between
+
+
+def _of_what_counts(tf: Any, x: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """As `_moments`, of the values whose mask (samples, steps, 1) is 1: padding is left out, as Keras does."""
+    count, axes = tf.reduce_sum(mask), list(range(x.shape.rank - 1))
+    mean = tf.math.divide_no_nan(tf.reduce_sum(x * mask, axes), count)
+    variance = tf.math.divide_no_nan(tf.reduce_sum(tf.square(x - mean) * mask, axes), count)
+    return tf.cast(count, tf.int64), mean, variance
 
 
 def _mean_and_variance(tf: Any, values: Any) -> tuple[Any, Any]:

@@ -7,8 +7,9 @@ that normalises with the stored statistics (`eval`) or with those of the batch a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bncheck.compare.twins.folded_norm import write_folded
@@ -40,6 +41,8 @@ class TwinSite:
     corrected: bool
     axis: int | None
     """Of the channels in the input, -1 the last; None where batch norm keeps more axes than one."""
+    mask: str | None = None
+    """(samples, steps, 1) of 1.0 where a value counts in the moments of the batch, else 0; None where all count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +72,19 @@ class Forward:
 
 
 def forward(
-    view: GraphView, layers: tuple[Layer, ...], input_edge: int, outputs: Sequence[int], *, trusted: bool
+    view: GraphView,
+    layers: tuple[Layer, ...],
+    input_edge: int,
+    outputs: Sequence[int],
+    *,
+    trusted: bool,
+    masks: Mapping[str, str] = MappingProxyType({}),
 ) -> Forward:
-    """The twins between `input_edge` and `outputs` (edges). Raises BncheckError where that cannot be done."""
-    plan = plan_of(view, layers, input_edge)
+    """The twins between `input_edge` and `outputs` (edges). Raises BncheckError where that cannot be done.
+
+    `masks`: tensor that enters a batch norm -> its mask, which the train twin's moments leave steps out by.
+    """
+    plan = plan_of(view, layers, input_edge, masks)
     graph_def, written = protos.GraphDef(), set[str]()
     graph_def.library.CopyFrom(view.raw.graph_def.library)
     entries = {input_edge: INPUT}
@@ -124,6 +136,7 @@ def _site(layer: Layer, in_eval: Normalised, in_train: Normalised) -> TwinSite:
         batch_variance=in_train.variance,
         corrected=in_train.corrected,
         axis=in_train.axis,
+        mask=in_train.mask,
     )
 
 

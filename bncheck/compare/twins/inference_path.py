@@ -9,7 +9,7 @@ from bncheck.compare.twins.reach import reached
 from bncheck.compare.twins.towers import dealt
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, Mode
-from bncheck.recognise.graph.flat import CONDITIONALS, LOOPS, node_of, port_of
+from bncheck.recognise.graph.flat import CONDITIONALS, LOOPS, FlatGraph, node_of, port_of
 from bncheck.recognise.graph.folded import rounding
 from bncheck.recognise.graph.group_sites import PairedSite, pair
 from bncheck.recognise.graph.trace import MERGES, REF_WRITES, SWITCHES, predicate
@@ -31,12 +31,17 @@ class Plan:
     """Predicate node -> its value in inference."""
     dealt: Mapping[int, int]
     """Split of the batch between towers -> the edge that the first of them takes whole."""
+    masks: Mapping[int, int]
+    """Edge that enters a batch norm -> that of its mask, true where a value counts in the statistics of a batch."""
     fed: bytearray
     """For each node whether the data of the input reach it: then it is no further input, whatever its op."""
 
 
-def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int) -> Plan:
-    """The batch norms of `layers`, and the training switches that they tell, settled for inference."""
+def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int, masks: Mapping[str, str]) -> Plan:
+    """The batch norms of `layers`, and the training switches that they tell, settled for inference.
+
+    `masks`: tensor that enters a batch norm -> its mask. Raises BncheckError where one is that of no batch norm found.
+    """
     flat = view.flat
     by_site = {site.name: layer for layer in layers for site in layer.sites}
     sites: dict[int, tuple[PairedSite, Layer]] = {}
@@ -51,14 +56,31 @@ def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int) -> Plan
             if paired.mode is Mode.SWITCHED and paired.switch is not None:
                 settled[paired.switch[0]] = not paired.switch[1]
     settled |= rounding(flat)
+    entering = {without_identities(flat, e) for paired, _ in sites.values() if (e := paired.site.x) is not None}
+    masked = {
+        without_identities(flat, x): mask
+        for names in masks.items()
+        for x, mask in [tuple(map(flat.lookup, names))]
+        if x is not None and mask is not None
+    }
+    if len(masked) < len(masks) or not entering.issuperset(masked):
+        raise BncheckError("a batch norm that takes a mask was not found in the graph: not understood by compare yet")
     return Plan(
         view=view,
         input_edge=input_edge,
         sites=sites,
         settled=settled,
         dealt=dealt(view, input_edge),
+        masks=masked,
         fed=reached(flat, [input_edge]),
     )
+
+
+def without_identities(flat: FlatGraph, e: int) -> int:
+    """The edge whose values `e` passes on."""
+    while flat.ops[node_of(e)] == "Identity" and flat.data[node_of(e)]:
+        e = flat.data[node_of(e)][0]
+    return e
 
 
 def taken(plan: Plan, e: int) -> int:

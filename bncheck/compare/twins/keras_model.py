@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,21 @@ from bncheck.sources.graph.graphs import graph_def
 from bncheck.sources.raw import RawModel
 
 
-def frozen_graph(raw: RawModel) -> RawModel:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frozen:
+    """The model of a Keras file as a frozen graph in inference mode."""
+
+    raw: RawModel
+    masks: Mapping[str, str]
+    """Tensor (samples, steps, channels) that enters a batch norm -> its mask (samples, steps), true where a step
+    counts in the statistics of a batch. Inference has no use for it, so the graph alone would not tell."""
+
+
+def frozen_graph(raw: RawModel) -> Frozen:
     """The model of a Keras file as a frozen graph in inference mode.
 
-    Raises BncheckError where Keras is not installed, refuses the file, or the file holds weights alone.
+    Raises BncheckError where Keras is not installed, refuses the file, the file holds weights alone, or a mask is of a
+    shape that is not understood.
     """
     assert raw.keras is not None
     if not raw.keras.has_config:
@@ -32,15 +44,43 @@ def frozen_graph(raw: RawModel) -> RawModel:
     tf = load_tensorflow()
     keras = _keras(raw.keras.keras_version)
     model = _load(keras, raw.path)
+    noted = _masks_noted(keras, model)
     specs = [tf.TensorSpec(list(entry.shape), entry.dtype, name=_name(entry)) for entry in model.inputs]
     model.trainable = False  # batch norm that is called with training=True then reads its statistics all the same
     # Unlike tf.function it ties no writes of variables to the outputs: what none needs can be left out.
     whole = tf.compat.v1.wrap_function(lambda *given: model(_as_taken(model, given), training=False), specs)
     constants = importlib.import_module("tensorflow.python.framework.convert_to_constants")
-    read_only = whole.prune(whole.inputs[: len(specs)], whole.outputs)
+    masks = {x.name: mask.name for x, mask in noted if mask.graph is whole.graph}
+    kept = [whole.graph.get_tensor_by_name(name) for name in masks.values()]
+    read_only = whole.prune(whole.inputs[: len(specs)], [*whole.outputs, *kept])
     frozen = constants.convert_variables_to_constants_v2(read_only, lower_control_flow=False)
     message = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
-    return RawModel(path=raw.path, format=raw.format, graphs=(graph_def(raw.path, message),))
+    raw_graph = RawModel(path=raw.path, format=raw.format, graphs=(graph_def(raw.path, message),))
+    return Frozen(raw=raw_graph, masks=masks)
+
+
+def _masks_noted(keras: Any, model: Any) -> list[tuple[Any, Any]]:
+    """A list that grows while the model is called: what enters a batch norm with a mask, and the mask."""
+    noted: list[tuple[Any, Any]] = []
+
+    def listening(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def heard(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            mask = kwargs.get("mask")
+            if mask is not None:
+                if mask.shape.rank is None or inputs.shape.rank != mask.shape.rank + 1:
+                    raise BncheckError(
+                        f"{layer.name} takes a mask of shape {mask.shape}: not understood by compare yet"
+                    )
+                noted.append((inputs, mask))
+            return call(inputs, *args, **kwargs)
+
+        return heard
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.call = listening(layer, layer.call)
+    return noted
 
 
 def _name(entry: Any) -> str:

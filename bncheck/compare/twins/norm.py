@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bncheck.compare.twins.writer import BFLOAT16, DOUBLE, EVAL, FLOAT, HALF, INT32, TRAIN, TwinWriter, data_type
+from bncheck.compare.twins.inference_path import without_identities
+from bncheck.compare.twins.writer import BFLOAT16, BOOL, DOUBLE, EVAL, FLOAT, HALF, INT32, TRAIN, TwinWriter, data_type
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.recognise.graph.group_sites import PairedSite
@@ -31,6 +32,8 @@ class Normalised:
     """Whether the variance of a batch is Bessel-corrected, as fused kernels give it."""
     axis: int | None
     """Of the channels in the input, -1 the last; None where batch norm keeps more axes than one."""
+    mask: str | None = None
+    """(samples, steps, 1) of 1.0 where a value counts in the moments of the batch, else 0; None where all count."""
 
 
 def write_norm(writer: TwinWriter, node: int) -> Normalised:
@@ -42,8 +45,24 @@ def write_norm(writer: TwinWriter, node: int) -> Normalised:
     x_edge = paired.site.x if paired.site.x is not None else paired.train.x
     if x_edge is None:
         raise BncheckError(f"{layer.name} is folded into its convolution in the graph: not understood by compare yet")
-    write = _fused if writer.plan.view.flat.ops[node] in FUSED else _decomposed
-    return write(writer, node, x_edge)
+    mask = _mask(writer, node, x_edge)
+    if writer.plan.view.flat.ops[node] not in FUSED:
+        return _decomposed(writer, node, x_edge, mask)
+    if mask is not None:
+        raise BncheckError(f"{layer.name} is a fused batch norm with a mask: not understood by compare yet")
+    return _fused(writer, node, x_edge)
+
+
+def _mask(writer: TwinWriter, node: int, x_edge: int) -> str | None:
+    """The mask of a batch norm, in the train twin; None where all values count."""
+    plan = writer.plan
+    found = plan.masks.get(without_identities(plan.view.flat, x_edge))
+    if found is None or writer.twin == EVAL:
+        return None
+    name = f"{writer.name(node)}/mask"
+    number = writer.node(f"{name}/number", "Cast", [writer.tensor(found)], SrcT=BOOL, DstT=FLOAT)
+    last = writer.constant(f"{name}/last", np.array(-1, np.int32))
+    return writer.node(name, "ExpandDims", [number, last], T=FLOAT, Tdim=INT32)
 
 
 def _statistics(layer: Layer) -> tuple[PerChannel, PerChannel]:
@@ -77,7 +96,7 @@ def _fused(writer: TwinWriter, node: int, x_edge: int) -> Normalised:
     return Normalised(output=f"{name}:0", input=x, mean=mean, variance=variance, corrected=True, axis=axis)
 
 
-def _decomposed(writer: TwinWriter, node: int, x_edge: int) -> Normalised:
+def _decomposed(writer: TwinWriter, node: int, x_edge: int, mask: str | None) -> Normalised:
     """`(x - mean) * rsqrt(variance + epsilon) [* gamma] [+ beta]`, with the operands' own shapes."""
     paired, layer = writer.plan.sites[node]
     site = paired.site
@@ -88,7 +107,7 @@ def _decomposed(writer: TwinWriter, node: int, x_edge: int) -> Normalised:
     mean, variance = (
         stored_statistics(writer, name, layer, shape or (-1,))
         if writer.twin == EVAL
-        else _moments(writer, name, x, paired)
+        else _moments(writer, name, x, paired, mask)
     )
     epsilon = writer.constant(f"{name}/epsilon", np.array(site.epsilon or 0.0, np.float32))
     added = writer.node(f"{name}/add", "AddV2", [variance, epsilon], T=FLOAT)
@@ -102,7 +121,10 @@ def _decomposed(writer: TwinWriter, node: int, x_edge: int) -> Normalised:
     apply(writer, last, (x, mean, inverse), beta)
     if kind != FLOAT:
         writer.node(name, "Cast", [last], SrcT=FLOAT, DstT=kind)
-    return Normalised(output=f"{name}:0", input=x, mean=mean, variance=variance, corrected=False, axis=_axis(paired))
+    axis = _axis(paired)
+    if mask is not None and axis != -1:
+        raise BncheckError(f"{layer.name} takes a mask, its channels not being last: not understood by compare yet")
+    return Normalised(output=f"{name}:0", input=x, mean=mean, variance=variance, corrected=False, axis=axis, mask=mask)
 
 
 def stored_statistics(writer: TwinWriter, name: str, layer: Layer, shape: tuple[int, ...]) -> tuple[str, str]:
@@ -134,7 +156,7 @@ def _folded(writer: TwinWriter, name: str, operands: tuple[str, str, str], beta:
         writer.node(name, "AddV2", [scaled, offset], T=FLOAT)
 
 
-def _moments(writer: TwinWriter, name: str, x: str, paired: PairedSite) -> tuple[str, str]:
+def _moments(writer: TwinWriter, name: str, x: str, paired: PairedSite, mask: str | None) -> tuple[str, str]:
     axes = paired.train.variance.axes or paired.train.mean.axes
     if axes:
         over = writer.constant(f"{name}/axes", np.array(axes, np.int32))
@@ -148,9 +170,18 @@ def _moments(writer: TwinWriter, name: str, x: str, paired: PairedSite) -> tuple
         size = len(paired.site.variance.reshaped) or paired.site.rank or 4
         kept = [axis for axis in range(size) if axis != paired.site.axis]
         over = writer.constant(f"{name}/axes", np.array(kept, np.int32))
-    mean = reduced(writer, f"{name}/mean", x, over)
+    mean = _averaged(writer, f"{name}/mean", x, over, mask)
     spread = writer.node(f"{name}/deviation", "SquaredDifference", [x, mean], T=FLOAT)
-    return mean, reduced(writer, f"{name}/variance", spread, over)
+    return mean, _averaged(writer, f"{name}/variance", spread, over, mask)
+
+
+def _averaged(writer: TwinWriter, name: str, x: str, axes: str, mask: str | None) -> str:
+    """The mean over the values that count, as Keras weighs them; 0 where none does."""
+    if mask is None:
+        return reduced(writer, name, x, axes)
+    counted = writer.node(f"{name}/counted", "Mul", [x, mask], T=FLOAT)
+    parts = [reduced(writer, f"{name}/{key}", part, axes) for key, part in (("sum", counted), ("share", mask))]
+    return writer.node(name, "DivNoNan", parts, T=FLOAT)
 
 
 def reduced(writer: TwinWriter, name: str, x: str, axes: str) -> str:

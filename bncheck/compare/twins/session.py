@@ -99,11 +99,19 @@ def moment_fetches(tf: Any, loaded: Loaded, sites: Sequence[TwinSite]) -> dict[s
             for names in ([s.batch_mean for s in sites], [s.batch_variance for s in sites])
         )
         return {
-            "sizes": tf.stack([tf.size(loaded.tensor(site.train_input), out_type=tf.int64) for site in sites]),
+            "sizes": tf.stack([_size(tf, loaded, site) for site in sites]),
             "channels": tf.stack([tf.size(mean) for mean in means]),
             "means": tf.concat(means, 0),
             "variances": tf.concat(variances, 0),
         }
+
+
+def _size(tf: Any, loaded: Loaded, site: TwinSite) -> Any:
+    """Values that the moments of a site's input are taken over, all channels together."""
+    if site.mask is None:
+        return tf.size(loaded.tensor(site.train_input), out_type=tf.int64)
+    counted = tf.cast(tf.reduce_sum(loaded.tensor(site.mask)), tf.int64)
+    return counted * tf.size(loaded.tensor(site.batch_mean), out_type=tf.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

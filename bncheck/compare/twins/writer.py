@@ -20,7 +20,7 @@ EVAL, TRAIN, WEIGHTS = "eval", "train", "weights"
 INPUT = "input"
 """Name of the placeholder at which the data enter; that of a second input ends in _1."""
 
-FLOAT, DOUBLE, INT32, BFLOAT16, HALF = 1, 2, 3, 14, 19
+FLOAT, DOUBLE, INT32, BOOL, BFLOAT16, HALF = 1, 2, 3, 10, 14, 19
 """tensorflow.DataType (types.proto)."""
 _DATA_TYPES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10, "float16": 19}
 

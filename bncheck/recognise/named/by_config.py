@@ -151,7 +151,7 @@ def _configured(
         sites=sites,
         linear=_eval_linear(sites),
         trainable=trainable if isinstance(trainable, bool) else None,
-        config={**config, "bncheck_masked": True} if wiring.masked(stored.path) else config,
+        config=config,
     )
 
 

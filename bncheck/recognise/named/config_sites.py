@@ -37,13 +37,6 @@ _SHAPE_OR_SUM = frozenset(
     | {f"GlobalAveragePooling{n}D" for n in (1, 2, 3)}
 )
 """Linear in their inputs, with or without a change of shape."""
-_PASSES_MASK = (
-    _IDENTITY
-    | {"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Dense", "Add", "Average", "Concatenate"}
-    | {"BatchNormalization", "LayerNormalization", "Multiply", "Subtract", "Maximum", "Minimum", "Embedding"}
-    | {"MultiHeadAttention", "SyncBatchNormalization"}
-)
-_RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "Bidirectional", "RNN", "CuDNNLSTM", "CuDNNGRU"})
 _KEEPS_RANK = (
     _IDENTITY
     | {"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU", "Softmax", "Dense", "Permute", "Relu"}
@@ -69,8 +62,6 @@ class ConfigWiring:
     inputs: Mapping[str, frozenset[str]]
     outputs: Mapping[str, frozenset[str]]
     ranks: Mapping[str, int | None]
-    masks: frozenset[str]
-    """Calls whose output carries a padding mask."""
     kernels: dict[str, Linear] = field(default_factory=dict)
     """Read so far, by layer."""
     spent: Counter[str] = field(default_factory=Counter)
@@ -83,7 +74,6 @@ class ConfigWiring:
         calls_of: dict[str, list[int]] = {}
         inputs: dict[str, frozenset[str]] = {}
         ranks: dict[str, int | None] = {}
-        masks: set[str] = set()
         for position, call in enumerate(keras.calls):
             layer = layers[call.layer]
             calls_of.setdefault(call.layer, []).append(position)
@@ -91,8 +81,6 @@ class ConfigWiring:
             own = frozenset({call.layer}) if layer.class_name == "InputLayer" else frozenset()
             inputs[call.name] = _few(own.union(*(inputs[name] for name in above)))
             ranks[call.name] = _output_rank(layer, [ranks[name] for name in above])
-            if _starts_mask(layer) or (_passes_mask(layer) and any(name in masks for name in above)):
-                masks.add(call.name)
         return ConfigWiring(
             keras=keras,
             calls={call.name: call for call in keras.calls},
@@ -101,13 +89,7 @@ class ConfigWiring:
             inputs=inputs,
             outputs=_outputs(keras.calls),
             ranks=ranks,
-            masks=frozenset(masks),
         )
-
-    def masked(self, path: str) -> bool:
-        """Whether any call of this layer takes padded input with its mask."""
-        found = (self.keras.calls[position] for position in self.calls_of.get(path, ()))
-        return any(name in self.masks for call in found for name in call.inbound)
 
 
 def sites_of(
@@ -296,19 +278,6 @@ def _dropout(wiring: ConfigWiring, call: RawKerasCall) -> str | None:
 
 def _is_active(config: Mapping[str, Any]) -> bool:
     return bool(config.get("rate", config.get("p", 0.5)) != 0)
-
-
-def _starts_mask(layer: RawKerasLayer) -> bool:
-    return layer.class_name == "Masking" or (layer.class_name == "Embedding" and layer.config.get("mask_zero") is True)
-
-
-def _passes_mask(layer: RawKerasLayer) -> bool:
-    if layer.class_name in _RECURRENT:
-        held = layer.config.get("layer")
-        inner = held.get("config") if isinstance(held, Mapping) else None
-        config = inner if isinstance(inner, Mapping) else layer.config
-        return config.get("return_sequences") is True
-    return layer.class_name in _PASSES_MASK
 
 
 def _outputs(calls: tuple[RawKerasCall, ...]) -> dict[str, frozenset[str]]:

@@ -58,3 +58,29 @@ def test_training_true_in_the_calls_of_tf_keras(tmp_path: Path, ending: str) -> 
     convolved = model.layers[1](images).numpy()
     shift = (convolved.mean(axis=(0, 1, 2)) - 4.0) / math.sqrt(9.0 + 1e-3)
     np.testing.assert_allclose(first.mean_shift, shift, atol=1e-4)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3 and numpy 2
+@pytest.mark.parametrize("package", ["keras", "tf_keras"])
+def test_padding_is_left_out_of_the_batch_statistics(tmp_path: Path, package: str) -> None:
+    """As Keras itself does: with momentum 0 what it stores of a batch are the statistics of that batch, unpadded."""
+    keras = pytest.importorskip(package)
+    words = np.random.default_rng(0).integers(1, 9, size=(48, 6))
+    words[np.arange(6) >= np.random.default_rng(1).integers(1, 6, size=(48, 1))] = 0
+    entry = keras.Input((6,), dtype="int32")
+    net = keras.layers.Embedding(9, 4, mask_zero=True, embeddings_initializer="random_normal")(entry)
+    net = keras.layers.BatchNormalization(momentum=0.0, name="padded")(net)
+    net = keras.layers.Dense(5)(net)
+    net = keras.layers.BatchNormalization(momentum=0.0, name="behind")(net)
+    model = keras.Model(entry, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(net)))
+    model(words, training=True)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "words.npy", words.astype(np.int32))
+    report = bncheck.compare_train_vs_eval(tmp_path / "model.keras", data=tmp_path / "words.npy", batch_size=48)
+    assert report.comparison is not None
+    assert [layer.layer for layer in report.comparison.layers] == ["padded", "behind"]
+    for layer in report.comparison.layers:
+        assert layer.samples == np.count_nonzero(words)
+        np.testing.assert_allclose(layer.mean_shift, 0.0, atol=1e-4)
+        np.testing.assert_allclose(layer.log_variance_ratio, 0.0, atol=1e-3)

@@ -356,21 +356,6 @@ def test_dropout_before_batch_norm(tmp_path: Path, above: Sequence[dict[str, Any
     assert found.layers[-1].sites[0].dropout == dropout
 
 
-@pytest.mark.parametrize(
-    ("above", "masked"),
-    [
-        ([layer("Masking", "m"), layer("Dropout", "d", rate=0.5)], True),
-        ([layer("Embedding", "e", mask_zero=True), layer("LSTM", "l", return_sequences=True)], True),
-        ([layer("Embedding", "e", mask_zero=True), layer("LSTM", "l", return_sequences=False)], False),
-        ([layer("Embedding", "e", mask_zero=False)], False),
-        ([layer("Masking", "m"), layer("Flatten", "f")], False),
-    ],
-)
-def test_padding_masks_reach_the_batch_norm(tmp_path: Path, above: Sequence[dict[str, Any]], *, masked: bool) -> None:
-    """A mask from Masking or Embedding travels until a layer drops it."""
-    assert only(keras_2(tmp_path, *above, batch_norm("bn"))).config.get("bncheck_masked", False) is masked
-
-
 def test_layers_renamed_after_they_were_built_are_told_by_order(tmp_path: Path) -> None:
     """A nested model whose weights keep old names: as many batch norms there as here, so the order decides."""
     values = [bn_values(seed=1), bn_values(seed=2)]
