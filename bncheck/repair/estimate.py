@@ -101,6 +101,7 @@ def _tried(  # noqa: PLR0917 - what the estimate knows
             data,
             prepared.kinds,
             declared=options.preprocess is not None,
+            labels_output=prepared.labels_output,
             progress=progress,
         )
     return replace(trial, range_factor=_range_factor(reached, counted, prepared.facts.run.updates))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bncheck.compare.data.samples import Batch
 from bncheck.compare.data.summary import InputTotals
-from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, as_scores
+from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, as_scores, labels_belong
 from bncheck.facts.inputs import InputSummary
 from bncheck.facts.repairs import Trial
 from bncheck.numerics import metrics
@@ -89,12 +89,14 @@ def try_out(
     kinds: Sequence[Kind],
     *,
     declared: bool,
+    labels_output: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Trial:
     """Runs up to MOST_SAMPLES through train mode and eval mode with each candidate.
 
-    `kinds` say what the graph knows of each output, `declared` whether the user named the range of the input. Raises
-    BncheckError where the model refuses.
+    `kinds` say what the graph knows of each output, `declared` whether the user named the range of the input,
+    `labels_output` the place of the output that the labels belong to, where the user says it. Raises BncheckError where
+    the model refuses.
     """
     totals: list[_TrialTotals] = [_TrialTotals(kind=kind) for kind in kinds]
     seen, samples = InputTotals(), 0
@@ -128,7 +130,8 @@ def try_out(
         seen.add(images)
         samples += len(images)
         progress(samples)
-    return _trial(totals, seen.summary(declared=declared), found)
+    judged = totals[labels_output] if labels_output is not None else _judged(totals)
+    return _trial(judged, seen.summary(declared=declared), found)
 
 
 def _unseen(halves: Sequence[Outputs], used: int, number: int, count: int) -> Outputs:
@@ -175,9 +178,15 @@ def _add_entropies(total: _TrialTotals, train: NDArray[Any], noise: NDArray[Any]
     total.scrambled_entropy += metrics.entropy(np.asarray(as_scores(noise, how), np.float64))
 
 
-def _trial(totals: Sequence[_TrialTotals], seen: InputSummary, found: Candidates) -> Trial:
+def _judged(totals: Sequence[_TrialTotals]) -> _TrialTotals:
+    """The output that the labels are of, else the first that is scores of classes, else the first."""
+    theirs = labels_belong([total.new for total in totals])
+    fitting = [total for total in totals if total.new is theirs] or [total for total in totals if total.new.top.rows]
+    return (fitting or list(totals))[0]
+
+
+def _trial(judged: _TrialTotals, seen: InputSummary, found: Candidates) -> Trial:
     has_stored, halved = found.stored is not None, found.halves is not None
-    judged = next((total for total in totals if total.new.top.rows), totals[0])
     new, stored, unseen, halves = (total.top for total in (judged.new, judged.stored, judged.unseen, judged.halves))
     rows, labelled = new.rows, new.labelled
 
