@@ -192,7 +192,7 @@ def _verdict(
     if any(fails(finding, settings.fail_on.value) for finding in findings):
         return Verdict.FAIL, ""
     unjudged = next((f.message for f in findings if Meaning.UNDECIDED in f.rule.meaning), "")
-    reason = _too_little(facts) or unjudged
+    reason = _too_little(facts) or unjudged or _made_up(facts)
     if not reason and not any_rule_ran:
         reason = "none of the selected rules could run on what is at hand"
     return (Verdict.INCONCLUSIVE, reason) if reason else (Verdict.PASS, "")
@@ -216,6 +216,15 @@ def _too_little(facts: Facts) -> str:
     if not values and graph is not None and graph.purpose is Purpose.TRAINING and not graph.train_ops:
         return "neither a train op nor the values of a checkpoint are at hand, so nothing tells whether updates run"
     return ""
+
+
+def _made_up(facts: Facts) -> str:
+    """That the model was run on made-up data, where running it was asked for; empty where it was not, or on others."""
+    asked = {"eval mode": facts.comparison, "the quantized model": facts.quantized}
+    run = [what for what, measured in asked.items() if measured is not None and measured.data.synthetic]
+    if not run:
+        return ""
+    return f"the data are synthetic noise, which does not tell whether {' or '.join(run)} is junk: give real data"
 
 
 def _unproved(facts: Facts) -> str:

@@ -183,3 +183,11 @@ def test_data_that_are_not_finite_are_wrong_usage(
     assert found == 2
     assert not printed.out
     assert "sample 5, counted from 0, holds NaN or infinity" in " ".join(printed.err.split())
+
+
+def test_made_up_data_are_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    """A healthy model run on noise is not judged by it: exit 3, and 0 where that is allowed."""
+    command = ["compare", "train-vs-eval", checkpoint("wired"), "--data", "synthetic", "--batches", "1"]
+    assert cli.main(command) == 3
+    assert "synthetic noise" in capsys.readouterr().out
+    assert cli.main([*command, "--allow-empty"]) == 0

@@ -88,6 +88,7 @@ EXAMPLES: Mapping[str, Facts] = {
         output=classes_compared(0.1),
     ),
     "8 samples": _sharp(0.002, samples=8),
+    "data made up (`--data synthetic`)": compared(difference("a"), synthetic=True),
     "by labels, the quantized model is worse than the float one": quantized(
         operator_loss(local=0.4, rmse=2.0),
         output=quantized_classes(0.12),

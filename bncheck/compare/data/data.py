@@ -16,7 +16,8 @@ from bncheck.facts.errors import NotFound, UnknownFormat, UsageError
 from bncheck.facts.measurements import DataFacts
 from bncheck.settings.options import SYNTHETIC, Options
 
-SYNTHETIC_BATCHES = 8
+SYNTHETIC_SAMPLES = 64
+"""At most, where nobody says how many: noise judges nothing, and more of it no better."""
 BATCH_SIZE = 32
 _DEFAULT = Options()
 _LESS_KNOWN = ("bfloat16",)
@@ -94,7 +95,7 @@ def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: Options =
     if len(inputs) > 1:
         samples = _open_named(spec, wanted, inputs)
     elif str(spec) == SYNTHETIC:
-        batches = batches or SYNTHETIC_BATCHES
+        batches = batches or max(1, SYNTHETIC_SAMPLES // batch_size)
         samples = open_synthetic(wanted, batches)
     else:
         samples = _open_path(Path(spec), wanted)

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
-from bncheck.facts.measurements import GIVEN
+from bncheck.facts.measurements import GIVEN, QuantizedComparison
+from bncheck.facts.wording import decibel, percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.quantized import judged_quantized, losing
 from bncheck.testing.quantized import attributed, operator_loss, quantized, quantized_classes, quantized_features
+
+COLLAPSED = 1.0
+"""NMSE (0 dB) from which an output of zeros would be as near."""
 
 
 @rule(
@@ -38,12 +42,14 @@ def check(model: Facts) -> Iterator[Evidence]:
     lower. Without: more than 15 % of the samples change their top class, while the output's error is above 0.05 of its
     energy (13 dB; below, the classes were a toss-up). Outputs that are no classes: an error above 0.1 of the signal's
     energy (10 dB) is a warning, above 0.3 (5 dB) an error. A loss must also exceed two standard errors of so many
-    samples. Healthy int8: 99 % of the digits, 97 % of visual wake words keep their class.
+    samples. Healthy int8: 99 % of the digits, 97 % of visual wake words keep their class. On synthetic data only a
+    collapse counts, as a warning of medium confidence: an error of the signal's whole energy (0 dB), in a model that
+    was calibrated on the same data.
 
     Not detected
     ------------
     What quantization adds to a model that was junk before (BN408), unless its re-estimated statistics were quantized
-    too. Anything on synthetic data.
+    too. On synthetic data anything but a collapse.
 
     Fix
     ---
@@ -60,6 +66,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     arXiv 1806.08342, arXiv 1906.04721, tensorflow#28000, tensorflow#23253. Failure modes G02, G07.
     """
     found, measured = judged_quantized(model), model.quantized
+    if measured is not None and measured.data.synthetic and not measured.was_given:
+        yield from _collapse(measured)
     if found is None or measured is None or not found.lost.junk:
         return
     culprits = losing(measured)
@@ -75,6 +83,26 @@ def check(model: Facts) -> Iterator[Evidence]:
     )
 
 
+def _collapse(measured: QuantizedComparison) -> Iterator[Evidence]:
+    """An output further from the float one than zeros are, on the very data it was calibrated on."""
+    for output in measured.outputs[:1]:
+        if output.nmse < COLLAPSED:
+            continue
+        kept = (
+            f", {percent(output.agreement)} of the samples keep their top class" if output.agreement is not None else ""
+        )
+        yield Evidence(
+            layers=(),
+            message=f"{measured.scheme} loses the output: {output.name} is off by more than the float signal itself "
+            f"({decibel(output.nmse)} dB{kept}). The data are noise, but the same that it was calibrated on: no others "
+            "would fit its ranges better.",
+            severity=Severity.WARNING,
+            confidence=Confidence.MEDIUM,
+            location=output.name,
+            measurements=(Measurement(name=f"NMSE of {output.name}", value=output.nmse, limit=COLLAPSED),),
+        )
+
+
 def clean() -> tuple[Facts, ...]:
     """Two points lost; a toss-up of classes; features at 13 dB; noise made up; junk before that quantizes well."""
     layer = operator_loss()
@@ -85,6 +113,7 @@ def clean() -> tuple[Facts, ...]:
         quantized(layer, output=quantized_classes(0.8, 0.01)),
         quantized(layer, output=quantized_features(0.05)),
         quantized(layer, output=quantized_classes(0.1), synthetic=True),
+        quantized(layer, output=quantized_classes(0.1, 1.5), synthetic=True, scheme=GIVEN),
         quantized(
             layer,
             output=quantized_classes(0.5),
@@ -104,4 +133,5 @@ def broken() -> tuple[Facts, ...]:
         quantized(operator_loss(), output=quantized_classes(0.5), scheme=GIVEN),
         quantized(sick, output=quantized_features(0.5)),
         quantized(operator_loss(), output=quantized_features(float("nan"))),
+        quantized(sick, output=quantized_classes(0.12, 1.48), synthetic=True),
     )

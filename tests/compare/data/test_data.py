@@ -202,11 +202,14 @@ def test_what_is_not_finite_is_named_by_its_number(tmp_path: Path, dtype: Any, v
 
 
 def test_synthetic() -> None:
-    """Seeded, in the model's shape and range, labelled as what it is, and never with labels."""
+    """Seeded, in the model's shape and range, labelled as what it is, and never with labels; 64 unless told."""
     data = opened("synthetic")
     images, labels = pooled(data)
     assert (images.shape, labels) == ((64, 4, 6, 3), None)
     assert data.synthetic
+    assert opened("synthetic", batch_size=32).samples == 64
+    assert opened("synthetic", batch_size=32, batches=3).samples == 96
+    assert opened("synthetic", batch_size=100).samples == 100
     assert "synthetic noise" in data.description
     assert -1 <= images.min() < -0.5 < 0.5 < images.max() <= 1
     np.testing.assert_array_equal(images, pooled(opened("synthetic"))[0])
