@@ -7,18 +7,17 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from bncheck.facts.errors import UsageError
+from bncheck.facts.record import Record
 from bncheck.report import FORMATS, lacking
 
 _WORD = re.compile(r"[a-z]+(-[a-z]+)*")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Output:
+class Output(Record):
     """One report to write; no path is standard output."""
 
     format: str

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import Facts
+from bncheck.facts.record import Record
 from bncheck.judge.judge import judge
 from bncheck.recognise import recognise
 from bncheck.recognise.averaged_weights import with_averages
@@ -21,8 +22,7 @@ from bncheck.sources import is_beside, open_checkpoint, open_model
 from bncheck.sources.raw import RawModel
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Target:
+class Target(Record, eq=False):
     """A model whose files were read, and what was said about it."""
 
     path: str

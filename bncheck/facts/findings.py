@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, Flag, IntEnum, auto
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from bncheck.facts.record import Record
 
 if TYPE_CHECKING:
     from bncheck.facts.layers import Layer
@@ -102,8 +104,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Measurement(Record):
     """One number behind a finding; it stays a number until a reporter prints it."""
 
     name: str
@@ -112,8 +113,7 @@ class Measurement:
     unit: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
+class Evidence(Record):
     """What a rule yields: one root cause with all layers it holds for, in forward order."""
 
     layers: tuple[str, ...]
@@ -134,8 +134,7 @@ class Evidence:
     """Layers for which the rule's `ends_gate` holds; None: all."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RuleInfo:
+class RuleInfo(Record, eq=False):
     """What a report tells of a rule that ran."""
 
     code: str
@@ -168,8 +167,7 @@ class RuleInfo:
         return self.page()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(Record):
     """Evidence with the rule's name, its standing, and what explains it."""
 
     rule: RuleInfo = field(repr=False)
@@ -202,8 +200,7 @@ def fails(finding: Finding, fail_on: str) -> bool:
     return finding.severity in bad and not finding.rule.meaning & (Meaning.NO_BATCH_NORM | Meaning.UNDECIDED)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NotChecked:
+class NotChecked(Record):
     """Something that would have been judged had the evidence been there."""
 
     what: str
@@ -213,8 +210,7 @@ class NotChecked:
     codes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Suppressed:
+class Suppressed(Record):
     """A finding that an ignore or the baseline took out of the verdict."""
 
     finding: Finding
@@ -234,8 +230,7 @@ class StageState(Enum):
     OVER_BUDGET = "over budget"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Record):
     """One stage of a gate."""
 
     name: str
@@ -248,8 +243,7 @@ class Stage:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gate:
+class Gate(Record):
     """What a gate did."""
 
     stages: tuple[Stage, ...]
@@ -265,8 +259,7 @@ class Gate:
     """Megabytes that the process which ran the model had at most; None where none ran."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TargetInfo:
+class TargetInfo(Record):
     """What was looked at."""
 
     path: str
@@ -280,8 +273,7 @@ class TargetInfo:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Report:
+class Report(Record, eq=False):
     """The whole answer for one target; reporters need nothing else."""
 
     target: TargetInfo

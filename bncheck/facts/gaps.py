@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from bncheck.facts.record import Record
 
 
 class GapKind(Enum):
@@ -15,8 +16,7 @@ class GapKind(Enum):
     TRAIN_OP = "train op not found"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
+class Gap(Record):
     """Something that recognition saw and could not resolve."""
 
     kind: GapKind

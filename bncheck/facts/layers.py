@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from bncheck.facts.command_words import Given as Given  # noqa: PLC0414 - as abo
 from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
 from bncheck.facts.provenance import Provenance
+from bncheck.facts.record import Record
 
 if TYPE_CHECKING:
     from bncheck.facts.fake_quant import FakeQuantFacts
@@ -63,8 +64,7 @@ class Presence(Enum):
     """It exists, but its values are not at hand (no checkpoint given, data shard absent)."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Vector:
+class Vector(Record, eq=False):
     """One per-channel variable of a layer."""
 
     role: Role
@@ -106,8 +106,7 @@ class Mode(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Switch:
+class Switch(Record):
     """What decides the mode of a switched site, or guards an update."""
 
     predicate: str
@@ -124,8 +123,7 @@ class Switch:
     """Value of the predicate that selects batch statistics; None unknown."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Linear:
+class Linear(Record, eq=False):
     """The convolution or dense layer right before a site, into which batch norm is folded."""
 
     name: str
@@ -142,8 +140,7 @@ class Linear:
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Site:
+class Site(Record, eq=False):
     """One place in a graph that applies a layer."""
 
     name: str
@@ -182,8 +179,7 @@ class Site:
     """Its op's place among the nodes of the file's main graph, from 0; None in functions and configurations."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Update:
+class Update(Record, eq=False):
     """One op that writes a statistics variable from batch moments (initialisers and restores are not updates)."""
 
     name: str
@@ -226,16 +222,14 @@ class Update:
     """Written with zero-debias."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Debias:
+class Debias(Record):
     """Auxiliary variables of zero-debias found for a layer."""
 
     mean: bool
     variance: bool
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Layer:
+class Layer(Record, eq=False):
     """One batch norm, identified by its statistics variables (or, without any, by its site)."""
 
     name: str
@@ -284,8 +278,7 @@ class Layer:
         return any(known) if known else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainOp:
+class TrainOp(Record):
     """An op whose run trains."""
 
     name: str
@@ -295,8 +288,7 @@ class TrainOp:
     """Variables its optimizer writes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Saver:
+class Saver(Record):
     """What one SaveV2 op writes."""
 
     name: str
@@ -313,8 +305,7 @@ class Purpose(Enum):
     """Exported or frozen: no optimizer."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GraphFacts:
+class GraphFacts(Record, eq=False):
     """The graph as a whole."""
 
     path: str
@@ -344,8 +335,7 @@ class GraphFacts:
     """Variable -> shape, None unknown."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RunFacts:
+class RunFacts(Record, eq=False):
     """How far training went, as the values tell."""
 
     global_step: int | None = None
@@ -362,8 +352,7 @@ class RunFacts:
     index_only: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Facts:
+class Facts(Record, eq=False):
     """Everything rules may look at."""
 
     path: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bncheck.facts.record import Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
+class Provenance(Record):
     """Where a model's statistics come from, as bncheck wrote it down."""
 
     file: str

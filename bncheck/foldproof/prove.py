@@ -31,8 +31,8 @@ from bncheck.foldproof.into_next_dense import forward, holds_kernel
 from bncheck.foldproof.lite_kernels import KernelPlace, places
 from bncheck.foldproof.second_scale import beyond, difference, of_another
 from bncheck.foldproof.source_units import Kernel, Source, Unit, bias_beside, source_of
+from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.lite.by_lite import without_weights
-from bncheck.recognise.named.name_families import SHADOW
 from bncheck.sources.raw import RawModel
 
 

@@ -15,9 +15,9 @@ from bncheck.foldproof.neighbours import ANYWHERE, Arithmetic, Neighbours, nothi
 from bncheck.numerics.fold import gamma_and_beta
 from bncheck.numerics.kernel_layouts import DEPTHWISE, TRANSPOSED
 from bncheck.recognise import recognise
+from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.graph.flat import node_of
 from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
-from bncheck.recognise.named.name_families import SHADOW
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import per_channel
 from bncheck.settings.options import Options

@@ -6,12 +6,13 @@ Nothing is lost: what was taken out stands in the report, and an ignore that no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
 from bncheck.facts.errors import ConfigError
 from bncheck.facts.findings import Finding, Suppressed
+from bncheck.facts.record import Record
 from bncheck.settings.config import Ignore, Known, Settings
 
 BASELINE = "baseline"
@@ -21,8 +22,7 @@ _RANK = ("error", "warning", "info")
 Fingerprint = Callable[[Finding], str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sorted:
+class Sorted(Record):
     """Findings after selection, ignores and baseline."""
 
     kept: tuple[Finding, ...]

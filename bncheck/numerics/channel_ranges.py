@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import Layer, PerChannel
+from bncheck.facts.record import Record
 from bncheck.numerics.channels import dead_channels, median
 from bncheck.numerics.fold import fold_scale
 
@@ -16,8 +16,7 @@ BITS = 8
 """Width of the weights that TFLite's integer schemes use."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FoldedRanges:
+class FoldedRanges(Record, eq=False):
     """Per output channel of one layer, the largest folded weight."""
 
     layer: Layer
@@ -52,10 +51,10 @@ def folded_ranges(layer: Layer) -> FoldedRanges | None:
     if scale is None:
         return None
     kernel = None if layer.linear is None else layer.linear.channel_max
-    fits = kernel is not None and kernel.shape == scale.shape and bool(np.all(np.isfinite(kernel)))
+    fits = kernel is not None and kernel.shape == scale.shape and bool(np.isfinite(kernel).all())
     with np.errstate(over="ignore"):
         ranges = scale * kernel if kernel is not None and fits else scale
-    if not np.all(np.isfinite(ranges)):
+    if not np.isfinite(ranges).all():
         return None
     return FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=fits)
 

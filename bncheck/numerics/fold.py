@@ -34,8 +34,9 @@ def fold_scale(layer: Layer) -> PerChannel | None:
     if layer.gamma.presence in (Presence.UNREAD, Presence.MISSING):
         return None
     gamma, _ = gamma_and_beta(layer.gamma.values, None, variance)
-    if gamma.shape != variance.shape or not np.all(variance + layer.epsilon > 0) or not np.all(np.isfinite(gamma)):
+    divisor = variance + layer.epsilon
+    if gamma.shape != variance.shape or not (divisor > 0).all() or not np.isfinite(gamma).all():
         return None
     with np.errstate(over="ignore"):
-        scale: PerChannel = np.abs(gamma) / np.sqrt(variance + layer.epsilon)
+        scale: PerChannel = np.abs(gamma) / np.sqrt(divisor)
     return scale

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from bncheck.facts.layers import Layer, PerChannel
+from bncheck.facts.record import Record
 from bncheck.numerics.channels import dead_channels
 from bncheck.numerics.fold import fold_scale, gamma_and_beta
 
@@ -16,8 +15,7 @@ _SPARSEST = 1e-4
 """Least share of a channel's weights that is taken to be other than 0; a guess."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
+class Forecast(Record):
     """NMSE of a layer's output that rounding its folded kernel to 8 bits will make; see `forecast`."""
 
     per_tensor: float

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from bncheck.facts.layers import DecaySource, Layer, Origin, PerChannel, Role
+from bncheck.facts.record import Record
 from bncheck.numerics.channels import finite, median, values_of
 
 HARMLESS = 0.01
@@ -80,8 +80,7 @@ def share_bound(layers: Iterable[Layer]) -> float | None:
     return max(0.0, min(bounds)) if bounds else None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class InitShare:
+class InitShare(Record, eq=False):
     """A layer's init share and what it does there; all but the share is None where the values were not read."""
 
     layer: Layer

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from bncheck.facts.layers import Layer
+from bncheck.facts.record import Record
 from bncheck.numerics.channels import finite, median, quantile, values_of
 
 MANY_CHANNELS = 64
@@ -21,8 +21,7 @@ with 91 % of initial value: 1.01 and 1.00; with 5 %: 2.7 and 1.15; trained well:
 channels come as near as 1.02 and 1.07."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VarianceFloor:
+class VarianceFloor(Record):
     """The smallest variance, in units of the initial one, and whether others crowd above it."""
 
     bound: float

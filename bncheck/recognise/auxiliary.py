@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from bncheck.facts.layers import Debias, Role, Site, Vector
-from bncheck.recognise.named.name_families import SHADOW
 from bncheck.recognise.stored_vectors import vector
 from bncheck.sources.raw import RawTensor
+
+SHADOW = "/ExponentialMovingAverage"
+"""How tf.train.ExponentialMovingAverage ends the name of an average."""
 
 
 class Named(Protocol):

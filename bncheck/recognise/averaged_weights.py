@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bncheck.facts.layers import Layer
-from bncheck.recognise.named.name_families import SHADOW
+from bncheck.recognise.auxiliary import SHADOW
 from bncheck.sources.raw import RawModel
 
 

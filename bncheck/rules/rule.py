@@ -6,13 +6,13 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Flag, auto
 from textwrap import indent
 
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, RuleFamily, RuleInfo, Severity
 from bncheck.facts.layers import Facts
+from bncheck.facts.record import Record
 
 Check = Callable[[Facts], Iterator[Evidence]]
 
@@ -46,8 +46,7 @@ class Needs(Flag):
     """What an earlier model came to, and the same of this one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
+class Rule(Record):
     """One rule, as registered in `bncheck.rules.RULES`."""
 
     code: str

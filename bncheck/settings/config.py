@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 from enum import Enum
+
+from bncheck.facts.record import Record
 
 
 class FailOn(Enum):
@@ -15,8 +16,7 @@ class FailOn(Enum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ignore:
+class Ignore(Record):
     """Findings that a project has decided to live with, and why."""
 
     layer: str
@@ -28,8 +28,7 @@ class Ignore:
     """Last day on which it holds."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
+class Known(Record):
     """A finding of an earlier model, which a later one may have as well (`--against`)."""
 
     code: str
@@ -38,8 +37,7 @@ class Known:
     location: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Record):
     """How findings become a verdict."""
 
     fail_on: FailOn = FailOn.ERROR

@@ -1,11 +1,10 @@
 """`[tool.bncheck]` in pyproject.toml or bncheck.toml: every key is known or an error."""
 
-# ruff: noqa: RUF009 - `option` gives a field
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, field
 from datetime import date, datetime
 from functools import partial
 from importlib import import_module
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bncheck.facts.errors import ConfigError
+from bncheck.facts.record import Record
 from bncheck.settings import kinds
 from bncheck.settings.config import FailOn, Ignore, Settings
 from bncheck.settings.kinds import ValueKind, Where
@@ -26,8 +26,7 @@ LARGEST_FILE = 64 << 20
 _of_reports = partial(option, heading="Report", table=ConfigTable.TOP)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Record):
     """What a configuration file says, and the options that all reports share; None and () where both are silent.
 
     Its paths are relative to its own folder.

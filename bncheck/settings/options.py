@@ -4,17 +4,18 @@ The command line, `[tool.bncheck]`, the keyword arguments of the Python API, the
 recommended command repeats what was given are made of `Options`: a new option is one field here.
 """
 
-# ruff: noqa: RUF009, FBT003 - `option` gives a field, and its first argument is the default
+# ruff: noqa: FBT003 - `option` gives a field, and its first argument is the default
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, field, fields
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncheck.facts.errors import UsageError
+from bncheck.facts.record import Record
 from bncheck.settings import kinds
 from bncheck.settings.config import Settings
 from bncheck.settings.kinds import ValueKind
@@ -64,8 +65,7 @@ class Words(Enum):
     TRAINING = "training"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Option:
+class Option(Record, eq=False):
     """How a field is given. A flag whose field is true by default makes it false."""
 
     kind: ValueKind
@@ -104,8 +104,7 @@ _of_model = partial(option, heading="Model")
 _of_network = partial(option, heading="Model", of=_RUNNING, table=ConfigTable.GATE, words=Words.RUNNING)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Record):
     """What a user may say besides the path. Raises UsageError for a decay or number of steps that cannot be."""
 
     data: str | Path | None = option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from bncheck.facts.formats import Format
 from bncheck.facts.provenance import Provenance
+from bncheck.facts.record import Record
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawTensor:
+class RawTensor(Record, eq=False):
     """One stored tensor. Nothing is read before `read()`, which verifies bounds and checksum and raises ReadError."""
 
     name: str
@@ -32,8 +32,7 @@ class RawTensor:
     """HDF5 file (or the archive that holds it) and path of the dataset inside; None for other formats."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RawSignature:
+class RawSignature(Record):
     """One serving signature: argument name -> tensor name, in each direction."""
 
     name: str
@@ -41,8 +40,7 @@ class RawSignature:
     outputs: Mapping[str, str]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawGraph:
+class RawGraph(Record, eq=False):
     """One MetaGraph, or a bare GraphDef. `graph_def` is a message of `sources/protos.py`."""
 
     path: Path
@@ -64,8 +62,7 @@ class RawGraph:
         return tuple(signature for signature in self.signatures if not signature.name.startswith("__saved_model"))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawKerasLayer:
+class RawKerasLayer(Record, eq=False):
     """One layer of a Keras model, nested models flattened: `path` is "/"-joined from the outermost model."""
 
     path: str
@@ -79,8 +76,7 @@ class RawKerasLayer:
     """Shape that the layer was built for, batch first, None a free dimension; None where the file does not tell."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawKerasCall:
+class RawKerasCall(Record, eq=False):
     """One application of a layer in a Keras model, nested models resolved down to their layers."""
 
     name: str
@@ -93,8 +89,7 @@ class RawKerasCall:
     """`training=` baked into this call or the innermost enclosing one that has it; None: decided by the caller."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawKeras:
+class RawKeras(Record, eq=False):
     """A Keras file: its layers in the order of the configuration, or, weights only, of the file."""
 
     keras_version: str
@@ -107,8 +102,7 @@ class RawKeras:
     """Applications of layers in forward order; empty without a configuration."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawQuantization:
+class RawQuantization(Record, eq=False):
     """Affine quantization: real = scale * (stored - zero_point), per tensor (one scale) or along `axis`.
 
     Blockwise, elements that follow one another along the last axis share a scale.
@@ -134,8 +128,7 @@ class RawQuantization:
         return scales.reshape(along), points.reshape(along)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawLiteTensor:
+class RawLiteTensor(Record, eq=False):
     """One tensor of a TFLite subgraph; `data` is None for activations."""
 
     index: int
@@ -150,8 +143,7 @@ class RawLiteTensor:
     """Keeps its value between runs (state of a recurrent layer)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RawLiteOperator:
+class RawLiteOperator(Record):
     """One operator of a TFLite subgraph, in execution order; -1 marks an absent optional input."""
 
     index: int
@@ -165,8 +157,7 @@ class RawLiteOperator:
     """FULLY_CONNECTED whose kernel is stored in blocks of another order (SHUFFLED4x16INT8)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RawLiteSignature:
+class RawLiteSignature(Record):
     """One way to call a TFLite file: names of the inputs and outputs of a subgraph."""
 
     key: str
@@ -178,8 +169,7 @@ class RawLiteSignature:
     outputs: Mapping[str, int]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawLite:
+class RawLite(Record, eq=False):
     """A TFLite file: one entry a subgraph."""
 
     version: int
@@ -190,8 +180,7 @@ class RawLite:
     signatures: tuple[RawLiteSignature, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawLiteSubgraph:
+class RawLiteSubgraph(Record, eq=False):
     """Tensors and operators of one TFLite subgraph."""
 
     name: str
@@ -205,8 +194,7 @@ PROVENANCE = ".bncheck.json"
 """What a repaired file's provenance adds to its name."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawModel:
+class RawModel(Record, eq=False):
     """Everything one target holds. A format fills what it has and leaves the rest empty."""
 
     path: Path

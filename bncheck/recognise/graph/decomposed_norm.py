@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 
+from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
 from bncheck.recognise.graph.operands import classify
@@ -22,8 +22,7 @@ _USES = 40
 """Copies of one edge whose users are looked at."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Match:
+class Match(Record):
     """The parts of one normalisation: a node, and edges."""
 
     output: int

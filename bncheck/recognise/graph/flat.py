@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.facts.record import Record
+
 PORT_BITS = 16
 CONDITIONALS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 LOOPS = frozenset({"While", "StatelessWhile"})
@@ -37,8 +39,7 @@ def port_of(e: int) -> int:
     return e & ((1 << PORT_BITS) - 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
+class Frame(Record):
     """One inlined function body: who called it and in which role."""
 
     parent: int

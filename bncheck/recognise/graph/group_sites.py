@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bncheck.facts.layers import Mode, Role
+from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph.operands import classify
@@ -28,8 +29,7 @@ _COPIES = 4
 """Copies between a site's output and what picks it."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PairedSite:
+class PairedSite(Record, eq=False):
     """A site as users see it: the train and the eval op of one condition are one switched site."""
 
     site: FoundSite

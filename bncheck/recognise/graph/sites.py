@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncheck.facts.layers import Mode
+from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.decomposed_norm import Match, inverse_deviations, match_around
 from bncheck.recognise.graph.flat import FlatGraph, node_of
@@ -22,8 +22,7 @@ _FUSED_EPSILON = 1e-4
 """The op's own default for `epsilon` (nn_ops.cc)."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FoundSite:
+class FoundSite(Record, eq=False):
     """One normalisation, with edges into the graph."""
 
     node: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bncheck.facts.layers import Saver
+from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.feeds import Feeds
 from bncheck.recognise.graph.flat import FlatGraph, node_of
@@ -28,8 +29,7 @@ _RESTORE_NODES = 20_000
 """Copies between a restore and the variables that it fills; there is one of each a variable."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FoundTrainOp:
+class FoundTrainOp(Record, eq=False):
     """An op whose run trains, with everything that run executes."""
 
     node: int

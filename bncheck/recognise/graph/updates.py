@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from bncheck.facts.layers import Role
+from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.evaluate import evaluate
 from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
@@ -24,8 +25,7 @@ _SIGN = {"AssignSub": -1.0, "AssignSubVariableOp": -1.0, "AssignAdd": 1.0, "Assi
 _SIGN |= {"ScatterSub": -1.0, "ResourceScatterSub": -1.0, "ScatterAdd": 1.0, "ResourceScatterAdd": 1.0}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Write:
+class Write(Record, eq=False):
     """One op that writes a variable."""
 
     node: int
@@ -41,8 +41,7 @@ class Write:
     """The variable that is averaged and holds nothing but the moments of the last batch."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Writes:
+class Writes(Record, eq=False):
     """All writes of a graph, sorted by what they are."""
 
     from_moments: tuple[Write, ...]
@@ -75,11 +74,11 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
                 if value is not None:
                     initial[variable] = value
                     continue
-            write = Write(node=node, variable=variable, value=data[-1], operand=classify(graph, contexts, data[-1]))
-            if write.operand.moments:
-                found.append(write)
-            elif any(v != variable and graph.ops[v] in VARIABLES for v in write.operand.stored):
-                indirect.append(write)
+            operand = classify(graph, contexts, data[-1])
+            elsewhere = any(v != variable and graph.ops[v] in VARIABLES for v in operand.stored)
+            if operand.moments or elsewhere:
+                write = Write(node=node, variable=variable, value=data[-1], operand=operand)
+                (found if operand.moments else indirect).append(write)
     averaged = {write.variable: write for write in found}
     debiased = [
         replace(write, operand=averaged[source].operand, debias_of=source)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from bncheck.facts.record import Record
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.operands import per_channel_shape
 from bncheck.recognise.graph.reductions import ELEMENTWISE
@@ -25,8 +24,7 @@ _STEPS_BEHIND = 6
 _WIDTH = 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class Upstream:
+class Upstream(Record):
     """What lies before a site, as nodes; None where there is no such thing."""
 
     linear: int | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from bncheck.facts.layers import Saver
+from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Context, Contexts
 from bncheck.recognise.graph.feeds import Feeds
 from bncheck.recognise.graph.flat import FlatGraph, node_of
@@ -36,8 +36,7 @@ _OF_NO_UPDATES = frozenset(
 """Collections that TensorFlow itself fills with something else."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GraphView:
+class GraphView(Record, eq=False):
     """A flat graph and what was found in it."""
 
     flat: FlatGraph

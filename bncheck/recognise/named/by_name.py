@@ -11,8 +11,9 @@ from typing import Any
 
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Debias, DecaySource, Facts, Layer, Origin, Role, Vector
+from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.named.kernel_names import with_kernels
-from bncheck.recognise.named.name_families import SHADOW, Group, find_groups, without_statistics
+from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import absent, missing, vector
 from bncheck.recognise.training_progress import run_facts

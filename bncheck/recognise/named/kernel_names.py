@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from bncheck.facts.layers import Layer
 from bncheck.numerics.kernel_layouts import output_channels
+from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.kernel_sizes import kernel_bytes, linear_before
-from bncheck.recognise.named.name_families import SHADOW
 from bncheck.sources.raw import RawTensor
 
 _KERNELS_READ = 256 << 20

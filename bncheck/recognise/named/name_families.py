@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from bncheck.facts.layers import Role
+from bncheck.facts.record import Record
+from bncheck.recognise.auxiliary import SHADOW
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
+class Family(Record):
     """Names that belong together; those of a role are tried in order."""
 
     name: str
@@ -57,9 +58,6 @@ MOMENTS = Family(
     name="tf.train.ExponentialMovingAverage of the batch moments", mean="", variance="", starts_at_zero=True
 )
 
-SHADOW = "/ExponentialMovingAverage"
-"""How tf.train.ExponentialMovingAverage ends the name of an average."""
-
 _LEAVES = tuple(sorted({leaf for f in FAMILIES for leaf in (f.mean, f.variance)}, key=len, reverse=True))
 _LEAF = re.compile(rf"(?:^|(?<=[/._]))({'|'.join(map(re.escape, _LEAVES))})(_\d+)?$")
 _OF_MOMENTS = re.compile(
@@ -70,8 +68,7 @@ _NAMED_BATCH_NORM = re.compile(r"(?:^|.*/)(BatchNorm|batch_normalization|BatchNo
 """Scopes that only a framework's own batch norm gives."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
+class Group(Record):
     """The names of one layer's vectors."""
 
     scope: str

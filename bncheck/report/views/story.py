@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
+from bncheck.facts.record import Record
 from bncheck.facts.wording import many
 
 SEVERITIES = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 """Worst first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Story:
+class Story(Record):
     """One root cause and what follows from it."""
 
     cause: Finding

@@ -9,11 +9,11 @@ mode 1.7 points above train mode, agreement 0.02 below that of train mode with i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncheck.facts.findings import Meaning
 from bncheck.facts.ratios import informed_accuracy, scores_of
+from bncheck.facts.record import Record
 from bncheck.facts.wording import percent
 from bncheck.numerics.divergence import diverging, layer_limit
 
@@ -60,8 +60,7 @@ NOISE_FLOOR = 0.5
 """NMSE of train mode with itself from which it is no reference; a guess."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Junk:
+class Junk(Record):
     """How far an output is off, by the best measure at hand."""
 
     told: str

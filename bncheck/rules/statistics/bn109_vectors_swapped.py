@@ -94,7 +94,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 def _ordinary(vector: Vector) -> PerChannel | None:
     """Values of ordinary size and without NaN, else None."""
     values = values_of(vector)
-    return values if values is not None and bool(np.all(np.abs(values) < OVERSHOT)) else None
+    return values if values is not None and bool((np.abs(values) < OVERSHOT).all()) else None
 
 
 def _wide(layer: Layer) -> bool:

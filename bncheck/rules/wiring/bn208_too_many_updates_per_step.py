@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Role, Update
+from bncheck.facts.record import Record
 from bncheck.facts.wording import quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
@@ -20,8 +21,7 @@ MANY = 10
 """So many updates of unknown decay are worth a word: with 0.9 they make 1; a guess."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Load:
+class _Load(Record):
     """How often one train op updates one variable in a step."""
 
     layer: Layer

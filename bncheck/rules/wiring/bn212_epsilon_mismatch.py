@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Site
+from bncheck.facts.record import Record
 from bncheck.facts.wording import many
 from bncheck.numerics.channels import finite, values_of
 from bncheck.rules.rule import Needs, rule
@@ -32,8 +33,7 @@ net = tf.layers.batch_normalization(net, epsilon=1e-3)              # tf.layers
 x = tf.keras.layers.BatchNormalization(epsilon=1e-3)(x)             # Keras"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Epsilons:
+class _Epsilons(Record):
     """The smallest and largest epsilon of one layer, and what the difference does."""
 
     layer: Layer

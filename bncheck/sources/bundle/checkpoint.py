@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from bncheck.facts.errors import Malformed, NotFound, ReadError, UnknownFormat, Unsupported
 from bncheck.facts.formats import FileKind, Format
+from bncheck.facts.record import Record
 from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, slice_key, window
 from bncheck.sources.bundle.locate import Place, find, v1
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
@@ -78,8 +78,7 @@ def object_graph(tensors: Mapping[str, RawTensor]) -> Any | None:
         raise Malformed(tensor.name, "holds no serialized TrackableObjectGraph") from None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Index:
+class _Index(Record, eq=False):
     """The header and the undecoded entries of one bundle."""
 
     place: Place

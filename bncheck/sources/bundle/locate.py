@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from bncheck.facts.errors import NoModel, NotFound, Unsupported
+from bncheck.facts.record import Record
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.files import is_file, names, read_tail, read_whole, status
 
@@ -24,8 +24,7 @@ _PLAIN_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
 V1_HINT = "restore it in TensorFlow and save it again with tf.compat.v1.train.Saver(write_version=SaverDef.V2)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(Record):
     """One V2 checkpoint; the stem is "" for files that are nothing but their suffix (`model/.index`)."""
 
     directory: Path

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from bncheck.facts.errors import BadChecksum, Malformed, TooLarge, Truncated, UnknownFormat, Unsupported
+from bncheck.facts.record import Record
 from bncheck.sources.bundle.crc32c import crc32c, unmask
 from bncheck.sources.files import read_whole
 from bncheck.sources.graph.wire import varint
@@ -39,8 +39,7 @@ class KeyValue(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SortedTable:
+class SortedTable(Record, eq=False):
     """A table in memory, its footer and index block verified."""
 
     path: Path
