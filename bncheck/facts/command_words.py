@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bncheck.facts.record import Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Given:
+class Given(Record):
     """What the user gave besides the path, as words of a command line: commands that are recommended repeat it."""
 
     data: str | None = None
