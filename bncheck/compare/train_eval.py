@@ -16,6 +16,7 @@ from bncheck.compare.shared_layers import shared
 from bncheck.compare.twins.endpoints import find_input, find_outputs
 from bncheck.compare.twins.forward import Forward, TwinSite, forward
 from bncheck.compare.twins.keras_model import frozen_graph, named_as_in
+from bncheck.compare.twins.plain import refuse_other_kinds
 from bncheck.compare.twins.twins import BatchRun, Twins
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Facts, Layer, Mode, PerChannel
@@ -60,6 +61,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     masks: Mapping[str, str] = {}
     if raw.keras is not None:
         facts = recognise(raw, options)
+        refuse_other_kinds(facts.layers)
         frozen = frozen_graph(raw)
         raw, masks = frozen.raw, frozen.masks
         view = view_graph(raw, options)
