@@ -32,7 +32,7 @@ from bncheck.compare.litert.net import Kernel
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.litert.pair import FilePair
 from bncheck.compare.litert.sums import TensorSums
-from bncheck.compare.outputs import Kind, OutputKind, place_of
+from bncheck.compare.outputs import Kind, OutputKind
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.measurements import (
@@ -98,8 +98,7 @@ def measure_quantized(
     if pair is None or not pair.samples:
         raise BncheckError("there is no data to compare on")
     output_names = _output_names(matching, output_names)
-    named = place_of(labels_output, output_names)
-    theirs = None if named is None else pair.outputs[named]
+    theirs = pair.outputs[output_names.index(labels_output)] if labels_output in output_names else None
     judged = _scores(pair.outputs)
     if theirs is not None:
         judged = [theirs, *(sums for sums in judged if sums is not theirs)]

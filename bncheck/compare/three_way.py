@@ -31,7 +31,7 @@ from bncheck.compare.litert.interpreter import affine, read_file, scheme_of
 from bncheck.compare.litert.match import match
 from bncheck.compare.litert.recipes import recipe
 from bncheck.compare.output_cache import Kept, ModeOutputs
-from bncheck.compare.outputs import Kind
+from bncheck.compare.outputs import Kind, place_of
 from bncheck.compare.train_eval import Prepared
 from bncheck.compare.twins.session import load_tensorflow
 from bncheck.compare.twins.twins import Twins
@@ -328,6 +328,7 @@ def measure_two_files(
         labels_output=asked.labels_output,
         progress=lambda done: progress(done, data.samples),
     )
+    place_of(asked.labels_output, [output.name for output in measured.outputs])
     return Measured(comparison=measured, lite=lite_facts(rounded, path))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bncheck.facts.inputs import InputSummary
 from bncheck.numerics.moments import Moments, merge, of
 
-_SIDE = 8
+_SIDE = 16
 """Pixels a side from which samples of three axes are images, whose neighbours are worth a look."""
 
 
