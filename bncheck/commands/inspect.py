@@ -42,7 +42,7 @@ def inspect_checkpoint(path: str | Path, options: Options) -> Report:
 @takes(Options, CommandName.GRAPH)
 def inspect_graph(path: str | Path, options: Options) -> Report:
     """Judges a graph: `.meta`, `.pb`, `.pbtxt`, a SavedModel, or a folder of one. Raises as `inspect_checkpoint`."""
-    target = read_target(_graph_of(Path(path)), options, alone=True)
+    target = read_target(_graph_of(Path(path)) if str(path) else path, options, alone=True)
     if not target.raw.graphs:
         kind = "checkpoint" if target.raw.tensors and target.raw.keras is None else "model"
         raise UsageError(f"{path}: {target.raw.format}, which holds no graph: use `bncheck inspect {kind} {path}`")
@@ -78,6 +78,8 @@ def inspect_run(directory: str | Path, options: Options) -> tuple[Report, ...]:
     A file that cannot be read, such as one being written, gives an inconclusive report with exit code 2 and the
     reason. Raises NoModel where the folder holds none.
     """
+    if not str(directory):
+        raise UsageError("the path is empty: name the folder of a training run")
     return tuple(_of_run(path, options) for path in _targets(Path(directory)))
 
 

@@ -56,6 +56,8 @@ def read_target(path: str | Path, options: Options, *, alone: bool = False) -> T
     The path may be the `.meta` beside a checkpoint, unless it is to be read `alone`. Raises ReadError where a file
     cannot be read (NoModel: nothing there), UsageError where `graph` does not belong.
     """
+    if not str(path):
+        raise UsageError("the path is empty: name a model")
     read = open_model if alone or not is_beside(Path(path)) else open_checkpoint
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bncheck.facts.layers import Facts
+from bncheck.recognise.lengths import with_fitting_vectors
 from bncheck.recognise.zero_start import with_zero_start
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel
@@ -12,7 +13,7 @@ from bncheck.sources.raw import RawModel
 
 def recognise(raw: RawModel, hints: Options) -> Facts:
     """Facts of one target; raises ReadError where what it holds is damaged."""
-    facts = _recognised(raw, hints)
+    facts = with_fitting_vectors(_recognised(raw, hints))
     return facts if raw.repaired is None else replace(facts, repaired=raw.repaired)
 
 

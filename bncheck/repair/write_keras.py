@@ -14,9 +14,10 @@ from bncheck.facts.errors import BncheckError, Unsupported
 from bncheck.facts.layers import PerChannel
 from bncheck.repair.publish import copy
 from bncheck.repair.write_checkpoint import encoded
-from bncheck.sources.keras.archive import WEIGHTS, ZIP_MAGIC
+from bncheck.sources.keras.archive import WEIGHTS
 from bncheck.sources.keras.keras import read_keras
 from bncheck.sources.raw import RawModel
+from bncheck.sources.zips import ZIP_MAGIC
 
 _COPY_BYTES = 1 << 22
 

@@ -2,99 +2,80 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.errors import BadChecksum, Malformed, TooLarge
+from bncheck.facts.errors import Malformed, ReadError, TooLarge
 from bncheck.facts.formats import FileKind, Format
-from bncheck.sources.bundle.entry import possible
 from bncheck.sources.files import opened
+from bncheck.sources.npy import NpyHeader, npy_values, read_npy_header
 from bncheck.sources.raw import RawModel, RawTensor
+from bncheck.sources.zips import ZIP_MAGIC, check_directory, checked_member, member_names, opened_zip, reading_zip
 
-_ZIP = b"PK\x03\x04"
-_MEMBER = ".npy"
+MEMBER = ".npy"
+"""How the name of every member ends."""
+_ARCHIVE = ".npz"
 _MAX_MEMBER = 1 << 32
 _MAX_MEMBERS = 1 << 20
-_MAX_RANK = 32
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Whether a file is a zip archive of nothing but `.npy` files."""
-    if not head.startswith(_ZIP):
+    """Whether a file is a zip archive of nothing but `.npy` files, or, damaged, is called as one."""
+    if not head.startswith(ZIP_MAGIC):
         return False
     try:
-        with opened(path) as (file, _), zipfile.ZipFile(file) as archive:
-            listed = archive.namelist()
-    except zipfile.BadZipFile:
-        return False
-    return bool(listed) and all(name.endswith(_MEMBER) for name in listed)
+        listed = member_names(path)
+    except ReadError:
+        return path.suffix == _ARCHIVE
+    return bool(listed) and all(name.endswith(MEMBER) for name in listed)
 
 
 def read_arrays(path: Path) -> RawModel:
     """The arrays of a `.npz`: their headers are read, their data on demand. Raises Malformed, TooLarge, BadChecksum."""
     tensors: dict[str, RawTensor] = {}
-    with _damaged(path, "the archive"), opened(path) as (file, _), zipfile.ZipFile(file) as archive:
+    with opened(path) as (file, _), reading_zip(path, "the archive"), zipfile.ZipFile(file) as archive:
         if len(archive.infolist()) > _MAX_MEMBERS:
             raise TooLarge(path, f"{len(archive.infolist()):,} members")
+        check_directory(path, file, archive)
         for member in archive.infolist():
-            name = member.filename.removesuffix(_MEMBER)
+            name = member.filename.removesuffix(MEMBER)
             with archive.open(member) as content:
-                shape, _, dtype = _header(path, name, member, content)
+                header = _header(path, member, content)
             tensors[name] = RawTensor(
-                name=name, dtype=dtype.name, shape=shape, read=partial(_read, path, member.filename, name)
+                name=name, dtype=header.dtype.name, shape=header.shape, read=partial(_read, path, member.filename)
             )
     return RawModel(path=path, format=Format(FileKind.ARRAYS), tensors=tensors)
 
 
-@contextmanager
-def _damaged(path: Path, what: str) -> Iterator[None]:
-    """Turns what zipfile and numpy say of damaged bytes into a sentence of ours."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BadChecksum(path, f"{what} is damaged: {error}") from None
+def read_member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """One array of an archive that is open. Raises Malformed, TooLarge, BadChecksum, and KeyError for no such name."""
+    info = archive.getinfo(name)
+    with reading_zip(path, name.removesuffix(MEMBER)), archive.open(info) as content:
+        header = _header(path, info, content)
+        return npy_values(header, content.read())
 
 
-def _header(
-    path: Path, name: str, member: zipfile.ZipInfo, content: IO[bytes]
-) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """(shape, whether in Fortran's order, dtype), once they agree with the size of the member."""
-    offset = member.header_offset
+def _header(path: Path, member: zipfile.ZipInfo, content: IO[bytes]) -> NpyHeader:
+    """What a member declares, once that agrees with its size."""
+    name, offset = member.filename.removesuffix(MEMBER), member.header_offset
+    checked_member(path, member)
     try:
-        version = np.lib.format.read_magic(content)
-        shape, fortran, dtype = _HEADERS[version](content)
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+        header = read_npy_header(content)
+    except ValueError as error:
         raise Malformed(path, f"{name} is no NumPy array: {error}", offset=offset) from None
-    if dtype.hasobject or dtype.names or dtype.subdtype:
-        raise Malformed(path, f"{name} holds Python objects or records, not numbers", offset=offset)
-    if not possible(shape) or len(shape) > _MAX_RANK:
-        raise Malformed(path, f"{name} has the impossible shape {list(shape)}", offset=offset)
-    size = dtype.itemsize * math.prod(shape)
-    if size != member.file_size - content.tell():
-        reason = f"{name} has {member.file_size - content.tell():,} bytes; {list(shape)} of {dtype.name} has not"
+    stored = member.file_size - header.offset
+    if header.size != stored:
+        reason = f"{name} has {stored:,} bytes; {list(header.shape)} of {header.dtype.name} has not"
         raise Malformed(path, reason, offset=offset)
-    if size > _MAX_MEMBER:
-        raise TooLarge(path, f"{name} has {size:,} bytes", offset=offset)
-    return shape, fortran, dtype
+    if header.size > _MAX_MEMBER:
+        raise TooLarge(path, f"{name} has {header.size:,} bytes", offset=offset)
+    return header
 
 
-def _read(path: Path, member: str, name: str) -> NDArray[Any]:
-    with _damaged(path, name), opened(path) as (file, _), zipfile.ZipFile(file) as archive:
-        info = archive.getinfo(member)
-        with archive.open(info) as content:
-            shape, fortran, dtype = _header(path, name, info, content)
-            data = content.read()
-    values: NDArray[Any] = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    values = values.astype(dtype.newbyteorder("="))
-    values.setflags(write=False)
-    return values
+def _read(path: Path, name: str) -> NDArray[Any]:
+    with opened_zip(path, name.removesuffix(MEMBER)) as archive:
+        return read_member(path, archive, name)

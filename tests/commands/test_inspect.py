@@ -218,3 +218,11 @@ def test_spleeter_fails(stems: int, layers: int) -> None:
     report = bncheck.inspect_checkpoint(REAL / "spleeter_meta" / f"{stems}stems" / "model")
     assert (len(report.layers), report.exit_code) == (layers, 1)
     assert {"BN101", "BN206"} <= {f.code for f in report.findings}
+
+
+def test_empty_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty path, as an unset variable of a shell gives it, is not the working folder."""
+    monkeypatch.chdir(_bundle(tmp_path / "m.ckpt").parent)
+    for inspect in (bncheck.inspect_model, bncheck.inspect_checkpoint, bncheck.inspect_graph, bncheck.inspect_run):
+        with pytest.raises(UsageError, match="the path is empty"):
+            inspect("")

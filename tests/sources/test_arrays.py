@@ -91,3 +91,79 @@ def test_truncated(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(ReadError):
             read_arrays(path)
+
+
+def header(text: str, version: int = 1) -> bytes:
+    """A `.npy` whose header is this text, with sixteen bytes of values."""
+    content = f"{text}\n".encode("latin-1")
+    return b"\x93NUMPY" + bytes([version, 0]) + len(content).to_bytes(2 if version == 1 else 4, "little") + content
+
+
+ODD_HEADERS = (
+    "{",
+    "{'descr':'<f4'",
+    "\\N{",
+    "[" * 300 + "]" * 300,
+    "-" * 5000 + "1",
+    "{[]: 1, 'descr': '<f4', 'fortran_order': False, 'shape': (4,)}",
+    "{'descr': None, 'fortran_order': False, 'shape': (4,)}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+    f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9' * 30},)}}",
+    f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9' * 5000},)}}",
+    f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {'9' * 18}, 9)}}",
+    f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'1, ' * 40})}}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1924145348608,)}",
+    "{'descr': '|S0', 'fortran_order': False, 'shape': (1924145348608,)}",
+    "{'descr': ('<f4', (999999999, 9999999999)), 'fortran_order': False, 'shape': (4,)}",
+)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 9])
+@pytest.mark.parametrize("text", ODD_HEADERS)
+def test_odd_headers(tmp_path: Path, text: str, version: int) -> None:
+    """Headers that are no Python literal, nest without end, or declare what is not there are named, as weights."""
+    with pytest.raises(Malformed, match=r"a is no NumPy array|a has 16 bytes") as caught:
+        read_arrays(archive(tmp_path / "a.npz", {"a.npy": header(text, version) + bytes(16)}))
+    assert len(str(caught.value)) < 600
+
+
+def test_hidden_members(tmp_path: Path) -> None:
+    """An archive whose directory lists fewer members than there are is refused, whichever is missing."""
+    values = {name: member(np.ones(4)) for name in ("bn/moving_mean.npy", "bn/moving_variance.npy", "x.npy")}
+    for hidden in values:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as file:
+            for name, array in values.items():
+                file.writestr(name, array)
+            file.filelist = [info for info in file.filelist if info.filename != hidden]
+        (tmp_path / "a.npz").write_bytes(content.getvalue())
+        with pytest.raises(Malformed, match="a member that its directory does not list"):
+            read_arrays(tmp_path / "a.npz")
+
+
+def test_names_listed_twice(tmp_path: Path) -> None:
+    """Two members of one name: nothing tells which of them is meant."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.npy", member(np.ones(4)))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("a.npy", member(np.zeros(4)))
+    with pytest.raises(Malformed, match=r"lists 'a.npy' twice"):
+        read_arrays(path)
+
+
+def test_name_that_is_no_text(tmp_path: Path) -> None:
+    """A name marked as UTF-8 that is none ends in an error of the archive's, not in one of Python's."""
+    path = archive(tmp_path / "a.npz", {"é.npy": member(np.ones(4))})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    assert matches(path, path.read_bytes()[:64])
+    with pytest.raises(ReadError, match="is damaged"):
+        read_arrays(path)
+
+
+def test_appended_archives_are_read(tmp_path: Path) -> None:
+    """An archive that was written to twice keeps the first directory between its members: no member is hidden."""
+    path = archive(tmp_path / "a.npz", {"a.npy": member(np.ones(4))})
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("b.npy", member(np.ones(4)))
+    assert set(read_arrays(path).tensors) == {"a", "b"}

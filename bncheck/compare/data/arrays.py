@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,9 @@ from bncheck.compare.data.samples import (
     read_labels,
 )
 from bncheck.facts.errors import ReadError, UsageError
+from bncheck.sources.arrays import MEMBER, read_member
+from bncheck.sources.npy import npy_values, read_npy_header
+from bncheck.sources.zips import member_start, opened_zip
 
 IMAGES, LABELS = "images", "labels"
 
@@ -67,7 +69,6 @@ class OnDisk:
 
 Rows: TypeAlias = "NDArray[Any] | OnDisk"
 """(samples, ...)."""
-_LOCAL_HEADER = struct.Struct("<26xHH")
 
 
 def open_arrays(path: Path, wanted: InputSpec) -> Samples:
@@ -94,16 +95,17 @@ def open_arrays(path: Path, wanted: InputSpec) -> Samples:
 def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput]) -> Samples:
     """Samples of a `.npz` with an array for each of several inputs; a batch has a field for each, in their order."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
-            keys = [next((name for name in entry.names if name in held.files), "") for entry in inputs]
+        with opened_zip(path) as archive:
+            held = _names(archive)
+            keys = [next((name for name in entry.names if name in held), "") for entry in inputs]
             if not all(keys):
                 missing = ", ".join(entry.names[0] for entry, key in zip(inputs, keys, strict=True) if not key)
-                found = ", ".join(held.files[:8]) or "none"
+                found = ", ".join(held[:8]) or "none"
                 raise ReadError(path, f"holds no array for {missing}, which the model takes, but {found}")
-            arrays: list[Rows] = [_within(path, key) if _stored(path, key) else held[key] for key in keys]
-            named = wanted.labels if wanted.labels in held.files else LABELS
-            labels = held[named] if named in held.files and named not in keys else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays: list[Rows] = [_rows(path, archive, key) for key in keys]
+            named = wanted.labels if wanted.labels in held else LABELS
+            labels = _whole(path, archive, named) if named in held and named not in keys else None
+    except (OSError, ValueError) as error:
         raise ReadError(path, f"cannot be read as arrays: {error}") from None
     counts = {len(array) for array in arrays}
     if len(counts) > 1:
@@ -158,7 +160,7 @@ def _read(path: Path, named: str | None) -> tuple[Rows, NDArray[Any] | None]:
             images = _on_disk(path, 0)
         else:
             images, labels = _archive(path, named)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise ReadError(path, f"cannot be read as arrays: {error}") from None
     if images.ndim < 1 or not _numeric(images):
         raise ReadError(path, f"holds an array of type {images.dtype} and shape {list(images.shape)}, no samples")
@@ -173,9 +175,8 @@ def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: Inpu
 def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no zip archive, as an .npz is; was it cut short?")
-    # opened here: where the archive is damaged, numpy leaves its own handle open
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
-        names = list(held.files)
+    with opened_zip(path) as archive:
+        names = _names(archive)
         if IMAGES in names:
             chosen = IMAGES
         elif len(names) == 1:
@@ -183,43 +184,36 @@ def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]
         else:
             raise _NoImages(path, f"holds no array {IMAGES!r} but {', '.join(names[:8]) or 'none'}")
         key = labels if labels in names else LABELS if labels is None and LABELS in names else None
-        return _within(path, chosen) if _stored(path, chosen) else held[chosen], None if key is None else held[key]
+        return _rows(path, archive, chosen), None if key is None else _whole(path, archive, key)
 
 
-def _stored(path: Path, name: str) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return archive.getinfo(f"{name}.npy").compress_type == zipfile.ZIP_STORED
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(MEMBER) for name in archive.namelist() if name.endswith(MEMBER)]
 
 
-def _within(path: Path, name: str) -> Rows:
-    """An array that `np.savez` stored uncompressed, where it lies."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
-        start = archive.getinfo(f"{name}.npy").header_offset
-        stream.seek(start)
-        name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-        return _on_disk(path, start + _LOCAL_HEADER.size + name_length + extra_length)
+def _whole(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    return read_member(path, archive, f"{name}{MEMBER}")
+
+
+def _rows(path: Path, archive: zipfile.ZipFile, name: str) -> Rows:
+    """An array where it lies, as `np.savez` stores it, or, packed, in memory."""
+    info = archive.getinfo(f"{name}{MEMBER}")
+    if info.compress_type != zipfile.ZIP_STORED:
+        return _whole(path, archive, name)
+    with path.open("rb") as stream:
+        return _on_disk(path, member_start(stream, info))
 
 
 def _on_disk(path: Path, start: int) -> Rows:
     """The `.npy` that begins at `start`. Raises ValueError where it is none, or cannot be read without pickle."""
     with path.open("rb") as stream:
         stream.seek(start)
-        shape, fortran, dtype = _header(stream)
-        offset = stream.tell()
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        if offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64)) > path.stat().st_size:
+        header = read_npy_header(stream)
+        if header.offset + header.size > path.stat().st_size:
             raise ValueError("it ends before its last sample")
-        if (fortran and len(shape) > 1) or not shape:
-            stream.seek(start)
-            return np.load(stream, allow_pickle=False)  # type: ignore[no-any-return]
-    return OnDisk(path=path, offset=offset, shape=shape, dtype=dtype)
-
-
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(stream)
+        if (header.fortran and len(header.shape) > 1) or not header.shape:
+            return npy_values(header, stream.read(header.size))
+    return OnDisk(path=path, offset=header.offset, shape=header.shape, dtype=header.dtype)
 
 
 def _numeric(array: Rows) -> bool:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from bncheck.compare.data.preprocess import preprocessed
 from bncheck.facts.errors import ReadError, UsageError
+from bncheck.sources.arrays import read_member
+from bncheck.sources.npy import npy_values, read_npy_header
+from bncheck.sources.zips import opened_zip
 
 Batch: TypeAlias = tuple[NDArray[Any], "NDArray[Any] | None"]
 """Images (batch, ...) as the model wants them, labels (batch,) of integers or None."""
@@ -139,10 +142,13 @@ def read_labels(path: Path, count: int | None) -> NDArray[Any]:
     """Integers of a .npy, .npz or text file, one a sample. Raises ReadError."""
     try:
         if path.suffix == ".npz":
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
-                labels = held["labels" if "labels" in held else held.files[0]]
+            with opened_zip(path) as archive:
+                held = archive.namelist()
+                labels = read_member(path, archive, "labels.npy" if "labels.npy" in held else held[0])
         elif path.suffix == ".npy":
-            labels = np.load(path, allow_pickle=False)
+            with path.open("rb") as stream:
+                header = read_npy_header(stream)
+                labels = npy_values(header, stream.read(min(header.size, path.stat().st_size)))
         else:
             labels = np.array([int(word) for word in path.read_text(encoding="utf-8").split()])
     except (OSError, ValueError, IndexError, EOFError) as error:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.facts.errors import Malformed
 from bncheck.facts.record import Record
 
 PORT_BITS = 16
@@ -37,6 +38,12 @@ def node_of(e: int) -> int:
 def port_of(e: int) -> int:
     """The port at which an edge leaves its node."""
     return e & ((1 << PORT_BITS) - 1)
+
+
+def port_number(text: str) -> int | None:
+    """The port that a tensor's name ends in; None where it is no number that an edge has room for."""
+    digits = text.isascii() and text.isdigit() and len(text) < 8
+    return int(text) if digits and int(text) < 1 << PORT_BITS else None
 
 
 class Frame(Record):
@@ -88,10 +95,18 @@ class FlatGraph:
         return self.proto(node).attr.get(name)
 
     def lookup(self, tensor: str) -> int | None:
-        """Edge of a main-graph tensor or node name ("a/b:1", "a/b", "^a/b"); None where there is no such node."""
+        """Edge of a main-graph tensor or node name ("a/b:1", "a/b", "^a/b"); None where there is no such node.
+
+        Raises Malformed for an output of it that no op can have.
+        """
         name, _, port = tensor.lstrip("^").partition(":")
         first = self.index.get(name)
-        return None if first is None else first | (int(port) if port.isdigit() else 0)
+        if first is None or not port:
+            return first
+        number = port_number(port)
+        if number is None:
+            raise Malformed(self.path, f"is damaged: it names the output {tensor!r}, which no op can have")
+        return first | number
 
     @cached_property
     def by_op(self) -> dict[str, list[int]]:

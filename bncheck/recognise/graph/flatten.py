@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bncheck.facts.errors import Malformed, TooLarge
-from bncheck.recognise.graph.flat import CONDITIONALS, LOOPS, PORT_BITS, FlatGraph, Frame, edge
+from bncheck.recognise.graph.flat import CONDITIONALS, LOOPS, PORT_BITS, FlatGraph, Frame, edge, port_number
 
 MAX_NODES = 8_000_000
 """Nodes after inlining: functions that call functions can grow exponentially in a hostile file."""
@@ -128,9 +128,10 @@ def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str]) -> str | N
         else:
             base, _, port = name.rpartition(":")
             source = index.get(base)
-            if source is None or not port.isdigit():
-                return base if port.isdigit() else name
-            edges.append(source | min(int(port), (1 << PORT_BITS) - 1))
+            number_of_port = port_number(port)
+            if source is None or number_of_port is None:
+                return base if source is None and port.isdigit() else name
+            edges.append(source | number_of_port)
     graph.data[number] = tuple(edges)
     if waits:
         graph.control[number] = tuple(waits)
@@ -190,8 +191,11 @@ def _inline(graph: FlatGraph, call: int, branch: int, function: Any) -> None:
         base, _, rest = name.partition(":")
         if base in local:
             output, _, port = rest.partition(":")
-            number = _OUTPUT_PORTS.get(output)
-            return edge(local[base], number if number is not None else int(port) if port.isdigit() else 0)
+            number = _OUTPUT_PORTS.get(output, port_number(port or "0"))
+            if number is None:
+                reads = f"function {function.signature.name!r} names the output {name!r}"
+                raise Malformed(graph.path, f"is damaged: {reads}, which no op can have")
+            return edge(local[base], number)
         return arguments.get(base)
 
     for number, node in enumerate(function.node_def):

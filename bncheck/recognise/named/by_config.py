@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -218,7 +219,12 @@ def _initial(config: Mapping[str, Any], role: Role) -> float | None:
 
 
 def _number(found: Any) -> float | None:
-    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+    if not isinstance(found, (int, float)) or isinstance(found, bool):
+        return None
+    try:
+        return float(found)
+    except OverflowError:  # JSON's integers have no end
+        return -math.inf if found < 0 else math.inf
 
 
 def _named(stored: RawKerasLayer, hints: Options) -> Iterator[Layer]:

@@ -50,7 +50,7 @@ def read_checkpoint(path: Path) -> RawModel:
     if place is None:
         raise _no_part(path)
     tensors = Tensors(_read_index(place))
-    graph = object_graph(tensors)
+    graph = object_graph(place.prefix, tensors)
     return RawModel(
         path=place.prefix,
         format=Format(FileKind.TF2_CHECKPOINT if OBJECT_GRAPH in tensors else FileKind.TF1_CHECKPOINT),
@@ -60,8 +60,11 @@ def read_checkpoint(path: Path) -> RawModel:
     )
 
 
-def object_graph(tensors: Mapping[str, RawTensor]) -> Any | None:
-    """The TrackableObjectGraph among the tensors; None where there is none or its shard is absent. Raises Malformed."""
+def object_graph(path: Path, tensors: Mapping[str, RawTensor]) -> Any | None:
+    """The TrackableObjectGraph among the tensors; None where there is none or its shard is absent.
+
+    Raises Malformed, with the `path` of the checkpoint.
+    """
     tensor = tensors.get(OBJECT_GRAPH)
     if tensor is None or tensor.unavailable is not None:
         return None
@@ -71,11 +74,12 @@ def object_graph(tensors: Mapping[str, RawTensor]) -> Any | None:
 
     content = tensor.read()
     if tensor.dtype != "string" or content.size != 1:
-        raise Malformed(tensor.name, f"holds {content.size} values of {tensor.dtype}, not one serialized object graph")
+        reason = f"{tensor.name} holds {content.size} values of {tensor.dtype}, not one serialized object graph"
+        raise Malformed(path, reason)
     try:
         return TrackableObjectGraph.FromString(content.reshape(-1)[0])
     except DecodeError:
-        raise Malformed(tensor.name, "holds no serialized TrackableObjectGraph") from None
+        raise Malformed(path, f"{tensor.name} holds no serialized TrackableObjectGraph") from None
 
 
 class _Index(Record, eq=False):

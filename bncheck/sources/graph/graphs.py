@@ -221,5 +221,7 @@ def parse_text(path: Path, message: Any, content: bytes) -> None:
         text_format.Parse(content.decode("utf-8-sig"), message, allow_unknown_field=True)
     except text_format.ParseError as error:
         raise Malformed(path, f"does not parse as text: {error}") from error
+    except RecursionError:
+        raise Malformed(path, "nests messages deeper than a graph does") from None
     except UnicodeDecodeError as error:
         raise Malformed(path, "is no UTF-8 text", offset=error.start) from error

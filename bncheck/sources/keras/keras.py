@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bncheck.facts.errors import Malformed, NoModel, NotFound, TooLarge, UnknownFormat, Unsupported
+from bncheck.facts.errors import Malformed, NoModel, NotFound, ReadError, TooLarge, UnknownFormat, Unsupported
 from bncheck.facts.formats import FileKind, Format
 from bncheck.sources import files
 from bncheck.sources.keras import archive as keras_archive
@@ -18,9 +19,13 @@ from bncheck.sources.keras.config import Entry, parse, walk
 from bncheck.sources.keras.h5 import H5File, VariableGroup
 from bncheck.sources.keras.weights import Attached, attach_named, attach_positional
 from bncheck.sources.raw import RawKeras, RawKerasCall, RawKerasLayer, RawModel, RawTensor
+from bncheck.sources.zips import ZIP_MAGIC, member_names
 
 SHARDS_SUFFIX = ".weights.json"
 _MAX_SHARDS = 10_000
+_MAX_NAME = 255
+"""Letters of a file name, on nearly every file system."""
+_NO_FILE_NAME = re.compile("[\\x00-\\x1f\\\\\ud800-\udfff]")
 _ITERATIONS = frozenset({"iter", "iteration", "iterations"})
 
 
@@ -30,7 +35,7 @@ def matches(path: Path, head: bytes) -> bool:
         return (path / keras_archive.CONFIG).is_file() and (path / keras_archive.WEIGHTS).is_file()
     if keras_h5.starts_hdf5(head):
         return True
-    if head.startswith(keras_archive.ZIP_MAGIC):
+    if head.startswith(ZIP_MAGIC):
         return path.suffix == ".keras" or _is_archive(path)
     if path.name.endswith(SHARDS_SUFFIX):
         return head.lstrip()[:1] == b"{"
@@ -39,8 +44,8 @@ def matches(path: Path, head: bytes) -> bool:
 
 def _is_archive(path: Path) -> bool:
     try:
-        return keras_archive.CONFIG in keras_archive.member_names(path)
-    except Malformed:
+        return keras_archive.CONFIG in member_names(path)
+    except ReadError:
         return False
 
 
@@ -54,7 +59,7 @@ def read_keras(path: Path) -> RawModel:
     head = files.read_head(path)
     if head.startswith(files.LFS_POINTER):
         raise files.not_fetched(path)
-    if head.startswith(keras_archive.ZIP_MAGIC):
+    if head.startswith(ZIP_MAGIC):
         return _read_archive(path)
     content = keras_archive.map_file(path)
     if not keras_h5.holds_hdf5(content):
@@ -63,7 +68,7 @@ def read_keras(path: Path) -> RawModel:
 
 
 def _read_archive(path: Path) -> RawModel:
-    names = keras_archive.member_names(path)
+    names = member_names(path)
     if keras_archive.WEIGHTS not in names and keras_archive.WEIGHTS_NPZ in names:
         raise Unsupported(path, "its weights are pickled (model.weights.npz)", hint="save it again with Keras >= 2.13")
     config = keras_archive.read_text(path, keras_archive.CONFIG)
@@ -147,13 +152,12 @@ def _read_shards(path: Path) -> RawModel:
         raise UnknownFormat(path, "a JSON file without `weight_map`", hint="expected Keras' map of weight shards")
     names: dict[str, None] = {}
     for entry in weight_map.values():
-        names.update(dict.fromkeys(entry if isinstance(entry, list) else [entry]))
+        for name in entry if isinstance(entry, list) else [entry]:
+            names[_shard_name(path, name)] = None
     if len(names) > _MAX_SHARDS:
         raise TooLarge(path, f"names {len(names):,} shards")
     groups: dict[str, VariableGroup] = {}
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-            raise Malformed(path, f"shard {name!r} is no file name")
         shard = path.with_name(name)
         if not files.is_file(shard):
             raise NotFound(shard, f"no such file, though {path.name} names it as a shard")
@@ -169,6 +173,14 @@ def _read_shards(path: Path) -> RawModel:
         attached=attach_positional(None, groups),
         optimizer=_optimizer_by_position(groups),
     )
+
+
+def _shard_name(path: Path, name: object) -> str:
+    """What a map of shards names, once it can be a file beside it. Raises Malformed."""
+    plain = isinstance(name, str) and name not in ("", "..") and Path(name).name == name and len(name) <= _MAX_NAME
+    if isinstance(name, str) and plain and not _NO_FILE_NAME.search(name):
+        return name
+    raise Malformed(path, f"shard {str(name)[:100]!r} is no file name")
 
 
 def _merged(one: VariableGroup, other: VariableGroup) -> VariableGroup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +338,33 @@ def test_strings_are_no_numbers(npz: Path) -> None:
     """A model that decodes images itself is told apart before anything is read."""
     with pytest.raises(UsageError, match="takes strings at images, such as encoded images: name the numbers"):
         open_data(npz, [model_input((None,), object)], Options())
+
+
+LYING = (
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1924145348608,)}",
+    "{'descr': '<f4', 'fortran_order': True, 'shape': (1387184, 1387184)}",
+    "{'descr': '|S0', 'fortran_order': False, 'shape': (1924145348608,)}",
+    f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9' * 30},)}}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (-4,)}",
+    "{",
+    "-" * 5000 + "1",
+)
+
+
+@pytest.mark.parametrize("text", LYING)
+@pytest.mark.parametrize("kind", ["npy", "npz", "packed", "labels"])
+def test_headers_that_lie(tmp_path: Path, kind: str, text: str) -> None:
+    """What a header declares and the file does not hold is refused before memory is taken for it."""
+    content = f"{text}\n".encode()
+    array = b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content + bytes(16)
+    path = tmp_path / ("d.npy" if kind == "npy" else "d.npz")
+    if kind == "npy":
+        path.write_bytes(array)
+    else:
+        np.savez(path, images=IMAGES)
+        packing = zipfile.ZIP_DEFLATED if kind == "packed" else zipfile.ZIP_STORED
+        with zipfile.ZipFile(path, "a" if kind == "labels" else "w", packing) as file:
+            file.writestr("labels.npy" if kind == "labels" else "images.npy", array)
+    with pytest.raises(ReadError, match=r"cannot be read as arrays|no NumPy array|has 16 bytes|is damaged") as caught:
+        opened(path)
+    assert caught.value.path == str(path)

@@ -43,3 +43,36 @@ def test_wrong_number_of_inputs_in_a_function() -> None:
     call.attr["f"].func.name = "f"
     with pytest.raises(Malformed, match="node 'call/neg' has 0 inputs where Neg takes 1"):
         flatten(Path("x.pb"), graph)
+
+
+PORTS = ("65536", "131072", "9" * 20, "9" * 5000, "-1", "1x", "²")
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_ports_that_no_op_has(port: str) -> None:
+    """An output beyond what an edge has room for is damage, not the output of another node."""
+    graph = protos.GraphDef()
+    graph.node.add(name="a", op="Placeholder")
+    graph.node.add(name="b", op="Neg", input=[f"a:{port}"])
+    with pytest.raises(Malformed, match=r"node 'b' reads 'a:.*', which does not exist"):
+        flatten(Path("x.pb"), graph)
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_ports_in_functions_and_collections(port: str) -> None:
+    """The same in the body of a function, and where a signature or a collection names the output."""
+    graph = protos.GraphDef()
+    function = graph.library.function.add()
+    function.signature.name = "f"
+    function.node_def.add(name="a", op="Const")
+    function.node_def.add(name="b", op="Neg", input=[f"a:output:{port}"])
+    call = graph.node.add(name="call", op="PartitionedCall")
+    call.attr["f"].func.name = "f"
+    with pytest.raises(Malformed, match=r"function 'f' names the output 'a:output:.*', which no op can have"):
+        flatten(Path("x.pb"), graph)
+    function.node_def[1].input[0] = "a:output:0"
+    flat = flatten(Path("x.pb"), graph)
+    assert flat.lookup("call:65535") == 65535
+    assert flat.lookup("nothing:0") is None
+    with pytest.raises(Malformed, match="which no op can have"):
+        flat.lookup(f"call:{port}")

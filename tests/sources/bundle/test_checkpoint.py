@@ -405,3 +405,12 @@ def test_real_models(path: str, tensors: int, form: str) -> None:
     for tensor in model.tensors.values():
         if tensor.unavailable is None:
             assert tensor.read().shape == tensor.shape
+
+
+@pytest.mark.parametrize("content", [b"\xff\xff\xff", np.array([b"", b""], object), WEIGHTS])
+def test_errors_of_object_graphs_name_the_checkpoint(tmp_path: Path, content: Any) -> None:
+    """No serialized object graph, two of them, or numbers in its place: the path comes first, then the key."""
+    write_bundle(tmp_path / "m", {"_CHECKPOINTABLE_OBJECT_GRAPH": content})
+    with pytest.raises(Malformed, match=r"m: _CHECKPOINTABLE_OBJECT_GRAPH holds") as caught:
+        read_checkpoint(tmp_path / "m")
+    assert caught.value.path == str(tmp_path / "m")

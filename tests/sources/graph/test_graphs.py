@@ -119,3 +119,18 @@ def test_every_flipped_bit_is_named_or_parses(tmp_path: Path) -> None:
                 read_graph(write(tmp_path / "model.meta", bytes(damaged)))
             except ReadError:
                 continue
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        'attr { key: "f" value { func { ' * 400 + "} } }" * 400,
+        "unknown { " * 3000 + "}" * 3000,
+        "unknown < " * 3000 + ">" * 3000,
+    ],
+)
+def test_text_that_nests_without_end(tmp_path: Path, inside: str) -> None:
+    """Messages nested deeper than the parser of text goes are refused, known ones and unknown ones."""
+    path = write(tmp_path / "g.pbtxt", f'node {{ name: "a" op: "X" {inside} }}'.encode())
+    with pytest.raises(Malformed, match=r"g\.pbtxt: nests messages deeper"):
+        read_graph(path)

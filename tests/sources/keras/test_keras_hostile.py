@@ -41,6 +41,7 @@ from bncheck.facts.errors import (
 )
 from bncheck.recognise.named.by_config import recognise_config
 from bncheck.settings.options import Options
+from bncheck.sources import zips
 from bncheck.sources.keras import archive as keras_archive
 from bncheck.sources.keras.keras import read_keras
 
@@ -312,7 +313,7 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(keras_archive, "MAX_UNPACKED_BYTES", 100)
     with pytest.raises(TooLarge, match="unpacks to"):
         read_keras(path)
-    monkeypatch.setattr(keras_archive, "MAX_EXPANSION", 1)
+    monkeypatch.setattr(zips, "MAX_EXPANSION", 1)
     with pytest.raises(TooLarge, match="packed"):
         read_keras(path)
 
@@ -357,3 +358,18 @@ def test_a_window_never_gives_a_short_read() -> None:
     window.seek(8)
     with pytest.raises(OSError, match="eof = 10"):
         window.readinto(bytearray(3))
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a\\b", "a\0b", "a\nb", "\ud800", "x" * 300, 5, None, ["x"], {"a": 1}, True]
+)
+def test_odd_names_of_shards(tmp_path: Path, name: Any) -> None:
+    """What is no name of a file beside the map is refused with the map's path, alone and in a list."""
+    path = tmp_path / "s.weights.json"
+    for entry in ([name], name):
+        path.write_text(json.dumps({"weight_map": {"layer": entry}}))
+        if entry == ["x"]:
+            continue
+        with pytest.raises(Malformed, match="is no file name") as caught:
+            read_keras(path)
+        assert caught.value.path == str(path)
