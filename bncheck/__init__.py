@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bncheck.version import __version__
+
+TYPE_CHECKING = False
+"""As type checkers read it; importing `typing` for it would be most of the import of this package."""
 
 if TYPE_CHECKING:
     from bncheck.commands.compare import compare_float_vs_quantized, compare_train_vs_eval

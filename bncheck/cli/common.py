@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,7 +25,8 @@ def say(text: str) -> None:
     """One line on standard error, whatever the names in it hold."""
     from bncheck.report.escape import encodable, visible  # noqa: PLC0415 - only errors pay for it
 
-    print(encodable(f"bncheck: {visible(text)}", sys.stderr.encoding), file=sys.stderr)  # noqa: T201 - the one place
+    with suppress(OSError, ValueError):  # where it is full or closed, the exit code alone can tell
+        print(encodable(f"bncheck: {visible(text)}", sys.stderr.encoding), file=sys.stderr)  # noqa: T201 - the one place
 
 
 def write_reports(
@@ -93,5 +95,8 @@ def _writer(
 def _config(path: Path | None) -> Config:
     from bncheck.settings.config_file import Config, find_config, load_config  # noqa: PLC0415 - start-up
 
-    found = path or find_config(Path.cwd())
+    try:
+        found = path or find_config(Path.cwd())
+    except FileNotFoundError:  # the working folder was deleted, and holds none
+        found = None
     return Config() if found is None else load_config(found)

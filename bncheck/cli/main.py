@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -15,6 +16,7 @@ import bncheck
 from bncheck.cli.common import say, write_reports
 from bncheck.cli.help import Command, Commands, examples
 from bncheck.cli.options import options_given, takes_options
+from bncheck.cli.process import Terminated, forget_stdout, prepared
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.findings import ExitCode
 from bncheck.settings.options import CommandName
@@ -34,15 +36,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Nor at the end: all memory goes at once.
     atexit.register(gc.freeze)
     try:
+        with prepared():
+            return _run(arguments)
+    except Terminated as stop:
+        say("terminated")
+        return 128 + int(stop.args[0])
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         code = cli.main(args=None if arguments is None else list(arguments), prog_name="bncheck", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):  # where standard error is full, the exit code alone can tell
+            error.show()
         return ExitCode.ERROR
     except click.Abort:
         say("interrupted")
         return ExitCode.INTERRUPTED
     except BncheckError as error:
         say(str(error))
+        return ExitCode.ERROR
+    except OSError as error:  # of what nobody has given a sentence of its own
+        if os.environ.get("BNCHECK_DEBUG"):
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        say(f"{where}the operating system refuses: {error.strerror or error}")
+        forget_stdout()
         return ExitCode.ERROR
     except Exception as error:  # whatever else escapes is a bug in bncheck, and is said to be one
         if os.environ.get("BNCHECK_DEBUG"):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from bncheck.cli.process import Nowhere, forget_stdout
 from bncheck.facts.errors import UsageError
 from bncheck.facts.record import Record
 from bncheck.report import FORMATS, lacking
@@ -38,6 +39,8 @@ def outputs(wanted: Sequence[str], default: str, folder: Path | None = None) -> 
         raise UsageError(absent)
     places = [o.path for o in everything]
     twice = next((place for place in places if places.count(place) > 1), "")
+    if None in places:
+        _check_stdout()  # before anything takes its time
     if twice != "":
         raise UsageError(f"two reports would be written to {twice or 'standard output'}: give each its own --output")
     return tuple(everything)
@@ -83,12 +86,20 @@ def emit(path: Path | None, write: Callable[[TextIO], None]) -> None:
 
 
 def _to_stdout(write: Callable[[TextIO], None]) -> None:
+    _check_stdout()
     try:
         write(sys.stdout)
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader (`head`) has what it wants; the interpreter's flush at exit must not complain either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()  # the reader (`head`) has what it wants
+    except OSError as error:
+        forget_stdout()
+        raise UsageError(f"standard output cannot be written to: {error.strerror or error}") from None
+
+
+def _check_stdout() -> None:
+    if isinstance(sys.stdout, Nowhere):
+        raise UsageError("standard output is closed, so that nobody would see the report: --output FILE writes a file")
 
 
 @contextmanager

@@ -12,16 +12,30 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bncheck.facts.repairs import LayerLeft, LayerRepair, PopulationFacts, RangeRepair, RepairJudgement, Trial
+from bncheck.sources.files import is_file
 from bncheck.sources.provenance import DIGEST, digest
 from bncheck.sources.raw import PROVENANCE
 from bncheck.version import __version__
 
 _BLOCK = 1 << 22
+_MOST_BYTES = 1 << 26
 
 
 def beside(output: Path) -> Path:
     """The provenance file of an output."""
     return output.with_name(output.name + PROVENANCE)
+
+
+def interrupted(output: Path) -> bool:
+    """Whether a repair to this place was ended after it wrote its provenance and before it wrote its output."""
+    note = beside(output)
+    if not is_file(note):
+        return False
+    try:
+        told = json.loads(note.read_bytes()[:_MOST_BYTES])
+        return bool(told["tool"]["name"] == "bncheck" and told["output"] == output.name)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def provenance(

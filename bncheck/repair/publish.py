@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bncheck.facts.errors import UsageError
+from bncheck.facts.errors import BncheckError, UsageError
 
 _COPY_BYTES = 1 << 22
 
@@ -19,7 +20,8 @@ def workshop(beside: Path) -> Iterator[Path]:
     """A hidden directory `.<name>.bncheck-*` on the same file system as `beside`; it is gone afterwards.
 
     A process that is killed outright leaves it behind, to be deleted by hand: nothing reads it.
-    Raises UsageError where the directory of `beside` does not exist or cannot be written to.
+    Raises UsageError where the directory of `beside` does not exist or cannot be written to, BncheckError where that
+    ends in the middle.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{beside.name}.bncheck-", dir=beside.parent))
@@ -27,6 +29,9 @@ def workshop(beside: Path) -> Iterator[Path]:
         raise UsageError(f"{beside.parent}: cannot write there: {error.strerror}") from error
     try:
         yield folder
+    except OSError as error:
+        # a full disk: what was read has its own errors
+        raise BncheckError(f"{beside}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -34,8 +39,9 @@ def workshop(beside: Path) -> Iterator[Path]:
 def publish(written: Sequence[tuple[Path, Path]]) -> None:
     """Gives finished files their names, in this order; the last is the one without which the others mean nothing.
 
-    A name that exists is never replaced: linking fails where renaming would overwrite. All bytes reach the disk before
-    the first name exists. Raises UsageError where a name is taken.
+    A name that exists is never replaced: linking fails where renaming would overwrite. One that has these very bytes,
+    from a run that was ended in the middle, stands for the file. All bytes reach the disk before the first name exists.
+    Raises UsageError where a name is taken.
     """
     for source, _ in written:
         _to_disk(source)
@@ -44,6 +50,8 @@ def publish(written: Sequence[tuple[Path, Path]]) -> None:
         try:
             _name(source, target)
         except FileExistsError:
+            if _same(source, target):
+                continue
             for named in done:
                 named.unlink(missing_ok=True)
             raise taken(target) from None
@@ -84,6 +92,11 @@ def _name(source: Path, target: Path) -> None:
         if os.path.lexists(target):
             raise FileExistsError(target) from None
         source.rename(target)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    return other.is_file() and not other.is_symlink() and filecmp.cmp(one, other, shallow=False)
 
 
 def _to_disk(path: Path) -> None:

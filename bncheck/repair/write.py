@@ -2,8 +2,9 @@
 
 Nothing is ever overwritten, and the source is only read. What becomes visible last is what makes the output one: the
 `.index` of a checkpoint (without it TensorFlow sees no checkpoint), the folder of a SavedModel, the file of a Keras
-model. A process killed before leaves no such name; killed between the first data file and the index of a checkpoint
-(microseconds, for all are finished by then) it leaves complete data files that nothing reads.
+model. A process killed before leaves no such name; killed between the provenance, which is named
+first, and that (microseconds, for all files are finished by then) it leaves complete files that nothing reads, and that
+the same repair takes over.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TypeAlias
 from bncheck.facts.errors import Unsupported, UsageError
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import PerChannel
-from bncheck.repair.provenance import beside
+from bncheck.repair.provenance import beside, interrupted
 from bncheck.repair.publish import copy, publish, publish_directory, taken, workshop
 from bncheck.repair.write_checkpoint import state_file, write_checkpoint
 from bncheck.repair.write_keras import write_keras
@@ -91,9 +92,10 @@ def _checkpoint(raw: RawModel, output: Path) -> Destination:
         raise in_place(output)
     _check_folder(target.directory)
     present = names(target.directory)
+    resumed = interrupted(target.prefix)
     own = (f"{target.stem}.index", f"{target.stem}.meta", f"{target.stem}.bncheck.json")
     for name in present:
-        if name in own or name.startswith(f"{target.stem}.data-"):
+        if (name in own or name.startswith(f"{target.stem}.data-")) and (name == own[0] or not resumed):
             raise _taken(target, name, present)
     meta = meta_beside(place.prefix)
     if not is_file(meta) and raw.graphs:
@@ -106,10 +108,11 @@ def _checkpoint(raw: RawModel, output: Path) -> Destination:
             if is_file(meta):
                 beside_it.append(folder / f"{target.stem}.meta")
                 copy(meta, beside_it[0])
-            beside_it.append(beside(folder / target.stem))
-            beside_it[-1].write_text(text, encoding="utf-8")
-            # the index last: without it there is no checkpoint of that name
-            files = [*made[:-1], *beside_it, made[-1]]
+            note = beside(folder / target.stem)
+            note.write_text(text, encoding="utf-8")
+            # the provenance first, by which a run that is ended here is known, the index last: it makes the checkpoint
+            files = [note, *made[:-1], *beside_it, made[-1]]
+            _renew(target.prefix)
             named = [target.directory / file.name for file in files]
             publish(list(zip(files, named, strict=True)))
             state = _state(target, folder)
@@ -171,6 +174,7 @@ def _saved_model(raw: RawModel, output: Path) -> Destination:
             write_checkpoint(place, Place(directory=variables, stem=_VARIABLES), replaced, added)
             note = beside(folder / output.name)
             note.write_text(text, encoding="utf-8")
+            _renew(output)
             publish([(note, beside(output))])
             publish_directory(copied, output)
         stale = is_file(source / _FINGERPRINT)
@@ -211,6 +215,7 @@ def _keras(raw: RawModel, output: Path) -> Destination:
             made, note = folder / output.name, beside(folder / output.name)
             write_keras(raw, made, replaced)
             note.write_text(text, encoding="utf-8")
+            _renew(output)
             publish([(note, beside(output)), (made, output)])
         return Written(files=(output, beside(output)))
 
@@ -222,11 +227,17 @@ def _check_free(source: Path, output: Path) -> None:
     if output.resolve() == source.resolve():
         raise in_place(output)
     _check_folder(output.parent)
-    for path in (output, beside(output)):
+    for path in (output, *(() if interrupted(output) else (beside(output),))):
         if path.exists() or path.is_symlink():
             raise taken(path)
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{output} lies inside {source}, which bncheck only reads: choose a place outside")
+
+
+def _renew(output: Path) -> None:
+    """Takes away the provenance that an interrupted run left of an output that it never wrote."""
+    if interrupted(output):
+        beside(output).unlink()
 
 
 def _check_folder(folder: Path) -> None:

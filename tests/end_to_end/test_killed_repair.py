@@ -14,6 +14,8 @@ import pytest
 from bundle_writer import write_bundle
 from keras_writer import batch_norm, bn_values, conv, h5_file, inputs, scoped, sequential
 
+from bncheck.facts.errors import UsageError
+from bncheck.repair.write import destination
 from bncheck.sources import open_model
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 
@@ -46,7 +48,7 @@ while True:
                     os._exit(9)
         place = destination(raw, out / name)
         sys.addaudithook(hook)
-        place.write(vectors, {}, "{}")
+        place.write(vectors, {}, json.dumps({"tool": {"name": "bncheck"}, "output": name, "run": point}))
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
         print(json.dumps(point))
@@ -90,7 +92,7 @@ def test_a_checkpoint_survives_a_crash_at_every_point(tmp_path: Path) -> None:
             assert found["bn/moving_mean"].read().tolist() == [0.25, 0.25]
             assert found["w"].read().tolist() == list(range(9))
             assert (out / "out.meta").read_bytes() == b"a graph"
-            assert (out / "out.bncheck.json").read_text() == "{}"
+            assert json.loads((out / "out.bncheck.json").read_text())["output"] == "out"
         if (out / "checkpoint").exists():
             assert read_checkpoint(out).path == out / "out"
     assert 0 < whole < points
@@ -131,6 +133,61 @@ def test_a_saved_model_survives_a_crash_at_every_point(tmp_path: Path) -> None:
             assert all(found[other].read().shape == raw.tensors[other].shape for other in raw.tensors)
             assert (out / "saved_model.pb").read_bytes() == (source / "saved_model.pb").read_bytes()
     assert 0 < whole < points
+
+
+def rerun(source: Path, output: Path, keys: list[str]) -> None:
+    """The same repair into the same place, by a run of its own."""
+    raw = open_model(source, use_graph=False)
+    vectors = {key: np.full(raw.tensors[key].shape, 0.25) for key in keys}
+    note = json.dumps({"tool": {"name": "bncheck"}, "output": output.name, "run": "again"})
+    destination(raw, output).write(vectors, {}, note)
+    assert json.loads(output.with_name(f"{output.name}.bncheck.json").read_text())["run"] == "again"
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "h5", "saved model"])
+def test_a_run_that_was_killed_can_be_run_again(tmp_path: Path, form: str) -> None:
+    """Whatever a crash left behind, short of the output itself, is no obstacle, and ends as an undisturbed run does."""
+    keys = ["bn/moving_mean"]
+    name = "out"
+    if form == "checkpoint":
+        source = tmp_path / "model"
+        write_bundle(source, {"bn/moving_mean": np.zeros(2, np.float32), "w": np.ones(9, np.float32)}, shards=2)
+        source.with_name("model.meta").write_bytes(b"a graph")
+    elif form == "h5":
+        config = sequential(inputs("in"), conv("c"), batch_norm("bn"))
+        source, name = h5_file(tmp_path / "m.h5", config, {"bn": scoped("bn", bn_values())}), "out.h5"
+    else:
+        source = FIXTURES / "tiny" / "healthy" / "keras_export" / "model"
+        tensors = open_model(source).tensors.items()
+        keys = [key for key, tensor in tensors if tensor.dtype == "float32" and len(tensor.shape) == 1][:1]
+    points = crashed_everywhere(source, tmp_path, name, keys)
+    resumed = 0
+    for point in range(1, points + 1):
+        output = tmp_path / str(point) / name
+        if output.exists() or output.with_name(f"{name}.index").exists():
+            continue
+        resumed += output.with_name(f"{name}.bncheck.json").exists()
+        rerun(source, output, keys)
+        assert np.all(open_model(output, use_graph=False).tensors[keys[0]].read() == 0.25)
+    assert resumed
+
+
+def test_what_others_left_is_in_the_way(tmp_path: Path) -> None:
+    """A provenance file of no bncheck, or of another output, and data files without one are not taken over."""
+    source = tmp_path / "model"
+    write_bundle(source, {"bn/moving_mean": np.zeros(2, np.float32)})
+    raw = open_model(source, use_graph=False)
+    note = tmp_path / "out.bncheck.json"
+    for text in ("{", "[]", '{"tool": {"name": "bncheck"}, "output": "other"}', '{"tool": 1, "output": "out"}'):
+        note.write_text(text)
+        with pytest.raises(UsageError, match=r"out\.bncheck\.json exists without an index"):
+            destination(raw, tmp_path / "out")
+    note.write_text('{"tool": {"name": "bncheck"}, "output": "out"}')
+    data = tmp_path / "out.data-00000-of-00001"
+    data.write_bytes(b"another's")
+    with pytest.raises(UsageError, match=r"out\.data-00000-of-00001 exists"):
+        destination(raw, tmp_path / "out").write({}, {}, "{}")
+    assert data.read_bytes() == b"another's"
 
 
 KILLED = """

@@ -6,11 +6,12 @@ import importlib
 import importlib.util
 import struct
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from bncheck.facts.errors import BncheckError
+from bncheck.facts.errors import BncheckError, Malformed
 
 _SCHEMAS = ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated")
 _IDENTIFIER = b"TFL3"
@@ -44,6 +45,28 @@ def load(content: bytes) -> Any:
                 operator.customOptions = np.frombuffer(content, np.uint8, size, start)
             operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
     return model
+
+
+def check(content: bytes, path: str | Path) -> None:
+    """Raises Malformed where TensorFlow's schema, which looks at more than bncheck's reader, cannot read the file."""
+    try:
+        load(content)
+    except _SCHEMA_RAISES as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Malformed(path, f"its structure is damaged: {reason}", hint="convert the model again") from error
+
+
+_SCHEMA_RAISES = (
+    struct.error,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+"""What `flatbuffers` raises on offsets that lead nowhere: it believes them all."""
 
 
 def dump(model: Any) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.backbones import quiet_tensorflow
-from bncheck.compare.litert.edit import SERVING, exchanged, free_batch
+from bncheck.compare.litert.edit import SERVING, check, exchanged, free_batch
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, Unsupported
 from bncheck.recognise.lite.by_lite import without_weights
@@ -61,6 +61,7 @@ class LiteFile:
 def read_file(content: bytes, path: str | Path = "the converted model") -> LiteFile:
     """Reads and checks a TFLite file; raises ReadError for a damaged one, and for one that cannot be run here."""
     lite = _parsed(content, path)
+    check(content, path)
     served = _served(lite)
     signature = next((one for one in lite.signatures if one.graph == served), None)
     if served:

@@ -69,10 +69,14 @@ def parse(path: Path, text: str | bytes) -> Entry:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Malformed(path, f"the model configuration is no JSON: {error}") from error
+        told = "it is nested deeper than any model's" if isinstance(error, RecursionError) else error
+        raise Malformed(path, f"the model configuration is no JSON: {told}") from error
     if not _is_layer(found):
         raise Malformed(path, "the model configuration names no model class with its configuration")
-    return _entry(path, found, "", {}, 0)
+    try:
+        return _entry(path, found, "", {}, 0)
+    except RecursionError:
+        raise Malformed(path, "the model configuration is nested deeper than any model's") from None
 
 
 def walk(entry: Entry) -> Iterator[Entry]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,6 +165,22 @@ def test_damaged_files(lite: Callable[..., bytes]) -> None:
     for size in (0, 3, 7, 100, len(content) // 2, len(content) - 1):
         with pytest.raises(ReadError, match=r"cut\.tflite"):
             read_file(content[:size], "cut.tflite")
+
+
+def test_files_that_lead_nowhere() -> None:
+    """Offsets damaged where bncheck's own reader never looks end in the same kind of error, never in `struct.error`."""
+    tiny = Path(__file__).parents[3] / "fixtures" / "tiny"
+    content = (tiny / "bn403_per_tensor_range_collapse" / "broken_tflite" / "model.tflite").read_bytes()
+    refused = 0
+    for number in range(200):
+        damaged = bytearray(content)
+        place = random.Random(number).randrange(0, len(content) - 4, 4)  # noqa: S311 - reproducible, not secret
+        damaged[place : place + 4] = (0x7FFFFFF0 if number % 2 else len(content) + 5).to_bytes(4, "little")
+        try:
+            read_file(bytes(damaged), "led.tflite")
+        except BncheckError as error:
+            refused += "led.tflite" in str(error)
+    assert refused > 100
 
 
 def test_nothing_to_run(lite: Callable[..., bytes]) -> None:

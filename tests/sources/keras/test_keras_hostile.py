@@ -373,3 +373,23 @@ def test_odd_names_of_shards(tmp_path: Path, name: Any) -> None:
         with pytest.raises(Malformed, match="is no file name") as caught:
             read_keras(path)
         assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize("depth", [200, 600, 1500])
+@pytest.mark.parametrize("key", ["inbound_nodes", "config", "build_config"])
+def test_configurations_nested_without_end(tmp_path: Path, depth: int, key: str) -> None:
+    """Lists and mappings in one another, to any depth: facts, or a named error."""
+    deep = "[" * depth + "]" * depth if key == "inbound_nodes" else '{"a":' * depth + "1" + "}" * depth
+    entry = batch_norm("bn", feeds=["in"])
+    entry["build_config"] = None
+    text = json.dumps(functional(inputs("in"), entry | {key: "DEEP"}, outputs=["bn"]))
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("metadata.json", "{}")
+        file.writestr("config.json", text.replace('"DEEP"', deep))
+        file.writestr("model.weights.h5", vars_bytes(GROUPS))
+    try:
+        found = read_keras(path).keras
+    except Malformed as error:
+        found, said = None, str(error)
+    assert found is not None or (str(path) in said and "nested deeper" in said)
