@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bncheck.facts.fake_quant import FakeQuantFacts
     from bncheck.facts.lite import LiteFacts
     from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
+    from bncheck.facts.predicted import Predicted
 
 
 class Origin(Enum):
@@ -248,6 +249,8 @@ class Layer(Record, eq=False):
     updates: tuple[Update, ...] = ()
     linear: Linear | None = None
     """Of the eval site where there is one."""
+    predicted: Predicted | None = None
+    """What the weights before it let expect; None where they do not tell, or it was not asked."""
     trained_by: tuple[str, ...] = ()
     """Train ops that write gamma or beta."""
     trainable: bool | None = None

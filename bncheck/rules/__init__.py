@@ -33,6 +33,7 @@ RULES = Registry(
         "statistics.bn116_statistics_equal_reference",
         "statistics.bn117_no_spread_in_batch",
         "statistics.bn118_frozen_weights_drifting_statistics",
+        "statistics.bn119_statistics_contradict_weights",
         "wiring.bn201_update_not_wired",
         "wiring.bn202_some_updates_not_wired",
         "wiring.bn203_no_update_op",

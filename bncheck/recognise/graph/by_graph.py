@@ -37,6 +37,7 @@ from bncheck.recognise.graph.update_facts import right_before, update_facts
 from bncheck.recognise.graph.upstream import Upstream, upstream
 from bncheck.recognise.graph.variables import linear_of
 from bncheck.recognise.graph.view import GraphView, view_graph
+from bncheck.recognise.predicted.after_batch_norm import worth_predicting
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
@@ -60,6 +61,10 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
         _layer(graph, layer, [_site(graph, one, before) for one in sites], paired=sites, hints=hints)
         for layer, sites in zip(graph.layers, paired, strict=True)
     )
+    if worth_predicting(layers):
+        from bncheck.recognise.predicted.in_graph import with_predictions  # noqa: PLC0415 - start-up
+
+        layers = tuple(with_predictions(graph, layers, paired))
     rounding, told = _rounding(graph, layers)
     return Facts(
         path=str(raw.path),

@@ -13,6 +13,7 @@ from bncheck.facts.layers import DecaySource, Facts, Layer, Mode, Origin, Role, 
 from bncheck.recognise.named.by_position import kernel_channels, recognise_positional
 from bncheck.recognise.named.config_sites import ConfigWiring, sites_of
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
+from bncheck.recognise.predicted.after_batch_norm import worth_predicting
 from bncheck.recognise.stored_vectors import absent, missing, unread, vector
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
@@ -89,6 +90,10 @@ def recognise_config(raw: RawModel, hints: Options) -> Facts:
             else:
                 gaps.append(item)
     layers.sort(key=lambda layer: layer.sites[0].order if layer.sites else len(keras.calls))
+    if worth_predicting(tuple(layers)):
+        from bncheck.recognise.predicted.in_config import with_predictions  # noqa: PLC0415 - start-up
+
+        layers = with_predictions(wiring, layers)
     return Facts(
         path=str(raw.path),
         format=raw.format,

@@ -112,7 +112,7 @@ def sites_of(
                 rank=_rank(wiring, stored, call),
                 linear=None if upstream is None else _linear(wiring, upstream),
                 linear_axis=None if upstream is None else _channel_axis(upstream),
-                bias=None if upstream is None else _bias(upstream),
+                bias=None if upstream is None or (added := bias_of(upstream)) is None else added.name,
                 dropout=_dropout(wiring, call),
                 inputs=tuple(sorted(wiring.inputs.get(call.name, ()))),
                 outputs=tuple(sorted(wiring.outputs.get(call.name, ()))),
@@ -175,31 +175,40 @@ def _upstream(wiring: ConfigWiring, call: RawKerasCall) -> RawKerasLayer | None:
         if above is None:
             return None
         layer = wiring.layers[above.layer]
-        if _is_linear(layer):
+        if is_linear(layer):
             return layer
-        if layer.class_name not in _IDENTITY and not _is_identity_activation(layer):
+        if not identity_at_inference(layer):
             return None
         call = above
     return None
 
 
-def _is_linear(layer: RawKerasLayer) -> bool:
+def is_linear(layer: RawKerasLayer) -> bool:
+    """Whether a layer is a convolution or dense layer without an activation."""
     return layer.class_name in _LINEAR and _is_linear_function(layer.config.get("activation"))
 
 
-def _is_identity_activation(layer: RawKerasLayer) -> bool:
-    return layer.class_name == "Activation" and _is_linear_function(layer.config.get("activation"))
+def identity_at_inference(layer: RawKerasLayer) -> bool:
+    """Whether a layer passes its input on, in eval mode: dropout, noise, a linear activation."""
+    if layer.class_name == "Activation":
+        return _is_linear_function(layer.config.get("activation"))
+    return layer.class_name in _IDENTITY
 
 
-def _is_linear_function(found: Any) -> bool:
+def named_function(found: Any) -> str:
+    """Name of the function that a configuration gives: "linear" for none, "another" where it has no name."""
     while isinstance(found, Mapping):
         # Keras 3 names functions by class_name "function" and config "linear"; quantization-aware training wraps them:
         # a QuantizeAwareActivation has the "activation" in its config, NoOpActivation being none.
         inner = found.get("config")
         if found.get("class_name") == "NoOpActivation":
-            return True
+            return "linear"
         found = inner.get("activation", "another") if isinstance(inner, Mapping) else inner
-    return found in (None, "linear")
+    return "linear" if found is None else found if isinstance(found, str) else "another"
+
+
+def _is_linear_function(found: Any) -> bool:
+    return named_function(found) == "linear"
 
 
 def _linear(wiring: ConfigWiring, layer: RawKerasLayer) -> Linear:
@@ -233,14 +242,14 @@ def _kernel(layer: RawKerasLayer) -> RawTensor | None:
     return unnamed[position] if position < len(unnamed) else None
 
 
-def _bias(layer: RawKerasLayer) -> str | None:
+def bias_of(layer: RawKerasLayer) -> RawTensor | None:
+    """The bias that a linear layer adds; None where it adds none, or the file holds none."""
     if layer.config.get("use_bias", layer.config.get("bias")) is not True:
         return None
     named = next((tensor for tensor in layer.weights if _leaf(tensor) in _BIAS_LEAVES), None)
     unnamed = _unnamed(layer)
     last = unnamed[-1] if len(unnamed) > 1 and len(unnamed[-1].shape) == 1 else None
-    found = named or last
-    return None if found is None else found.name
+    return named or last
 
 
 def _unnamed(layer: RawKerasLayer) -> tuple[RawTensor, ...]:
@@ -269,7 +278,7 @@ def _dropout(wiring: ConfigWiring, call: RawKerasCall) -> str | None:
         layer = wiring.layers[above.layer]
         if layer.class_name in _DROPOUT and _is_active(layer.config):
             return above.name
-        if layer.class_name in _IDENTITY | _SHAPE_OR_SUM or _is_linear(layer) or _is_identity_activation(layer):
+        if identity_at_inference(layer) or layer.class_name in _SHAPE_OR_SUM or is_linear(layer):
             fresh = [name for name in above.inbound if name not in seen]
             seen.update(fresh)
             pending.extend(fresh)

@@ -1,0 +1,15 @@
+"""What the weights before a batch norm predict to arrive at it."""
+
+from __future__ import annotations
+
+from bncheck.facts.arrays import PerChannel
+from bncheck.facts.record import Record
+
+
+class Predicted(Record, eq=False):
+    """Moments of a batch norm's input, from the batch norms and kernels before it, without data."""
+
+    mean: PerChannel
+    """(channels,): as near as its channels are normal, and their means the same at all places."""
+    variance: PerChannel
+    """(channels,): a guess, for it takes covariances that weights do not tell."""

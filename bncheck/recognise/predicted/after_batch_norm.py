@@ -1,0 +1,27 @@
+"""What a batch norm's output is distributed as, whatever statistics it stores."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bncheck.facts.layers import Layer, Presence
+from bncheck.numerics.propagation import Signal, normal
+
+
+def after_batch_norm(layer: Layer) -> Signal | None:
+    """Normal channels of mean beta and deviation gamma; None where these were not read."""
+    vectors = (layer.gamma, layer.beta)
+    if layer.channels is None or any(v.presence in (Presence.MISSING, Presence.UNREAD) for v in vectors):
+        return None
+    gamma, beta = (
+        np.full(layer.channels, v.starts_at) if v.values is None else v.values.astype(np.float64).reshape(-1)
+        for v in vectors
+    )
+    if gamma.shape != beta.shape or not (np.isfinite(gamma).all() and np.isfinite(beta).all()):
+        return None
+    return normal(beta, gamma, of=layer.name)
+
+
+def worth_predicting(layers: tuple[Layer, ...]) -> bool:
+    """Whether statistics were read that are not all still initial: of those nothing more can be told."""
+    return any(layer.mean.values is not None and layer.mean.moved is not False for layer in layers)

@@ -1,0 +1,168 @@
+"""Moments carried from weights alone: closed forms, Monte Carlo, and TensorFlow's own padding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncheck.numerics.propagation import (
+    FUNCTIONS,
+    KernelAxis,
+    Signal,
+    applied,
+    averaged,
+    joined,
+    normal,
+    summed,
+    through_kernel,
+)
+
+MEANS = np.array([-3.0, -0.7, 0.0, 0.4, 2.0, 7.0])
+DEVIATIONS = np.array([1.0, 0.5, 1.0, 2.0, 3.0, 0.1])
+
+
+def _density(x: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
+
+
+def _below(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.array([math.erf(v / math.sqrt(2)) for v in x]))
+
+
+def test_a_normal_channel_keeps_its_moments() -> None:
+    """The points carry the first two moments."""
+    found = normal(MEANS, DEVIATIONS, of="a")
+    np.testing.assert_allclose(found.mean, MEANS, atol=1e-9)
+    np.testing.assert_allclose(np.sqrt(found.variance), DEVIATIONS, rtol=1e-3)
+
+
+def test_rectified_as_the_closed_form() -> None:
+    """E relu(x) = m P(m / s) + s p(m / s), and the second moment (m^2 + s^2) P + m s p."""
+    found = applied(FUNCTIONS["relu"], normal(MEANS, DEVIATIONS, of="a"))
+    assert found is not None
+    z = MEANS / DEVIATIONS
+    mean = MEANS * _below(z) + DEVIATIONS * _density(z)
+    second = (MEANS**2 + DEVIATIONS**2) * _below(z) + MEANS * DEVIATIONS * _density(z)
+    np.testing.assert_allclose(found.mean, mean, atol=1e-3)
+    np.testing.assert_allclose(found.variance, second - mean**2, atol=5e-3)
+
+
+def test_clipped_as_the_closed_form() -> None:
+    """E relu6(x) is E relu(x) - E relu(x - 6)."""
+    found = applied(FUNCTIONS["relu6"], normal(MEANS, DEVIATIONS, of="a"))
+    assert found is not None
+    parts = []
+    for shift in (0.0, 6.0):
+        z = (MEANS - shift) / DEVIATIONS
+        parts.append((MEANS - shift) * _below(z) + DEVIATIONS * _density(z))
+    np.testing.assert_allclose(found.mean, parts[0] - parts[1], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"exp"}))
+def test_functions_against_monte_carlo(name: str) -> None:
+    """Mean and deviation of every function, within the noise of a million samples."""
+    mean, deviation = np.array([0.3]), np.array([1.4])
+    samples = np.random.default_rng(1).normal(mean, deviation, 1_000_000)
+    found = applied(FUNCTIONS[name], normal(mean, deviation, of="a"))
+    assert found is not None
+    made = FUNCTIONS[name](samples)
+    assert found.mean[0] == pytest.approx(made.mean(), abs=5e-3 * max(1, made.std()))
+    assert np.sqrt(found.variance[0]) == pytest.approx(made.std(), rel=1e-2)
+
+
+def test_sums_of_the_same_and_of_other_variables() -> None:
+    """Twice x has four times the variance, x + y twice that of x; what is not known makes the sum unknown."""
+    x, y = (normal(np.zeros(2), np.ones(2), of=name) for name in "xy")
+    same, other = summed([x, x], of="s"), summed([x, y], of="s")
+    assert same is not None
+    assert other is not None
+    np.testing.assert_allclose(same.variance, 4.0, rtol=1e-3)
+    np.testing.assert_allclose(other.variance, 2.0, rtol=1e-3)
+    assert summed([x, None], of="s") is None
+    assert summed([x, normal(np.zeros(3), np.ones(3), of="z")], of="s") is None
+
+
+def test_behind_a_pooling_only_the_mean_is_known() -> None:
+    """So that a function of it is not."""
+    pooled = averaged(normal(np.ones(2), np.ones(2), of="x"))
+    assert pooled is not None
+    np.testing.assert_allclose(pooled.mean, 1.0)
+    assert applied(FUNCTIONS["relu"], pooled) is None
+    beside = joined([pooled, normal(np.zeros(1), np.ones(1), of="y")], of="j")
+    assert beside is not None
+    assert beside.values.shape[1] == 3
+    assert not beside.spread_known
+
+
+@given(
+    size=st.integers(1, 20),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    same=st.booleans(),
+)
+def test_windows_meet_the_input_where_a_loop_says(
+    size: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    same: bool,  # noqa: FBT001 - drawn by hypothesis
+) -> None:
+    """Every output place and tap counted one by one; SAME gives ceil(size / stride) places (tf.nn.convolution)."""
+    reach = dilation * (kernel - 1) + 1
+    if not same and size < reach:
+        return
+    window = KernelAxis(size=size, kernel=kernel, stride=stride, padding=None if same else (0, 0), dilation=dilation)
+    assert window.output == (-(-size // stride) if same else -(-(size - reach + 1) // stride))
+    before = window.zeros[0]
+    places = range(window.output or 0)
+    for tap in range(kernel):
+        met = [0 <= place * stride + tap * dilation - before < size for place in places]
+        assert window.met[tap] == pytest.approx(sum(met) / len(met))
+
+
+def test_a_convolution_against_monte_carlo() -> None:
+    """3x3 over 4x4 places with zeros around: a third of what the kernel meets is border."""
+    random = np.random.default_rng(2)
+    mean, deviation = random.normal(size=5), random.uniform(0.5, 1.5, 5)
+    kernel = random.normal(size=(3, 3, 5, 7))
+    images = random.normal(mean, deviation, (4000, 4, 4, 5))
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    made = sum(
+        np.einsum("nhwi,io->nhwo", padded[:, y : y + 4, x : x + 4], kernel[y, x]) for y in range(3) for x in range(3)
+    )
+    windows = [KernelAxis(size=4, kernel=3, padding=None)] * 2
+    found = through_kernel(normal(mean, deviation, of="x"), kernel, windows)
+    assert found is not None
+    np.testing.assert_allclose(found.mean, made.mean(axis=(0, 1, 2)), atol=0.05)
+    one = through_kernel(normal(mean, deviation, of="x"), kernel[:, :, :, :1], windows, depthwise=True)
+    assert one is not None
+    by_channel = [
+        sum(padded[:, y : y + 4, x : x + 4, c] * kernel[y, x, c, 0] for y in range(3) for x in range(3)).mean()
+        for c in range(5)
+    ]
+    np.testing.assert_allclose(one.mean, by_channel, atol=0.05)
+
+
+def test_a_dense_layer_over_flattened_places() -> None:
+    """(4 places * 3 channels, 2): each place has the same means; of another size nothing is said."""
+    arriving = normal(np.array([1.0, 2.0, 3.0]), np.ones(3), of="x")
+    kernel = np.random.default_rng(3).normal(size=(12, 2))
+    found = through_kernel(arriving, kernel)
+    assert found is not None
+    np.testing.assert_allclose(found.mean, np.tile([1.0, 2.0, 3.0], 4) @ kernel)
+    assert through_kernel(arriving, kernel[:11]) is None
+    assert through_kernel(None, kernel) is None
+    assert through_kernel(arriving, np.ones((3, 3, 2, 4)), [KernelAxis(size=None, kernel=3)] * 2) is None
+
+
+def test_values_name_their_variables() -> None:
+    """A function of a signal is of the same variables, so that x * sigmoid(x) is told from x * sigmoid(y)."""
+    x = normal(np.zeros(1), np.ones(1), of="x")
+    made = applied(FUNCTIONS["sigmoid"], x)
+    assert isinstance(made, Signal)
+    assert made.of == x.of
