@@ -62,7 +62,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     if raw.keras is not None:
         facts = recognise(raw, options)
         refuse_other_kinds(facts.layers)
-        frozen = frozen_graph(raw)
+        frozen = frozen_graph(raw, trusted=options.trust_model)
         raw, masks = frozen.raw, frozen.masks
         view = view_graph(raw, options)
         layers = named_as_in(facts.layers, facts_of_view(raw, view, options).layers)

@@ -16,7 +16,8 @@ import numpy as np
 from bncheck.compare.data.data import Data
 from bncheck.compare.twins.endpoints import find_input, find_outputs
 from bncheck.compare.twins.forward import Forward, forward
-from bncheck.compare.twins.session import Loaded, load_tensorflow
+from bncheck.compare.twins.libraries import load_tensorflow
+from bncheck.compare.twins.session import Loaded
 from bncheck.compare.twins.writer import EVAL, FLOAT, TRAIN
 from bncheck.facts.fake_quant import Bound, RecordedRange, Rounds
 from bncheck.facts.layers import Layer, PerChannel

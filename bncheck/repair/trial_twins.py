@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from bncheck.compare.data.samples import ModelInput
 from bncheck.compare.twins.forward import Forward
-from bncheck.compare.twins.session import Loaded, load_tensorflow
+from bncheck.compare.twins.libraries import load_tensorflow
+from bncheck.compare.twins.session import Loaded
 from bncheck.facts.layers import PerChannel
 
 Statistics = Mapping[str, tuple[PerChannel, PerChannel]]

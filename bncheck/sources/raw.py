@@ -100,6 +100,8 @@ class RawKeras(Record, eq=False):
     """Slots and iteration counter as far as the file holds them."""
     calls: tuple[RawKerasCall, ...] = ()
     """Applications of layers in forward order; empty without a configuration."""
+    configuration: str | bytes = ""
+    """The JSON that the layers were read from, as the file holds it; empty without one."""
 
 
 class RawQuantization(Record, eq=False):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.twins.session import load_tensorflow
+from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.facts.errors import ReadError
 
 

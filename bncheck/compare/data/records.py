@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bncheck.compare.data.decode import Decoder
 from bncheck.compare.data.folder import finished
 from bncheck.compare.data.samples import SEED, Batch, InputSpec, Samples, fitted, image_size, named_shape
-from bncheck.compare.twins.session import load_tensorflow
+from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.facts.errors import BadChecksum, Malformed, NotFound, ReadError, Truncated, UsageError
 from bncheck.sources.bundle.crc32c import crc32c, unmask
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from bncheck.compare.twins.allowed_ops import keep_reached, refuse_others
 from bncheck.compare.twins.folded_norm import write_folded
 from bncheck.compare.twins.inference_path import plan_of
 from bncheck.compare.twins.norm import Normalised, write_norm
@@ -80,7 +81,8 @@ def forward(
     trusted: bool,
     masks: Mapping[str, str] = MappingProxyType({}),
 ) -> Forward:
-    """The twins between `input_edge` and `outputs` (edges). Raises BncheckError where that cannot be done.
+    """The twins between `input_edge` and `outputs` (edges). Raises BncheckError where that cannot be done,
+    and for ops that run only with `trusted`.
 
     `masks`: tensor that enters a batch norm -> its mask, which the train twin's moments leave steps out by.
     """
@@ -91,9 +93,12 @@ def forward(
     names, norms = {}, {}
     for twin in (EVAL, TRAIN):
         writer = TwinWriter(plan=plan, twin=twin, graph_def=graph_def, written=written, entries=entries)
-        names[twin], norms[twin] = _write(writer, outputs, trusted=trusted)
+        names[twin], norms[twin] = _write(writer, outputs)
     for e, name in entries.items():
         _write_input(graph_def, view, e, name)
+    keep_reached(graph_def)
+    if not trusted:
+        refuse_others(graph_def)
     return Forward(
         graph_def=graph_def,
         inputs=tuple(_input(view, e, name) for e, name in entries.items()),
@@ -107,9 +112,7 @@ def forward(
     )
 
 
-def _write(
-    writer: TwinWriter, outputs: Sequence[int], *, trusted: bool
-) -> tuple[tuple[str, ...], dict[int, Normalised]]:
+def _write(writer: TwinWriter, outputs: Sequence[int]) -> tuple[tuple[str, ...], dict[int, Normalised]]:
     """Writes all that the outputs need in one twin: their tensor names, and site -> its batch norm."""
     names, norms = [], {}
     for output in outputs:
@@ -120,7 +123,7 @@ def _write(
                 folded = writer.plan.sites[node][0].site.fold is not None
                 norms[node] = (write_folded if folded else write_norm)(writer, node)
             else:
-                write_op(writer, node, trusted=trusted)
+                write_op(writer, node)
     return tuple(names), norms
 
 

@@ -1,4 +1,6 @@
-"""Keras files -> an inference graph with constants for weights, made by Keras itself; no code of the file runs."""
+"""Keras files -> an inference graph with constants for weights, made by Keras itself; no code of the file runs, unless
+it is trusted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.compare.twins.session import load_tensorflow
+from bncheck.compare.twins.keras_vetting import refuse_foreign
+from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Layer
 from bncheck.sources.graph import protos
@@ -30,11 +33,11 @@ class Frozen:
     counts in the statistics of a batch. Inference has no use for it, so the graph alone would not tell."""
 
 
-def frozen_graph(raw: RawModel) -> Frozen:
+def frozen_graph(raw: RawModel, *, trusted: bool) -> Frozen:
     """The model of a Keras file as a frozen graph in inference mode.
 
-    Raises BncheckError where Keras is not installed, refuses the file, the file holds weights alone, or a mask is of a
-    shape that is not understood.
+    Raises BncheckError where Keras is not installed, refuses the file, the file holds weights alone, a mask is of a
+    shape that is not understood, or, unless it is `trusted`, the file names more than Keras's own layers.
     """
     assert raw.keras is not None
     if not raw.keras.has_config:
@@ -43,7 +46,11 @@ def frozen_graph(raw: RawModel) -> Frozen:
         )
     tf = load_tensorflow()
     keras = _keras(raw.keras.keras_version)
-    model = _load(keras, raw.path)
+    if raw.path.is_dir() and keras.__name__ != "keras":
+        raise BncheckError(f"{raw.path}: {keras.__name__} takes a folder for a SavedModel; zip it as a .keras file")
+    if not trusted:
+        refuse_foreign(keras, raw.path, raw.keras.configuration)
+    model = _load(keras, raw.path, trusted=trusted)
     noted = _masks_noted(keras, model)
     specs = [tf.TensorSpec(list(entry.shape), entry.dtype, name=_name(entry)) for entry in model.inputs]
     model.trainable = False  # batch norm that is called with training=True then reads its statistics all the same
@@ -110,10 +117,10 @@ def _keras(version: str) -> Any:
         raise BncheckError(f"{error.name} is not installed: pip install 'bncheck[tf]'") from error
 
 
-def _load(keras: Any, path: Path) -> Any:
-    """Loads without compiling, Lambda layers refused (`safe_mode`)."""
+def _load(keras: Any, path: Path, *, trusted: bool) -> Any:
+    """Loads without compiling; unless it is trusted, Keras too refuses a Lambda (`safe_mode`), where it can."""
     try:
-        return keras.models.load_model(str(path), compile=False, safe_mode=True)
+        return keras.models.load_model(str(path), compile=False, safe_mode=not trusted)
     except (ValueError, TypeError, OSError, KeyError, AttributeError, ImportError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise BncheckError(f"{keras.__name__} {keras.__version__} cannot load {path}: {reason}") from error

@@ -14,14 +14,6 @@ from bncheck.recognise.graph.flat import LOOPS, FlatGraph, edge, node_of
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape, sources
 from bncheck.recognise.graph.upstream import dropout_input, is_dropout
 
-REFUSED = frozenset(
-    "PyFunc PyFuncStateless EagerPyFunc ReadFile WriteFile MatchingFiles Save SaveV2 SaveSlices Restore RestoreV2 "
-    "FileSystem DebugGradientIdentity PrintV2 Send Recv HostSend HostRecv RemoteCall RegisterDataset "
-    "DataServiceDataset SendTPUEmbeddingGradients LMDBReader LMDBDataset TFRecordDataset TextLineDataset "
-    "FixedLengthRecordDataset LoadDataset SaveDataset InitializeTableFromTextFile InitializeTableFromTextFileV2".split()
-)
-"""Ops that touch files, the network or Python: they run only with `--trust-model`."""
-
 _DEREFERENCED = {
     "RefSwitch": "Switch",
     "RefMerge": "Merge",
@@ -38,8 +30,8 @@ _STEPS = 200
 """Nested calls and branches that a variable's handle is passed through."""
 
 
-def write_op(writer: TwinWriter, node: int, *, trusted: bool) -> None:
-    """Writes a node of the graph. Raises BncheckError where it cannot be run, or not without `trusted`."""
+def write_op(writer: TwinWriter, node: int) -> None:
+    """Writes a node of the graph. Raises BncheckError where it cannot be run."""
     flat = writer.plan.view.flat
     name = writer.name(node)
     if node in writer.plan.settled:
@@ -50,17 +42,13 @@ def write_op(writer: TwinWriter, node: int, *, trusted: bool) -> None:
         data = dropout_input(flat, node)
         writer.node(name, "Identity", [writer.tensor(data)], T=data_type(writer.plan.view, data))
     else:
-        _refuse(writer, node, trusted=trusted)
+        _refuse(writer, node)
         _copy(writer, node, name)
 
 
-def _refuse(writer: TwinWriter, node: int, *, trusted: bool) -> None:
+def _refuse(writer: TwinWriter, node: int) -> None:
     flat = writer.plan.view.flat
     op = flat.ops[node]
-    if op in REFUSED and not trusted:
-        raise BncheckError(
-            f"{flat.names[node]} is a {op}: it touches files, the network or Python, and runs only with --trust-model"
-        )
     if op in ("Placeholder", "PlaceholderV2"):
         raise BncheckError(
             f"the output depends on {flat.names[node]} ({op}), a single value that nobody gives: name outputs that do "

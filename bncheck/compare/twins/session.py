@@ -9,21 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.data.samples import ModelInput
 from bncheck.compare.twins.forward import TwinInput, TwinSite
 from bncheck.facts.errors import BncheckError
 from bncheck.numerics.moments import Moments, from_batch, split
-
-
-def load_tensorflow() -> Any:
-    """The module, without its greetings; raises BncheckError with what to install."""
-    try:
-        return quiet_tensorflow.load_tensorflow()
-    except ModuleNotFoundError as error:
-        raise BncheckError(
-            f"{error.name} is not installed: comparing runs the model; pip install 'bncheck[tf]'"
-        ) from error
 
 
 class Loaded:

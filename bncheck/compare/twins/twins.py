@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bncheck.compare.data.samples import ModelInput
 from bncheck.compare.twins.forward import Forward
-from bncheck.compare.twins.session import Loaded, SiteMoments, load_tensorflow, moment_fetches, site_moments
+from bncheck.compare.twins.libraries import load_tensorflow
+from bncheck.compare.twins.session import Loaded, SiteMoments, moment_fetches, site_moments
 
 ELEMENTS, PART = 1 << 16, 16
 """Of a layer's output, samples spread over the batch are compared: so many elements, and a sixteenth of the batch, at

@@ -103,6 +103,7 @@ def _from_parts(path: Path, config: bytes, metadata: bytes, content: memoryview,
         attached=attached,
         optimizer=_optimizer_by_position(groups),
         training_config=compiled if isinstance(compiled, Mapping) else None,
+        configuration=config,
     )
 
 
@@ -128,6 +129,7 @@ def _read_h5(path: Path, content: memoryview) -> RawModel:
             attached=attach_named(model, listed),
             optimizer=_optimizer_by_name(file),
             training_config=None if training is None else _json(path, training, "training_config"),
+            configuration=config or "",
         )
     groups = keras_h5.variable_groups(file)
     if not groups:
@@ -141,6 +143,7 @@ def _read_h5(path: Path, content: memoryview) -> RawModel:
         model=model,
         attached=attach_positional(model, groups),
         optimizer=_optimizer_by_position(groups),
+        configuration=config or "",
     )
 
 
@@ -263,6 +266,7 @@ def _raw(
     attached: Attached,
     optimizer: Iterable[RawTensor],
     training_config: Mapping[str, Any] | None = None,
+    configuration: str | bytes = "",
 ) -> RawModel:
     applied = calls(path, model) if model else ()
     layers = (*_layers(model, attached, applied), *attached.extras)
@@ -279,6 +283,7 @@ def _raw(
             training_config=training_config,
             optimizer_weights=optimizer_weights,
             calls=applied,
+            configuration=configuration,
         ),
     )
 

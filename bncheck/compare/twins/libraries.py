@@ -1,0 +1,18 @@
+"""TensorFlow and Keras, loaded where a model is to be run, with what to install where they are not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bncheck.backbones import quiet_tensorflow
+from bncheck.facts.errors import BncheckError
+
+
+def load_tensorflow() -> Any:
+    """The module, without its greetings; raises BncheckError with what to install."""
+    try:
+        return quiet_tensorflow.load_tensorflow()
+    except ModuleNotFoundError as error:
+        raise BncheckError(
+            f"{error.name} is not installed: comparing runs the model; pip install 'bncheck[tf]'"
+        ) from error
