@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,28 +32,35 @@ def say(text: str) -> None:
 def write_reports(
     reports_of: Callable[[Config, Settings], list[Report]],
     asked: Mapping[str, Any],
+    paths: Sequence[str],
     *,
     many: bool = False,
     run: bool = True,
 ) -> int:
     """Reads the configuration, inspects, writes all outputs; the exit code does not depend on the formats.
 
-    `many` reports may be there, of one training `run`, or of models that have nothing to do with each other.
+    `paths` are what is judged: no report may take their place. `many` reports may be there,
+    of one training `run`, or of models that have nothing to do with each other.
     """
     from bncheck.cli.options import reporting_given  # noqa: PLC0415 - start-up
     from bncheck.cli.output import check_format, emit, outputs  # noqa: PLC0415 - start-up
+    from bncheck.cli.output_places import refuse_foreign, refuse_inputs  # noqa: PLC0415 - start-up
     from bncheck.settings.config_file import settings_of  # noqa: PLC0415 - start-up
 
     given = reporting_given(asked)
     config = replace(_config(given.pop("path", None)), **given)
     settings = settings_of(config)
     default = check_format(config.format or "text")
-    folder = None if "output" in given or config.path is None else config.path.parent
-    places = outputs(config.output, default, folder)
+    configured = None if "output" in given else config.path
+    places = outputs(config.output, default, None if configured is None else configured.parent)
+    if configured is not None:
+        refuse_foreign(places, configured)
+    values = (value for name, value in asked.items() if name != "output")
+    refuse_inputs(places, paths, (*values, config.path, config.baseline, config.options, config.gate))
     if config.verbose and config.quiet:
         raise click.UsageError("--quiet and --verbose exclude each other")
     try:
-        reports = reports_of(config, settings)
+        reports = [replace(report, configuration=config.path) for report in reports_of(config, settings)]
     except NoModel as error:
         say(str(error))
         return ExitCode.PASS if settings.allow_empty else ExitCode.NOTHING

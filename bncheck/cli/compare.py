@@ -53,7 +53,7 @@ def train_vs_eval(path: str, **asked: Any) -> int:
             progress = partial(hear, "train vs eval")
             return [bncheck.compare_train_vs_eval(path, settings=settings, progress=progress, **options)]
 
-    return write_reports(reports, asked)
+    return write_reports(reports, asked, (path,))
 
 
 class _ListsRecipes(Command):
@@ -94,4 +94,4 @@ def float_vs_quantized(path: str, **asked: Any) -> int:
             progress = partial(hear, "float vs quantized")
             return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **options)]
 
-    return write_reports(reports, asked)
+    return write_reports(reports, asked, (path,))

@@ -48,7 +48,7 @@ def gate(paths: tuple[str, ...], **asked: Any) -> int:
                 return [bncheck.gate(paths[0], **options)]
             return [_one_of_several(path, settings, options) for path in paths]
 
-    return write_reports(reports, asked, many=len(paths) > 1, run=False)
+    return write_reports(reports, asked, paths, many=len(paths) > 1, run=False)
 
 
 def _one_of_several(path: str, settings: Settings, options: dict[str, Any]) -> Report:

@@ -111,7 +111,7 @@ def checkpoint(path: str, **asked: Any) -> int:
         options = options_given(asked, CommandName.CHECKPOINT, config)
         return [bncheck.inspect_checkpoint(path, settings=settings, **options)]
 
-    return write_reports(reports, asked)
+    return write_reports(reports, asked, (path,))
 
 
 @inspect.command(cls=Command, epilog=examples("inspect graph model.ckpt-300.meta --train-op train_step"))
@@ -123,7 +123,7 @@ def graph(path: str, **asked: Any) -> int:
     def reports(config: Config, settings: Settings) -> list[Report]:
         return [bncheck.inspect_graph(path, settings=settings, **options_given(asked, CommandName.GRAPH, config))]
 
-    return write_reports(reports, asked)
+    return write_reports(reports, asked, (path,))
 
 
 @inspect.command(
@@ -145,7 +145,7 @@ def model(path: str, **asked: Any) -> int:
             options.pop("reference", None)
         return [bncheck.inspect_model(path, settings=settings, **options)]
 
-    return write_reports(reports, asked)
+    return write_reports(reports, asked, (path,))
 
 
 @inspect.command(cls=Command, epilog=examples("inspect run logs/ --output html=run.html"))
@@ -160,7 +160,7 @@ def run(directory: str, **asked: Any) -> int:
     def reports(config: Config, settings: Settings) -> list[Report]:
         return list(bncheck.inspect_run(directory, settings=settings, **options_given(asked, CommandName.RUN, config)))
 
-    return write_reports(reports, asked, many=True)
+    return write_reports(reports, asked, (directory,), many=True)
 
 
 @cli.command()

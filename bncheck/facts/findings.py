@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from enum import Enum, Flag, IntEnum, auto
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.facts.record import Record
@@ -306,6 +307,8 @@ class Report(Record, eq=False):
     """Which statistics a TFLite file holds, where it was held against its source."""
     gate: Gate | None = None
     """Stages and budgets, where the report is a gate's."""
+    configuration: Path | None = None
+    """The configuration file that had a say in it, where there was one."""
 
     @property
     def unreadable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, field
@@ -68,15 +69,66 @@ class Config(Record):
 
 
 def find_config(start: Path) -> Path | None:
-    """The nearest bncheck.toml, or pyproject.toml with a `[tool.bncheck]` table, from `start` upwards."""
-    for folder in (start, *start.parents):
+    """The nearest bncheck.toml, or pyproject.toml with a `[tool.bncheck]` table, from `start` upwards.
+
+    The search ends at the root of the repository (`.git`), at the home folder, and below a folder that everybody may
+    write to, as /tmp: what lies above is not the project's. Raises ConfigError for a pyproject.toml of the project that
+    is not TOML; one above that says nothing of bncheck is not bncheck's to judge.
+    """
+    folders, in_repository = _searched(start)
+    for folder in folders:
         own = folder / FILE_NAME
         if own.is_file():
             return own
         project = folder / "pyproject.toml"
-        if project.is_file() and "bncheck" in _read_toml(project).get("tool", {}):
+        if project.is_file() and _speaks_of_bncheck(project, ours=in_repository or folder == start):
             return project
     return None
+
+
+def _searched(start: Path) -> tuple[list[Path], bool]:
+    """The folders from `start` upwards in which a configuration may lie, and whether they are of one repository."""
+    found: list[Path] = []
+    for folder in (start, *start.parents):
+        if found and _open_to_all(folder):
+            break
+        found.append(folder)
+        if (folder / ".git").exists():
+            return found, True
+        if folder == _home():
+            break
+    return found, False
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # nobody's process has none
+        return None
+
+
+def _open_to_all(folder: Path) -> bool:
+    try:
+        return bool(folder.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return True
+
+
+def _speaks_of_bncheck(project: Path, *, ours: bool) -> bool:
+    """Whether a pyproject.toml has a table for bncheck. Raises ConfigError for a damaged one that should."""
+    try:
+        return "bncheck" in _table(_read_toml(project).get("tool", {}))
+    except ConfigError:
+        if ours or "[tool.bncheck" in _text_or_nothing(project):
+            raise
+        return False
+
+
+def _text_or_nothing(path: Path) -> str:
+    try:
+        return _read_text(path, "configuration")
+    except ConfigError:
+        return ""
 
 
 def load_config(path: Path) -> Config:
@@ -108,6 +160,8 @@ def _values(
         if key in others:
             continue
         if key not in keys:
+            if f"--{key}" in {flag for _, _, flag in listed(Options)}:
+                raise ConfigError(f"{where.path}: {key}{inside} is given on the command line alone, as --{key}")
             raise ConfigError(f"{where.path}: unknown key {key!r}{inside}{_near(key, [*keys, *others])}")
         each, kind = keys[key]
         yield each.name, turned(each, kind.configured(value, Where(where.path, prefix + key)))
@@ -151,7 +205,10 @@ def read_baseline(path: Path) -> frozenset[str]:
 
 def _read_text(path: Path, what: str) -> str:
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a FIFO would wait for a writer
+            raise ConfigError(f"{path}: cannot read the {what}: no regular file")
+        if found.st_size > LARGEST_FILE:
             raise ConfigError(f"{path}: too large for a {what}")
         return path.read_text(encoding="utf-8")
     except OSError as error:

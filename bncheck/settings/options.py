@@ -215,13 +215,22 @@ class Options(Record):
         None, kinds.TEXT, "Backbone of a checkpoint: mobilenet_v2:num_classes=10.", metavar="NAME[:k=v,...]"
     )
     builder: str | None = _of_network(
-        None, kinds.TEXT, "Your function(images, is_training) that builds the network.", metavar="MOD:FN"
+        None,
+        kinds.TEXT,
+        "Your function(images, is_training) that builds the network.",
+        metavar="MOD:FN",
+        table=ConfigTable.NONE,  # it imports code
     )
     inputs: str | None = _of_network(
         None, kinds.TEXT, "Tensor at which the data enter, where the graph does not tell.", metavar="T"
     )
     outputs: Sequence[str] = _of_network((), kinds.TEXTS, "Tensor to compare at; repeatable.", metavar="T")
-    trust_model: bool = _of_network(False, kinds.FLAG, "Run graphs with ops that touch files, the network or Python.")
+    trust_model: bool = _of_network(
+        False,
+        kinds.FLAG,
+        "Run ops that touch files, the network or Python, and code in Keras files.",
+        table=ConfigTable.NONE,
+    )
     decay: float | None = _of_model(
         None,
         kinds.SHARE,

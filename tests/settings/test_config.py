@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from datetime import date
 from pathlib import Path
 
@@ -42,10 +43,8 @@ size = [96, 128]
 batch-size = 16
 batches = 4
 model = "mobilenet_v2"
-builder = "pkg.mod:fn"
 inputs = "images"
 outputs = "logits"
-trust-model = true
 against = "released.json"
 max-time = 600
 max-memory = "2.5 GB"
@@ -98,10 +97,8 @@ def test_all_keys(tmp_path: Path) -> None:
             "batch_size": 16,
             "batches": 4,
             "model": "mobilenet_v2",
-            "builder": "pkg.mod:fn",
             "inputs": "images",
             "outputs": ("logits",),
-            "trust_model": True,
             "against": tmp_path / "released.json",
             "max_time": 600.0,
             "max_memory": 2500.0,
@@ -198,6 +195,72 @@ def test_nearest_file_is_found(tmp_path: Path) -> None:
     assert find_config(inner) == tmp_path / "bncheck.toml"
     (inner / "pyproject.toml").write_text("[tool.bncheck]\n")
     assert find_config(inner) == inner / "pyproject.toml"
+
+
+def test_the_search_ends_at_the_repository(tmp_path: Path) -> None:
+    """What lies above its root is not the project's; a worktree's `.git` is a file."""
+    inner = tmp_path / "above" / "repository" / "models"
+    inner.mkdir(parents=True)
+    (tmp_path / "above" / "bncheck.toml").write_text("")
+    assert find_config(inner) == tmp_path / "above" / "bncheck.toml"
+    (inner.parent / ".git").write_text("gitdir: elsewhere\n")
+    assert find_config(inner) is None
+    (inner.parent / "bncheck.toml").write_text("")
+    assert find_config(inner) == inner.parent / "bncheck.toml"
+
+
+def test_the_search_ends_at_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own configuration counts, one above it does not."""
+    home = tmp_path / "users" / "me"
+    (home / "work").mkdir(parents=True)
+    (tmp_path / "users" / "bncheck.toml").write_text("")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    assert find_config(home / "work") is None
+    (home / "bncheck.toml").write_text("")
+    assert find_config(home / "work") == home / "bncheck.toml"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes")
+def test_the_search_ends_where_everybody_may_write(tmp_path: Path) -> None:
+    """As in /tmp, where anybody can put a configuration above the folders of others."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "bncheck.toml").write_text("")
+    assert find_config(tmp_path / "mine") == tmp_path / "bncheck.toml"
+    tmp_path.chmod(0o1777)
+    assert find_config(tmp_path / "mine") is None
+
+
+def test_a_damaged_project_above_is_another_tools_concern(tmp_path: Path) -> None:
+    """Unless it speaks of bncheck, or belongs to the repository, or to the folder itself."""
+    inner = tmp_path / "a"
+    inner.mkdir()
+    project = tmp_path / "pyproject.toml"
+    project.write_text("[tool.ruff\n")
+    assert find_config(inner) is None
+    with pytest.raises(ConfigError, match="not TOML"):
+        find_config(tmp_path)
+    project.write_bytes(b"\xff")
+    assert find_config(inner) is None
+    project.write_text("[tool.bncheck]\nfail-on = \n")
+    with pytest.raises(ConfigError, match="not TOML"):
+        find_config(inner)
+    project.write_text("[tool.ruff\n")
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(ConfigError, match="not TOML"):
+        find_config(inner)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
+def test_a_pipe_is_no_configuration_and_no_baseline(tmp_path: Path) -> None:
+    """To open one would wait for ever; as a project or bncheck.toml it is passed by."""
+    for name in ("bncheck.toml", "pyproject.toml", "pipe"):
+        os.mkfifo(tmp_path / name)
+    assert find_config(tmp_path) is None
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_config(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="no regular file"):
+        read_baseline(Path("/dev/zero"))
 
 
 def test_baseline_is_an_earlier_report(tmp_path: Path) -> None:

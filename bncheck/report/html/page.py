@@ -134,6 +134,7 @@ def _report(report: Report, key: str, *, full: bool) -> dict[str, Any]:
         "timing": [f"{stage} {_seconds(seconds)}" for stage, seconds in report.timing.items()],
         "exit_code": report.exit_code,
         "fail_on": report.fail_on,
+        "configuration": report.configuration,
         "gate": _gate(report),
     }
 

@@ -69,7 +69,7 @@ def _report(report: Report, width: int, *, verbose: bool, quiet: bool) -> Iterat
     if verbose:
         yield from _verbose_parts(report, width)
     yield ()
-    yield from _tail(report, width, told, quiet=False)
+    yield from _tail(report, width, told, quiet=False, verbose=verbose)
 
 
 def _measured(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
@@ -241,7 +241,7 @@ def _verbose_parts(report: Report, width: int) -> Iterator[Line]:
         yield (("Timing   " + ", ".join(f"{k} {v * 1e3:.0f} ms" for k, v in report.timing.items()), "dim"),)
 
 
-def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool) -> Iterator[Line]:
+def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool, verbose: bool = False) -> Iterator[Line]:
     number = counts(report)
     parts = [f"{number[s.value]} {_plural(s.value, number[s.value])}" for s in SEVERITIES if number[s.value]]
     parts = parts or ["nothing found"]
@@ -251,6 +251,8 @@ def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool) -> 
         parts.append("checked: " + (", ".join(report.checked) or "nothing"))
         if report.not_checked:
             parts.append("not checked: " + "; ".join(f"{n.what} ({n.why})" for n in report.not_checked))
+    if verbose and report.configuration is not None:
+        parts.append(f"configuration: {report.configuration}")
     if report.fail_on != "error":
         parts.append(f"--fail-on {report.fail_on}")
     parts.append(f"exit {report.exit_code}")

@@ -79,6 +79,7 @@ def report_document(report: Report) -> dict[str, Any]:
         "fold": fold_document(report.fold),
         "gate": gate_document(report.gate),
         "timing": dict(report.timing),
+        "configuration": None if report.configuration is None else str(report.configuration),
     }
 
 
