@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from bncheck.facts.errors import BadChecksum, Malformed, ReadError, TooLarge, Truncated, Unsupported
 from bncheck.sources import files
@@ -79,7 +79,7 @@ def checked_member(path: Path, info: zipfile.ZipInfo) -> zipfile.ZipInfo:
     return info
 
 
-def check_directory(path: Path, file: BinaryIO, archive: zipfile.ZipFile) -> None:
+def check_directory(path: Path, file: IO[bytes], archive: zipfile.ZipFile) -> None:
     """Raises Malformed where a member lies in the archive that its directory does not list, or lists twice.
 
     A damaged directory would otherwise make a model of fewer tensors, which another verdict may be right for.
@@ -97,7 +97,7 @@ def check_directory(path: Path, file: BinaryIO, archive: zipfile.ZipFile) -> Non
             raise Malformed(path, "the archive holds a member that its directory does not list", offset=end)
 
 
-def member_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+def member_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
     """Where a member's bytes begin: behind its local header, whose name and extra field have lengths of their own."""
     file.seek(info.header_offset)
     header = file.read(LOCAL_HEADER)

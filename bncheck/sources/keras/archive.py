@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import zipfile
 from pathlib import Path
 
 from bncheck.facts.errors import Malformed, NoModel, TooLarge, Truncated
-from bncheck.sources import files
-from bncheck.sources.zips import LOCAL_HEADER, checked_member, opened_zip
+from bncheck.sources.content import Content
+from bncheck.sources.zips import checked_member, member_start, opened_zip
 
 CONFIG = "config.json"
 METADATA = "metadata.json"
@@ -24,12 +23,12 @@ MAX_UNPACKED_BYTES = 1 << 31
 _CHUNK = 1 << 20
 
 
-def map_file(path: Path) -> memoryview:
-    """The whole file, memory mapped; raises NotFound, Unreadable, Truncated for an empty one."""
-    with files.opened(path) as (file, size):
-        if not size:
-            raise Truncated(path, "the file is empty", offset=0)
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+def content_of(path: Path) -> Content:
+    """The whole file, read as it is needed; raises NotFound, Unreadable, Truncated for an empty one."""
+    content = Content.of_file(path)
+    if not content.size:
+        raise Truncated(path, "the file is empty", offset=0)
+    return content
 
 
 def read_text(path: Path, name: str) -> bytes:
@@ -39,27 +38,26 @@ def read_text(path: Path, name: str) -> bytes:
         return archive.read(info)
 
 
-def member_content(path: Path, name: str) -> memoryview:
+def member_content(path: Path, name: str) -> Content:
     """A member's bytes after its CRC-32 was verified: a window of the file where stored, in memory where packed.
 
     Raises TooLarge, Truncated, and what `opened_zip` raises.
     """
-    content = map_file(path)
+    content = content_of(path)
     with opened_zip(path, f"member {name!r}") as archive:
         info = _info(path, archive, name, len(content))
         if info.compress_type != zipfile.ZIP_STORED:
             if info.file_size > MAX_UNPACKED_BYTES:
                 raise TooLarge(path, f"member {name!r} unpacks to {info.file_size:,} bytes", hint="store it unpacked")
-            return memoryview(archive.read(info))
+            return Content.over(path, archive.read(info))
         with archive.open(info) as member:
             while member.read(_CHUNK):  # zipfile compares the CRC at the end
                 pass
-        start = info.header_offset + LOCAL_HEADER
-        header = bytes(content[info.header_offset : start])
-        start += int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        assert archive.fp is not None
+        start = member_start(archive.fp, info)
         if start + info.file_size > len(content):
             raise Truncated(path, f"the file ends inside member {name!r}", offset=len(content))
-        return content[start : start + info.file_size]
+        return content.part(start, info.file_size)
 
 
 def _info(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> zipfile.ZipInfo:

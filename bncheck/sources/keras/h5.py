@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.errors import Malformed, TooLarge, Truncated, Unsupported
+from bncheck.facts.errors import Malformed, ReadError, TooLarge, Truncated, Unsupported
+from bncheck.sources.content import Content
 from bncheck.sources.keras.h5_header import Heaps, stored_texts
 from bncheck.sources.raw import RawTensor
 
@@ -58,7 +59,7 @@ class H5File:
     """An open file; `root` is h5py's."""
 
     path: Path
-    content: memoryview
+    content: Content
     base: int
     """Where HDF5's addresses count from: behind the user block."""
     root: Any
@@ -72,12 +73,12 @@ def _h5py() -> Any:
 
 
 class Window(io.RawIOBase):
-    """Random access to a part of a memory map; a read past its end is an error, never a short read.
+    """Random access to a file or a part of one; a read past its end is an error, never a short read.
 
     h5py takes a short read for a full one and would hand out whatever the buffer held.
     """
 
-    def __init__(self, content: memoryview) -> None:
+    def __init__(self, content: Content) -> None:
         super().__init__()
         self._content = content
         self._position = 0
@@ -105,7 +106,7 @@ class Window(io.RawIOBase):
         end = self._position + len(buffer)
         if end > len(self._content):
             raise OSError(f"truncated file: eof = {len(self._content)}, read to {end}")
-        buffer[:] = self._content[self._position : end]
+        buffer[:] = self._content.read(self._position, len(buffer))
         self._position = end
         return len(buffer)
 
@@ -115,6 +116,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """The one place where h5py's exceptions become ReadError: Truncated, Malformed."""
     try:
         yield
+    except ReadError:
+        raise
     except _H5PY_RAISES as error:
         reason = " ".join(str(error).split())[:200]
         stored_end = _STORED_END.search(reason)
@@ -130,7 +133,7 @@ def starts_hdf5(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def holds_hdf5(content: memoryview) -> bool:
+def holds_hdf5(content: Content) -> bool:
     """Whether an HDF5 signature stands where one may stand: at byte 0 or at a power of two from 512 on."""
     offset = 0
     while offset < len(content):
@@ -140,7 +143,7 @@ def holds_hdf5(content: memoryview) -> bool:
     return False
 
 
-def open_file(path: Path, content: memoryview) -> H5File:
+def open_file(path: Path, content: Content) -> H5File:
     """The file over these bytes; without locks, so that one in use or on a read-only disk opens too.
 
     Raises Truncated, Malformed.
@@ -178,7 +181,7 @@ def attribute(file: H5File, group: Any, name: str) -> Any:
         size = int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize
         if found.dtype.hasobject:
             address = int(_h5py().h5o.get_info(group.id).addr)
-            texts = stored_texts(file.content[file.base :], address, name, file.heaps)
+            texts = stored_texts(file.content.part(file.base, len(file.content) - file.base), address, name, file.heaps)
             if texts is not None:
                 return np.array(texts, dtype=object)
         elif size <= len(file.content):

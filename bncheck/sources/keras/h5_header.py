@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from bncheck.sources.content import Content
+
 _ATTRIBUTE, _CONTINUATION = 0x0C, 0x10
 _VARIABLE_LENGTH = 9
 _MAX_CHUNKS = 10_000
@@ -24,7 +26,7 @@ Heaps = dict[int, dict[int, memoryview]]
 """Address -> objects by index, of the heaps read so far."""
 
 
-def stored_texts(content: memoryview, address: int, name: str, heaps: Heaps) -> list[bytes] | None:
+def stored_texts(content: Content, address: int, name: str, heaps: Heaps) -> list[bytes] | None:
     """The variable-length texts of attribute `name` of the object whose header is at `address`.
 
     None where the header does not hold it: another type, or dense storage, which Keras never uses. Raises ValueError
@@ -40,19 +42,19 @@ def stored_texts(content: memoryview, address: int, name: str, heaps: Heaps) -> 
     return None
 
 
-def _messages(content: memoryview, address: int) -> Iterator[memoryview]:
+def _messages(content: Content, address: int) -> Iterator[memoryview]:
     """Bodies of the attribute messages of a header, its continuations followed."""
-    second = bytes(content[address : address + 4]) == b"OHDR"
+    second = content[address : address + 4] == b"OHDR"
     ordered = 0
     if second:
-        flags = content[address + 5]
+        flags = content[address + 5 : address + 6][0]
         ordered = 2 if flags & 4 else 0
         start = address + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         width = 1 << (flags & 3)
         size = int.from_bytes(content[start : start + width], "little")
         chunks = [(start + width, size)]
     else:
-        (size,) = struct.unpack_from("<I", content, address + 8)
+        (size,) = struct.unpack("<I", content[address + 8 : address + 12])
         chunks = [(address + 16, size)]
     for position, (start, size) in enumerate(chunks):
         if position >= _MAX_CHUNKS:
@@ -60,12 +62,12 @@ def _messages(content: memoryview, address: int) -> Iterator[memoryview]:
         offset, end = start, min(start + size, len(content))
         while offset + (4 if second else 8) <= end:
             if second:
-                kind, length = struct.unpack_from("<BH", content, offset)
+                kind, length = struct.unpack("<BH", content[offset : offset + 3])
                 offset += 4 + ordered
             else:
-                kind, length = struct.unpack_from("<HH", content, offset)
+                kind, length = struct.unpack("<HH", content[offset : offset + 4])
                 offset += 8
-            body = content[offset : offset + length]
+            body = memoryview(content[offset : offset + length])
             if kind == _ATTRIBUTE:
                 yield body
             elif kind == _CONTINUATION:
@@ -94,7 +96,7 @@ def _references(message: memoryview, name: bytes) -> list[tuple[int, int, int]] 
     return [_REFERENCE.unpack_from(data, end - _REFERENCE.size) for end in ends]
 
 
-def _text(content: memoryview, heaps: Heaps, length: int, address: int, index: int) -> bytes:
+def _text(content: Content, heaps: Heaps, length: int, address: int, index: int) -> bytes:
     if not length:
         return b""
     if address not in heaps:
@@ -105,23 +107,24 @@ def _text(content: memoryview, heaps: Heaps, length: int, address: int, index: i
     return bytes(found[:length])
 
 
-def _heap(content: memoryview, address: int) -> dict[int, memoryview]:
+def _heap(content: Content, address: int) -> dict[int, memoryview]:
     """Objects of a global heap collection by their index."""
-    if bytes(content[address : address + 4]) != b"GCOL":
+    if content[address : address + 4] != b"GCOL":
         raise ValueError(f"no heap at byte {address:,}")
-    (size,) = struct.unpack_from("<Q", content, address + 8)
+    (size,) = struct.unpack("<Q", content[address + 8 : address + 16])
     end = address + size
     if end > len(content):
         raise ValueError(f"the heap at byte {address:,} passes the end of the file")
     found: dict[int, memoryview] = {}
-    offset = address + _HEAP_HEADER
+    heap = memoryview(content[address:end])
+    offset, end = _HEAP_HEADER, end - address
     while offset + _HEAP_OBJECT.size <= end:
-        index, _, _, length = _HEAP_OBJECT.unpack_from(content, offset)
+        index, _, _, length = _HEAP_OBJECT.unpack_from(heap, offset)
         if not index:  # the free space
             break
         offset += _HEAP_OBJECT.size
         if offset + length > end:
             raise ValueError(f"text {index} passes the end of the heap at byte {address:,}")
-        found[index] = content[offset : offset + length]
+        found[index] = heap[offset : offset + length]
         offset += (length + 7) // 8 * 8
     return found

@@ -12,6 +12,7 @@ from typing import Any
 from bncheck.facts.errors import Malformed, NoModel, NotFound, ReadError, TooLarge, UnknownFormat, Unsupported
 from bncheck.facts.formats import FileKind, Format
 from bncheck.sources import files
+from bncheck.sources.content import Content
 from bncheck.sources.keras import archive as keras_archive
 from bncheck.sources.keras import h5 as keras_h5
 from bncheck.sources.keras.calls import calls
@@ -39,7 +40,7 @@ def matches(path: Path, head: bytes) -> bool:
         return path.suffix == ".keras" or _is_archive(path)
     if path.name.endswith(SHARDS_SUFFIX):
         return head.lstrip()[:1] == b"{"
-    return bool(head) and keras_h5.holds_hdf5(keras_archive.map_file(path))
+    return bool(head) and keras_h5.holds_hdf5(keras_archive.content_of(path))
 
 
 def _is_archive(path: Path) -> bool:
@@ -61,7 +62,7 @@ def read_keras(path: Path) -> RawModel:
         raise files.not_fetched(path)
     if head.startswith(ZIP_MAGIC):
         return _read_archive(path)
-    content = keras_archive.map_file(path)
+    content = keras_archive.content_of(path)
     if not keras_h5.holds_hdf5(content):
         raise UnknownFormat(path, "neither an HDF5 file nor a Keras archive", hint="expected .keras, .h5 or .hdf5")
     return _read_h5(path, content)
@@ -84,10 +85,10 @@ def _read_directory(path: Path) -> RawModel:
     config = files.read_whole(path / keras_archive.CONFIG, limit=keras_archive.MAX_TEXT_BYTES)
     metadata_path = path / keras_archive.METADATA
     metadata = files.read_whole(metadata_path, limit=1 << 20) if metadata_path.is_file() else b"{}"
-    return _from_parts(path, config, metadata, keras_archive.map_file(path / keras_archive.WEIGHTS), "directory")
+    return _from_parts(path, config, metadata, keras_archive.content_of(path / keras_archive.WEIGHTS), "directory")
 
 
-def _from_parts(path: Path, config: bytes, metadata: bytes, content: memoryview, form: str) -> RawModel:
+def _from_parts(path: Path, config: bytes, metadata: bytes, content: Content, form: str) -> RawModel:
     model = parse(path, config)
     version = _json(path, metadata, "metadata.json").get("keras_version")
     version = version if isinstance(version, str) else ""
@@ -107,7 +108,7 @@ def _from_parts(path: Path, config: bytes, metadata: bytes, content: memoryview,
     )
 
 
-def _read_h5(path: Path, content: memoryview) -> RawModel:
+def _read_h5(path: Path, content: Content) -> RawModel:
     file = keras_h5.open_file(path, content)
     config = keras_h5.text_attribute(file, file.root, "model_config")
     weights = keras_h5.descend(file, file.root, "model_weights")
@@ -164,7 +165,7 @@ def _read_shards(path: Path) -> RawModel:
         shard = path.with_name(name)
         if not files.is_file(shard):
             raise NotFound(shard, f"no such file, though {path.name} names it as a shard")
-        file = keras_h5.open_file(shard, keras_archive.map_file(shard))
+        file = keras_h5.open_file(shard, keras_archive.content_of(shard))
         for place, group in keras_h5.variable_groups(file).items():
             known = groups.get(place)
             groups[place] = group if known is None else _merged(known, group)

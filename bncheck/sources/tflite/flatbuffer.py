@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import Malformed, TooLarge, Truncated
+from bncheck.sources.content import Content
 
 MAX_STRING = 1 << 16
 """Bytes of one name; TensorFlow's longest fused names are some thousands."""
@@ -28,6 +29,7 @@ SHARED_ALLOWANCE = 1 << 20
 Offsets may point at one another's targets, so a small file could otherwise declare a huge structure.
 """
 
+_LAYOUTS = {code: struct.Struct(f"<{code}") for code in "bBhHiIqQ"}
 _REPAIR = "the file is cut off or damaged: download or convert it again"
 
 
@@ -43,12 +45,12 @@ class Flat:
     """The bytes of one file and what may still be decoded of them."""
 
     path: Path
-    data: memoryview
-    """All bytes of the file, read-only: a memory map."""
+    data: Content
+    """All bytes of the file, read as they are needed."""
     budget: Allowance = field(repr=False)
 
     @classmethod
-    def over(cls, path: Path, data: memoryview) -> Flat:
+    def over(cls, path: Path, data: Content) -> Flat:
         """A file whose structure has not been looked at yet."""
         return cls(path, data, Allowance(SHARED_FACTOR * len(data) + SHARED_ALLOWANCE))
 
@@ -65,9 +67,9 @@ class Flat:
 
     def number(self, code: str, offset: int, what: str) -> int:
         """One integer of `struct` code `code`. Raises Truncated."""
-        self.need(offset, struct.calcsize(f"<{code}"), what)
-        value: int = struct.unpack_from(f"<{code}", self.data, offset)[0]
-        return value
+        layout = _LAYOUTS[code]
+        self.need(offset, layout.size, what)
+        return self.data.unpack(layout, offset)
 
     def spend(self, count: int, offset: int, what: str) -> None:
         """Accounts for `count` decoded bytes. Raises TooLarge."""
@@ -118,7 +120,7 @@ class Flat:
         if self.number("B", start + count, what) != 0:
             raise Malformed(self.path, f"{what} does not end with a zero byte", offset=start + count, hint=_REPAIR)
         try:
-            return self.data[start : start + count].tobytes().decode()
+            return bytes(self.data.read(start, count)).decode()
         except UnicodeDecodeError as error:
             raise Malformed(
                 self.path, f"{what} is not UTF-8: {error.reason}", offset=start + error.start, hint=_REPAIR
@@ -161,7 +163,7 @@ class Table:
 
     def number(self, field_id: int, code: str, default: int = 0) -> int:
         """A scalar field of `struct` code `code`. Raises Malformed."""
-        place = self.place(field_id, struct.calcsize(f"<{code}"))
+        place = self.place(field_id, _LAYOUTS[code].size)
         return default if place is None else self.flat.number(code, place, self.what)
 
     def _target(self, field_id: int, what: str) -> int | None:
@@ -186,7 +188,7 @@ class Table:
         layout = np.dtype(dtype)
         start, count = self.flat.vector(target, layout.itemsize, limit, f"{what} of {self.what}")
         self.flat.spend(count * layout.itemsize, target, f"{what} of {self.what}")
-        values: NDArray[Any] = np.frombuffer(self.flat.data, layout, count, start)
+        values: NDArray[Any] = np.frombuffer(self.flat.data.read(start, count * layout.itemsize), layout)
         return values
 
     def span(self, field_id: int, what: str) -> tuple[int, int]:

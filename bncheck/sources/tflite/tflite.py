@@ -1,13 +1,12 @@
 """TFLite files: tensors, operators, scales and zero points, read from the flatbuffer without executing anything.
 
-Data stays in a read-only memory map until a tensor's `read()`. What contradicts itself is refused as TensorFlow's own
+Data stays in the file until a tensor's `read()`. What contradicts itself is refused as TensorFlow's own
 interpreter refuses it (`tensorflow/lite/core/interpreter_builder.cc`).
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from bncheck.facts.errors import Malformed, Truncated, Unsupported
 from bncheck.facts.formats import FileKind, Format
-from bncheck.sources.files import opened
+from bncheck.sources.content import Content
 from bncheck.sources.raw import (
     RawLite,
     RawLiteOperator,
@@ -72,20 +71,20 @@ def matches(path: Path, head: bytes) -> bool:
 
 
 def read_lite(path: Path | str) -> RawModel:
-    """The TFLite file at `path`, its structure checked whole, its tensor data mapped and not read.
+    """The TFLite file at `path`, its structure checked whole, its tensor data not read.
 
     Raises NotFound, Unreadable, Truncated, Malformed, TooLarge, Unsupported.
     """
     path = Path(path)
-    return parse_lite(path, _mapped(path))
+    return parse_lite(path, Content.of_file(path))
 
 
-def parse_lite(path: Path, content: memoryview) -> RawModel:
+def parse_lite(path: Path, content: Content | bytes | memoryview) -> RawModel:
     """As `read_lite`, of bytes at hand; errors name `path`. Raises Truncated, Malformed, Unsupported."""
-    flat = Flat.over(path, content)
+    flat = Flat.over(path, content if isinstance(content, Content) else Content.over(path, content))
     if len(flat.data) < 8:
         raise Truncated(path, f"{len(flat.data)} bytes are too few for a TFLite file", offset=0)
-    if bytes(flat.data[4:8]) != schema.IDENTIFIER:
+    if flat.data[4:8] != schema.IDENTIFIER:
         raise Malformed(path, "no TFLite identifier (TFL3) at byte 4", offset=4, hint="is this a TFLite file?")
     model = flat.table(flat.follow(0, "the model"), "the model")
     version = model.number(schema.Model.VERSION, "I")
@@ -116,12 +115,6 @@ def parse_lite(path: Path, content: memoryview) -> RawModel:
         signatures=signatures(model, subgraphs),
     )
     return RawModel(path=path, format=Format(FileKind.TFLITE), lite=lite, notes=_notes(lite))
-
-
-def _mapped(path: Path) -> memoryview:
-    """The whole file as a read-only memory map."""
-    with opened(path) as (file, size):
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
 
 
 def _span(buffer: Table) -> Span:
@@ -302,7 +295,7 @@ def _layout(dtype: str) -> np.dtype[Any]:
 
 def _plain(flat: Flat, dtype: str, shape: tuple[int, ...], span: Span) -> NDArray[Any]:
     layout = _layout(dtype)
-    values = np.frombuffer(flat.data, layout, span.size // layout.itemsize, span.start).reshape(shape)
+    values = np.frombuffer(flat.data.read(span.start, span.size), layout).reshape(shape)
     if dtype != "bfloat16":
         return values
     wide = (values.astype(np.uint32) << 16).view(np.float32).reshape(shape)
@@ -312,7 +305,7 @@ def _plain(flat: Flat, dtype: str, shape: tuple[int, ...], span: Span) -> NDArra
 
 def _packed(flat: Flat, dtype: str, shape: tuple[int, ...], span: Span) -> NDArray[Any]:
     """Elements of 4 or 2 bits, lowest bits first, widened to (u)int8."""
-    stored = np.frombuffer(flat.data, np.uint8, span.size, span.start)
+    stored = np.frombuffer(flat.data.read(span.start, span.size), np.uint8)
     values = _UNPACKED[dtype][stored].reshape(-1)[: math.prod(shape)].reshape(shape)
     values.setflags(write=False)
     return values
@@ -336,12 +329,13 @@ def _strings(table: Table, shape: tuple[int, ...], span: Span) -> NDArray[Any]:
     count = flat.number("i", span.start, table.what) if span.size >= 4 else -1
     if count < 0 or count != math.prod(shape) or 8 + 4 * count > span.size:
         raise table.malformed(f"{count} strings for shape {list(shape)} in {span.size:,} bytes")
-    offsets = np.frombuffer(flat.data, "<i4", count + 1, span.start + 4).astype(np.int64) + span.start
+    stored = np.frombuffer(flat.data.read(span.start + 4, 4 * (count + 1)), "<i4")
+    offsets = stored.astype(np.int64) + span.start
     if np.any(np.diff(offsets) < 0) or offsets[0] < span.start + 8 + 4 * count or offsets[-1] > end:
         raise table.malformed("the offsets of its strings do not ascend within its data")
     values = np.empty(count, object)
     for number in range(count):
-        values[number] = bytes(flat.data[offsets[number] : offsets[number + 1]])
+        values[number] = bytes(flat.data[int(offsets[number]) : int(offsets[number + 1])])
     values.setflags(write=False)
     return values.reshape(shape)
 

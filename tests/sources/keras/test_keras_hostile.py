@@ -42,6 +42,7 @@ from bncheck.facts.errors import (
 from bncheck.recognise.named.by_config import recognise_config
 from bncheck.settings.options import Options
 from bncheck.sources import zips
+from bncheck.sources.content import Content
 from bncheck.sources.keras import archive as keras_archive
 from bncheck.sources.keras.keras import read_keras
 
@@ -352,7 +353,7 @@ def test_a_window_never_gives_a_short_read() -> None:
     """h5py takes a short read for a full one."""
     from bncheck.sources.keras.h5 import Window
 
-    window = Window(memoryview(b"0123456789"))
+    window = Window(Content.over(Path("x"), b"0123456789"))
     assert window.seek(-4, io.SEEK_END) == 6
     assert window.read(4) == b"6789"
     window.seek(8)
