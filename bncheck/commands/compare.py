@@ -6,13 +6,21 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from bncheck.commands.measure import QUANTIZED_TOO, measure_lite, measure_modes, measure_quantization, prepared_of
+from bncheck.commands.measure import (
+    MODES,
+    QUANTIZED_TOO,
+    measure_lite,
+    measure_modes,
+    measure_quantization,
+    prepared_of,
+)
 from bncheck.commands.target import Target, read_quantized, read_runnable, timed
 from bncheck.compare.three_way import wanted
 from bncheck.compare.twins.norm import StatisticsLacking
-from bncheck.facts.errors import UsageError
+from bncheck.facts.errors import BncheckError, NotJudged, UsageError
 from bncheck.facts.findings import NotChecked, Report, Verdict
 from bncheck.foldproof.prove import prove
+from bncheck.judge.judge import exit_code
 from bncheck.settings.keywords import takes
 from bncheck.settings.options import CommandName, Options
 from bncheck.sources.raw import RawModel
@@ -36,6 +44,8 @@ def compare_train_vs_eval(path: str | Path, options: Options) -> Report:
         prepared, facts = prepared_of(target)
     except StatisticsLacking as error:
         return _without_statistics(target, error)
+    except NotJudged as error:
+        return _not_judged(target, error, MODES)
     return target.judged(replace(facts, comparison=measure_modes(target, prepared, options.progress)))
 
 
@@ -67,6 +77,8 @@ def compare_float_vs_quantized(path: str | Path, options: Options) -> Report:
         prepared, facts = prepared_of(target)
     except StatisticsLacking as error:
         return _without_statistics(target, error, QUANTIZED_TOO)
+    except NotJudged as error:
+        return _not_judged(target, error, MODES, QUANTIZED_TOO)
     fold = None if lite is None else prove(target.raw, lite, facts=facts)
     shown = measure_quantization(target, prepared, other, options.progress)
     return target.judged(replace(shown.joined(facts), fold=fold))
@@ -88,6 +100,22 @@ def _without_statistics(target: Target, error: StatisticsLacking, *others_left_o
     report = target.judged()
     if report.verdict is not Verdict.FAIL:
         raise error
-    others = tuple(item for item in report.not_checked if item.what != "train vs eval")
-    missing = tuple(NotChecked(what=what, why=str(error)) for what in ("train vs eval", *others_left_out))
-    return replace(report, not_checked=(*others, *missing))
+    return _left_out(report, error, MODES, *others_left_out)
+
+
+def _not_judged(target: Target, error: NotJudged, *what: str) -> Report:
+    """The verdict of the files where they fail; no pass, for what was asked could not be judged."""
+    report = _left_out(target.judged(), error, *what)
+    if report.verdict is not Verdict.PASS:
+        return report
+    return replace(
+        report,
+        verdict=Verdict.INCONCLUSIVE,
+        exit_code=exit_code(Verdict.INCONCLUSIVE, target.options.settings),
+        headline=f"{' and '.join(what)} {'was' if len(what) == 1 else 'were'} not judged: {error}",
+    )
+
+
+def _left_out(report: Report, error: BncheckError, *what: str) -> Report:
+    others = tuple(item for item in report.not_checked if item.what != MODES)
+    return replace(report, not_checked=(*others, *(NotChecked(what=one, why=str(error)) for one in what)))

@@ -19,6 +19,7 @@ from bncheck.foldproof.prove import prove
 from bncheck.rules.shared.modes import judged_output
 from bncheck.settings.options import given
 
+MODES = "train vs eval"
 QUANTIZED_TOO = "float vs quantized"
 _PASSES = 3
 """Times that a three-way comparison goes through the data: both modes, both arithmetics, who loses what."""
@@ -44,6 +45,7 @@ def measure_modes(target: Target, prepared: Prepared, progress: Progress) -> Com
     assert data is not None
     with open_twins(prepared.forward) as twins:
         opened = open_data(data, twins.inputs, target.options)
+        progress(0, opened.samples)
         comparison = measure(
             twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples)
         )
@@ -60,6 +62,7 @@ def measure_quantization(
     with open_twins(prepared.forward) as twins:
         samples = open_data(data, twins.inputs, target.options)
         total = None if samples.samples is None else _PASSES * samples.samples
+        progress(0, total)
         kept = Kept()
         modes = measure(
             twins, prepared, samples, samples.facts, progress=lambda done: progress(done, total), each=kept.add

@@ -74,6 +74,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
         raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")
     if not layers:
         raise BncheckError(f"{raw.path}: no batch norm was found to compare")
+    refuse_other_kinds(layers)
     entry = find_input(view, options.inputs)
     exits = find_outputs(view, entry, tuple(options.outputs))
     labelled = place_of(options.labels_output, [e.name for e in exits])

@@ -9,6 +9,10 @@ class BncheckError(Exception):
     """Root of all errors a user can cause; the command line turns them into exit code 2."""
 
 
+class NotJudged(BncheckError):
+    """What was asked for is beyond bncheck, with this model: the answer is inconclusive, and says why."""
+
+
 class UsageError(BncheckError):
     """Arguments that cannot be served together."""
 

@@ -11,6 +11,7 @@ from bncheck.facts.arrays import PerChannel as PerChannel  # noqa: PLC0414 - eve
 from bncheck.facts.command_words import Given as Given  # noqa: PLC0414 - as above
 from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
+from bncheck.facts.norm_kinds import NormKind
 from bncheck.facts.provenance import Provenance
 from bncheck.facts.record import Record
 
@@ -261,6 +262,7 @@ class Layer(Record, eq=False):
     shadow_statistics: Mapping[str, Vector] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     """Keras configuration, where there is one."""
+    kind: NormKind = NormKind.PLAIN
     order: int = 0
 
     @property

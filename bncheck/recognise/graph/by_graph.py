@@ -37,6 +37,7 @@ from bncheck.recognise.graph.update_facts import right_before, update_facts
 from bncheck.recognise.graph.upstream import Upstream, upstream
 from bncheck.recognise.graph.variables import linear_of
 from bncheck.recognise.graph.view import GraphView, view_graph
+from bncheck.recognise.norm_kinds import kind_in_graph
 from bncheck.recognise.predicted.after_batch_norm import worth_predicting
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
@@ -157,6 +158,7 @@ def _layer(
         debias=_debias(updates) or debias_of(stored.names, mean.name, variance.name),
         averaged=averaged_keys(stored.names, gamma.name, beta.name, tuple(sites)),
         shadow_statistics=shadow_vectors(stored, mean.name, variance.name),
+        kind=kind_in_graph(graph, found, paired),
         order=min((s.order for s in sites), default=0),
     )
 

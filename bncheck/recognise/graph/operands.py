@@ -146,7 +146,8 @@ class _Classifier:
         op = graph.ops[node]
         if op in VARIABLES or op == "Const":
             stored = graph.whole.get(node, node)
-            return Operand(stored=(stored,)) if per_channel_shape(graph, node) else self._scalar(node)
+            vector = per_channel_shape(graph, node) or keeps_several_axes(graph, node)
+            return Operand(stored=(stored,)) if vector else self._scalar(node)
         if op in FUSED and port_of(e) in (1, 2):
             return Operand(moments=frozenset({e}))
         if op in _MAY_REDUCE:
@@ -256,6 +257,17 @@ def per_channel_shape(graph: FlatGraph, node: int) -> bool:
     if shape is None:
         return graph.ops[node] != "Const"
     return len(shape) > 0 and 0 not in shape and sum(size != 1 for size in shape) <= 1
+
+
+def keeps_several_axes(graph: FlatGraph, node: int) -> bool:
+    """Whether a variable or constant has the shape of statistics of several axes, as `axis=[1, 3]` keeps: (1, H, 1, C).
+
+    The batch is the first axis, and one axis besides it is averaged over too.
+    """
+    shape = declared_shape(graph, node)
+    if shape is None or len(shape) < 4 or shape[0] != 1:
+        return False
+    return min(shape) > 0 and sum(size != 1 for size in shape) > 1 and 1 in shape[1:]
 
 
 def is_table(graph: FlatGraph, node: int) -> bool:

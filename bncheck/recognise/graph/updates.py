@@ -57,6 +57,15 @@ class Writes(Record, eq=False):
         """Variable -> the first update of it."""
         return {write.variable: write for write in reversed(self.from_moments)}
 
+    @cached_property
+    def by_moment(self) -> dict[int, list[Write]]:
+        """Edge of batch moments -> the updates that they enter."""
+        found: dict[int, list[Write]] = {}
+        for write in self.from_moments:
+            for e in write.operand.moments:
+                found.setdefault(e, []).append(write)
+        return found
+
 
 def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
     """Sorts the writes of a graph."""

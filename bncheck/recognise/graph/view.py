@@ -79,6 +79,12 @@ class GraphView(Record, eq=False):
         return Context(self.contexts.along(variable), self.contexts.of(node_of(variable)).loops)
 
     @cached_property
+    def variable_names(self) -> frozenset[str]:
+        """Names of all variables."""
+        flat = self.flat
+        return frozenset(variable_name(flat, node) for op in sorted(VARIABLES) for node in flat.by_op.get(op, ()))
+
+    @cached_property
     def listed(self) -> dict[int, list[str]]:
         """Node -> collections that list it; those of train ops, losses and variables are no such lists."""
         found: dict[int, list[str]] = {}

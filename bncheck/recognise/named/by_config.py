@@ -10,9 +10,11 @@ from typing import Any
 
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import DecaySource, Facts, Layer, Mode, Origin, Role, Site, Vector
+from bncheck.facts.norm_kinds import NormKind
 from bncheck.recognise.named.by_position import kernel_channels, recognise_positional
 from bncheck.recognise.named.config_sites import ConfigWiring, sites_of
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
+from bncheck.recognise.norm_kinds import kind_of_config
 from bncheck.recognise.predicted.after_batch_norm import worth_predicting
 from bncheck.recognise.stored_vectors import absent, missing, unread, vector
 from bncheck.recognise.training_progress import run_facts
@@ -158,6 +160,7 @@ def _configured(
         linear=_eval_linear(sites),
         trainable=trainable if isinstance(trainable, bool) else None,
         config=config,
+        kind=kind_of_config(config),
     )
 
 
@@ -203,7 +206,9 @@ def _weights(stored: RawKerasLayer, config: Mapping[str, Any]) -> _StoredWeights
     order += [Role.MEAN, Role.VARIANCE]
     lengths = {tensor.shape for tensor in stored.weights}
     spare = len(stored.weights) - len(order)
-    if spare < 0 or (spare > 0 and not config.get("renorm")) or len(lengths) > 1 or len(stored.weights[0].shape) != 1:
+    broadcast = kind_of_config(config) in (NormKind.SEVERAL_AXES, NormKind.GHOST)
+    vectors = len(lengths) == 1 and (broadcast or len(stored.weights[0].shape) == 1)
+    if spare < 0 or (spare > 0 and not config.get("renorm")) or not vectors:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in stored.weights)
         wanted = ", ".join(_NAMES[role] for role in order)
         return _StoredWeights(vectors={}, problem=f"the file holds unnamed weights of shape {shapes}, not {wanted}")

@@ -108,7 +108,7 @@ def sites_of(
                 mode=mode,
                 switch=switch,
                 epsilon=epsilon,
-                axis=_axis(stored.config.get("axis", -1)),
+                axis=_axis(stored.config),
                 rank=_rank(wiring, stored, call),
                 linear=None if upstream is None else _linear(wiring, upstream),
                 linear_axis=None if upstream is None else _channel_axis(upstream),
@@ -136,10 +136,14 @@ def _mode(call: RawKerasCall, version: str) -> tuple[Mode, Switch | None]:
     return (Mode.EVAL, None) if version[:2] in ("1.", "2.") else (Mode.SWITCHED, switch)
 
 
-def _axis(found: Any) -> int | None:
-    if isinstance(found, list) and len(found) == 1:
+def _axis(config: Mapping[str, Any]) -> int | None:
+    """Of the channels in the layer's input; Keras writes that of ghost batches with their own axis counted in."""
+    found = config.get("axis", -1)
+    if isinstance(found, (list, tuple)) and len(found) == 1:
         found = found[0]
-    return found if type(found) is int else None
+    if type(found) is not int:
+        return None
+    return found - 1 if config.get("virtual_batch_size") and found > 0 else found
 
 
 def _rank(wiring: ConfigWiring, stored: RawKerasLayer, call: RawKerasCall) -> int | None:
