@@ -9,7 +9,7 @@ from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, S
 from bncheck.facts.layers import Facts
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.data_mismatch import unlike_training
+from bncheck.rules.shared.data_mismatch import if_data_fit, unlike_training
 from bncheck.rules.shared.modes import CAUSES, in_doubt, judged_output, labels_tell
 from bncheck.testing import classes_compared, compared, difference, features_compared
 
@@ -80,7 +80,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         severity=Severity.WARNING if doubtful else None,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
         location=comparison.outputs[0].name if len(comparison.outputs) == 1 else "",
-        fix=fixes.training_code_and_repair(model, remedies.CAUSE_TOLD),
+        fix=if_data_fit(unlike, fixes.training_code_and_repair(model, remedies.CAUSE_TOLD)),
         measurements=(Measurement(name=output.name, value=output.value, limit=output.limit),),
     )
 

@@ -14,7 +14,7 @@ from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.divergence import diverging, each_layer, inheriting, layer_limit
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.data_mismatch import unlike_training
+from bncheck.rules.shared.data_mismatch import if_data_fit, unlike_training
 from bncheck.rules.shared.lag import SETTLE, lag
 from bncheck.rules.shared.layer_told import how_off, loses, times_told
 from bncheck.rules.shared.modes import (
@@ -109,7 +109,9 @@ def check(model: Facts) -> Iterator[Evidence]:
         message=f"{_message(comparison, wrong, drift=bool(trailing)) if wrong else _sum_of_small(told)}{trailing}",
         severity=Severity.ERROR if junk and not doubtful else Severity.WARNING,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
-        fix=fixes.training_code_and_repair(model, SETTLE) if trailing else fixes.this_checkpoint(model),
+        fix=if_data_fit(
+            unlike, fixes.training_code_and_repair(model, SETTLE) if trailing else fixes.this_checkpoint(model)
+        ),
         measurements=_measured(comparison, told),
     )
 

@@ -12,7 +12,7 @@ from bncheck.facts.measurements import Attribution, CellStatistics, Measure, Pre
 from bncheck.facts.wording import percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.data_mismatch import unlike_training
+from bncheck.rules.shared.data_mismatch import if_data_fit, unlike_training
 from bncheck.rules.shared.modes import CAUSES, in_doubt, labels_tell
 from bncheck.rules.shared.quantized import broken_before
 from bncheck.testing import compared, difference, features_compared
@@ -46,7 +46,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     By three runs on the same data: batch statistics in float, stored statistics in float, stored statistics quantized.
     It speaks where the first step loses more than BN301 allows, whatever the second does, and tells the share of both.
     With statistics re-estimated from these data, the quantized model is measured once more: that is what `repair` would
-    give. A WARNING of low confidence where the data may be at fault (BN304) and there are no labels.
+    give. A WARNING of low confidence where the data may be at fault (BN304) and there are no labels, nothing
+    where their range explains all that eval mode does.
 
     Not detected
     ------------
@@ -67,6 +68,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     if before is None or measured is None or model.comparison is None:
         return
     unlike = unlike_training(model)
+    if unlike is not None and unlike.excuses:
+        return
     doubtful = in_doubt(model.comparison, before) or (unlike is not None and unlike.decides)
     certain = labels_tell(model.comparison)
     found = measured.attribution
@@ -76,8 +79,11 @@ def check(model: Facts) -> Iterator[Evidence]:
         message=f"{_OPENING[doubtful]} {told}.{_agrees(measured)}{_repaired(measured)}",
         severity=Severity.WARNING if doubtful else None,
         confidence=Confidence.LOW if doubtful else Confidence.HIGH if certain else Confidence.MEDIUM,
-        fix=f"{fixes.training_code_and_repair(model, remedies.CAUSE_TOLD)}\n"
-        "Then quantize again: this quantized file cannot be repaired.",
+        fix=if_data_fit(
+            unlike,
+            f"{fixes.training_code_and_repair(model, remedies.CAUSE_TOLD)}\n"
+            "Then quantize again: this quantized file cannot be repaired.",
+        ),
         measurements=(Measurement(name=before.name, value=before.value, limit=before.limit), *_measured(found)),
     )
 

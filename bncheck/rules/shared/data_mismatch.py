@@ -12,7 +12,7 @@ from bncheck.facts.findings import Confidence, Meaning, Severity
 from bncheck.facts.inputs import ranges_apart
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.ratios import informed_accuracy, scores_of
-from bncheck.facts.wording import listing, percent
+from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import dead_channels, finite, median
 from bncheck.numerics.divergence import DIVERGES, TIMES_CHANCE, divergence_limit, diverging, each_layer
 from bncheck.numerics.input_range import range_factor
@@ -71,6 +71,13 @@ def unlike_training(model: Facts) -> Unlike | None:
     if found is not None or labels_tell(comparison):
         return found
     return _everywhere(comparison) or _awake(model, comparison)
+
+
+def if_data_fit(unlike: Unlike | None, remedy: str) -> str:
+    """A remedy that new statistics belong to, which other data than the training's would make worse."""
+    if unlike is None or not unlike.decides:
+        return remedy
+    return f"First see whether the data are what the model was trained on (BN304). If they are:\n{remedy}"
 
 
 NOT_TRAINED = Unlike(
@@ -249,7 +256,7 @@ def _everywhere(comparison: Comparison) -> Unlike | None:
         return None
     return Unlike(
         layers=() if len(wrong) >= MOST * len(layers) else tuple(layer.layer for layer in wrong),
-        told=f"{len(wrong)} of {len(layers)} layers are off, {wrong[0].layer} among them, which sees the "
+        told=f"{len(wrong)} of {many(len(layers), 'layer')} are off, {wrong[0].layer} among them, which sees the "
         "data as they are, and neither values nor wiring show a fault: either the data are unlike those the statistics "
         "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or "
         "another domain. Labels would tell: if train mode is accurate and eval mode is not, the model is at fault.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from bncheck.facts.findings import Confidence, Evidence, Severity, Verdict
-from bncheck.facts.layers import Facts
+from bncheck.facts.layers import Facts, Given
 from bncheck.judge.judge import judge
 from bncheck.rules.quantization.bn401_quantized_output_junk import check as junk
-from bncheck.testing import compared, difference
+from bncheck.testing import batch_norm, classes_compared, compared, difference
 from bncheck.testing.quantized import attributed, operator_loss, quantized, quantized_classes
 
 
@@ -57,4 +59,26 @@ def test_doubtful_data_are_no_verdict() -> None:
     (found,) = [finding for finding in report.findings if finding.code == "BN408"]
     assert (found.severity, found.confidence) == (Severity.WARNING, Confidence.LOW)
     assert found.message.startswith("On these data")
+    assert found.fix.startswith("First see whether the data are what the model was trained on (BN304).")
     assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_another_range_is_no_fault_of_the_model() -> None:
+    """Input that is 127.5 times as large explains all: BN304 says what to give, and nothing advises a repair."""
+    layer = batch_norm("first", channels=16, epsilon=1e-9, variance=np.geomspace(0.02, 3, 16))
+    off = difference(
+        "first",
+        local=0.9,
+        channels=16,
+        log_variance_ratio=2 * np.log(127.5) + np.linspace(-0.05, 0.05, 16),
+        mean_shift=np.linspace(-90, 60, 16),
+    )
+    labelled = compared(off, output=classes_compared(0.1), accuracy=(0.95, 0.1), layers=[layer])
+    model = quantized(operator_loss("first"), output=quantized_classes(0.98), accuracy=(0.1, 0.1), train=(0.95, 0.1))
+    found = replace(
+        model, comparison=labelled.comparison, layers=labelled.layers, given=Given(running=("--preprocess", "0..255"))
+    )
+    report = judge(found)
+    assert {finding.code for finding in report.findings} == {"BN304"}
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert not any("bncheck repair" in finding.fix for finding in report.findings)
