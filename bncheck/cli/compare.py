@@ -49,7 +49,7 @@ def train_vs_eval(path: str, **asked: Any) -> int:
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         options = options_given(asked, CommandName.TRAIN_VS_EVAL, config)
-        with progress_shown() as hear:
+        with progress_shown(quiet=bool(config.quiet)) as hear:
             progress = partial(hear, "train vs eval")
             return [bncheck.compare_train_vs_eval(path, settings=settings, progress=progress, **options)]
 
@@ -90,7 +90,7 @@ def float_vs_quantized(path: str, **asked: Any) -> int:
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         options = options_given(asked, CommandName.FLOAT_VS_QUANTIZED, config)
-        with progress_shown() as hear:
+        with progress_shown(quiet=bool(config.quiet)) as hear:
             progress = partial(hear, "float vs quantized")
             return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **options)]
 

@@ -16,9 +16,9 @@ class Hear(Protocol):
 
 
 @contextmanager
-def progress_shown() -> Iterator[Hear]:
+def progress_shown(*, quiet: bool = False) -> Iterator[Hear]:
     """A bar for the stage that runs, until the next one's first samples, where standard error is a terminal."""
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield lambda _stage, _done, _total=None: None
         return
     from rich.console import Console  # noqa: PLC0415 - 36 ms that a pipe need not pay
@@ -29,9 +29,10 @@ def progress_shown() -> Iterator[Hear]:
         Task,
         TaskID,
         TextColumn,
-        TimeRemainingColumn,
     )
     from rich.text import Text  # noqa: PLC0415 - as above
+
+    from bncheck.facts.wording import about_time  # noqa: PLC0415 - as above
 
     class Rate(ProgressColumn):
         """Samples a second."""
@@ -39,10 +40,18 @@ def progress_shown() -> Iterator[Hear]:
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.0f} a second")
 
+    class Left(ProgressColumn):
+        """Time left, from the first batch on; that of a stage whose samples are told once for all of its passes."""
+
+        def render(self, task: Task) -> Text:
+            if not task.completed or not task.total or task.finished or not task.elapsed:
+                return Text("")
+            return Text(f"{about_time(task.elapsed * (task.total - task.completed) / task.completed)} left")
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} samples"), Rate())
     # standard output is not for rich to redirect: it may be a file
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, redirect_stdout=False) as shown:
+    with Progress(*columns, Left(), console=console, transient=True, redirect_stdout=False) as shown:
         bars: dict[str, TaskID] = {}
 
         def hear(stage: str, done: int, total: int | None = None, /) -> None:

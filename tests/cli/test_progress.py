@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 
 import pytest
 
@@ -30,6 +32,29 @@ def test_terminal_shows_the_stage_that_runs(monkeypatch: pytest.MonkeyPatch) -> 
     last = shown.rpartition("train vs eval")[2]
     assert "float vs quantized" in last
     assert "7 samples" in last
+
+
+def test_time_left_is_told_from_the_first_batch_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar stands before it, so that what the first batch took tells how long the others will."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = _Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress_shown() as hear:
+        hear("train vs eval", 0, 640)
+        time.sleep(0.5)
+        hear("train vs eval", 1, 640)
+        time.sleep(0.2)
+    assert re.search(r"about [0-9.]+ (s|min) left", stream.getvalue())
+
+
+def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor on a terminal."""
+    stream = _Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress_shown(quiet=True) as hear:
+        hear("train vs eval", 1, 2)
+    assert stream.getvalue() == ""
 
 
 def test_pipe_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
