@@ -19,6 +19,18 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def many_are(count: int, noun: str) -> str:
+    """As the start of a sentence about them: "1 layer is", "52 layers are"."""
+    return f"{many(count, noun)} {'is' if count == 1 else 'are'}"
+
+
+def about_time(seconds: float) -> str:
+    """As people tell how long something will take: "about 40 s", "about 9 min", "about 2.5 h"."""
+    if seconds < 90:
+        return f"about {max(seconds, 1):.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
 def percent(share: float) -> str:
     """As in "91.4 %"; below a tenth of a percent with two significant digits: "0.0061 %"."""
     return f"{100 * share:.1f} %" if abs(share) >= 0.001 or share == 0 else f"{100 * share:.2g} %"

@@ -21,6 +21,7 @@ from bncheck.facts.findings import (
     fails,
 )
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose
+from bncheck.facts.wording import many, many_are
 from bncheck.judge.not_checked import not_checked
 from bncheck.judge.suppress import refuse_unknown_codes, selected, sort_out
 from bncheck.rules import RULES
@@ -238,7 +239,7 @@ def _unproved(facts: Facts) -> str:
     if missing == len(layers):
         return f"nothing of {facts.fold.source} was found in {facts.fold.path}: {layers[0].why}"
     were = "was" if missing == 1 else "were"
-    return f"{missing} of {len(layers)} layers {were} not found in {facts.fold.path}" if missing else ""
+    return f"{missing} of {many(len(layers), 'layer')} {were} not found in {facts.fold.path}" if missing else ""
 
 
 def _no_output(facts: Facts) -> str:
@@ -257,7 +258,7 @@ def _too_few(measured: QuantizedComparison | None) -> str:
     """Why two TFLite files, for which there is no train mode, were run on too little; empty where they were not."""
     if measured is None or measured.data.synthetic or measured.data.samples >= FEWEST_SAMPLES:
         return ""
-    return f"{measured.data.samples} samples are too few to compare on: {FEWEST_SAMPLES} or more are needed"
+    return f"{many_are(measured.data.samples, 'sample')} too few to compare on: {FEWEST_SAMPLES} or more are needed"
 
 
 def _judged(layer: Layer) -> bool:

@@ -24,6 +24,7 @@ from bncheck.compare.data.samples import (
     read_labels,
 )
 from bncheck.facts.errors import ReadError, UsageError
+from bncheck.facts.wording import many
 from bncheck.sources.arrays import MEMBER, read_member
 from bncheck.sources.npy import npy_values, read_npy_header
 from bncheck.sources.zips import member_start, opened_zip
@@ -85,7 +86,7 @@ def open_arrays(path: Path, wanted: InputSpec) -> Samples:
     fitted(images[:1], wanted, path, [0])
     floating = "" if wanted.preprocess is None or images.dtype.kind != "f" else ", floating-point, left as they are"
     return Samples(
-        description=f"{path.name}, {count:,} samples of {named_shape(images.shape[1:])}{floating}{targets}",
+        description=f"{path.name}, {many(count, 'sample')} of {named_shape(images.shape[1:])}{floating}{targets}",
         count=count,
         labelled=labels is not None,
         open=lambda: _batches(path, images, labels, wanted),
@@ -133,7 +134,7 @@ def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput
 
     told = ", ".join(f"{key} {named_shape(array.shape[1:])}" for key, array in zip(keys, arrays, strict=True))
     return Samples(
-        description=f"{path.name}, {len(arrays[0]):,} samples of {told}",
+        description=f"{path.name}, {many(len(arrays[0]), 'sample')} of {told}",
         count=len(arrays[0]),
         labelled=labels is not None,
         open=batches,

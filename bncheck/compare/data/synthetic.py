@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bncheck.compare.data.preprocess import preprocessed
 from bncheck.compare.data.samples import SEED, Batch, InputSpec, Samples, image_size, laid_out, named_shape
 from bncheck.facts.errors import UsageError
+from bncheck.facts.wording import many
 
 DEFAULT_RANGE = "-1..1"
 
@@ -44,7 +45,7 @@ def open_synthetic(wanted: InputSpec, batches: int) -> Samples:
 
     ranged = f" in {wanted.preprocess or DEFAULT_RANGE}" if images and wanted.dtype.kind == "f" else ""
     return Samples(
-        description=f"synthetic noise, {batches * wanted.batch_size:,} samples of {named_shape(size)}{ranged}",
+        description=f"synthetic noise, {many(batches * wanted.batch_size, 'sample')} of {named_shape(size)}{ranged}",
         count=batches * wanted.batch_size,
         labelled=False,
         open=generate,

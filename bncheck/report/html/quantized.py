@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from bncheck.facts.findings import Report
 from bncheck.facts.measurements import Attribution, CellStatistics, Measure, OperatorLoss, Precision
-from bncheck.facts.wording import decibel, fine_percent
+from bncheck.facts.wording import decibel, fine_percent, many
 from bncheck.report.html import charts
 from bncheck.report.html.charts import ErrorPoint, LossStep
 from bncheck.report.html.parts import Chart, HtmlTable, Section, error_legend, error_told, figure, made_up
@@ -35,7 +35,8 @@ def quantized_section(report: Report) -> Section | None:
         return None
     facts = facts_told(measured)
     if 0 < measured.local_samples < measured.data.samples:
-        facts.append(("Local", f"errors of single operators are those of the first {measured.local_samples:,} samples"))
+        samples = many(measured.local_samples, "sample")
+        facts.append(("Local", f"errors of single operators are those of the first {samples}"))
     lost = tuple((u.name, u.side.value, u.layer or "", u.why) for u in measured.unmatched if not u.is_layer)
     return Section(
         key="quantized",
@@ -260,7 +261,8 @@ def fold_section(report: Report) -> Section | None:
     return Section(
         key="proof",
         title="What was folded in",
-        lead=f"{stored} of {len(proof.layers)} layers of {proof.path} hold the statistics stored in {proof.source}.",
+        lead=f"{stored} of {many(len(proof.layers), 'layer')} of {proof.path} {'holds' if stored == 1 else 'hold'} "
+        f"the statistics stored in {proof.source}.",
         facts=tuple(fold_told(proof)),
         table=HtmlTable(
             head=("layer", "operator", "statistics", "weights", "error", "tolerance", "epsilon (model's)", "why"),

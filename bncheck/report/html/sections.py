@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts.findings import Meaning, Report
-from bncheck.facts.wording import decibel, fine_percent
+from bncheck.facts.wording import decibel, fine_percent, many
 from bncheck.numerics.spread import spread
 from bncheck.report.html import charts
 from bncheck.report.html.charts import ErrorPoint, RangePoint
@@ -188,7 +188,7 @@ def _share_told(shares: Sequence[float], updates: int | None) -> str:
     between = weight(low) if weight(low) == weight(high) else f"{weight(low)} to {weight(high)}"
     after = "" if updates is None else f" after {updates:,} updates"
     never = sum(1 for share in shares if share == 1)
-    stuck = f" In {never} of {len(shares)} layers the variance never left it." if never else ""
+    stuck = f" In {never} of {many(len(shares), 'layer')} the variance never left it." if never else ""
     return f"The initial value still has a weight of {between}{after}.{stuck}"
 
 

@@ -71,15 +71,16 @@ def _name(path: str) -> str:
 def _method(report: RepairReport) -> str:
     facts = report.population
     if facts is not None:
+        batches = "1 batch" if facts.batches == 1 else f"{facts.batches:,} batches"
         stood = "until they stood still" if facts.converged else "all that there are"
         return (
-            f"population statistics over {facts.samples:,} samples in {facts.batches:,} batches of {facts.batch_size} "
+            f"population statistics over {many(facts.samples, 'sample')} in {batches} of {facts.batch_size} "
             f"({stood}) of {facts.description}; every layer in train mode, dropout off"
         )
     shares = [layer.share for layer in report.repaired if layer.share is not None]
     decay = "" if report.decay is None else f"decay {report.decay:g}, "
     clipped = sum(layer.clipped for layer in report.repaired)
-    rounded = f"; {clipped:,} channels came out below 0 by rounding and were set to 0" if clipped else ""
+    rounded = f"; {many(clipped, 'channel')} came out below 0 by rounding and were set to 0" if clipped else ""
     return (
         f"init share undone: {decay}{report.steps:,} updates left {max(shares, default=0.0):.2%} of the initial "
         f"values{rounded}"

@@ -12,7 +12,7 @@ from bncheck.facts.findings import Meaning, Report, Severity
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference
 from bncheck.facts.ratios import scores_of, sqnr_db
-from bncheck.facts.wording import decibel, percent
+from bncheck.facts.wording import decibel, many, percent
 from bncheck.numerics.divergence import diverging, inheriting
 from bncheck.report.views.short_names import shortened
 
@@ -127,7 +127,7 @@ def _layer(layer: LayerDifference, state: str) -> dict[str, Any]:
 def facts_told(comparison: Comparison) -> list[tuple[str, str]]:
     """(label, text) of data, accuracy and each output, in words that need no table."""
     data = comparison.data
-    ran = f"{data.samples:,} samples in batches of {data.batch_size}"
+    ran = f"{many(data.samples, 'sample')} in batches of {data.batch_size}"
     told = [("Data", f"{data.description}; {ran}, {comparison.seconds:.1f} s")]
     if comparison.accuracy.train is not None and comparison.accuracy.eval is not None:
         train, stored = comparison.accuracy.train, comparison.accuracy.eval

@@ -18,7 +18,7 @@ from bncheck.facts.measurements import (
     Unmatched,
 )
 from bncheck.facts.ratios import scores_of, sqnr_db
-from bncheck.facts.wording import decibel, percent
+from bncheck.facts.wording import decibel, many, percent
 from bncheck.report.views.comparison import data_document, output_document, output_told
 from bncheck.report.views.short_names import shortened
 
@@ -99,7 +99,7 @@ def square(found: Attribution) -> list[tuple[str, str, str]]:
 def facts_told(measured: QuantizedComparison) -> list[tuple[str, str]]:
     """(label, text) of data, size, accuracy, each output and what was lost."""
     data = measured.data
-    ran = f"{data.samples:,} samples in batches of {data.batch_size}"
+    ran = f"{many(data.samples, 'sample')} in batches of {data.batch_size}"
     told = [("Data", f"{data.description}; {ran}, {measured.seconds:.1f} s")]
     if measured.float_bytes and measured.quantized_bytes:
         told.append(("Size", f"{_size(measured.float_bytes)} float, {_size(measured.quantized_bytes)} quantized"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bncheck.facts.findings import Meaning
 from bncheck.facts.ratios import informed_accuracy, scores_of
 from bncheck.facts.record import Record
-from bncheck.facts.wording import percent
+from bncheck.facts.wording import many_are, percent
 from bncheck.numerics.divergence import diverging, layer_limit
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def too_few(comparison: Comparison) -> str:
     data = comparison.data
     fewest = min((layer.samples for layer in comparison.layers), default=FEWEST_VALUES)
     if data.samples < FEWEST_SAMPLES:
-        return f"{data.samples} samples are too few: {FEWEST_SAMPLES} or more are needed"
+        return f"{many_are(data.samples, 'sample')} too few: {FEWEST_SAMPLES} or more are needed"
     if fewest < FEWEST_VALUES:
         name = next(layer.layer for layer in comparison.layers if layer.samples == fewest)
         return (
