@@ -133,6 +133,8 @@ class Evidence(Record):
     measurements: tuple[Measurement, ...] = ()
     ends_gate_for: tuple[str, ...] | None = None
     """Layers for which the rule's `ends_gate` holds; None: all."""
+    includes: tuple[str, ...] = ()
+    """Codes of findings on these layers that this one tells in full, with another meaning: they are left out."""
 
 
 class RuleInfo(Record, eq=False):

@@ -166,6 +166,8 @@ class Site(Record, eq=False):
     """Placeholders, iterators and queues that feed it, sorted."""
     reduced: tuple[int, ...] | None = None
     """Sizes of the axes that its batch moments average, the batch first, -1 unknown; None: not even how many."""
+    moments: tuple[str, str] | None = None
+    """Tensors of its batch mean and batch variance; None: not two tensors, or inside a condition, loop or function."""
     before: tuple[str, ...] = ()
     """Sites whose output reaches it as activations; looked for only where a layer has two, or modes differ."""
     train_ops: tuple[str, ...] = ()
@@ -222,6 +224,11 @@ class Update(Record, eq=False):
     """In UPDATE_OPS although it lives in a conditional branch or loop (A14, A15)."""
     debiased: bool = False
     """Written with zero-debias."""
+
+    @property
+    def by_row(self) -> bool:
+        """Whether it writes a row of the variable, such as the statistics of one time step."""
+        return "Scatter" in self.op or "StridedSlice" in self.op
 
 
 class Debias(Record):

@@ -40,9 +40,9 @@ with tf.control_dependencies(d_updates):
 """Several train ops, each with its own networks."""
 
 UPDATE_ONCE = f"""\
-{COLLECT_OF_TOWER}    # those of one application only
-# or apply the layer once: logits = model(tf.concat([a, b], axis=0)), then tf.split(logits, 2)"""
-"""Several updates of one layer in a step: TF-slim, tf.layers; the joined batch is for Keras too."""
+{COLLECT_OF_TOWER}    # TF-slim, tf.layers: those of one application only
+a, b = tf.split(model(tf.concat([a, b], axis=0), training=True), 2)    # Keras: one application, to the joined batch"""
+"""Several updates of one layer in a step."""
 
 LOAD_ALL = """\
 tf.train.Saver(slim.get_model_variables()).restore(session, path)    # TF-slim: not the trainable ones alone
@@ -62,8 +62,8 @@ logits = model(images, training=True)                      # Keras, in a loop of
 """The training graph, or training step, with batch statistics."""
 
 EVAL_MODE = """\
-with slim.arg_scope(training_scope(is_training=False)):     # TF-slim: build anew, restore, then freeze
-    logits, _ = model(images)
+with slim.arg_scope([slim.batch_norm], is_training=False):    # TF-slim: build anew, restore, then freeze
+    logits = model(images)
 net = tf.layers.batch_normalization(net, training=False)    # tf.layers
 model.export("saved_model")                                 # Keras: without training=True in any call"""
 """A graph for serving, built for it."""
@@ -75,11 +75,10 @@ x = base(x, training=False)                                 # Keras"""
 """A frozen part of a network that is trained."""
 
 EVAL_MODE_COPY = """\
-with slim.arg_scope(training_scope(is_training=False)):                           # TF-slim
-    val_logits, _ = model(val_images, reuse=True)
+net = slim.batch_norm(net, is_training=False, scope="bn", reuse=True)              # TF-slim
 net = tf.layers.batch_normalization(net, training=False, name="bn", reuse=True)    # tf.layers
-val_logits = model(val_images, training=False)                                    # Keras"""
-"""A second application, for validation."""
+val_logits = model(val_images, training=False)                                     # Keras"""
+"""A second application, for validation, of the layer `bn`."""
 
 CONSTANT_MODE = """\
 with tf.Graph().as_default():                    # TF-slim, tf.layers

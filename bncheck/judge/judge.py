@@ -47,9 +47,8 @@ def judge(facts: Facts, *, settings: Settings = _DEFAULT, rules: Registry = RULE
     lacking = [(code, rules.lacking(code, at_hand)) for code in chosen]
     ran = [rules.rule(code) for code, lacks in lacking if not lacks]
     infos = [rule.info for rule in ran]
-    found = [
-        _finding(evidence, info, facts) for rule, info in zip(ran, infos, strict=True) for evidence in rule.check(facts)
-    ]
+    seen = [(evidence, info) for rule, info in zip(ran, infos, strict=True) for evidence in rule.check(facts)]
+    found = [_finding(evidence, info, facts) for evidence, info in _without_included(seen)]
     outcome = sort_out(
         found,
         settings,
@@ -132,6 +131,16 @@ def _finding(evidence: Evidence, info: RuleInfo, facts: Facts) -> Finding:
         ends_gate_for=evidence.ends_gate_for,
     )
     return replace(finding, fingerprint=_fingerprint(finding, facts))
+
+
+def _without_included(seen: Sequence[tuple[Evidence, RuleInfo]]) -> list[tuple[Evidence, RuleInfo]]:
+    """Leaves out what other evidence tells in full, for all of its layers."""
+    told = {(code, layer) for evidence, _ in seen for code in evidence.includes for layer in evidence.layers}
+    return [
+        (evidence, info)
+        for evidence, info in seen
+        if not evidence.layers or not told.issuperset((info.code, layer) for layer in evidence.layers)
+    ]
 
 
 def _first_paragraph(text: str) -> str:

@@ -399,3 +399,15 @@ def test_no_output_in_common_is_no_pass() -> None:
     assert bare.quantized is not None
     other = judge(replace(model, quantized=replace(bare.quantized, apart=(10, 7))))
     assert other.headline == f"{bare.headline}: it tells 7 classes, the model 10"
+
+
+def test_what_a_finding_tells_in_full_is_not_told_twice() -> None:
+    """Trained in eval mode: that the statistics are initial is part of it, and no fault of its own."""
+    layer = replace(unwired(untouched("bn"), mode=Mode.EVAL), updates=())
+    assert [f.code for f in judge(with_graph(layer)).findings] == ["BN204"]
+
+
+def test_what_a_finding_tells_of_other_layers_stays() -> None:
+    """A layer that no finding on the mode names keeps its own."""
+    layer = replace(unwired(untouched("bn"), mode=Mode.EVAL), updates=())
+    assert {f.code for f in judge(with_graph(layer, untouched("apart"))).findings} == {"BN101", "BN204"}

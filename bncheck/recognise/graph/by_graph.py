@@ -27,7 +27,7 @@ from bncheck.facts.layers import (
     Vector,
 )
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
-from bncheck.recognise.graph.flat import FlatGraph
+from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
 from bncheck.recognise.graph.passes import reduced_sizes, sites_before
 from bncheck.recognise.graph.sites import FoundSite
@@ -244,6 +244,7 @@ def _site(graph: GraphView, paired: PairedSite, before: Mapping[int, tuple[str, 
         dropout=None if feeding.dropout is None else flat.names[feeding.dropout],
         inputs=graph.feeds.of(paired.train.node),
         reduced=reduced_sizes(flat, paired.train),
+        moments=_moments(graph, paired.train),
         before=before.get(site.node, ()),
         train_ops=tuple(op.name for op in graph.train_ops if any(op.runs[n] for n in nodes)),
         backpropagated=None if graph.learning is None else any(graph.learning[n] for n in nodes),
@@ -251,6 +252,21 @@ def _site(graph: GraphView, paired: PairedSite, before: Mapping[int, tuple[str, 
         order=graph.position[site.node],
         node=site.node if site.node < flat.main_nodes else None,
     )
+
+
+def _moments(graph: GraphView, site: FoundSite) -> tuple[str, str] | None:
+    """Names of the tensors that hold the batch mean and variance, where code outside can use them."""
+    flat = graph.flat
+    found = (site.mean.moments, site.variance.moments)
+    if any(len(edges) != 1 for edges in found):
+        return None
+    mean, variance = (next(iter(edges)) for edges in found)
+    inside = [flat.main_nodes <= node_of(e) or any(graph.contexts.of(node_of(e))) for e in (mean, variance)]
+    return None if any(inside) else (_tensor_name(flat, mean), _tensor_name(flat, variance))
+
+
+def _tensor_name(flat: FlatGraph, e: int) -> str:
+    return f"{flat.names[node_of(e)]}:{port_of(e)}"
 
 
 def _switch(graph: GraphView, predicate: int, side: bool) -> Switch:  # noqa: FBT001 - a value of the model

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from bncheck.facts import remedies
-from bncheck.facts.layers import Facts, Layer, Update
+from bncheck.facts.layers import Facts, Layer, Presence, Update
+from bncheck.facts.training import roles, training_sites
 from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
+from bncheck.rules.shared.init_share_fix import shorter_decay
 
 _NAMED = 4
 """Updates that a remedy names one by one; more are told by how their names end."""
@@ -44,6 +47,71 @@ def wire(model: Facts, layers: Sequence[Layer]) -> str:
     if name:
         return remedies.wire_collection(name)
     return f"{_gathered(layers, updates)}\n{remedies.UNDER_UPDATES}"
+
+
+def per_network(model: Facts, layers: Sequence[Layer]) -> str:
+    """The step of one of several networks, with the updates and the variables of its own scope."""
+    code = wire(model, layers)
+    inside = _scope([f"{layer.name}/" for layer in layers])
+    of_updates = _scope([update.name for layer in layers for update in layer.updates])
+    if not inside or made_with(model, layers) is Framework.KERAS:
+        return code
+    if of_updates:
+        code = code.replace(remedies.UPDATES, f'{remedies.UPDATES[:-1]}, scope="{of_updates}")')
+    return code.replace("(loss, global_step)", f'(loss, global_step, var_list=tf.trainable_variables("{inside}"))')
+
+
+def one_application(model: Facts, layers: Sequence[Layer]) -> str:
+    """Of several applications of each layer in a step, the updates of the first; Keras joins the batches instead."""
+    framework = made_with(model, layers)
+    if framework is Framework.KERAS:
+        return in_framework(remedies.UPDATE_ONCE, framework)
+    first = {(u.variable, u.role): u for layer in layers for u in reversed(layer.updates) if u.train_ops}
+    kept = [u for layer in layers for u in layer.updates if first.get((u.variable, u.role)) is u]
+    if len(kept) <= _NAMED:
+        return f"{_by_name([u.name for u in kept])}\n{remedies.UNDER_UPDATES}"
+    ends = [u.site.rpartition("/")[0] for u in kept if u.site is not None]
+    scope = _scope([f"{end}/" for end in ends]) if ends else ""
+    scoped = f'{remedies.UPDATES[:-1]}, scope="{scope or "tower_0"}")'
+    return f"update_ops = {scoped}    # those of one application only\n{remedies.UNDER_UPDATES}"
+
+
+def write_updates(model: Facts, layers: Sequence[Layer]) -> str:
+    """Updates made of the batch moments that the graph has, by name; empty where no tensor holds these, or for many."""
+    pairs = []
+    for layer in layers:
+        moments = next((site.moments for site in training_sites(layer) if site.moments is not None), None)
+        if moments is None:
+            return ""
+        written = roles(layer.updates)
+        pairs += [
+            (vector.name, batch)
+            for vector, batch in zip(layer.statistics, moments, strict=True)
+            if vector.role not in written and vector.presence is not Presence.ABSENT
+        ]
+    if not pairs or len(pairs) > 2 * _NAMED:
+        return ""
+    known = next((u.decay for layer in layers for u in layer.updates if u.decay), None)
+    steps = model.run.updates
+    decay = known or (shorter_decay(steps) if steps else 0.99)
+    listed = "".join(f'    "{name}": "{batch}",\n' for name, batch in pairs)
+    return (
+        "graph, variables = tf.get_default_graph(), {v.op.name: v for v in tf.global_variables()}\n"
+        f"batches = {{    # statistic: the same of the batch\n{listed}}}\n"
+        "update_ops = []\n"
+        "for name, batch in batches.items():\n"
+        "    v = variables[name]\n"
+        "    moment = tf.reshape(graph.get_tensor_by_name(batch), v.shape)\n"
+        f"    update_ops.append(tf.assign_sub(v, {1 - decay:.6g} * (v - moment)))    # decay {decay:g}\n"
+        f"{remedies.UNDER_UPDATES}"
+    )
+
+
+def _scope(names: Sequence[str]) -> str:
+    """The scope that all names lie in, with its slash; empty: none."""
+    scopes = [name.split("/")[:-1] for name in names]
+    common = list(takewhile(lambda level: len(set(level)) == 1, zip(*scopes, strict=False)))
+    return "".join(f"{level[0]}/" for level in common)
 
 
 def train_mode(model: Facts, layers: Sequence[Layer] = ()) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, RunFacts, Vector
-from bncheck.facts.training import is_conditional, run_by_training
 from bncheck.facts.wording import many
-from bncheck.numerics.channels import keras_made, names, never_moved, trained
+from bncheck.numerics.channels import names, never_moved, trained
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.fixes import keeps_its_statistics, this_checkpoint, training_code_and_repair
+from bncheck.rules.shared.fixes import keeps_its_statistics, training_code_and_repair
 from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.rules.shared.modes import accuracies, eval_is_better, train_meets_labels
-from bncheck.rules.shared.wiring_fix import train_mode, wire
+from bncheck.rules.shared.standing_still import let_move, ruled_out
+from bncheck.rules.shared.wiring_fix import train_mode
 from bncheck.testing import batch_norm, facts, untouched
 
 
@@ -88,11 +88,11 @@ def check(model: Facts) -> Iterator[Evidence]:
         layers=names(accused),
         message=(
             f"{_since(model.run)}{_initial(judged)} in {len(judged)} of {many(len(judged), 'layer')}{reading}{rest}"
-            f"{_ruled_out(model, accused) if severity is Severity.ERROR else ''}"
+            f"{ruled_out(model, accused) if severity is Severity.ERROR else ''}"
         ),
         severity=severity,
         confidence=confidence,
-        fix="Nothing, if it is yet to be trained." if severity is Severity.INFO else _fix(model),
+        fix="Nothing, if it is yet to be trained." if severity is Severity.INFO else _fix(model, accused),
         why=_FITS if fits else "",
         measurements=_measurements(model.run, judged, moved),
     )
@@ -176,30 +176,14 @@ def _initial(judged: list[Layer]) -> str:
     return "moving mean and moving variance is exactly the initial value"
 
 
-def _fix(model: Facts) -> str:
+def _fix(model: Facts, accused: list[Layer]) -> str:
     """Both remedies: the code that trains, and this file."""
     if keeps_its_statistics(model):
         return training_code_and_repair(model, train_mode(model))
     if _left_out(model):
         load = in_framework(remedies.LOAD_ALL, made_with(model))
         return training_code_and_repair(model, load, note="where the weights are loaded")
-    if model.graph is not None and any(map(run_by_training, model.layers)):
-        return this_checkpoint(model)
-    if not keras_made(model):
-        return training_code_and_repair(model, wire(model, model.layers))
-    loop = "with tf.GradientTape() as tape:\n    loss = loss_fn(labels, model(images, training=True))"
-    return training_code_and_repair(model, loop, note="Keras, in a loop of one's own")
-
-
-def _ruled_out(model: Facts, accused: list[Layer]) -> str:
-    """What the graph at hand tells is not the cause."""
-    always = [layer for layer in accused if any(not is_conditional(u) for u in run_by_training(layer))]
-    if model.graph is None or not accused or len(always) < len(accused):
-        return ""
-    return (
-        " It is not the wiring: in the graph at hand the train op runs every update, in any mode. So this checkpoint "
-        "comes of another graph, or was saved or restored without the statistics."
-    )
+    return let_move(model, accused)
 
 
 def _measurements(run: RunFacts, judged: list[Layer], moved: list[Layer]) -> tuple[Measurement, ...]:

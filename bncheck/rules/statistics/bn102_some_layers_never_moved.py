@@ -10,6 +10,7 @@ from bncheck.facts.layers import Facts, Layer, Origin
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names, never_moved
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.standing_still import let_move, ruled_out
 from bncheck.testing import batch_norm, facts, untouched
 
 
@@ -87,11 +88,11 @@ def check(model: Facts) -> Iterator[Evidence]:
                 layers=names(layers),
                 message=(
                     f"The moving mean and variance of {len(layers)} of {total} are exactly initial, {reading}: "
-                    f"{listing(names(layers))}.{_pattern(model, layers)}"
+                    f"{listing(names(layers))}.{ruled_out(model, layers) or _pattern(model, layers)}"
                 ),
                 severity=severity,
                 confidence=confidence,
-                fix=remedies.NOTHING if severity is Severity.INFO else "",
+                fix=remedies.NOTHING if severity is Severity.INFO else let_move(model, layers),
                 measurements=(
                     Measurement(name="layers never moved", value=len(layers), limit=0, unit="layers"),
                     Measurement(name="layers that moved", value=len(moved), unit="layers"),

@@ -6,10 +6,19 @@ from collections.abc import Iterator
 
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
-from bncheck.facts.wording import listing, many
+from bncheck.facts.wording import listing, many, quoted
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.fixes import training_code_and_repair
+from bncheck.rules.shared.frameworks import Framework, made_with
+from bncheck.rules.shared.standing_still import let_move, ruled_out
 from bncheck.testing import batch_norm, facts
+
+BOTH = """\
+update_mean = tf.assign_sub(moving_mean, 0.01 * (moving_mean - mean))    # decay 0.99; mean, variance: of the batch
+update_variance = tf.assign_sub(moving_variance, 0.01 * (moving_variance - variance))
+with tf.control_dependencies([update_mean, update_variance]):
+    train_op = optimizer.minimize(loss, global_step)"""
 
 
 @rule(
@@ -17,7 +26,7 @@ from bncheck.testing import batch_norm, facts
     "one-of-pair-moved",
     severity=Severity.ERROR,
     needs=Needs.VALUES,
-    explained_by=("BN201", "BN202", "BN203", "BN207"),
+    explained_by=("BN201", "BN202", "BN203", "BN207", "BN209", "BN211"),
     meaning=Meaning.VALUES_FAULT,
 )
 def check(model: Facts) -> Iterator[Evidence]:
@@ -35,8 +44,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     Exact equality with the initial value, in all channels of one vector, against at least one other value in the
-    other. A layer that is fed only zeros is left out: its batch mean is exactly 0, and its variance falls from 1 the
-    same way in every channel.
+    other. The cause is looked for in the graph: which of the two no op writes, no train op runs, or a Saver leaves
+    out; where the train op runs both, it is the file. A layer that is fed only zeros is left out: its batch mean is
+    exactly 0, and its variance falls from 1 the same way in every channel.
 
     Not detected
     ------------
@@ -47,10 +57,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Run both updates with the train op. In TF-slim and tf.layers both stand in `UPDATE_OPS`; hand-written code has two
     assigns:
 
-        update_mean = moving_mean.assign(moving_mean * decay + mean * (1 - decay))
-        update_variance = moving_variance.assign(moving_variance * decay + variance * (1 - decay))
-        with tf.control_dependencies([update_mean, update_variance]):
-            train_op = optimizer.minimize(loss, global_step)
+        {BOTH}
 
     This checkpoint: `bncheck repair PATH -o OUT --data images/`.
 
@@ -69,13 +76,34 @@ def check(model: Facts) -> Iterator[Evidence]:
                 layers=names(layers),
                 message=(
                     f"The moving {what} is exactly {start:g} in every channel of {many(len(layers), 'layer')}, while "
-                    f"the moving {other} has moved: {listing(names(layers))}."
+                    f"the moving {other} has moved: {listing(names(layers))}.{_cause(model, layers, what)}"
                 ),
+                fix=_fix(model, layers),
                 location=getattr(layers[0], what).name,
                 measurements=(
                     Measurement(name=f"layers whose {what} never moved", value=len(layers), limit=0, unit="layers"),
                 ),
             )
+
+
+def _cause(model: Facts, layers: list[Layer], what: str) -> str:
+    """What the graph tells of the statistic that stood still, as a sentence with a space before."""
+    if model.graph is None:
+        return (
+            " TF-slim, tf.layers and Keras always update both, so an update written by hand lacks one, or the two came "
+            "from a file that has one of them."
+        )
+    found = [u for layer in layers for u in layer.updates if u.role.value == what]
+    under = dict.fromkeys(u.branch.predicate for u in found if u.branch is not None and u.train_ops)
+    if under:
+        return f" Its update runs only under {quoted(under)}."
+    return ruled_out(model, layers) if all(u.train_ops for u in found) else ""
+
+
+def _fix(model: Facts, layers: list[Layer]) -> str:
+    if model.graph is None and made_with(model, layers) is not Framework.KERAS:
+        return training_code_and_repair(model, BOTH)
+    return let_move(model, layers)
 
 
 def _only_variance_moved(layer: Layer) -> bool:

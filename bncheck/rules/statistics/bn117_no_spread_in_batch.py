@@ -30,7 +30,7 @@ _DENSE = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "
     "no-spread-in-batch",
     severity=Severity.ERROR,
     needs=Needs.NOTHING,
-    explains=("BN103", "BN107", "BN403", "BN404"),
+    explains=("BN103", "BN107"),
     meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
     sees="B16 C05",
 )
@@ -144,6 +144,7 @@ def _evidence(layers: list[Layer], message: str, confidence: Confidence) -> Evid
         confidence=confidence,
         location=layers[0].variance.name,
         fix=fixes.training_code(LARGER, note="more than one value a channel; the weights have to be trained again"),
+        includes=("BN403", "BN404"),
         measurements=(
             Measurement(name="layers whose batches have no spread", value=len(layers), limit=0, unit="layers"),
         ),

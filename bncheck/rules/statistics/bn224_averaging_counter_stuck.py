@@ -20,7 +20,6 @@ train_op = optimizer.minimize(loss, global_step=global_step)    # the variable g
     "averaging-counter-stuck",
     severity=Severity.WARNING,
     needs=Needs.GRAPH,
-    explains=("BN211",),
     sees_too="C02",
 )
 def check(model: Facts) -> Iterator[Evidence]:

@@ -20,6 +20,7 @@ _BY_HAND = (
     " Yet the statistics of every layer have moved: someone runs the updates by hand (session.run(update_ops)), or "
     "they were restored from another run."
 )
+_AFTER_EACH_STEP = "Nothing, if that call follows each step of training. Else let the train op run them:"
 
 
 @rule(
@@ -49,7 +50,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     For each layer whose gamma or beta a train op optimises (or, without either, that a train op depends on) and that
     trains on batch statistics: is one of its updates an ancestor of a train op? None in any layer: this rule; some:
     BN202. ERROR where the statistics never moved or are not at hand. WARNING where they all moved: then someone runs
-    the updates by hand (`session.run(update_ops)`), or they were restored from another run. The cause is told apart
+    the updates by hand (`session.run(update_ops)`), or they were restored from another run; a note where one op waits
+    for all updates and only one restore could have brought them. The cause is told apart
     by which collection lists the updates and by which ops outside the train op wait for them.
 
     Measured, on MobileNetV2 and digits: 90.9 % accuracy with batch statistics, 10.3 % with the stored ones.
@@ -84,16 +86,17 @@ def check(model: Facts) -> Iterator[Evidence]:
     ops = list(dict.fromkeys(op for layer in layers for op in trainers(layer)))
     values = moved(layers)
     groups = waiting(layers)
+    by_hand = bool(values) and _run_by_hand(model, layers, groups)
     fix = fixes.training_code_and_repair(model, wire(model, layers))
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"None of the {many(count, 'update op')} is run by the train op{'s' if len(ops) > 1 else ''} "
         f"{quoted(ops)}: nothing {'they depend' if len(ops) > 1 else 'it depends'} on writes a moving mean or "
         f"variance. {_cause(model, layers, groups)}{_moved_by(model) if values else ''}",
-        severity=Severity.INFO if repaired(model) else Severity.WARNING if values else Severity.ERROR,
+        severity=Severity.INFO if repaired(model) or by_hand else Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values or (values is None and groups) else Confidence.HIGH,
         location=ops[0],
-        fix=training_part(fix) if repaired(model) else fix,
+        fix=f"{_AFTER_EACH_STEP}\n{training_part(fix)}" if by_hand else training_part(fix) if repaired(model) else fix,
         measurements=(
             Measurement(name="update ops run by a train op", value=0, limit=count, unit="ops"),
             Measurement(name="update ops", value=count, unit="ops"),
@@ -106,6 +109,14 @@ def check(model: Facts) -> Iterator[Evidence]:
 def _moved_by(model: Facts) -> str:
     told = repaired(model)
     return f" Yet the statistics of every layer have moved: they were {told}." if told else _BY_HAND
+
+
+def _run_by_hand(model: Facts, layers: Sequence[Layer], groups: Sequence[str]) -> bool:
+    """Whether one op was made to run all updates, and no restore but the Saver's own can have brought the values."""
+    restores = model.graph.restores if model.graph is not None else ()
+    filled = [r for r in restores if any(v.name in r.variables for layer in layers for v in layer.statistics)]
+    together = [set(update.waited_for_by) for layer in layers for update in layer.updates]
+    return len(filled) <= 1 and bool(set(groups).intersection(*together))
 
 
 def _collected(layers: Sequence[Layer]) -> int:
@@ -158,4 +169,5 @@ def broken() -> tuple[Facts, ...]:
         ),
         facts(*alone, graph=graph_facts(*alone), run=RunFacts()),
         with_graph(*(unwired(batch_norm(name)) for name in names)),
+        with_graph(*(unwired(batch_norm(name), waited_for_by=("update_averages",)) for name in names)),
     )

@@ -11,7 +11,7 @@ from bncheck.facts.training import roles, together, trainers, training_sites
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.wiring_fix import train_mode
+from bncheck.rules.shared.wiring_fix import train_mode, write_updates
 from bncheck.testing import batch_norm, untouched, unwired, updates, wired, with_graph
 
 _MOVED = " Yet they have moved: restored from another run, or written in a way that was not followed."
@@ -80,7 +80,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.LOW if values else Confidence.MEDIUM if values is None else Confidence.HIGH,
         location=layers[0].mean.name,
-        fix=fixes.training_code_and_repair(model, train_mode(model, layers)),
+        fix=fixes.training_code_and_repair(model, write_updates(model, layers) or train_mode(model, layers)),
         measurements=(Measurement(name="layers without an update", value=len(layers), limit=0, unit="layers"),),
     )
 

@@ -108,6 +108,7 @@ def _evidence(
         confidence=confidence,
         location=training_sites(layers[0])[0].name,
         fix=remedies.NOTHING if meant else fixes.training_code(train_mode(model, layers)),
+        includes=() if meant else ("BN101", "BN102"),
         measurements=(
             Measurement(name="layers trained in eval mode", value=len(layers), limit=0, unit="layers"),
             Measurement(name="layers optimised", value=optimised, unit="layers"),

@@ -68,7 +68,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             yield _evidence(model, found, Severity.ERROR, f"{outputs} depends on train-mode sites of")
         dropped = [layer for layer in model.layers if statistics_dropped(model, layer)]
         if dropped:
-            yield _dropped(dropped)
+            yield _dropped(model, dropped)
     elif graph.purpose is Purpose.INFERENCE:
         found = [layer for layer in layers if _all_train(layer)]
         if found:
@@ -85,7 +85,7 @@ def statistics_dropped(model: Facts, layer: Layer) -> bool:
     return frozen and not has_statistics(layer) and any(s.form.startswith("FusedBatchNorm") for s in _served(layer))
 
 
-def _dropped(layers: list[Layer]) -> Evidence:
+def _dropped(model: Facts, layers: list[Layer]) -> Evidence:
     sites = [s for layer in layers for s in _served(layer)]
     return Evidence(
         layers=tuple(layer.name for layer in layers),
@@ -95,7 +95,10 @@ def _dropped(layers: list[Layer]) -> Evidence:
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
         location=sites[0].name,
-        fix=fixes.training_code(remedies.EVAL_MODE, note="restore the checkpoint into that graph, then freeze"),
+        fix=fixes.training_code(
+            in_framework(remedies.EVAL_MODE, made_with(model, layers)),
+            note="restore the checkpoint into that graph, then freeze",
+        ),
         measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
     )
 

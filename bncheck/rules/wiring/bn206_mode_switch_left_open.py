@@ -148,6 +148,7 @@ def _never_fed(model: Facts) -> Iterator[Evidence]:
         confidence=Confidence.HIGH if found.default is not None else Confidence.MEDIUM,
         location=found.predicate,
         fix=fixes.training_code(_turned_on(found)),
+        includes=("BN101",),
         measurements=(
             Measurement(name="layers whose statistics never moved", value=still(layers), limit=0, unit="layers"),
         ),

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Role, Update
 from bncheck.facts.record import Record
 from bncheck.facts.wording import quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.wiring_fix import one_application
 from bncheck.testing import batch_norm, switch, update, wired, with_graph
 
 MUCH, SOME = 2.0, 1.0
@@ -68,13 +68,11 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    One update a step. TF-slim, tf.layers: run one application's updates, or apply the layer to the joined batch:
+    One update a step: run one application's updates, or apply the layer once, to the joined batch:
 
         {UPDATE_ONCE}
 
-    or raise the decay until N (1 - decay) is well below 1. Keras: call the shared layer on the joined batch too,
-
-        a, b = tf.split(model(tf.concat([a, b], axis=0), training=True), 2)
+    or raise the decay until N (1 - decay) is well below 1.
 
     References
     ----------
@@ -84,9 +82,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     errors = [load for load in loads if load.resource and load.step is not None and load.step >= MUCH]
     warnings = [load for load in loads if load not in errors and _suspicious(load)]
     if errors:
-        yield _evidence(errors, Severity.ERROR)
+        yield _evidence(model, errors, Severity.ERROR)
     if warnings:
-        yield _evidence(warnings, Severity.WARNING)
+        yield _evidence(model, warnings, Severity.WARNING)
 
 
 def _loads(layer: Layer) -> list[_Load]:
@@ -117,7 +115,7 @@ def _suspicious(load: _Load) -> bool:
     return load.count >= MANY if load.step is None else load.step >= SOME - 1e-9
 
 
-def _evidence(loads: Sequence[_Load], severity: Severity) -> Evidence:
+def _evidence(model: Facts, loads: Sequence[_Load], severity: Severity) -> Evidence:
     worst = max(loads, key=lambda load: (load.step or 0.0, load.count))
     if worst.step is None:
         effect = "with a decay that could not be told"
@@ -139,7 +137,7 @@ def _evidence(loads: Sequence[_Load], severity: Severity) -> Evidence:
         severity=severity,
         confidence=Confidence.HIGH if severity is Severity.ERROR else Confidence.MEDIUM,
         location=worst.layer.mean.name,
-        fix=fixes.training_code(remedies.UPDATE_ONCE),
+        fix=fixes.training_code(one_application(model, [load.layer for load in loads])),
         measurements=tuple(found),
     )
 

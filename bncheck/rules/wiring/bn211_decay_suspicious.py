@@ -72,8 +72,13 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 
 def _decays(layer: Layer) -> list[float]:
-    """All decays that the layer is updated with, each once; its own where it has no update."""
-    found = [update.decay for update in layer.updates if update.decay is not None]
+    """All decays that someone chose for the layer's updates, each once; its own where it has no update.
+
+    One that a stuck counter holds at its first value was not chosen (BN224).
+    """
+    found = [update.decay for update in layer.updates if update.decay is not None and not update.stuck_counter]
+    if any(update.stuck_counter for update in layer.updates):
+        return list(dict.fromkeys(round(decay, 6) for decay in found))
     if not found and layer.decay is not None:
         found = [layer.decay]
     return list(dict.fromkeys(round(decay, 6) for decay in found))

@@ -14,6 +14,7 @@ from bncheck.facts.wording import many
 from bncheck.numerics.channels import finite, values_of
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, site, unread, wired, with_graph
 
 SAME = 1e-4
@@ -83,7 +84,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     for severity in (Severity.ERROR, Severity.WARNING, Severity.INFO):
         found = [spread for spread in spreads if _severity(spread) is severity]
         if found:
-            yield _evidence(found, severity)
+            yield _evidence(model, found, severity)
 
 
 def _spread(layer: Layer) -> _Epsilons | None:
@@ -110,7 +111,7 @@ def _severity(spread: _Epsilons) -> Severity:
     return Severity.ERROR if spread.ratio >= MUCH else Severity.WARNING if spread.ratio >= SOME else Severity.INFO
 
 
-def _evidence(found: list[_Epsilons], severity: Severity) -> Evidence:
+def _evidence(model: Facts, found: list[_Epsilons], severity: Severity) -> Evidence:
     worst = max(found, key=lambda spread: (spread.ratio or 0.0, spread.largest / max(spread.smallest, 1e-30)))
     effect = (
         "how much that matters depends on the moving variance, which was not read"
@@ -132,7 +133,7 @@ def _evidence(found: list[_Epsilons], severity: Severity) -> Evidence:
         severity=severity,
         confidence=Confidence.MEDIUM if worst.ratio is None else Confidence.HIGH,
         location=worst.layer.sites[0].name if worst.layer.sites else "",
-        fix=fixes.training_code(SET),
+        fix=fixes.training_code(in_framework(SET, made_with(model, [spread.layer for spread in found]))),
         measurements=tuple(numbers),
     )
 

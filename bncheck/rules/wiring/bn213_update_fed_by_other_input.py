@@ -13,16 +13,13 @@ from bncheck.facts.training import trainers
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.layer_calls import eval_copy
+from bncheck.rules.shared.wiring_fix import per_network
 from bncheck.testing import batch_norm, site, update, wired, with_graph
 
 _VALIDATION = re.compile(
     r"(^|[/_.\-])(x?va|xva|val|valid|validation|eval|evaluation|test|dev)([/_.\-:\d]|$)", re.IGNORECASE
 )
-
-EVAL_TOWER = f"""\
-train_logits = model(train_images, is_training=True)
-{remedies.COLLECT}                    # before the second tower is built
-val_logits = model(val_images, is_training=False, reuse=True)              # eval mode queues no updates"""
 
 
 @rule(
@@ -61,9 +58,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    TF-slim, tf.layers: the second tower in eval mode, or only the first tower's updates:
+    The second tower in eval mode, in which it queues no updates:
 
-        {EVAL_TOWER}
+        {EVAL_MODE_COPY}
 
     Keras in a TF1 graph: `model.get_updates_for(train_images)` instead of `model.updates`.
     GANs, for each train op:
@@ -80,15 +77,15 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     outside = [layer for layer in model.layers if _outside(layer)]
     if outside:
-        yield _by_gradient(outside)
+        yield _by_gradient(model, outside)
     rest = [layer for layer in model.layers if not _outside(layer)]
     unclear = [layer for layer in rest if len(_inputs(layer)) > 1]
     if unclear:
-        yield _by_inputs(unclear, several=len(graph.train_ops) > 1)
+        yield _by_inputs(model, unclear)
     for op in graph.train_ops:
         strangers = [layer for layer in rest if _stranger(layer, op.name)]
         if strangers:
-            yield _by_owner(op.name, strangers)
+            yield _by_owner(model, op.name, strangers)
 
 
 def _outside(layer: Layer) -> list[Update]:
@@ -101,7 +98,7 @@ def _learning_inputs(layer: Layer) -> set[str]:
     return {name for s in layer.sites if s.backpropagated for name in s.inputs}
 
 
-def _by_gradient(layers: Sequence[Layer]) -> Evidence:
+def _by_gradient(model: Facts, layers: Sequence[Layer]) -> Evidence:
     found = [(layer, u) for layer in layers for u in _outside(layer)]
     foreign = dict.fromkeys(name for layer, u in found for name in u.inputs if name not in _learning_inputs(layer))
     fed = (
@@ -116,9 +113,13 @@ def _by_gradient(layers: Sequence[Layer]) -> Evidence:
         severity=Severity.WARNING if foreign else Severity.INFO,
         confidence=Confidence.HIGH,
         location=found[0][1].name,
-        fix=fixes.training_code(EVAL_TOWER),
+        fix=_in_eval_mode(model, layers),
         measurements=(Measurement(name="updates fed by other inputs", value=len(found), limit=0, unit="ops"),),
     )
+
+
+def _in_eval_mode(model: Facts, layers: Sequence[Layer]) -> str:
+    return fixes.training_code(eval_copy(model, layers), note="where the other tower is built")
 
 
 def _inputs(layer: Layer) -> list[frozenset[str]]:
@@ -129,7 +130,7 @@ def _inputs(layer: Layer) -> list[frozenset[str]]:
     return list(dict.fromkeys(found - common for found in sets))
 
 
-def _by_inputs(layers: Sequence[Layer], *, several: bool) -> Evidence:
+def _by_inputs(model: Facts, layers: Sequence[Layer]) -> Evidence:
     sets = list(dict.fromkeys(found for layer in layers for found in _inputs(layer)))
     names = sorted({name for found in sets for name in found})
     sites = sorted({u.site or "" for layer in layers for u in layer.updates if u.train_ops})
@@ -138,7 +139,7 @@ def _by_inputs(layers: Sequence[Layer], *, several: bool) -> Evidence:
     validation = not known and disjoint and any(_VALIDATION.search(name) for name in (*names, *sites))
     if validation:
         reading = "one of them looks like a validation tower built in train mode"
-    elif several:
+    elif model.graph is not None and len(model.graph.train_ops) > 1:
         reading = "as in a GAN whose real and generated batches share one average, which then fits neither"
     else:
         reading = "harmless for siamese networks and towers; a fault if one of them is a validation tower"
@@ -149,7 +150,7 @@ def _by_inputs(layers: Sequence[Layer], *, several: bool) -> Evidence:
         severity=Severity.WARNING if validation else Severity.INFO,
         confidence=Confidence.LOW,
         location=layers[0].mean.name,
-        fix=fixes.training_code(EVAL_TOWER) if validation else remedies.NOTHING,
+        fix=_in_eval_mode(model, layers) if validation else remedies.NOTHING,
         measurements=(Measurement(name="inputs that updates differ in", value=len(names), limit=0, unit="inputs"),),
     )
 
@@ -161,7 +162,7 @@ def _stranger(layer: Layer, train_op: str) -> bool:
     return by_own and train_op not in own and any(train_op in u.train_ops for u in layer.updates)
 
 
-def _by_owner(train_op: str, layers: Sequence[Layer]) -> Evidence:
+def _by_owner(model: Facts, train_op: str, layers: Sequence[Layer]) -> Evidence:
     owners = quoted(op for layer in layers for op in trainers(layer))
     return Evidence(
         layers=tuple(layer.name for layer in layers),
@@ -170,7 +171,7 @@ def _by_owner(train_op: str, layers: Sequence[Layer]) -> Evidence:
         severity=Severity.INFO,
         confidence=Confidence.MEDIUM,
         location=train_op,
-        fix=fixes.training_code(remedies.WIRE_PER_NETWORK),
+        fix=fixes.training_code(per_network(model, layers)),
         measurements=(Measurement(name="layers updated by another's step", value=len(layers), limit=0, unit="layers"),),
     )
 

@@ -12,12 +12,13 @@ from bncheck.facts.training import moved
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
+from bncheck.rules.shared.layer_calls import with_switch
 from bncheck.testing import batch_norm, switch, unread, untouched, unwired, wired, with_graph
 
-OUTSIDE = """\
-net = tf.layers.batch_normalization(net, training=is_training)     # not inside tf.cond or tf.while_loop
-# in a loop body: in place, so that the body itself runs the update
-net = slim.batch_norm(net, is_training=True, updates_collections=None)"""
+IN_PLACE = """\
+net = slim.batch_norm(net, is_training=True, updates_collections=None)    # TF-slim; tf.layers has no such form
+x = tf.keras.layers.BatchNormalization()(x, training=True)                # Keras: outside of the loop"""
 
 
 @rule(
@@ -45,7 +46,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     The collection lists an op that lives under a condition or in a loop. ERROR where the statistics never moved, or,
     for a loop, are not at hand; WARNING for a condition whose values are not at hand; INFO where they moved: the
-    branch is then taken while training. In-place updates inside a loop (not collected) run at every iteration: a note.
+    branch is then taken while training. In-place updates inside a loop (not collected) run at every iteration: a
+    note, unless each writes the row of its own time step.
 
     Not detected
     ------------
@@ -53,10 +55,13 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Call the layer outside and pass the condition as its mode; in a loop update in place:
+    Call the layer outside of the condition and pass that as its mode:
 
-        {OUTSIDE}
-        x = tf.keras.layers.BatchNormalization()(x, training=training)     # Keras
+        {CHOSEN_MODE}
+
+    In a loop update in place, so that the body itself runs the update:
+
+        {IN_PLACE}
 
     References
     ----------
@@ -68,25 +73,43 @@ def check(model: Facts) -> Iterator[Evidence]:
     if loops:
         severity = Severity.WARNING if moved(loops) else Severity.ERROR
         text = "live inside a loop and are listed in UPDATE_OPS: the train op cannot wait for them"
-        yield _evidence(loops, _collected(loops), severity, text)
+        yield _evidence(model, loops, _collected(loops), severity, text)
     if branches:
         values = moved(branches)
         severity = Severity.INFO if values else Severity.WARNING if values is None else Severity.ERROR
         text = "live inside a condition and are listed in UPDATE_OPS: a train op that waits for them is dead, without"
         text += " an error, whenever the other branch is taken"
-        yield _evidence(branches, _collected(branches), severity, text)
-    inside = [x for x in model.layers if x not in in_loops and any(u.in_loop and u.train_ops for u in x.updates)]
+        yield _evidence(model, branches, _collected(branches), severity, text)
+    inside = [x for x in model.layers if x not in in_loops and _repeated(x)]
     if inside:
-        found = [u for layer in inside for u in layer.updates if u.in_loop and u.train_ops]
+        found = [u for layer in inside for u in _repeated(layer)]
         text = "run at every iteration of a loop, so a step of training averages over more than one batch"
-        yield _evidence(inside, found, Severity.INFO, text)
+        yield _evidence(model, inside, found, Severity.INFO, text)
+
+
+def _fix(model: Facts, layers: Sequence[Layer], found: Sequence[Update]) -> str:
+    """In a loop the layer updates in place; a condition becomes its mode, and its updates are wired."""
+    framework = made_with(model, layers)
+    if any(update.in_loop for update in found):
+        code = in_framework(IN_PLACE, Framework.KERAS if framework is Framework.KERAS else Framework.SLIM)
+        return fixes.training_code(code, note="in the body of the loop")
+    switch = next((update.branch for update in found if update.branch is not None), None)
+    code = f"{with_switch(model, layers, switch)}\n{remedies.WIRE_UPDATES}"
+    return fixes.training_code(code, note="outside of the condition")
+
+
+def _repeated(layer: Layer) -> list[Update]:
+    """Updates that each turn of a loop runs on the same numbers, not on those of its own time step."""
+    return [u for u in layer.updates if u.in_loop and u.train_ops and not u.by_row]
 
 
 def _collected(layers: Sequence[Layer]) -> list[Update]:
     return [u for layer in layers for u in layer.updates if u.collected_in_branch]
 
 
-def _evidence(layers: Sequence[Layer], found: Sequence[Update], severity: Severity, text: str) -> Evidence:
+def _evidence(
+    model: Facts, layers: Sequence[Layer], found: Sequence[Update], severity: Severity, text: str
+) -> Evidence:
     predicates = [u.branch.predicate for u in found if u.branch is not None]
     under = f" The condition is {quoted(predicates)}." if predicates else ""
     return Evidence(
@@ -95,15 +118,16 @@ def _evidence(layers: Sequence[Layer], found: Sequence[Update], severity: Severi
         severity=severity,
         confidence=Confidence.MEDIUM if moved(layers) is None else Confidence.HIGH,
         location=found[0].name,
-        fix=remedies.NOTHING if severity is Severity.INFO else fixes.training_code(OUTSIDE),
+        fix=remedies.NOTHING if severity is Severity.INFO else _fix(model, layers, found),
         measurements=(Measurement(name="updates in a condition or loop", value=len(found), limit=0, unit="ops"),),
     )
 
 
 def clean() -> tuple[Facts, ...]:
-    """Outside of everything; under a condition, in place, not collected."""
+    """Outside of everything; under a condition, in place, not collected; in a loop, a row for each time step."""
     in_place = wired(batch_norm("bn"), in_collection=False, branch=switch())
-    return (with_graph(wired(batch_norm("bn"))), with_graph(in_place))
+    by_row = wired(batch_norm("bn"), op="ScatterUpdate", in_collection=False, in_loop=True)
+    return (with_graph(wired(batch_norm("bn"))), with_graph(in_place), with_graph(by_row))
 
 
 def broken() -> tuple[Facts, ...]:

@@ -15,8 +15,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, site, update, wired, with_graph
 
 ALL_TOWERS = f"""\
-{remedies.COLLECT}                     # of all towers, or
-{remedies.COLLECT_OF_TOWER}    # of one, on purpose"""
+{remedies.COLLECT}    # of all towers: after the last one is built
+{remedies.UNDER_UPDATES}"""
 
 
 @rule(

@@ -13,6 +13,7 @@ from bncheck.facts.wording import many, quoted
 from bncheck.numerics.kernel_layouts import output_channels
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, keras_file, site
 
 SET = """\
@@ -119,7 +120,7 @@ def _evidence(
         severity=severity,
         confidence=confidence,
         location=site.name,
-        fix=fixes.training_code(SET),
+        fix=fixes.training_code(in_framework(SET, made_with(model, [x for x, _ in found]))),
         measurements=(
             Measurement(name="axis", value=site.axis or 0),
             Measurement(name="channel axis of the convolution", value=site.linear_axis or 0),

@@ -10,6 +10,7 @@ from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, wired, with_graph
 
 NO_BIAS = """\
@@ -58,7 +59,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             message=f"A bias is added right before {len(layers)} of {many(len(model.layers), 'layer')}, where "
             f"the mean takes it out again: {quoted(biases)}.",
             location=biases[0],
-            fix=fixes.training_code(NO_BIAS, note="saves parameters, no more"),
+            fix=fixes.training_code(in_framework(NO_BIAS, made_with(model, layers)), note="saves parameters, no more"),
             measurements=(Measurement(name="redundant biases", value=len(set(biases)), limit=0, unit="variables"),),
         )
 

@@ -10,12 +10,15 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
+from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, wired, with_graph
 
 AFTER = """\
 net = slim.batch_norm(slim.conv2d(net, 64, 3), is_training=True)    # TF-slim: dropout after the last batch norm
 net = slim.dropout(net, keep_prob=0.8, is_training=True)
-x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))    # Keras, tf.layers: the same order"""
+net = tf.layers.batch_normalization(tf.layers.conv2d(net, 64, 3), training=True)    # tf.layers: the same order
+net = tf.layers.dropout(net, rate=0.2, training=True)
+x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))    # Keras"""
 
 
 @rule(
@@ -67,7 +70,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             message=f"Dropout lies before {len(layers)} of {many(len(model.layers), 'layer')} with only linear ops "
             f"between ({quoted(dropouts)}): their moving variance is learned with it and used without.",
             location=dropouts[0],
-            fix=fixes.training_code(AFTER),
+            fix=fixes.training_code(in_framework(AFTER, made_with(model, layers))),
             measurements=(Measurement(name="layers after dropout", value=len(layers), limit=0, unit="layers"),),
         )
 

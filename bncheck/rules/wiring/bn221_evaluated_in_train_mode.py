@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bncheck.facts import remedies
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Site
 from bncheck.facts.training import has_statistics, training_sites
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.frameworks import in_framework, made_with
+from bncheck.rules.shared.layer_calls import eval_copy
 from bncheck.testing import batch_norm, site, wired, with_graph
 
 
@@ -73,10 +72,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         f"{quoted(site.name for site in sites)}{source} where nothing is trained, in train mode too: what is "
         "computed there depends on the batch at hand and tells nothing of the moving statistics.",
         location=sites[0].name,
-        fix=fixes.training_code(
-            in_framework(remedies.EVAL_MODE_COPY, made_with(model, list(found))),
-            note="where the second application is built",
-        ),
+        fix=fixes.training_code(eval_copy(model, list(found)), note="where the second application is built"),
         measurements=(
             Measurement(name="sites in train mode that nothing trains", value=len(sites), limit=0, unit="sites"),
         ),

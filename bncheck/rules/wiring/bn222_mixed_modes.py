@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bncheck.facts import remedies
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Site
 from bncheck.facts.training import has_statistics
 from bncheck.facts.wording import listing, many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.frameworks import in_framework, made_with
+from bncheck.rules.shared.layer_calls import with_switch
 from bncheck.testing import batch_norm, site, wired, with_graph
 
 
@@ -80,6 +79,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     if not found:
         return
     rest = [layer for layer in layers if any(site.name in others for site in layer.sites)]
+    switch = next((site.switch for site in others.values() if site.mode is Mode.SWITCHED), None)
     yield Evidence(
         layers=tuple(layer.name for layer in found),
         message=f"{many(len(found), 'layer')} {'is' if len(found) == 1 else 'are'} fixed in train mode "
@@ -87,9 +87,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         f"{_follow(list(others.values()), len(rest))} ({listing([layer.name for layer in rest])}): "
         "a prediction depends on the other samples of its batch.",
         location=next(iter(found.values())).name,
-        fix=fixes.training_code(
-            in_framework(remedies.CHOSEN_MODE, made_with(model, list(found))), note="the same switch for all layers"
-        ),
+        fix=fixes.training_code(with_switch(model, list(found), switch), note="the same switch for all layers"),
         measurements=(
             Measurement(name="layers fixed in train mode", value=len(found), limit=0, unit="layers"),
             Measurement(name="layers switched or in eval mode", value=len(rest), unit="layers"),

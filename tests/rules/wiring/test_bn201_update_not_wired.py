@@ -15,6 +15,7 @@ from bncheck.testing import (
     batch_norm,
     facts,
     graph_facts,
+    saver,
     site,
     unread,
     untouched,
@@ -137,3 +138,19 @@ def test_one_wired_tower_is_enough() -> None:
     layer = wired(batch_norm("bn"))
     other = tuple(replace(u, name=f"tower_1/{u.name}", train_ops=()) for u in layer.updates)
     assert silent(NONE, SOME, model=with_graph(replace(layer, updates=layer.updates + other)))
+
+
+def test_a_group_that_is_run_in_a_call_of_its_own() -> None:
+    """All moved, one op waits for all updates and nothing else restores them: someone runs that op; a note."""
+    layer = unwired(batch_norm("bn"), waited_for_by=("update_averages",))
+    evidence = only(NONE, with_graph(layer))
+    assert evidence.severity is Severity.INFO
+    assert "`update_averages` waits for them" in evidence.message
+    assert evidence.fix.startswith("Nothing, if that call follows each step of training.")
+
+
+def test_a_group_beside_a_warm_start() -> None:
+    """The statistics may come from elsewhere where a second restore reads them: a warning."""
+    layer = unwired(batch_norm("bn"), waited_for_by=("update_averages",))
+    restores = (saver(layer, name="save/RestoreV2"), saver(layer, name="warm/RestoreV2"))
+    assert only(NONE, with_graph(layer, restores=restores)).severity is Severity.WARNING

@@ -47,7 +47,8 @@ def test_one_network_of_a_gan() -> None:
     """All layers of one train op unwired: the message names that op, the fix is per network."""
     found = only(SOME, with_graph(wired(batch_norm("d"), "d_adam"), unwired(untouched("g"), "g_adam")))
     assert "all layers that `g_adam` trains" in found.message
-    assert 'scope="discriminator"' in found.fix
+    assert 'scope="g/"' in found.fix
+    assert 'var_list=tf.trainable_variables("g/")' in found.fix
 
 
 @pytest.mark.parametrize(("variance", "severity"), [(1.0, Severity.ERROR), (0.3, Severity.WARNING)])

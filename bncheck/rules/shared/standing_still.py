@@ -1,0 +1,39 @@
+"""Statistics that stood still: what the graph at hand rules out as the cause, and the fix that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.training import is_conditional, is_training_graph, run_by_training
+from bncheck.numerics.channels import keras_made
+from bncheck.rules.shared.fixes import this_checkpoint, training_code_and_repair
+from bncheck.rules.shared.wiring_fix import wire
+
+KERAS_LOOP = "with tf.GradientTape() as tape:\n    loss = loss_fn(labels, model(images, training=True))"
+
+
+def always_updated(model: Facts, layers: Sequence[Layer]) -> bool:
+    """Whether the train op of the graph at hand runs updates of all these layers, in any mode."""
+    return bool(model.graph and layers) and all(
+        any(not is_conditional(update) for update in run_by_training(layer)) for layer in layers
+    )
+
+
+def ruled_out(model: Facts, layers: Sequence[Layer]) -> str:
+    """What the graph at hand tells is not the cause, as a sentence with a space before, or nothing."""
+    if not always_updated(model, layers):
+        return ""
+    return (
+        " It is not the wiring: in the graph at hand the train op runs every update, in any mode. So this checkpoint "
+        "comes of another graph, or was saved or restored without the statistics."
+    )
+
+
+def let_move(model: Facts, layers: Sequence[Layer]) -> str:
+    """The training code, unless the graph shows that nothing is wrong with it, and this checkpoint."""
+    if model.graph is not None and layers and all(map(run_by_training, layers)):
+        return this_checkpoint(model)
+    if is_training_graph(model) or not keras_made(model):
+        return training_code_and_repair(model, wire(model, layers))
+    return training_code_and_repair(model, KERAS_LOOP, note="Keras, in a loop of one's own")
