@@ -63,8 +63,9 @@ def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: 
     written = _written_by(writes, {e: role for e, (_, role) in roles.items()})
     layers: dict[tuple[int, ...], FoundLayer] = {}
     homeless: list[FoundSite] = []
-    for site in sorted(sites, key=lambda s: position[s.node]):
-        mean, variance = _statistics(graph, site, writes, written)
+    ordered = sorted(sites, key=lambda s: position[s.node])
+    pairs = _completed([_statistics(graph, site, writes, written) for site in ordered])
+    for site, (mean, variance) in zip(ordered, pairs, strict=True):
         if mean is None and variance is None:
             homeless.append(site)
             continue
@@ -87,6 +88,17 @@ def group(graph: FlatGraph, contexts: Contexts, sites: list[FoundSite], writes: 
     for layer in result:
         _corrected_affine(graph, contexts, layer, averages)
     return result
+
+
+def _completed(pairs: list[tuple[int | None, int | None]]) -> list[tuple[int | None, int | None]]:
+    """Pairs of which only one is known (nothing writes the other), completed by a site that reads both."""
+    whole = {v: pair for pair in pairs if None not in pair for v in pair}
+    return [
+        whole.get(mean if variance is None else variance, (mean, variance))
+        if (mean is None) != (variance is None)
+        else (mean, variance)
+        for mean, variance in pairs
+    ]
 
 
 def _find_homes(

@@ -98,13 +98,22 @@ def write_updates(model: Facts, layers: Sequence[Layer]) -> str:
     return (
         "graph, variables = tf.get_default_graph(), {v.op.name: v for v in tf.global_variables()}\n"
         f"batches = {{    # statistic: the same of the batch\n{listed}}}\n"
-        "update_ops = []\n"
+        f"update_ops = {_existing(layers)}\n"
         "for name, batch in batches.items():\n"
         "    v = variables[name]\n"
         "    moment = tf.reshape(graph.get_tensor_by_name(batch), v.shape)\n"
         f"    update_ops.append(tf.assign_sub(v, {1 - decay:.6g} * (v - moment)))    # decay {decay:g}\n"
         f"{remedies.UNDER_UPDATES}"
     )
+
+
+def _existing(layers: Sequence[Layer]) -> str:
+    """The updates that these layers have already, as an expression."""
+    updates = [update for layer in layers for update in layer.updates]
+    if any(update.in_collection for update in updates):
+        return remedies.UPDATES
+    listed = ", ".join(f'"{update.name}"' for update in updates)
+    return f"[graph.get_operation_by_name(name) for name in [{listed}]]" if updates else "[]"
 
 
 def _scope(names: Sequence[str]) -> str:

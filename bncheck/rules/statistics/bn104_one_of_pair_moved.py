@@ -97,7 +97,7 @@ def _cause(model: Facts, layers: list[Layer], what: str) -> str:
     under = dict.fromkeys(u.branch.predicate for u in found if u.branch is not None and u.train_ops)
     if under:
         return f" Its update runs only under {quoted(under)}."
-    return ruled_out(model, layers) if all(u.train_ops for u in found) else ""
+    return ruled_out(model, layers) if found and all(u.train_ops for u in found) else ""
 
 
 def _fix(model: Facts, layers: list[Layer]) -> str:
