@@ -234,6 +234,7 @@ def _changes(
                 share=statistics.share,
                 clipped=statistics.clipped,
                 added=tuple(fresh),
+                from_weights=statistics.from_weights,
             )
         )
     return tuple(repaired), replaced, added

@@ -29,6 +29,9 @@ class LayerRepair:
     """Channels whose variance was set to 0, rounding having made it negative."""
     added: tuple[str, ...] = ()
     """Keys that the source lacked."""
+    from_weights: float | None = None
+    """Where the mean is the one that the weights before the layer predict: by how many deviations (root mean square)
+    it differs from the average's; None where it is the average's, or comes from data."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import DecaySource, Layer, PerChannel, Presence, Role, Vector
 from bncheck.facts.repairs import LayerLeft, PopulationFacts
+from bncheck.numerics.agreement import agreement
 from bncheck.numerics.init_share import decay_of, init_share, updates_a_step
 from bncheck.numerics.moments import Moments
 
@@ -17,6 +18,11 @@ MAX_STORAGE_ERROR = 1e-4
 """Largest error, relative to the initial value, that undoing the init share may make of the storage's rounding."""
 NOTHING_LEFT = 1e-9
 """Init share below which there is nothing to undo: float32 would not change."""
+REACHES_BACK = 0.01
+"""Init share from which an average is as old as the training: 4.6 times the steps that it averages, or fewer."""
+FIT = 0.5
+"""Correlation with the stored means from which the weights' prediction is taken: of healthy layers all reach it; what
+does not is predicted badly, or belongs to other weights. A guess."""
 _EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -40,6 +46,9 @@ class NewStatistics:
     """Init share of the variance that was undone; None where it came from data."""
     clipped: int = 0
     """Channels whose variance came out below 0 by no more than rounding explains, and was set to 0."""
+    from_weights: float | None = None
+    """Root mean square, in deviations, by which the mean, predicted from the weights, differs from the average's; None
+    where the mean is not predicted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +82,22 @@ def debiased(layer: Layer, *, steps: int | None) -> NewStatistics | None:
     mean, _ = _undone(layer, layer.mean, mean_share, steps)
     variance, clipped = _undone(layer, layer.variance, variance_share, steps)
     return NewStatistics(layer=layer.name, mean=mean, variance=variance, share=variance_share, clipped=clipped)
+
+
+def with_predicted_mean(layer: Layer, found: NewStatistics) -> NewStatistics:
+    """The mean that the layer's weights predict in place of the average's, which is of older weights too.
+
+    Where a hundredth or more of the initial value is left, the average reaches back over the whole training. The
+    prediction is of the weights as they are; it is taken where it has to do with what is stored. Measured on the
+    digits' MobileNetV2: 92.3 -> 94.0 % with decay 0.99, 77.3 -> 88.4 % with 0.9997, of 352 images.
+    """
+    if found.share is None or found.share < REACHES_BACK:
+        return found
+    variance = replace(layer.variance, values=found.variance)
+    fit = agreement(replace(layer, variance=variance), found.mean)
+    if layer.predicted is None or fit is None or fit.correlation < FIT:
+        return found
+    return replace(found, mean=layer.predicted.mean.reshape(found.mean.shape), from_weights=fit.error)
 
 
 def reestimated(layer: str, moments: Moments) -> NewStatistics:

@@ -9,7 +9,7 @@ from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import DecaySource, Facts, Layer, Presence, RunFacts
 from bncheck.facts.repairs import LayerLeft
 from bncheck.numerics.init_share import InitShare, init_shares
-from bncheck.repair.statistics import NewStatistics, Refused, Replacement, debiased
+from bncheck.repair.statistics import NewStatistics, Refused, Replacement, debiased, with_predicted_mean
 from bncheck.settings.options import Options
 
 _SHOWN = 3
@@ -34,7 +34,7 @@ def undo(facts: Facts, options: Options) -> Replacement:
                 continue
             if options.steps is None:
                 _check_count(layer, facts.run, known.get(layer.name))
-            new.append(found)
+            new.append(with_predicted_mean(layer, found))
         except Refused as error:
             refused.append(error)
     if refused:

@@ -40,6 +40,9 @@ def test_debias_needs_neither_data_nor_tensorflow(tmp_path: Path) -> None:
     assert [finding.code for finding in report.before.findings] == ["BN103"]
     assert report.after.findings == ()
     assert (report.before.exit_code, report.after.exit_code) == (1, 0)
+    predicted = [layer.from_weights for layer in report.repaired if layer.from_weights is not None]
+    assert len(predicted) == 51
+    assert max(predicted) < 0.5
     assert (report.verdict, report.exit_code) == (RepairVerdict.UNVERIFIED, 3)
     assert {path.name: path.read_bytes() for path in source("decay_0.99").parent.iterdir()} == before
     told = json.loads(Path(report.provenance).read_text())
@@ -115,9 +118,9 @@ def accuracy(prefix: Path, digits: Any, *, is_training: bool = False) -> float:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(("variant", "least"), [("decay_0.99", 0.80), ("decay_0.9997", 0.60)])
+@pytest.mark.parametrize(("variant", "least"), [("decay_0.99", 0.92), ("decay_0.9997", 0.85)])
 def test_debias_brings_accuracy_back(variant: str, least: float, digits: Any, tmp_path: Path) -> None:
-    """From chance to above 80 % and 60 %, without an image."""
+    """From chance to above 92 % and 85 %, without an image: with means that the weights predict."""
     repair(source(variant), tmp_path / "fixed", debias=True)
     assert accuracy(source(variant), digits) < 0.2
     assert accuracy(tmp_path / "fixed", digits) > least

@@ -10,6 +10,7 @@ import pytest
 
 from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import DecaySource, Facts, Layer, RunFacts
+from bncheck.facts.predicted import Predicted
 from bncheck.repair.undo import undo
 from bncheck.settings.options import Options
 from bncheck.testing import batch_norm, facts, untouched, unwired, wired
@@ -36,6 +37,28 @@ def test_every_layer_is_undone() -> None:
         np.testing.assert_allclose(new.variance, [0.01, 0.5, 1.0, 2.0], rtol=1e-9)
         np.testing.assert_allclose(new.mean, [0.01, 0.5, 1.0, 2.0], rtol=1e-9)
     assert found.left == ()
+
+
+def test_means_are_those_that_the_weights_predict() -> None:
+    """Where the prediction has to do with the average, and that reaches back over the whole training."""
+    truth = np.linspace(-2.0, 2.0, 16)
+    newer = Predicted(mean=truth + 0.1, variance=np.ones(16))
+    other = Predicted(mean=np.cos(np.arange(16) * 2.0), variance=np.ones(16))
+    share = 0.99**100
+
+    def layer(name: str, predicted: Predicted) -> Layer:
+        stored = (1 - share) * truth
+        return batch_norm(
+            name, mean=stored, variance=share + (1 - share) * 1.1, channels=16, decay=0.99, predicted=predicted
+        )
+
+    good, bad = undo(model(layer("a", newer), layer("b", other)), Options(steps=100)).new
+    np.testing.assert_allclose(good.mean, truth + 0.1)
+    assert good.from_weights == pytest.approx(0.1)
+    np.testing.assert_allclose(bad.mean, truth)
+    assert bad.from_weights is None
+    (recent,) = undo(model(layer("a", newer), updates=600), Options(steps=600, decay=0.99)).new
+    assert recent.from_weights is None
 
 
 def test_layers_that_need_nothing_stay() -> None:

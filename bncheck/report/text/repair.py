@@ -81,9 +81,15 @@ def _method(report: RepairReport) -> str:
     decay = "" if report.decay is None else f"decay {report.decay:g}, "
     clipped = sum(layer.clipped for layer in report.repaired)
     rounded = f"; {many(clipped, 'channel')} came out below 0 by rounding and were set to 0" if clipped else ""
+    predicted = sum(layer.from_weights is not None for layer in report.repaired)
+    means = (
+        f"; the means of {many(predicted, 'layer')} are those that the weights predict, newer than the average"
+        if predicted
+        else ""
+    )
     return (
         f"init share undone: {decay}{report.steps:,} updates left {max(shares, default=0.0):.2%} of the initial "
-        f"values{rounded}"
+        f"values{rounded}{means}"
     )
 
 
@@ -148,5 +154,7 @@ def _grouped(left: tuple[LayerLeft, ...]) -> dict[str, list[str]]:
 def _layer(layer: LayerRepair) -> str:
     parts = [] if layer.variance_ratio is None else [f"variance x {layer.variance_ratio:.3g}"]
     parts += [f"{layer.clipped} channels set to 0"] if layer.clipped else []
+    told = "" if layer.from_weights is None else f"mean predicted from the weights, {layer.from_weights:.2g} deviations"
+    parts += [f"{told} from the average"] if told else []
     parts += [f"added {', '.join(layer.added)}"] if layer.added else []
     return f"{layer.layer}: {', '.join(parts) or 'new statistics'}"
