@@ -44,6 +44,7 @@ from bncheck.numerics.other_weights import file_of_other_weights
 from bncheck.recognise import recognise
 from bncheck.settings.options import Options
 from bncheck.settings.schemes import PLACEHOLDER, recipe_of, unknown
+from bncheck.sources.files import read_whole
 from bncheck.sources.raw import RawLiteTensor
 from bncheck.sources.tflite.tflite import parse_lite
 
@@ -53,6 +54,9 @@ CALIBRATION_BATCHES = 16
 
 Describe = Callable[[int, int, int], DataFacts]
 Progress = Callable[[int], None]
+
+LARGEST_LITE = 1 << 31
+"""Bytes of a TFLite file: a flatbuffer holds no more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,7 +184,7 @@ class _Converting:
         """`exact` quantized; or the file that was given, where the statistics are its own."""
         asked, scheme = self.run.asked, self.run.asked.scheme
         if asked.quantized is not None:
-            given = asked.quantized.read_bytes()
+            given = read_whole(asked.quantized, limit=LARGEST_LITE)
             if statistics is None:
                 return given
             scheme = scheme_of(read_file(given, asked.quantized))
@@ -300,7 +304,7 @@ def measure_two_files(
 
     The other is a file, or what a recipe of ai-edge-quantizer makes of the first. Raises UsageError for other schemes.
     """
-    content = reference.read_bytes()
+    content = read_whole(reference, limit=LARGEST_LITE)
     file = read_file(content, reference)
     data = data_of([_model_input(*named) for named in zip(file.names, file.inputs, strict=True)])
     quantized, scheme = asked.quantized, GIVEN
@@ -314,7 +318,7 @@ def measure_two_files(
         scheme = asked.scheme
         rounded = by_recipe(file, recipe_name, _first(data, asked.calibration_batches))
     else:
-        rounded = quantized.read_bytes()
+        rounded = read_whole(quantized, limit=LARGEST_LITE)
     path = "" if quantized is None else str(quantized)
     measured = measure_quantized(
         content,

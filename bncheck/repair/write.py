@@ -10,7 +10,7 @@ the same repair takes over.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -24,7 +24,7 @@ from bncheck.repair.write_checkpoint import state_file, write_checkpoint
 from bncheck.repair.write_keras import write_keras
 from bncheck.sources import beside as meta_beside
 from bncheck.sources.bundle.locate import Place, find
-from bncheck.sources.files import is_file, names
+from bncheck.sources.files import is_file, names, require_inside
 from bncheck.sources.raw import RawModel
 
 _VARIABLES = "variables"
@@ -167,8 +167,8 @@ def _saved_model(raw: RawModel, output: Path) -> Destination:
     def write(replaced: Vectors, added: Vectors, text: str) -> Written:
         with workshop(output) as folder:
             copied = folder / output.name
-            # links are followed, so that the copy stands alone; the variables are written anew
-            shutil.copytree(source, copied, ignore=lambda where, _: _left_out(Path(where), source))
+            # links within are followed, so that the copy stands alone; the variables are written anew
+            shutil.copytree(source, copied, ignore=lambda where, held: _left_out(Path(where), held, source))
             variables = copied / _VARIABLES
             variables.mkdir(exist_ok=True)
             write_checkpoint(place, Place(directory=variables, stem=_VARIABLES), replaced, added)
@@ -187,7 +187,12 @@ def _saved_model(raw: RawModel, output: Path) -> Destination:
     )
 
 
-def _left_out(folder: Path, source: Path) -> list[str]:
+def _left_out(folder: Path, held: Iterable[str], source: Path) -> list[str]:
+    """What of a folder is not copied. Raises Unreadable for what is no regular file of the source."""
+    for name in held:
+        path = folder / name
+        if path.is_symlink() or not path.is_dir():
+            require_inside(path, source)
     if folder == source:
         return [_FINGERPRINT]
     if folder == source / _VARIABLES:

@@ -56,16 +56,31 @@ def names(directory: Path) -> list[str]:
         raise Unreadable(directory, f"the directory cannot be listed: {error.strerror}") from None
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """A regular file, open for reading, and its size in bytes. Raises NotFound, Unreadable."""
+def require_file(path: Path) -> os.stat_result:
+    """The status of a regular file, links followed. Raises NotFound, and Unreadable for anything else.
+
+    To open a FIFO would wait for a writer, and a device may have no end.
+    """
     found = status(path)
     if found is None:
         raise NotFound(path, "no such file")
     for of_kind, kind in _KINDS:
-        # opening a FIFO would wait for a writer
         if of_kind(found.st_mode):
             raise Unreadable(path, f"{kind}, not a file")
+    return found
+
+
+def require_inside(path: Path, folder: Path) -> None:
+    """As `require_file`, for a file found in a folder: raises Unreadable too for a link that leads out of it."""
+    require_file(path)
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise Unreadable(path, f"a link that leads out of {folder}", hint="put a copy of the file in its place")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file, open for reading, and its size in bytes. Raises NotFound, Unreadable."""
+    found = require_file(path)
     try:
         with path.open("rb") as file:
             yield file, found.st_size

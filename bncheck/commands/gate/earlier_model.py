@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bncheck.facts.errors import ConfigError, NotFound
+from bncheck.facts.errors import ConfigError, NotFound, ReadError
 from bncheck.facts.findings import Report
 from bncheck.facts.measurements import Before, Scores, scores, what_ran
 from bncheck.settings.config import Known
 from bncheck.settings.config_file import LARGEST_FILE
+from bncheck.sources.files import opened, require_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,9 @@ class Earlier:
 def is_report(path: Path) -> bool:
     """Whether this is a JSON text, and so a report rather than a model."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as (file, _):
             return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
-    except OSError:
+    except ReadError:
         return False
 
 
@@ -70,7 +71,7 @@ def read_report(path: Path) -> Earlier:
 
 def _document(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        if require_file(path).st_size > LARGEST_FILE:
             raise ConfigError(f"{path}: too large for a report")
         document = json.loads(path.read_bytes())
     except FileNotFoundError:

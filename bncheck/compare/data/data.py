@@ -15,6 +15,7 @@ from bncheck.compare.data.synthetic import open_synthetic
 from bncheck.facts.errors import NotFound, UnknownFormat, UsageError
 from bncheck.facts.measurements import DataFacts
 from bncheck.settings.options import SYNTHETIC, Options
+from bncheck.sources.files import require_file
 
 SYNTHETIC_SAMPLES = 64
 """At most, where nobody says how many: noise judges nothing, and more of it no better."""
@@ -156,6 +157,7 @@ def _open_path(path: Path, wanted: InputSpec) -> Samples:
         return open_records(sorted(path.parent.glob(path.name)), str(path), wanted)
     if not path.exists():
         raise NotFound(path, "no such file or folder", hint=f"--data takes {KINDS}")
+    require_file(path)
     if path.suffix.lower() in (".npy", ".npz"):
         return open_arrays(path, wanted)
     if is_records(path):

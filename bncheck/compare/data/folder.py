@@ -23,12 +23,15 @@ from bncheck.compare.data.samples import (
     named_shape,
     read_labels,
 )
-from bncheck.facts.errors import ReadError, UsageError
+from bncheck.facts.errors import UsageError
+from bncheck.sources.files import read_whole, require_inside
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
 FOLDERS = "folders"
 """`--labels folders`: the class is the number of the subfolder among all, sorted by name."""
 _THREADS = 2
+_LARGEST_IMAGE = 1 << 30
+"""Bytes of one file."""
 
 
 def open_folder(folder: Path, wanted: InputSpec) -> Samples:
@@ -36,17 +39,15 @@ def open_folder(folder: Path, wanted: InputSpec) -> Samples:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not files:
         raise UsageError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
+    for file in files:
+        require_inside(file, folder)
     check_name(wanted.preprocess)
     size = image_size(wanted, str(folder))
     labels = _labels(folder, files, wanted.labels)
     decoder = Decoder(*size)
 
     def decode(path: Path) -> NDArray[np.uint8]:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ReadError(path, f"cannot be read: {error.strerror}") from None
-        return decoder.decode(content, str(path))
+        return decoder.decode(read_whole(path, limit=_LARGEST_IMAGE), str(path))
 
     def batches() -> Iterator[Batch]:
         for chosen, images in _ahead(decode, files, wanted.batch_size):

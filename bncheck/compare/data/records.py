@@ -16,6 +16,7 @@ from bncheck.compare.data.samples import SEED, Batch, InputSpec, Samples, fitted
 from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.facts.errors import BadChecksum, Malformed, NotFound, ReadError, Truncated, UsageError
 from bncheck.sources.bundle.crc32c import crc32c, unmask
+from bncheck.sources.files import opened
 
 IMAGE_KEYS = ("image/encoded", "image", "image_raw", "images", "image/image", "x", "features", "input")
 LABEL_KEYS = ("image/class/label", "label", "labels", "y", "target")
@@ -93,7 +94,7 @@ def records(path: Path) -> Iterator[bytes]:
 
     Raises Truncated, BadChecksum, Malformed.
     """
-    with path.open("rb") as stream:
+    with opened(path) as (stream, _):
         offset = 0
         while head := stream.read(_HEADER.size):
             if len(head) < _HEADER.size:

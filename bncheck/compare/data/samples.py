@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bncheck.compare.data.preprocess import preprocessed
 from bncheck.facts.errors import ReadError, UsageError
 from bncheck.sources.arrays import read_member
+from bncheck.sources.files import require_file
 from bncheck.sources.npy import npy_values, read_npy_header
 from bncheck.sources.zips import opened_zip
 
@@ -140,6 +141,7 @@ def laid_out(images: NDArray[Any], wanted: InputSpec) -> NDArray[Any]:
 
 def read_labels(path: Path, count: int | None) -> NDArray[Any]:
     """Integers of a .npy, .npz or text file, one a sample. Raises ReadError."""
+    require_file(path)
     try:
         if path.suffix == ".npz":
             with opened_zip(path) as archive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,8 +10,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from bncheck.facts.errors import Malformed, NotFound, TooLarge, Truncated, UnknownFormat, Unreadable
+from bncheck.facts.errors import Malformed, TooLarge, Truncated, UnknownFormat
 from bncheck.facts.formats import FileKind, Format
+from bncheck.sources import files
 from bncheck.sources.graph import protos
 from bncheck.sources.raw import RawGraph, RawModel, RawSignature
 
@@ -53,15 +53,10 @@ def read_graph(path: Path) -> RawModel:
 
 def read_bytes(path: Path) -> bytes:
     """The whole file, after its size was checked against protobuf's limit. Raises TooLarge, NotFound, Unreadable."""
-    try:
-        size = path.stat().st_size
+    with files.opened(path) as (file, size):
         if size > MAX_BYTES:
             raise TooLarge(path, f"is {size:,} bytes, protobuf messages end at {MAX_BYTES:,}")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFound(path, "no such file") from error
-    except OSError as error:
-        raise Unreadable(path, os.strerror(error.errno or 0).lower()) from error
+        return file.read(MAX_BYTES + 1)
 
 
 def looks_like_text(content: bytes) -> bool:
