@@ -165,3 +165,31 @@ def test_options_name_what_they_take() -> None:
     """The options that name a file, so that a new one is not forgotten here."""
     paths = {name for name, field in Options.__dataclass_fields__.items() if "Path" in str(field.type)}
     assert paths == {"data", "quantized", "against", "graph", "reference"}
+
+
+_NAMES = (
+    *("checkpoint", "model.ckpt.index", "model.ckpt.meta", "model.ckpt.data-00000-of-00001", "other.meta"),
+    *("model.ckpt.bncheck.json", "saved_model.pb", "config.json", "bncheck.toml", "pyproject.toml"),
+)
+
+
+@pytest.mark.parametrize("special", ["pipe", ENDLESS])
+@pytest.mark.parametrize("name", _NAMES)
+def test_nor_does_what_lies_beside_a_model_hang(folder: Path, name: str, special: str) -> None:
+    """What no one named: read because it lies there, or passed by."""
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(special)
+    for command in (("inspect", "checkpoint", "model.ckpt"), ("inspect", "model", "."), ("inspect", "run", ".")):
+        assert main(list(command)) in (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "line", ["baseline = '{}'", "reference = '{}'", "[gate]\ndata = '{}'\n", "[gate]\nagainst = '{}'\n"]
+)
+@pytest.mark.parametrize("special", ["pipe", ENDLESS])
+def test_nor_does_what_a_configuration_names(folder: Path, line: str, special: str) -> None:
+    """The same files, named by a file."""
+    (folder / ".git").mkdir()
+    (folder / "bncheck.toml").write_text(line.format(special))
+    command = ["gate", "model.ckpt"] if "gate" in line else ["inspect", "checkpoint", "model.ckpt"]
+    assert main(command) in (0, 1, 2, 3)

@@ -23,13 +23,17 @@ _MARKS = frozenset(
 """What Keras writes in place of values that JSON has none for."""
 _LIBRARIES = ("keras", "tf_keras")
 _PARTS = frozenset(
-    "activations applications constraints dtype_policies engine feature_column initializers layers legacy losses "
+    "activations applications constraints dtype_policies engine initializers layers legacy losses "
     "metrics mixed_precision models ops optimizers quantizers regularizers".split()
 )
 """Parts of `keras.src` that hold what a configuration may name. Layers that load other files (`TFSMLayer`) or pickled
 modules (`TorchModuleWrapper`, `JaxLayer`) lie outside, in `export` and `utils`."""
-_CARRIERS = frozenset({"Lambda", "ClassMethod", "InstanceMethod", "DynamicLookup"})
-"""Layers of these parts that run what their configuration says: bytecode, or a method by its name."""
+_CARRIERS = frozenset(
+    "Lambda DropoutWrapper ResidualWrapper DeviceWrapper _RNNCellWrapper ClassMethod InstanceMethod ModuleWrapper "
+    "DynamicEmbedding DynamicLookup".split()
+)
+"""Layers of these parts that run what their configuration says: bytecode, as some wrappers of cells do without naming
+it as an object, or a method by its name."""
 _BY_SYMBOL = frozenset({"TFOpLambda", "SlicingOpLambda"})
 """Layers of tf-keras that call a function of TensorFlow by its name."""
 _SYMBOLS = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import bncheck
-from bncheck.compare.twins.keras_vetting import refuse_foreign
+from bncheck.compare.twins.keras_vetting import _bases, _below, _classes, _is_own, refuse_foreign
 from bncheck.facts.errors import BncheckError
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]
@@ -164,6 +165,10 @@ ATTACKS: Mapping[str, Callable[[dict[str, Any]], object]] = {
     "type": lambda c: layer(c, "pool")["config"].update(
         spec={"class_name": "__typespec__", "spec_name": "system", "module": "os", "registered_name": "", "config": []}
     ),
+    "method of a module": lambda c: layer(c, "pool").update(
+        class_name="ModuleWrapper", config={"name": "pool", "module": "{0.graph}", "method_name": "format"}
+    ),
+    "package in the name": lambda c: layer(c, "pool").update(class_name="Custom>Lambda"),
     "file of words": lambda c: layer(c, "pool").update(
         class_name="StringLookup", config={"name": "pool", "vocabulary": "/etc/passwd"}
     ),
@@ -171,8 +176,22 @@ ATTACKS: Mapping[str, Callable[[dict[str, Any]], object]] = {
 """What of a configuration is changed to what is no plain Keras."""
 
 
+def _cell_wrapper(kind: str, field: str) -> Callable[[dict[str, Any]], object]:
+    """A wrapper of a recurrent cell that holds bytecode in a field of its own."""
+    code = {field: ["4wAA", None, None], f"{field}_type": "lambda", f"{field}_module": "m"}
+    cell = {"class_name": kind, "config": {"cell": {"class_name": "LSTMCell", "config": {"units": 3}}, **code}}
+    return lambda c: layer(c, "pool").update(class_name="RNN", config={"name": "pool", "cell": cell})
+
+
 def _lambda() -> dict[str, Any]:
     return {"class_name": "Lambda", "config": {"name": "pool", "function": ["4wAA", None, None]}}
+
+
+CARRIED: Mapping[str, Callable[[dict[str, Any]], object]] = {
+    "residual": _cell_wrapper("ResidualWrapper", "residual_fn"),
+    "dropout": _cell_wrapper("DropoutWrapper", "dropout_fn"),
+}
+"""Bytecode that no `Lambda` names."""
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +204,7 @@ def saved(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", [*ATTACKS, *CARRIED])
 @pytest.mark.parametrize("ending", ["h5", "keras"])
 def test_what_is_no_plain_keras_is_refused_by_the_name_of_its_layer(
     keras: Any, saved: Path, ending: str, attack: str
@@ -194,7 +213,7 @@ def test_what_is_no_plain_keras_is_refused_by_the_name_of_its_layer(
     path = saved / f"model.{ending}"
     config = configuration(path)
     refuse_foreign(keras, path, json.dumps(config))
-    ATTACKS[attack](config)
+    {**ATTACKS, **CARRIED}[attack](config)
     with pytest.raises(BncheckError, match=r"layer '(conv|bn|pool|head)' .*--trust-model"):
         refuse_foreign(keras, path, json.dumps(config))
 
@@ -209,6 +228,23 @@ def test_a_function_of_any_module_is_never_imported(saved: Path, tmp_path: Path,
     with pytest.raises(BncheckError, match=r"'conv' names this\.rot13.*--trust-model"):
         compare(path)
     assert "this" not in sys.modules
+
+
+def test_no_class_that_may_be_built_loads_code(keras: Any) -> None:
+    """Of the library as it is installed: a new version that unpacks bytecode in another layer fails here."""
+    known = _classes(keras)
+    own = {c for base in _bases(keras) for c in (base, *_below(base)) if _is_own(keras, c) and c.__name__ in known}
+    assert len(own) > 200
+    modules = {cls.__module__ for cls in own}
+    carriers = [
+        m for m in modules if re.search(r"func_load|^import (marshal|pickle)|pickle\.load", source_of(m), re.MULTILINE)
+    ]
+    assert carriers == []
+
+
+def source_of(module: str) -> str:
+    """The text of a module."""
+    return inspect.getsource(importlib.import_module(module))
 
 
 def test_what_a_model_was_compiled_with_does_not_count(keras: Any, tmp_path: Path) -> None:
