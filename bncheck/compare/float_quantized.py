@@ -31,6 +31,7 @@ from bncheck.compare.litert.match import Matching, match
 from bncheck.compare.litert.net import Kernel
 from bncheck.compare.litert.outputs import OutputSums
 from bncheck.compare.litert.pair import FilePair
+from bncheck.compare.litert.rounded import rounded
 from bncheck.compare.litert.sums import TensorSums
 from bncheck.compare.outputs import Kind, OutputKind
 from bncheck.facts.errors import BncheckError
@@ -122,6 +123,7 @@ def measure_quantized(
         unmatched=(*matching.unmatched, *_unlike(pair, matching), *_without_operator(folded)),
         float_bytes=len(float_bytes),
         quantized_bytes=len(quantized_bytes),
+        rounded=rounded(matching.quantized),
         local_samples=min(pair.samples, pair.local_samples),
         seconds=time.perf_counter() - start,
     )

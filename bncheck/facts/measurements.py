@@ -237,6 +237,23 @@ class Attribution:
     """Share of the whole loss that the statistics have, 0 to 1; None where nothing is lost."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """How much of a quantized file is quantized."""
+
+    kernels: int
+    """Kernels of convolutions and dense layers that are stored in another type than float32."""
+    of_kernels: int
+    operators: int
+    """Operators that compute activations in integers; copies, and conversions of numbers, do not count."""
+    of_operators: int
+
+    @property
+    def nothing(self) -> bool:
+        """Whether all of it is float, as before."""
+        return not self.kernels and not self.operators
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizedComparison:
     """Float against quantized, both with the stored statistics."""
@@ -262,6 +279,7 @@ class QuantizedComparison:
     too little, too noisy; and of a file that was made from other weights, whose loss is not divided."""
     float_bytes: int = 0
     quantized_bytes: int = 0
+    rounded: Rounded | None = None
     local_samples: int = 0
     """Samples behind the local errors, the first of the data; cumulative errors and outputs are of all."""
     seconds: float = 0.0

@@ -210,7 +210,7 @@ def _verdict(
 
 def _too_little(facts: Facts) -> str:
     """Why there is nothing to judge; empty where there is."""
-    unproved = _unproved(facts) or _no_output(facts)
+    unproved = _unproved(facts) or _no_output(facts) or _nothing_rounded(facts.quantized)
     if unproved:
         return unproved
     if facts.lite is not None and not facts.layers:
@@ -261,6 +261,17 @@ def _no_output(facts: Facts) -> str:
     counts = f": it tells {sizes[1]} classes, the model {sizes[0]}" if sizes is not None and other else ""
     name = measured.quantized or measured.scheme
     return f"{name} has none of the model's outputs, so what it answers was not judged{counts}"
+
+
+def _nothing_rounded(measured: QuantizedComparison | None) -> str:
+    """That bncheck's own conversion left all as it was, so that nothing was compared; a given file may be float."""
+    rounded = None if measured is None or measured.was_given else measured.rounded
+    if measured is None or rounded is None or not rounded.nothing:
+        return ""
+    return (
+        f"{measured.scheme} quantizes nothing of this model: {many_are(rounded.of_kernels, 'kernel')} left in float32, "
+        "so nothing tells what quantizing costs"
+    )
 
 
 def _too_few(measured: QuantizedComparison | None) -> str:

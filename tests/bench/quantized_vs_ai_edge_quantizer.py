@@ -3,8 +3,10 @@
 python -m tests.bench.quantized_vs_ai_edge_quantizer [ROUNDS]
 
 MobileNetV2 1.0 at 96x96, 128 samples, recipe static_wi8_ai8; both calibrate on all of them and hold float against
-quantized on all of them. Its way as its guide has it, one sample at a time; and with batches of 32, where calibrator
-and validator take them. `validate` gives one number a tensor, with both files run from the input; bncheck gives
+quantized on all of them. Its way as its own example has it (examples/mnist/quantize_toy_model.py in its package), one
+image a calibration step; and with batches of 32, which calibrator and validator take too: the moving average of the
+ranges is then one over batches, and the file another. `validate` gives one number a tensor, with both files run from
+the input; bncheck gives
 outputs, every operator by itself and as it arrives, and the verdict. In one process each with the libraries loaded, and
 as whole processes. Budget: three times as fast.
 """

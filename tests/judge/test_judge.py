@@ -15,7 +15,9 @@ from bncheck.facts.findings import Evidence, Meaning, Report, Severity, Verdict
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Given, Mode, Origin, Purpose, RunFacts
 from bncheck.facts.lite import LiteFacts
+from bncheck.facts.measurements import GIVEN, Rounded
 from bncheck.judge.judge import judge, wiring_faults
+from bncheck.report.views.quantized import facts_told
 from bncheck.report.views.story import counts, stories
 from bncheck.rules.registry import Registry
 from bncheck.rules.rule import Needs, Rule, rule
@@ -411,3 +413,17 @@ def test_what_a_finding_tells_of_other_layers_stays() -> None:
     """A layer that no finding on the mode names keeps its own."""
     layer = replace(unwired(untouched("bn"), mode=Mode.EVAL), updates=())
     assert {f.code for f in judge(with_graph(layer, untouched("apart"))).findings} == {"BN101", "BN204"}
+
+
+@pytest.mark.parametrize("scheme", ["float16", GIVEN])
+def test_a_scheme_that_quantizes_nothing_judges_nothing(scheme: str) -> None:
+    """Float against float agrees, whatever quantizing costs; a file that was given may be float on purpose."""
+    model = quantized(operator_loss(), accuracy=(0.95, 0.95), train=(0.95, 1.0), scheme=scheme)
+    assert model.quantized is not None
+    left = Rounded(kernels=0, of_kernels=1, operators=0, of_operators=3)
+    report = judge(replace(model, quantized=replace(model.quantized, rounded=left)))
+    assert report.verdict is (Verdict.PASS if scheme == GIVEN else Verdict.INCONCLUSIVE)
+    if scheme != GIVEN:
+        assert report.headline.startswith("float16 quantizes nothing of this model: 1 kernel is left in float32")
+    told = dict(facts_told(report.quantized)) if report.quantized is not None else {}
+    assert told["Rounded"] == "0 of 1 kernel stored in fewer bits, 0 of 3 operators in integers"

@@ -11,6 +11,7 @@ import pytest
 
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import Facts, Purpose, RunFacts
+from bncheck.facts.measurements import Rounded
 from bncheck.judge.judge import judge
 from bncheck.report.views.story import verdict_told
 from bncheck.settings.config import FailOn, Settings
@@ -35,6 +36,13 @@ SETTINGS = {
     "--fail-on never": Settings(fail_on=FailOn.NEVER),
     "--allow-empty": Settings(allow_empty=True),
 }
+
+
+def _all_float() -> Facts:
+    model = quantized(operator_loss(), accuracy=(0.95, 0.95), train=(0.95, 1.0))
+    assert model.quantized is not None
+    left = Rounded(kernels=0, of_kernels=1, operators=0, of_operators=3)
+    return replace(model, quantized=replace(model.quantized, rounded=left))
 
 
 def _nameless() -> Facts:
@@ -89,6 +97,7 @@ EXAMPLES: Mapping[str, Facts] = {
     ),
     "8 samples": _sharp(0.002, samples=8),
     "data made up (`--data synthetic`)": compared(difference("a"), synthetic=True),
+    "a `--scheme` that leaves the whole model in float": _all_float(),
     "by labels, the quantized model is worse than the float one": quantized(
         operator_loss(local=0.4, rmse=2.0),
         output=quantized_classes(0.12),

@@ -15,6 +15,7 @@ from bncheck.facts.measurements import (
     OperatorLoss,
     Precision,
     QuantizedComparison,
+    Rounded,
     Unmatched,
 )
 from bncheck.facts.ratios import scores_of, sqnr_db
@@ -103,6 +104,8 @@ def facts_told(measured: QuantizedComparison) -> list[tuple[str, str]]:
     told = [("Data", f"{data.description}; {ran}, {measured.seconds:.1f} s")]
     if measured.float_bytes and measured.quantized_bytes:
         told.append(("Size", f"{_size(measured.float_bytes)} float, {_size(measured.quantized_bytes)} quantized"))
+    if measured.rounded is not None:
+        told.append(("Rounded", rounded_told(measured.rounded)))
     accuracy = measured.accuracy
     square_tells = measured.attribution is not None and measured.attribution.measure is Measure.ACCURACY
     if accuracy.eval is not None and accuracy.quantized is not None and not square_tells:
@@ -112,8 +115,14 @@ def facts_told(measured: QuantizedComparison) -> list[tuple[str, str]]:
         told.append(("Lost", attribution_told(measured.attribution)))
     tensors = sum(not one.is_layer for one in measured.unmatched)
     if tensors:
-        told.append(("Missing", f"{tensors} tensors could not be compared"))
+        told.append(("Missing", f"{many(tensors, 'tensor')} could not be compared"))
     return told
+
+
+def rounded_told(rounded: Rounded) -> str:
+    """How much of the file is quantized."""
+    kernels = f"{rounded.kernels:,} of {many(rounded.of_kernels, 'kernel')} stored in fewer bits"
+    return f"{kernels}, {rounded.operators:,} of {many(rounded.of_operators, 'operator')} in integers"
 
 
 def title(measured: QuantizedComparison) -> str:

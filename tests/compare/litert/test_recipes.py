@@ -139,3 +139,29 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
     with pytest.raises(BncheckError, match=r"not installed.*pip install 'bncheck\[aeq\]'"):
         recipes.recipe("static_wi8_ai8")
+
+
+def test_what_a_recipe_leaves_in_float_is_counted(
+    tf: Any, net: Callable[..., Any], made: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    """All of it, the convolutions, the kernels alone, or nothing where no name fits."""
+    graph = net("wide")[0]
+    reference = convert(tf, graph, "float", [])
+    nothing = recipe_file(tmp_path / "none.json", kind="weight_only", num_bits=8, regex="no_such_scope")
+    files = {name: made(name) for name in ("static_wi8_ai8", "convolutions alone", "weight_only_wi8_afp32")}
+    files |= {"nothing": convert(tf, graph, f"aeq:{nothing}", [images(32)])}
+    found = {name: compared(reference, content).rounded for name, content in files.items()}
+    every = found["static_wi8_ai8"]
+    assert every is not None
+    assert every.kernels == every.of_kernels > 0
+    assert every.operators > 0
+    part = found["convolutions alone"]
+    assert part is not None
+    assert 0 < part.kernels < part.of_kernels or part.operators < every.operators
+    weights = found["weight_only_wi8_afp32"]
+    assert weights is not None
+    assert (weights.kernels, weights.operators) == (every.kernels, 0)
+    none = found["nothing"]
+    assert none is not None
+    assert none.nothing
+    assert none.of_kernels == every.of_kernels
