@@ -53,3 +53,24 @@ def variance_floor(layers: Sequence[Layer]) -> VarianceFloor | None:
         crowded=enough and nearest <= CROWDED,
         shared=enough and near and len(by_layer) >= FLOOR_LAYERS,
     )
+
+
+NEAR_FLOOR = 1.2
+"""Factor above a floor within which channels are asked whether their weights let expect so much; a guess."""
+
+
+def expected_at(layers: Sequence[Layer], floor: float) -> float | None:
+    """Median over the channels that lie at a floor of the variance that their weights let expect, over the stored one.
+
+    `floor` is in units of the initial variance. About 1 where the floor is the data's own; far less where it is what
+    is left of the initial value. None where the weights of fewer than `MANY_CHANNELS` such channels are known.
+    """
+    found = []
+    for layer in layers:
+        stored = values_of(layer.variance)
+        if layer.predicted is None or stored is None or stored.size != layer.predicted.variance.size:
+            continue
+        at = stored.reshape(-1) <= NEAR_FLOOR * floor * layer.variance.starts_at
+        found.append(layer.predicted.variance[at] / stored.reshape(-1)[at])
+    ratios = np.concatenate(found) if found else np.empty(0)
+    return median(ratios) if ratios.size >= MANY_CHANNELS else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bncheck.facts.layers import Layer
-from bncheck.numerics.variance_floor import MANY_CHANNELS, variance_floor
+from bncheck.facts.predicted import Predicted
+from bncheck.numerics.variance_floor import MANY_CHANNELS, expected_at, variance_floor
 from bncheck.testing import batch_norm
 
 
@@ -37,3 +40,14 @@ def test_nothing_read() -> None:
     """Without values there is no floor."""
     assert variance_floor([]) is None
     assert variance_floor([batch_norm("bn", variance=None)]) is None
+
+
+def test_what_the_weights_expect_at_a_floor() -> None:
+    """Channels that lie at 0.2 although their weights predict 0.01; of too few nothing is said."""
+    low = Predicted(mean=np.zeros(80), variance=np.full(80, 0.01))
+    layers = [batch_norm("bn", variance=np.linspace(0.2, 0.22, 80), channels=80, predicted=low)]
+    found = expected_at(layers, 0.2)
+    assert found is not None
+    assert 0.045 < found < 0.051
+    assert expected_at([replace(layers[0], predicted=None)], 0.2) is None
+    assert expected_at(layers, 0.1) is None

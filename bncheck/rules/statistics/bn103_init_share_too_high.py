@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,28 +11,24 @@ from bncheck.facts.layers import Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names, never_moved
 from bncheck.numerics.divergence import diverging
-from bncheck.numerics.init_share import CONTRADICTION, InitShare, init_share, init_shares, shrink, updates_a_step
-from bncheck.numerics.variance_floor import MANY_CHANNELS, variance_floor
+from bncheck.numerics.init_share import InitShare, init_share, init_shares, shrink, updates_a_step
+from bncheck.numerics.variance_floor import MANY_CHANNELS
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import init_share_measured as data
-from bncheck.rules.shared.fixes import indented, repair
-from bncheck.rules.shared.init_share_fix import DECAYS, debias, forget_and_repair
+from bncheck.rules.shared.init_share_fix import forget_and_repair
+from bncheck.rules.shared.init_share_floor import (
+    MUCH,
+    SHRINK_MUCH,
+    SHRINK_SOME,
+    SOME,
+    UNREAD_MUCH,
+    UNREAD_SOME,
+    told_by_floor,
+)
 from bncheck.testing import batch_norm, facts
 
-MUCH, SOME = 0.25, 0.05
-"""Error and warning: so much of what a layer divides by is initial value in its median channel, or of everything is; a
-guess, as is the share alone below. What a share costs is measured over all layers."""
-UNREAD_MUCH, UNREAD_SOME = 0.5, 0.05
-"""The same for the share alone, where the values were not read."""
-SHRINK_MUCH, SHRINK_SOME = 2.0, 1.2
-"""The same over all layers in a row: MobileNetV2 on digits fell from 94.4 to 92.8 % at a factor of 1.2, to 88.1 % at
-1.9, to 78.3 % at 3.5 and to chance at 18."""
 NOTICED = 0.01
 """Part from which a layer is named as one that shrinks; a guess."""
-FLOOR_FIT = 1.02
-"""Factor within which `decay**n` explains a floor, which lies above it by what the smallest batch variance added: 1.01
-in MobileNetV2 with 91 % of initial value."""
-_TELL = "Give --decay and --steps to have it judged."
 
 
 @rule(
@@ -70,15 +65,17 @@ def check(model: Facts) -> Iterator[Evidence]:
     where one does, more updates went in than the counter says (fine-tuning resets it), and the rule stays silent.
     Where none comes near it the counter is doubted too, and confidence falls; where only batch variances above 50
     could have led from the initial value to the stored ones in so few updates, it is a note. Without decay or
-    count the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay`
-    and `--steps`. Where the smallest variances of several layers all lie within 5 % of one floor, it is the share:
-    a warning, and an error where one of the usual decays leaves just that after the counted updates. Where eval mode
-    was run against train mode on real data, and neither these layers nor the output show any of it, the counters are
-    wrong (updates that ran without a step): a note. Where counters tell no error and the data were run, the share is
-    looked for in what was measured: where taking one share of 0 and 1 out of all layers brings their variances to those
-    of the data (at most a factor of 1.4 off in the median channel, half as many logarithms as before, and better than
-    one factor for all could), that is the share; an error where the output is junk. Where layers show it and the output
-    bears it (as good in eval mode, and no error, there or of a layer, above 0.1 of the energy), a warning.
+    count the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and
+    `--steps`. Where the smallest variances of several layers all lie within 5 % of one floor, it is the share: a
+    warning, and an error where one of the usual decays leaves just that after the counted updates. Where a tenth of
+    all variances crowd above a floor, and the weights predict less than 30 % of it there (as BN119 does), the floor is
+    the share too, and its effect decides as above. Where eval mode was run against train mode on real data, and
+    neither these layers nor the output show any of it, the counters are wrong (updates that ran without a step): a
+    note. Where counters tell no error and the data were run, the share is looked for in what was measured: where
+    taking one share of 0 and 1 out of all layers brings their variances to those of the data (at most a factor of 1.4
+    off in the median channel, half as many logarithms as before, and better than one factor for all could), that is
+    the share; an error where the output is junk. Where layers show it and the output bears it (as good in eval mode,
+    and no error, there or of a layer, above 0.1 of the energy), a warning.
 
     Not detected
     ------------
@@ -112,7 +109,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     elif bad:
         yield data.in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
     elif all(init_share(layer, model.run.updates) is None for layer in judged):
-        yield from _unknown(model, judged)
+        yield from told_by_floor(model, judged)
 
 
 def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | None:
@@ -175,50 +172,6 @@ def _evidence(
 def _updates(model: Facts, layer: Layer) -> str:
     each, steps = updates_a_step(layer), model.run.updates or 0
     return many(steps, "update") if each == 1 else f"{many(steps, 'step')} of {each} updates each"
-
-
-def _unknown(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
-    """What the values alone tell where decay or count is unknown: a floor that the layers share, or a mere bound."""
-    floor = variance_floor(judged)
-    if floor is None:
-        return
-    told_by_data = data.is_refuted(model, names(judged)) or data.is_borne(model)
-    if floor.shared and MUCH <= floor.bound <= 1 and not told_by_data:
-        yield _floor(model, judged, floor.bound)
-    elif floor.crowded and floor.bound >= UNREAD_MUCH:
-        message = (
-            f"No moving variance of {many(floor.channels, 'channel')} is below {floor.bound:.3g}, and a tenth of them "
-            f"crowd just above: up to that much may still be initial value. {_TELL}"
-        )
-        yield _bounded(model, judged, floor.bound, message)
-
-
-def _floor(model: Facts, judged: list[Layer], bound: float) -> Evidence:
-    """A floor that the layers share is the share itself; an error where a usual decay leaves just that."""
-    updates = model.run.updates
-    fitting = (d for d in DECAYS if updates and bound / FLOOR_FIT <= d**updates <= bound * (1 + CONTRADICTION))
-    decay = next(fitting, None)
-    message = (
-        f"The smallest moving variances of {many(len(judged), 'layer')} all lie just above {bound:.3g}, as they do "
-        f"where {percent(bound)} of each is still its initial value"
-    )
-    if decay is None or updates is None:
-        return replace(_bounded(model, judged, bound, f"{message}. {_TELL}"), severity=Severity.WARNING)
-    found = _bounded(model, judged, bound, f"{message}: decay {decay:g} leaves that after {many(updates, 'update')}.")
-    return replace(found, severity=Severity.ERROR, confidence=Confidence.MEDIUM, fix=forget_and_repair(model, decay))
-
-
-def _bounded(model: Facts, judged: list[Layer], bound: float, message: str) -> Evidence:
-    """A note that the init share may be as high as `bound`."""
-    return Evidence(
-        layers=names(judged),
-        message=message,
-        severity=Severity.INFO,
-        confidence=Confidence.LOW,
-        fix=f"{_TELL} Where the share is high, with images or without:\n{indented(repair(model))}\n"
-        f"{indented(debias(model))}",
-        measurements=(Measurement(name="upper bound of the init share", value=bound, limit=UNREAD_MUCH),),
-    )
 
 
 def _run(updates: int) -> RunFacts:

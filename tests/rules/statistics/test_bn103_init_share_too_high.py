@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, RunFacts, Site
 from bncheck.facts.measurements import OutputDifference
+from bncheck.recognise import recognise
 from bncheck.rules.shared.init_share_fix import shorter_decay
 from bncheck.rules.statistics.bn103_init_share_too_high import check
+from bncheck.settings.options import Options
+from bncheck.sources import open_model
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts, unread, untouched, wired
 
 
@@ -293,3 +297,30 @@ def test_keras_updates_a_shared_layer_wherever_it_is_called() -> None:
         "72.0 % of the statistics is still the initial value after 82 steps of 2 updates"
     )
     assert evidence.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+def test_a_floor_that_the_weights_contradict(share: float) -> None:
+    """MobileNetV2 on digits, a share mixed into it and no counter at hand: an error; without it nothing."""
+    prefix = Path(__file__).parents[3] / "fixtures" / "mobilenet_v2" / "wired" / "model.ckpt-300"
+    healthy = recognise(open_model(prefix), Options())
+
+    def mixed(layer: Layer) -> Layer:
+        mean, variance = layer.mean.values, layer.variance.values
+        assert mean is not None
+        assert variance is not None
+        return replace(
+            layer,
+            decay=None,
+            updates=(),
+            mean=replace(layer.mean, values=(1 - share) * mean),
+            variance=replace(layer.variance, values=(1 - share) * variance + share),
+        )
+
+    layers = tuple(mixed(layer) for layer in healthy.layers)
+    told = found(replace(healthy, layers=layers, graph=None, run=RunFacts(values=True)))
+    if share == 0:
+        assert told == []
+        return
+    assert told[0].severity is Severity.ERROR
+    assert told[0].measurements[0].value == pytest.approx(share, rel=0.1)
