@@ -67,6 +67,7 @@ OF_NO_MODULE = {
     "test_layering.py": "the tree itself",
     "test_mutations.py": "damaged files of every format, through the whole of inspect",
     "test_readme.py": "the README",
+    "rules/test_generated_graphs.py": "all rules on graphs that are made at random",
     "rules/test_graph_rules_on_real_models.py": "all rules on models",
     "rules/test_judgement_of_quantized_models.py": "all rules on networks quantized by the test",
     "rules/test_judgement_of_trained_models.py": "all rules on networks trained by the test",

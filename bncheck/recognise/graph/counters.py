@@ -1,6 +1,8 @@
-"""The count that a rising decay rises with: which variable holds it, and whether anything ever writes it."""
+"""Scalar variables behind a decay: the count it rises with, or the decay itself, and whether anything writes them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape, sources
@@ -22,6 +24,19 @@ def stuck_counter(graph: FlatGraph, stored: Stored, value: int) -> int | None:
     counters = {variable for minimum in _minima(graph, value) for variable in _scalars(graph, minimum)}
     stuck = [node for node in counters if not _written(graph, node) and _zero(stored, node)]
     return stuck[0] if len(stuck) == len(counters) == 1 else None
+
+
+def fixed_numbers(graph: FlatGraph, stored: Stored, value: int, initial: Mapping[int, float]) -> dict[int, float]:
+    """Scalar variables in `value` that only initialisers and restores write, with what they hold, or begin with."""
+    found = {}
+    for node in _scalars(graph, node_of(value)):
+        tensor = stored.tensor(node)
+        number = initial.get(node)
+        if tensor is not None and tensor.unavailable is None:
+            number = float(tensor.read().reshape(-1)[0])
+        if number is not None and not _written(graph, node):
+            found[node] = number
+    return found
 
 
 def _minima(graph: FlatGraph, value: int) -> list[int]:
@@ -51,8 +66,8 @@ def _written(graph: FlatGraph, variable: int) -> bool:
         for consumer in graph.consumers(node):
             op, data = graph.ops[consumer], graph.data[consumer]
             target = bool(data) and node_of(data[0]) == node
-            if consumer in graph.frame_of or consumer in graph.returns:
-                return True  # a function may do anything with it
+            if consumer in graph.returns:
+                continue  # what its body does with the variable stands beside it
             if op in _HANDS_ON and target and consumer not in seen:
                 seen.add(consumer)
                 stack.append(consumer)

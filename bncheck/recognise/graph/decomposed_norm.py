@@ -15,7 +15,10 @@ _SAME = frozenset({"Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "Broa
 _COPIES = 100
 """Copies that are followed in a row; what TensorFlow writes has a handful."""
 _ADD = frozenset({"Add", "AddV2"})
-_DIVIDE = frozenset({"RealDiv", "Div"})
+_DIVIDE = frozenset({"RealDiv", "Div", "DivNoNan"})
+_AT_LEAST = _ADD | {"Maximum"}
+_ROOTS = _AT_LEAST | {"Sqrt"}
+"""What gives a deviation: a root of a variance with epsilon, or epsilon beside a root."""
 _INVERTS = frozenset({"Reciprocal", "Inv"})
 _MAX_EPSILON = 0.5
 _USES = 40
@@ -33,12 +36,17 @@ class Match(Record):
 
 
 def inverse_deviations(graph: FlatGraph) -> Iterator[tuple[int, int, float]]:
-    """(edge of 1/sqrt(v + eps) or of sqrt(v + eps), edge of v, eps)."""
+    """(edge of 1/sqrt(v + eps) or of sqrt(v + eps), edge of v, eps).
+
+    `sqrt(v) + e` counts as `sqrt(v + e**2)`: the same where v is 0, and where e is small beside it.
+    """
     for op in ("Rsqrt", "Sqrt"):
         for node in graph.by_op.get(op, ()):
             found = _plus_epsilon(graph, graph.data[node][0]) if graph.data[node] else None
             if found is not None:
                 yield edge(node), *found
+            elif op == "Sqrt" and graph.data[node]:
+                yield from _epsilon_behind(graph, node)
     for node in graph.by_op.get("Pow", ()):
         exponent = scalar(graph, graph.data[node][1]) if len(graph.data[node]) == 2 else None
         if exponent in (-0.5, 0.5):
@@ -50,7 +58,8 @@ def inverse_deviations(graph: FlatGraph) -> Iterator[tuple[int, int, float]]:
 def match_around(graph: FlatGraph, contexts: Contexts, deviation: int) -> Match | None:
     """The arithmetic around an edge of `inverse_deviations`; None where it is not that of batch norm."""
     node = node_of(deviation)
-    is_root = graph.ops[node] == "Sqrt" or (graph.ops[node] == "Pow" and scalar(graph, graph.data[node][1]) == 0.5)
+    op = graph.ops[node]
+    is_root = op in _ROOTS or (op == "Pow" and scalar(graph, graph.data[node][1]) == 0.5)
     if not is_root:
         return _multiplied(graph, contexts, deviation, None)
     inverses = _inverted(graph, contexts, deviation)
@@ -229,7 +238,7 @@ def _behind_copies(graph: FlatGraph, e: int, known: Container[int] = ()) -> int:
 
 def _plus_epsilon(graph: FlatGraph, e: int) -> tuple[int, float] | None:
     node = node_of(_behind_copies(graph, e))
-    if graph.ops[node] not in _ADD | {"Maximum"} or len(graph.data[node]) != 2:
+    if graph.ops[node] not in _AT_LEAST or len(graph.data[node]) != 2:
         return None
     left, right = graph.data[node]
     for operand, other in ((right, left), (left, right)):
@@ -237,6 +246,15 @@ def _plus_epsilon(graph: FlatGraph, e: int) -> tuple[int, float] | None:
         if value is not None and 0 <= value <= _MAX_EPSILON:
             return other, float(f"{value:.6g}")
     return None
+
+
+def _epsilon_behind(graph: FlatGraph, root: int) -> Iterator[tuple[int, int, float]]:
+    """As `inverse_deviations`, where epsilon is added to a root."""
+    for node, e in _users(graph, edge(root)):
+        other = _other(graph, node, e)
+        epsilon = None if other is None or graph.ops[node] not in _AT_LEAST else scalar(graph, other)
+        if epsilon is not None and 0 <= epsilon <= _MAX_EPSILON:
+            yield edge(node), graph.data[root][0], float(f"{epsilon**2:.6g}")
 
 
 def _users(graph: FlatGraph, e: int) -> Iterator[tuple[int, int]]:

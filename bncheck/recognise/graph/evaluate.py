@@ -6,23 +6,22 @@ import math
 from collections.abc import Callable, Sequence
 
 from bncheck.recognise.graph.control_flow import Contexts
-from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of, port_of
-from bncheck.recognise.graph.reductions import ALL_REDUCE, REDUCTIONS, is_count, is_count_op, is_number, reduction_at
+from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, edge, node_of, port_of
+from bncheck.recognise.graph.reductions import ALL_REDUCE, MAY_REDUCE, is_count, is_count_op, is_number, reduction_at
 from bncheck.recognise.graph.trace import (
     MERGES,
-    PLACEHOLDERS,
+    ROWS,
     SELECTS,
-    VARIABLES,
     predicate,
     scalar,
     sources,
     steps_back,
+    truth,
 )
 
 _LIMIT = 400
 """Edges one evaluation may visit; updates need a few dozen."""
 
-_SUMS = REDUCTIONS | {"MatMul"}
 _DIVISIONS = frozenset({"RealDiv", "Div", "DivNoNan"})
 _OF_ELEMENTS = frozenset({"Sub", "SquaredDifference", "Square", "Mul"})
 _INSIDE = 3
@@ -36,7 +35,7 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
     "RealDiv": lambda a, b: a / b,
     "Div": lambda a, b: a / b,
     "DivNoNan": lambda a, b: a / b,
-    "Pow": lambda a, b: a**b,
+    "Pow": math.pow,
     "Maximum": max,
     "Minimum": min,
     "Neg": lambda a: -a,
@@ -48,6 +47,7 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
     "SquaredDifference": lambda a, b: (a - b) ** 2,
     "AddN": lambda *terms: sum(terms),
     "Exp": math.exp,
+    "LogicalNot": lambda a: 1 - a,
 }
 
 
@@ -104,10 +104,10 @@ class _Evaluation:
         op, data = graph.ops[node], graph.data[node]
         if e in self.leaves[0]:
             return [leaves[e] for leaves in self.leaves]
+        if node in self.assume:
+            return (float(self.assume[node]),) * len(self.leaves)
         if op == "Const":
             return (scalar(graph, e),) * len(self.leaves)
-        if node in self.assume and (op in PLACEHOLDERS or op in VARIABLES):
-            return (float(self.assume[node]),) * len(self.leaves)
         if self.batch is not None and (found := self._of_batch(e, depth)) is not None:
             return found
         if op in _ARITHMETIC and data:
@@ -125,7 +125,7 @@ class _Evaluation:
         if is_count_op(op):
             whole = data[1] if op == "Split" else data[0]
             return (1.0,) * len(self.leaves) if is_count(graph, e) else self.values(whole, depth)
-        if op in _SUMS and (reduction := reduction_at(graph, node)) is not None:
+        if op in MAY_REDUCE and (reduction := reduction_at(graph, node)) is not None:
             return self._element(reduction.of, depth, 0)
         if op in ALL_REDUCE:
             return self.values(data[0], depth)
@@ -176,19 +176,32 @@ class _Evaluation:
         graph, node = self.graph, node_of(e)
         op, data = graph.ops[node], graph.data[node]
         if op in SELECTS and len(data) == 3:
-            source, negated = predicate(graph, data[0])
-            if source in self.assume:
-                return (data[1],) if self.assume[source] != negated else (data[2],)
+            holds = self._holds(data[0])
+            if holds is not None:
+                return (data[1],) if holds else (data[2],)
         if op in CONDITIONALS and node in graph.returns and data:
-            source, negated = predicate(graph, data[0])
-            if source in self.assume:
-                branch = 0 if self.assume[source] != negated else 1
+            holds = self._holds(data[0])
+            if holds is not None:
+                branch = 0 if holds else 1
                 edges = graph.returns[node][branch : branch + 1]
                 return tuple(edges[0][port_of(e) : port_of(e) + 1]) if edges else ()
+        if op in ROWS and data:
+            return data[:1]  # of equal numbers
         back = steps_back(graph, e) or ()
         if op in MERGES:
             return tuple(x for x in back if self._possible(x))
         return back
 
+    def _holds(self, condition: int) -> bool | None:
+        """Whether a condition is true, by assumption or because it is a constant."""
+        source, negated = predicate(self.graph, condition)
+        value = self.assume.get(source, self._constant(source))
+        return None if value is None else value != negated
+
+    def _constant(self, source: int) -> bool | None:
+        return truth(self.graph, edge(source)) if self.graph.ops[source] == "Const" else None
+
     def _possible(self, e: int) -> bool:
-        return all(self.assume.get(where, side) == side for where, side in self.contexts.along(e))
+        return all(
+            self.assume.get(where, self._constant(where)) in (side, None) for where, side in self.contexts.along(e)
+        )

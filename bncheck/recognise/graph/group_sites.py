@@ -104,13 +104,16 @@ def _completed(pairs: list[tuple[int | None, int | None]]) -> list[tuple[int | N
 def _find_homes(
     graph: FlatGraph, contexts: Contexts, homeless: list[FoundSite], layers: dict[tuple[int, ...], FoundLayer]
 ) -> None:
-    """Adds sites that neither read nor update statistics to the layer of their gamma and beta, else as layers."""
+    """Adds sites that neither read nor update statistics to the layer of their gamma and beta, or to the one whose
+    stored statistics a condition may pick instead; else as layers.
+    """
     homes = _homes(graph, layers)
+    joined = _joined(graph, layers) if homeless else {}
     for site in homeless:
         found = [home for key in _anchors(graph, site) for home in homes.get(key, ())]
         if _is_frozen(graph):
             found = [home for home in found if any(opposite(graph, contexts, site, other) for other in home.sites)]
-        home = next(iter(found), None)
+        home = next(iter(found), None) or _picked_beside(graph, contexts, site, joined)
         if home is None:
             if site.gamma is None and site.beta is None and not feeds_a_layer(graph, site.node):
                 continue
@@ -118,6 +121,25 @@ def _find_homes(
         _add(graph, home, site)
         for key in _anchors(graph, site):
             homes.setdefault(key, []).append(home)
+
+
+def _joined(graph: FlatGraph, layers: dict[tuple[int, ...], FoundLayer]) -> dict[int, FoundLayer]:
+    """Op that picks one of two values -> the layer that one of them comes from, by stored statistics."""
+    return {
+        join: layer
+        for layer in layers.values()
+        for site in layer.sites
+        if site.mode is Mode.EVAL
+        for join in _joins_behind(graph, site.node)
+    }
+
+
+def _picked_beside(
+    graph: FlatGraph, contexts: Contexts, site: FoundSite, joined: dict[int, FoundLayer]
+) -> FoundLayer | None:
+    """The layer of the eval site that a condition picks where it does not pick this one: another tower's."""
+    homes = [joined[join] for join in _joins_behind(graph, site.node) if join in joined]
+    return next((home for home in homes if any(opposite(graph, contexts, site, o) for o in home.sites)), None)
 
 
 def without_copies(

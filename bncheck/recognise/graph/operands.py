@@ -10,7 +10,7 @@ from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, edge, node_of,
 from bncheck.recognise.graph.reductions import (
     ALL_REDUCE,
     ELEMENTWISE,
-    REDUCTIONS,
+    MAY_REDUCE,
     is_count,
     is_count_op,
     is_number,
@@ -20,9 +20,11 @@ from bncheck.recognise.graph.reductions import (
 )
 from bncheck.recognise.graph.trace import (
     PLACEHOLDERS,
+    ROWS,
     VARIABLES,
     constant,
     declared_shape,
+    is_condition,
     predicate,
     sources,
     steps_back,
@@ -30,10 +32,8 @@ from bncheck.recognise.graph.trace import (
 from bncheck.sources.graph import protos
 
 FUSED = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"})
-_MAY_REDUCE = REDUCTIONS | {"MatMul"}
 _PARTS = frozenset({"StridedSlice", "Slice", "Split", "SplitV"})
 """Parts of a vector: of partitioned variables, whose parts take their share of the moments."""
-_ROWS = frozenset({"Gather", "GatherV2", "ResourceGather", "StridedSlice"})
 _LIMIT = 120
 
 
@@ -53,7 +53,8 @@ class Operand(NamedTuple):
     axes: tuple[int, ...] = ()
     """Reduced axes of the moments."""
     scalars: tuple[int, ...] = ()
-    """Scalar placeholders that enter (a scalar variable is something else, such as the count under a sum)."""
+    """Scalar placeholders and conditions that enter as a number (a scalar variable is something else, such as the
+    count under a sum)."""
     reshaped: tuple[int, ...] = ()
     """Shape a stored vector is reshaped to ("1, C, 1, 1" tells channels first), where it is."""
 
@@ -88,7 +89,9 @@ def _weighed(graph: FlatGraph, contexts: Contexts, e: int, found: Operand) -> tu
     """The scalar t of `t * moment + (1 - t) * stored`, and the value of it that selects the moments."""
     leaves = dict.fromkeys(found.moments, 0.0) | {edge(node): 1.0 for node in found.stored}
     stored_part = [
-        value for on in (False, True) for value in evaluate(graph, e, [leaves], contexts, {found.scalars[0]: on})
+        value
+        for on in (False, True)
+        for value in evaluate(graph, e, [leaves], contexts, {found.scalars[0]: on}, batch=0.0)
     ]
     if sorted(part for part in stored_part if part is not None) != [0.0, 1.0]:
         return None
@@ -150,9 +153,11 @@ class _Classifier:
             return Operand(stored=(stored,)) if vector else self._scalar(node)
         if op in FUSED and port_of(e) in (1, 2):
             return Operand(moments=frozenset({e}))
-        if op in _MAY_REDUCE:
+        if op in MAY_REDUCE:
             return self._reduction(e, depth)
-        if op in _ROWS and (variable := self._table(node)) is not None:
+        if op == "Cast" and is_condition(graph, node):
+            return Operand(scalars=(predicate(graph, e)[0],))
+        if op in ROWS and (variable := self._table(node)) is not None:
             return Operand(stored=(variable,))
         return _NOTHING if is_count_op(op) and is_count(graph, e) else None
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph.trace import (
-    PLACEHOLDERS,
     VARIABLES,
     constant,
     declared_shape,
@@ -17,6 +16,8 @@ from bncheck.recognise.graph.trace import (
 from bncheck.sources.graph import protos
 
 REDUCTIONS = frozenset({"Mean", "Sum"})
+MAY_REDUCE = REDUCTIONS | {"MatMul", "Einsum"}
+"""Ops among which `reduction_at` finds reductions."""
 ALL_REDUCE = frozenset(
     "CrossReplicaSum CollectiveReduce CollectiveReduceV2 NcclAllReduce NcclReduce HorovodAllreduce".split()
 )
@@ -47,8 +48,11 @@ class Reduction(NamedTuple):
 
 
 def reduction_at(graph: FlatGraph, node: int) -> Reduction | None:
-    """The reduction that a node computes: a mean, a sum, or a product with a row of equal numbers."""
+    """The reduction that a node computes: a mean, a sum (as `nc->c` too), or a product with a row of equal numbers."""
     op, data = graph.ops[node], graph.data[node]
+    if op == "Einsum" and len(data) == 1:
+        summed = _summed(graph, node)
+        return None if summed is None else Reduction(data[0], summed, 1.0)
     if len(data) != 2:
         return None
     if op in REDUCTIONS:
@@ -60,6 +64,16 @@ def reduction_at(graph: FlatGraph, node: int) -> Reduction | None:
         if (row := uniform_initial(graph, left)) is not None and uniform_initial(graph, right) is None:
             return Reduction(right, (1 if _turned(graph, node, "transpose_b") else 0,), _row(graph, left, row))
     return None
+
+
+def _summed(graph: FlatGraph, node: int) -> tuple[int, ...] | None:
+    """Axes that an equation of one operand sums over, the others in their order; None of any other equation."""
+    equation = graph.attr(node, "equation")
+    before, _, after = ("" if equation is None else equation.s.decode("ascii", "replace")).partition("->")
+    kept = [letter for letter in before if letter in after]
+    if len(set(before)) < len(before) or "".join(kept) != after or kept == list(before):
+        return None
+    return tuple(axis for axis, letter in enumerate(before) if letter not in after)
 
 
 def _turned(graph: FlatGraph, node: int, name: str) -> bool:
@@ -138,12 +152,6 @@ def _joined(graph: FlatGraph, e: int) -> int | None:
                 return None
             e = back[0]
     return None
-
-
-def is_raw(graph: FlatGraph, e: int) -> bool:
-    """Whether a value is what is fed, changed by arithmetic with constants at most: no layer lies before it."""
-    leaves = _leaves(graph, e, ELEMENTWISE | {"Transpose"}, PLACEHOLDERS)
-    return leaves is not None and not leaves.isdisjoint(PLACEHOLDERS) and leaves <= PLACEHOLDERS | {"Const", _VECTOR}
 
 
 def is_shifted_by(graph: FlatGraph, e: int, variable: int) -> bool:

@@ -11,9 +11,8 @@ from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.decomposed_norm import Match, inverse_deviations, match_around
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.operands import FUSED, Operand, classify
-from bncheck.recognise.graph.reductions import is_raw
 from bncheck.recognise.graph.trace import declared_shape
-from bncheck.recognise.graph.upstream import leading_one_reshape
+from bncheck.recognise.graph.upstream import is_raw, leading_one_reshape
 
 if TYPE_CHECKING:
     from bncheck.recognise.graph.folded import Fold

@@ -33,6 +33,8 @@ FAKE_QUANT = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerCh
 """Ops that round within a range that is stored in variables."""
 MERGES = frozenset({"Merge", "RefMerge"})
 SWITCHES = frozenset({"Switch", "RefSwitch"})
+ROWS = frozenset({"Gather", "GatherV2", "ResourceGather", "StridedSlice"})
+"""Ops that take rows of a table, such as the statistics of one time step."""
 SELECTS = frozenset({"Select", "SelectV2"})
 _STEPS = PASS | MERGES | SELECTS | {"IdentityN", "ConcatV2"}
 _LIMIT = 400
@@ -233,6 +235,12 @@ def predicate(graph: FlatGraph, e: int) -> tuple[int, bool]:
     return node_of(e), negated
 
 
+def is_condition(graph: FlatGraph, cast: int) -> bool:
+    """Whether a Cast makes a number of one bool."""
+    kind, shape = graph.attr(cast, "SrcT"), declared_shape(graph, cast)
+    return kind is not None and protos.data_type(kind.type) == "bool" and not shape
+
+
 def describe_switch(graph: FlatGraph, node: int, train_when: bool | None) -> Switch:  # noqa: FBT001 - a value of the model
     """What kind of thing the condition at `node` is, with its default where it has one."""
     op = graph.ops[node]
@@ -240,14 +248,14 @@ def describe_switch(graph: FlatGraph, node: int, train_when: bool | None) -> Swi
         return Switch(
             predicate=graph.names[node],
             kind="placeholder-with-default",
-            default=_truth(graph, graph.data[node][0]),
+            default=truth(graph, graph.data[node][0]),
             train_when=train_when,
         )
     if op in PLACEHOLDERS:
         return Switch(predicate=graph.names[node], kind="placeholder", train_when=train_when)
     if op == "Const":
         return Switch(
-            predicate=graph.names[node], kind="constant", default=_truth(graph, edge(node)), train_when=train_when
+            predicate=graph.names[node], kind="constant", default=truth(graph, edge(node)), train_when=train_when
         )
     if op in VARIABLES:
         return Switch(predicate=graph.names[node], kind="variable", train_when=train_when)
@@ -294,6 +302,7 @@ def _comparison(graph: FlatGraph, node: int, *, wanted: bool) -> tuple[str, tupl
     return said, None
 
 
-def _truth(graph: FlatGraph, e: int) -> bool | None:
+def truth(graph: FlatGraph, e: int) -> bool | None:
+    """Whether a constant of one element is true; None where it is no such constant."""
     value = constant(graph, e)
     return bool(value.reshape(-1)[0]) if value is not None and value.size == 1 else None

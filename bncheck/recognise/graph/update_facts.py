@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from bncheck.facts.layers import Role, Switch, Update
-from bncheck.recognise.graph.counters import stuck_counter
+from bncheck.recognise.graph.counters import fixed_numbers, stuck_counter
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import describe_switch, variable_name
@@ -35,10 +35,13 @@ def update_facts(
     behind = write.debias_of if write.derived_from is None else write.derived_from
     source = write if behind is None else graph.writes.first_of.get(behind, write)
     decay = decay_of(flat, contexts, source, on)
+    fixed = {} if decay is not None else fixed_numbers(flat, graph.stored, source.value, graph.writes.initial)
+    if fixed:
+        decay = decay_of(flat, contexts, source, on, fixed=fixed)
     rises = (
         decay is not None
         and "Minimum" in flat.by_op  # without one, the end is all there is
-        and decay_of(flat, contexts, source, on, in_the_end=False) is None
+        and decay_of(flat, contexts, source, on, in_the_end=False, fixed=fixed) is None
     )
     counter = stuck_counter(flat, graph.stored, source.value) if rises else None
     if counter is not None:
@@ -58,7 +61,7 @@ def update_facts(
         decay=decay,
         decay_rises=rises,
         stuck_counter="" if counter is None else variable_name(flat, counter),
-        decay_when_off=decay_of(flat, contexts, source, off) if off != on else None,
+        decay_when_off=decay_of(flat, contexts, source, off, fixed=fixed) if off != on else None,
         resource=flat.ops[write.variable] == "VarHandleOp",
         in_collection="update_ops" in listing,
         collections=tuple(name for name in listing if name != "update_ops"),
@@ -113,10 +116,17 @@ def _right_behind(flat: FlatGraph, node: int) -> set[int]:
             c
             for current in frontier
             for c in flat.consumers(current)
-            if c not in seen and flat.ops[c] in _BEHIND_AN_UPDATE
+            if c not in seen and flat.ops[c] in _BEHIND_AN_UPDATE and _hands_on(flat, c, current)
         ]
         seen.update(frontier)
     return seen
+
+
+def _hands_on(flat: FlatGraph, consumer: int, node: int) -> bool:
+    """Whether a condition gives the value out, and does not only take it in, as that of its gradients does."""
+    return flat.ops[consumer] not in CONDITIONALS or any(
+        node_of(e) == node for edges in flat.returns.get(consumer, ()) for e in edges
+    )
 
 
 def _branch(

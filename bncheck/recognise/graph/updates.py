@@ -178,14 +178,22 @@ def role_of(write: Write, roles: dict[int, Role]) -> Role | None:
 
 
 def decay_of(
-    graph: FlatGraph, contexts: Contexts, write: Write, assume: dict[int, bool], *, in_the_end: bool = True
+    graph: FlatGraph,
+    contexts: Contexts,
+    write: Write,
+    assume: dict[int, bool],
+    *,
+    in_the_end: bool = True,
+    fixed: dict[int, float] | None = None,
 ) -> float | None:
     """The decay of an update: by how much its new value grows with the variable, the batch moments at 0.
 
+    `fixed` has variables that nothing writes, such as a decay, with their values.
     Of a decay that rises to a limit (`num_updates`, a schedule) that limit, or None if not `in_the_end`.
     A fused op with `exponential_avg_factor` f gives moments that hold (1 - f) of the stored value already.
     """
-    leaves = [_leaves(graph, write, old) for old in (0.0, 1.0)]
+    known = {edge(variable): value for variable, value in (fixed or {}).items()}
+    leaves = [known | _leaves(graph, write, old) for old in (0.0, 1.0)]
     at_zero, at_one = evaluate(graph, write.value, leaves, contexts, assume, in_the_end=in_the_end, batch=0.0)
     if at_one is None:
         return None

@@ -22,6 +22,7 @@ _POOLS = frozenset("AvgPool MaxPool MaxPoolV2 AvgPool3D MaxPool3D".split())
 _SHAPES = frozenset("Pad PadV2 Transpose SpaceToBatchND BatchToSpaceND ConcatV2".split())
 _STEPS_BEHIND = 6
 _WIDTH = 60
+_RAW_EDGES = 60
 
 
 class Upstream(Record):
@@ -168,6 +169,22 @@ def _bias(graph: FlatGraph, e: int) -> int | None:
         return None
     node = nodes.pop()
     return node if graph.ops[node] in VARIABLES | {"Const"} and per_channel_shape(graph, node) else None
+
+
+def is_raw(graph: FlatGraph, e: int) -> bool:
+    """Whether a value is what is fed, cut and scaled at most: no weights and no layer lie before it."""
+    stack, seen, fed = [e], {e}, False
+    while stack:
+        node = node_of(stack.pop())
+        op, data = graph.ops[node], graph.data[node]
+        if op in VARIABLES or op in LINEAR or op in _POOLS or op in _ACTIVATIONS or len(seen) > _RAW_EDGES:
+            return False
+        fed = fed or (not data and op != "Const")
+        for x in data:
+            if x not in seen:
+                seen.add(x)
+                stack.append(x)
+    return fed
 
 
 def leading_one_reshape(graph: FlatGraph, e: int) -> bool:
