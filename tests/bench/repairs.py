@@ -31,6 +31,7 @@ from bncheck.backbones.slim_compat import load_slim
 from bncheck.compare.train_eval import prepare
 from bncheck.facts.errors import BncheckError
 from bncheck.judge.repaired import judge_repair
+from bncheck.recognise import recognise
 from bncheck.repair.estimate import reestimate
 from bncheck.repair.trial_twins import Statistics, TrialTwins, open_trial
 from bncheck.settings.options import Options
@@ -105,15 +106,17 @@ def _repairs(net: Net, seeds: int) -> Iterator[Row]:
         print(f"{net.name}: repaired from all {len(net.train)} training samples {best:.1%}", flush=True)
         for seed in range(seeds):
             for data, images, labels in _data(net, np.random.default_rng(seed)):
+                true: float | None = None  # labels judge the statistics, and make none of them
                 for known in (labels, None):
                     verdict, new = _estimate(net, images, known)
+                    true = _true(twins, net, new) if true is None else true
                     row = Row(
                         net=net.name,
                         data=data,
                         samples=len(images),
                         labelled=known is not None,
                         verdict=verdict,
-                        true=_true(twins, net, new),
+                        true=true,
                         best=best,
                     )
                     told = "labels" if row.labelled else "no labels"
@@ -133,6 +136,7 @@ def _data(net: Net, random: np.random.Generator) -> Iterator[tuple[str, NDArray[
     yield "range 0..1", (few + 1) / 2, labels
     yield "range 0..255", (few + 1) * 127.5, labels
     yield "other domain", net.domain[:FEW], labels[: len(net.domain[:FEW])]
+    yield "one image", np.repeat(few[:1], FEW, axis=0), np.repeat(labels[:1], FEW)
 
 
 def _estimate(net: Net, images: NDArray[np.float32], labels: NDArray[np.int64] | None) -> tuple[str, Statistics]:
@@ -145,7 +149,7 @@ def _estimate(net: Net, images: NDArray[np.float32], labels: NDArray[np.int64] |
             found = reestimate(raw, Options(data=path), lambda _stage, _samples: None)
         except BncheckError:
             return "error", {}
-        verdict = judge_repair(found.trial, prepare(raw).facts).verdict.value
+        verdict = judge_repair(found.trial, recognise(raw, Options())).verdict.value
         return verdict, {one.layer: (one.mean, one.variance) for one in found.replacement.new}
 
 
