@@ -91,7 +91,7 @@ class Trial:
     accuracy_before: float | None
     """In eval mode as it is stored; None also where the file lacks statistics."""
     accuracy_after: float | None
-    """In eval mode with new statistics, each sample judged by those of the half of the data that it is not in."""
+    """In eval mode with new statistics, each sample judged by those of the halves of the data that it is not in."""
     agreement_before: float | None
     """Of eval mode as stored with train mode."""
     agreement_after: float | None
@@ -101,6 +101,10 @@ class Trial:
     """Between the models that either half of the data makes; None where a half is too small to make one."""
     halves_loss: float | None
     """Accuracy that the one would cost in the place of the other, by their own probabilities."""
+    halves_loss_error: float | None
+    """Its standard error, from samples and from ways to cut them."""
+    splits: int
+    """Ways in which the data were cut into halves; what is told of halves is the mean over them."""
     halves_error: float | None
     """NMSE of the one against the other."""
     entropy: float | None

@@ -150,7 +150,10 @@ def _unsettled(trial: Trial) -> list[str]:
     if trial.input.distinct < 2 or (trial.halves_agreement is None and trial.halves_error is None):
         return [f"{many(trial.input.distinct, 'sample')} cannot be cut into halves that would confirm each other."]
     if trial.classes is not None and trial.halves_agreement is not None and trial.halves_loss is not None:
-        expected = expected_loss(trial.halves_loss, min(trial.samples, trial.input.distinct))
+        samples = min(trial.samples, trial.input.distinct)
+        expected = expected_loss(
+            trial.halves_loss, trial.halves_loss_error or 0.0, samples=samples, splits=trial.splits
+        )
         limit, told = MOST_LOST, f"agree on {percent(trial.halves_agreement)} of the samples"
     else:
         assert trial.halves_error is not None

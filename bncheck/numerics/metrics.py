@@ -153,8 +153,8 @@ def are_probabilities(values: Logits) -> bool:
     return bool(np.all(values >= 0) and np.allclose(np.sum(values, axis=-1, dtype=np.float64), 1, atol=1e-3))
 
 
-def lost_confidence(a: Logits, b: Logits) -> float:
-    """Sum over samples of the probability that the one loses by naming the other's class, mean of both directions.
+def lost_confidence(a: Logits, b: Logits) -> NDArray[np.float64]:
+    """(samples,): the probability that the one loses by naming the other's class, mean of both directions.
 
     `p_a(top of a) - p_a(top of b)`: where scores are probabilities of being right, the accuracy that is lost if `b`
     answers in the place of `a`. A class that changes in a toss-up costs nothing.
@@ -162,7 +162,7 @@ def lost_confidence(a: Logits, b: Logits) -> float:
     first, second = (scores if are_probabilities(scores) else softmax(scores) for scores in (a, b))
     rows, mine, other = np.arange(len(first)), first.argmax(axis=-1), second.argmax(axis=-1)
     lost = first[rows, mine] - first[rows, other] + second[rows, other] - second[rows, mine]
-    return float(np.sum(lost) / 2)
+    return np.asarray(lost / 2)
 
 
 def entropy(scores: Logits) -> float:

@@ -21,6 +21,7 @@ from bncheck.numerics.init_share import init_share
 from bncheck.numerics.input_range import ALIKE, range_factor
 from bncheck.recognise import recognise
 from bncheck.repair.population import TOLERANCE, Population, population
+from bncheck.repair.splits import Split, splits
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.repair.trial import candidates, try_out
@@ -54,6 +55,7 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
         counted = population(
             twin, data, tolerance=_tolerance(options), progress=lambda done: progress("estimate", done)
         )
+        cut = splits(twin, data, counted)
     new: list[NewStatistics] = []
     left: list[LayerLeft] = []
     for layer in prepared.facts.layers:
@@ -75,7 +77,7 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
         change=counted.change if np.isfinite(counted.change) else 1.0,
     )
     replacement = Replacement(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options))
-    trial = _tried(prepared, replacement, counted, data, options, lambda done: progress("try", done))
+    trial = _tried(prepared, replacement, counted, cut, data, options, lambda done: progress("try", done))
     return Estimate(replacement=replacement, data=data, trial=trial)
 
 
@@ -83,6 +85,7 @@ def _tried(  # noqa: PLR0917 - what the estimate knows
     prepared: Prepared,
     found: Replacement,
     counted: Population,
+    cut: Sequence[Split],
     data: Data,
     options: Options,
     progress: Callable[[int], None],
@@ -97,7 +100,7 @@ def _tried(  # noqa: PLR0917 - what the estimate knows
     with open_trial(prepared.forward) as twins:
         trial = try_out(
             twins,
-            candidates(found.new, counted, stored if len(stored) == len({layer.name for layer in reached}) else None),
+            candidates(found.new, cut, stored if len(stored) == len({layer.name for layer in reached}) else None),
             data,
             prepared.kinds,
             declared=options.preprocess is not None,

@@ -59,8 +59,7 @@ class Population:
     change: float
     """The largest change that the last batch made (see TOLERANCE)."""
     halves: tuple[Mapping[str, Moments], Mapping[str, Moments]] | None = None
-    """The same of every other batch, and of the batches between; of one batch, of its two halves. None where a half
-    leaves a layer without a variance."""
+    """The same of every other batch, and of the batches between; None of a single batch."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -90,10 +89,8 @@ def population(
     """
     state = _Progress()
     samples = count = 0
-    first: NDArray[Any] | None = None
     for images, _ in batches:
         run = model.run(images)
-        first = images if first is None else first
         _add(model, state, run, tolerance, half=count % 2)
         count += 1
         samples += len(images)
@@ -102,11 +99,9 @@ def population(
             break
     if not count:
         raise UsageError("the data hold no samples")
-    assert first is not None
-    halves = state.halves if count > 1 else _halves_of(model, first)
     return Population(
-        moments=_by_layer(model, state.sites),
-        halves=None if halves is None else (_by_layer(model, halves[0]), _by_layer(model, halves[1])),
+        moments=by_layer(model, state.sites),
+        halves=(by_layer(model, state.halves[0]), by_layer(model, state.halves[1])) if count > 1 else None,
         samples=samples,
         batches=count,
         converged=state.calm >= patience,
@@ -114,28 +109,21 @@ def population(
     )
 
 
-def _by_layer(model: TrainMode, sites: Sequence[Moments]) -> Mapping[str, Moments]:
+def by_layer(model: TrainMode, sites: Sequence[Moments]) -> Mapping[str, Moments]:
+    """Moments of each site -> of each layer, those of its sites pooled."""
     by_layer: dict[str, list[Moments]] = {}
     for layer, moments in zip(model.layers, sites, strict=True):
         by_layer.setdefault(layer, []).append(moments)
     return {layer: merge_all(parts) for layer, parts in by_layer.items()}
 
 
-def _of_sites(run: PooledMoments) -> list[Moments]:
+def of_sites(run: PooledMoments) -> list[Moments]:
+    """Moments of each site of one batch."""
     return [from_batch(*part) for part in zip(run.samples, run.means, run.variances, strict=True)]
 
 
-def _halves_of(model: TrainMode, batch: NDArray[Any]) -> list[list[Moments]] | None:
-    """Of a single batch, cut in two, each half normalised by itself."""
-    middle = len(batch) // 2
-    if not middle:
-        return None
-    halves = [_of_sites(model.run(part)) for part in (batch[:middle], batch[middle:])]
-    return halves if all(np.all(part.count > 1) for half in halves for part in half) else None
-
-
 def _add(model: TrainMode, state: _Progress, run: PooledMoments, tolerance: float, *, half: int) -> None:
-    parts = _of_sites(run)
+    parts = of_sites(run)
     for layer, part in zip(model.layers, parts, strict=True):
         if part.count < 2:
             raise UsageError(

@@ -2,11 +2,12 @@
 written.
 
 The samples fall into two halves, and each half's statistics are judged by the samples of the other (two-fold
-cross-validation), so that none vouches for what it was estimated from and none is lost to the estimate.
+cross-validation, repeated), so that none vouches for what it was estimated from and none is lost to the estimate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +22,9 @@ from bncheck.facts.inputs import InputSummary
 from bncheck.facts.repairs import Trial
 from bncheck.numerics import metrics
 from bncheck.numerics.moments import Moments
-from bncheck.repair.population import Population
+from bncheck.repair.splits import Split
 from bncheck.repair.statistics import NewStatistics
-from bncheck.repair.trial_twins import Outputs, Statistics, TrialTwins
+from bncheck.repair.trial_twins import Statistics, TrialTwins
 
 MOST_SAMPLES = 2048
 """Samples that are judged by at most: agreement is then known to a point."""
@@ -37,24 +38,15 @@ class Candidates:
     stored: Statistics | None
     """As they are; None where some are missing, so that there is no eval mode."""
     new: Statistics
-    halves: tuple[Statistics, Statistics] | None
-    """Of every other batch, and of those between; of a single batch, of its two halves."""
-    batches: int
-    """That the estimate took: later ones made none of it."""
+    splits: Sequence[Split] = ()
 
 
-def candidates(new: Sequence[NewStatistics], estimate: Population, stored: Statistics | None) -> Candidates:
+def candidates(new: Sequence[NewStatistics], cut: Sequence[Split], stored: Statistics | None) -> Candidates:
     """What an estimate offers beside what is stored."""
-    layers, halves = {one.layer for one in new}, estimate.halves
-    return Candidates(
-        stored=stored,
-        new={one.layer: (one.mean, one.variance) for one in new},
-        halves=None if halves is None else (_statistics(halves[0], layers), _statistics(halves[1], layers)),
-        batches=estimate.batches,
-    )
+    return Candidates(stored=stored, new={one.layer: (one.mean, one.variance) for one in new}, splits=cut)
 
 
-def _statistics(half: Mapping[str, Moments], layers: set[str]) -> Statistics:
+def _statistics(half: Mapping[str, Moments], layers: Statistics) -> Statistics:
     return {layer: (part.mean, part.variance) for layer, part in half.items() if layer in layers}
 
 
@@ -68,11 +60,11 @@ class _TrialTotals:
     new: OutputTotals = field(default_factory=OutputTotals)
     """Train mode against eval mode with the new statistics."""
     unseen: OutputTotals = field(default_factory=OutputTotals)
-    """Train mode against eval mode with the statistics of the half that the sample is not in."""
+    """Train mode against eval mode with the statistics of the half that the sample is not in, once a split."""
     halves: OutputTotals = field(default_factory=OutputTotals)
-    """One half's statistics against the other's, both in eval mode."""
-    lost: float = 0.0
-    """`metrics.lost_confidence` between the halves."""
+    """One half's statistics against the other's, both in eval mode, once a split."""
+    lost: list[NDArray[np.float64]] = field(default_factory=list)
+    """(splits, samples) of each batch: `metrics.lost_confidence` between the halves."""
     entropy: float = 0.0
     scrambled_entropy: float = 0.0
 
@@ -101,7 +93,8 @@ def try_out(
     totals: list[_TrialTotals] = [_TrialTotals(kind=kind) for kind in kinds]
     seen, samples = InputTotals(), 0
     random = np.random.default_rng(_SEED)
-    for number, (images, labels) in enumerate(batches):
+    halves = [tuple(_statistics(half, found.new) for half in (one.first, one.second)) for one in found.splits]
+    for images, labels in batches:
         if samples >= MOST_SAMPLES:
             break
         train = twins.train(images)
@@ -115,17 +108,17 @@ def try_out(
                     one.kind = total.kind
         stored = None if found.stored is None else twins.with_statistics(images, found.stored)
         new = twins.with_statistics(images, found.new)
-        halves = None if found.halves is None else [twins.with_statistics(images, half) for half in found.halves]
-        unseen = None if halves is None else _unseen(halves, found.batches, number, len(images))
+        cut = [tuple(twins.with_statistics(images, half) for half in pair) for pair in halves]
         noise = twins.train(_scrambled(images, random))
         for place, total in enumerate(totals):
             total.new.add(train[place], new[place], len(images), labels)
             if stored is not None:
                 total.stored.add(train[place], stored[place], len(images), labels)
-            if halves is not None and unseen is not None:
-                total.unseen.add(train[place], unseen[place], len(images), labels)
-                total.halves.add(halves[0][place], halves[1][place], len(images))
-                _add_lost(total, halves[0][place], halves[1][place])
+            for split, (first, second) in zip(found.splits, cut, strict=True):
+                unseen = _unseen(first[place], second[place], split.in_second[samples : samples + len(images)])
+                total.unseen.add(train[place], unseen, len(images), labels)
+                total.halves.add(first[place], second[place], len(images))
+            _add_lost(total, [(first[place], second[place]) for first, second in cut])
             _add_entropies(total, train[place], noise[place])
         seen.add(images)
         samples += len(images)
@@ -134,19 +127,12 @@ def try_out(
     return _trial(judged, seen.summary(declared=declared), found)
 
 
-def _unseen(halves: Sequence[Outputs], used: int, number: int, count: int) -> Outputs:
-    """For each sample the answer of the half that it is not in."""
-    if used == 1 and number == 0:
-        middle = count // 2
-        return tuple(
-            np.concatenate([second[:middle], first[middle:]]) if _rows(first, count) else first
-            for first, second in zip(*halves, strict=True)
-        )
-    return tuple(halves[(number + 1) % 2])
-
-
-def _rows(output: NDArray[Any], count: int) -> bool:
-    return output.ndim > 0 and len(output) == count
+def _unseen(first: NDArray[Any], second: NDArray[Any], in_second: NDArray[np.bool_]) -> NDArray[Any]:
+    """For each sample the answer of the half that it is not in; one that made neither is judged by the first."""
+    if not first.ndim or len(in_second) > len(first):
+        return first
+    own = np.pad(in_second, (0, len(first) - len(in_second)), constant_values=True)
+    return np.where(own.reshape(-1, *[1] * (first.ndim - 1)), first, second)
 
 
 def _scrambled(images: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
@@ -163,11 +149,19 @@ def _scrambled(images: NDArray[Any], random: np.random.Generator) -> NDArray[Any
     return np.asarray(pixels[random.permutation(len(pixels))].reshape(images.shape))
 
 
-def _add_lost(total: _TrialTotals, one: NDArray[Any], other: NDArray[Any]) -> None:
+def _add_lost(total: _TrialTotals, cut: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> None:
     how = total.halves.scores
     if total.halves.top.rows and how is not None:
-        scores = (np.asarray(as_scores(half, how), np.float64) for half in (one, other))
-        total.lost += metrics.lost_confidence(*scores)
+        pairs = [[np.asarray(as_scores(half, how), np.float64) for half in pair] for pair in cut]
+        total.lost.append(np.stack([metrics.lost_confidence(one, other) for one, other in pairs]))
+
+
+def _lost(batches: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """(mean, its standard error) over samples and splits: what few samples, and few ways to cut them, leave open."""
+    lost = np.concatenate(batches, axis=1)
+    of_samples, of_splits = lost.mean(axis=0), lost.mean(axis=1)
+    between = float(np.var(of_splits, ddof=1)) / len(of_splits) if len(of_splits) > 1 else 0.0
+    return float(lost.mean()), math.sqrt(float(np.mean(of_samples**2)) / len(of_samples) + between)
 
 
 def _add_entropies(total: _TrialTotals, train: NDArray[Any], noise: NDArray[Any]) -> None:
@@ -186,12 +180,13 @@ def _judged(totals: Sequence[_TrialTotals]) -> _TrialTotals:
 
 
 def _trial(judged: _TrialTotals, seen: InputSummary, found: Candidates) -> Trial:
-    has_stored, halved = found.stored is not None, found.halves is not None
+    has_stored, halved = found.stored is not None, bool(found.splits)
     new, stored, unseen, halves = (total.top for total in (judged.new, judged.stored, judged.unseen, judged.halves))
     rows, labelled = new.rows, new.labelled
+    lost, lost_error = _lost(judged.lost) if judged.lost else (None, None)
 
-    def accuracy(right: int) -> float | None:
-        return right / labelled if labelled else None
+    def accuracy(right: int, times: int = 1) -> float | None:
+        return right / labelled / times if labelled else None
 
     return Trial(
         samples=seen.samples,
@@ -203,12 +198,14 @@ def _trial(judged: _TrialTotals, seen: InputSummary, found: Candidates) -> Trial
         commonest=max(judged.new.answers.values()) / rows if rows else None,
         accuracy_train=accuracy(new.right[0]),
         accuracy_before=accuracy(stored.right[1]) if has_stored else None,
-        accuracy_after=accuracy(unseen.right[1]) if halved else None,
+        accuracy_after=accuracy(unseen.right[1], len(found.splits)) if halved else None,
         agreement_before=stored.agreeing / rows if rows and has_stored else None,
         agreement_after=new.agreeing / rows if rows else None,
         error_after=judged.new.errors.nmse,
-        halves_agreement=halves.agreeing / rows if rows and halved else None,
-        halves_loss=judged.lost / rows if rows and halved else None,
+        halves_agreement=halves.agreeing / halves.rows if rows and halves.rows else None,
+        halves_loss=lost,
+        halves_loss_error=lost_error,
+        splits=len(found.splits),
         halves_error=judged.halves.errors.nmse if halved else None,
         entropy=judged.entropy / rows if rows else None,
         scrambled_entropy=judged.scrambled_entropy / rows if rows else None,

@@ -5,9 +5,10 @@ python -m tests.bench.repairs [--seeds 2] [--only digits,photos,sequences] [--ca
 Digits in MobileNetV2 (the fixtures), crops of photographs and sequences in small nets of TF-slim, all trained with
 forgotten updates. Each is repaired from 1 to 512 samples, with labels and without, from noise, one class, channels in
 another order, another range and another domain. True is the accuracy of eval mode, with the statistics of the repair,
-on samples that nothing else saw; the best is that of a repair from all training samples. Exits 1 where a pass lies
-more than 5 points below the best, or where more than 5 % of the good ones (within 2 points) are called unverified from
-32 samples on.
+on samples that nothing else saw; the best is that of a repair from all training samples. Good are the repairs within 2
+points of it from as many samples as lose no more on average: of too few one is within them by luck, which nothing can
+tell before. Exits 1 where a pass lies more than 5 points below the best, or where more than 5 % of the good ones are
+called unverified.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 FEW = 64
 """Samples of the bad kinds."""
 ENOUGH = 32
-"""Samples from which a good repair ought to be called so."""
+"""Samples, a batch of the training, from which a good repair ought to be called so."""
 WORSE, GOOD = 0.05, 0.02
 STEPS, BATCH = 300, 32
+TRAIN = 1920
+"""Samples to train on, of photographs and sequences; the rest stays unseen."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,12 +94,20 @@ def main() -> int:
     rows = [row for name in asked.only.split(",") for row in _repairs(made[name](asked.cache), asked.seeds)]
     _summary(rows)
     false = [row for row in rows if row.verdict == "pass" and row.lost > WORSE]
-    good = [row for row in rows if row.samples >= ENOUGH and row.lost <= GOOD and row.data == "as in training"]
+    lucky = [row for row in rows if row.samples >= ENOUGH and row.lost <= GOOD and row.data == "as in training"]
+    good = [row for row in lucky if _typical_loss(rows, row) <= GOOD]
     timid = [row for row in good if row.verdict != "pass"]
+    shy = sum(row.verdict != "pass" for row in lucky)
     print(f"\n{len(rows)} repairs; false passes: {len(false)}; good ones not called so: {len(timid)} of {len(good)}")
+    print(f"from {ENOUGH} samples on, with those that are good by luck: {shy} of {len(lucky)}")
     for row in false + timid:
         print(" ", row)
     return int(bool(false) or len(timid) > 0.05 * max(len(good), 1))
+
+
+def _typical_loss(rows: list[Row], like: Row) -> float:
+    """Mean over the seeds."""
+    return float(np.mean([r.lost for r in rows if (r.net, r.data, r.samples) == (like.net, like.data, like.samples)]))
 
 
 def _repairs(net: Net, seeds: int) -> Iterator[Row]:
@@ -193,7 +204,7 @@ def _photos(cache: Path) -> Net:
     """Crops of two photographs; the class is which photograph, and which quarter of it."""
     random, side = np.random.default_rng(0), 48
     images, labels = [], []
-    for _ in range(2400):
+    for _ in range(TRAIN + 1680):
         photo, quarter = random.integers(2), random.integers(4)
         whole = _PHOTOS[photo]
         height, width = whole.shape[0] // 2, whole.shape[1] // 2
@@ -222,10 +233,10 @@ def _sequences(cache: Path) -> Net:
 def _trained(
     folder: Path, name: str, samples: NDArray[np.float32], labels: NDArray[np.int64], domain: NDArray[np.float32]
 ) -> Net:
-    """A small net of TF-slim, its updates forgotten; the last fifth of the samples stays unseen."""
+    """A small net of TF-slim, its updates forgotten; what comes after TRAIN samples stays unseen."""
     import tensorflow as tf
 
-    v1, slim, cut = tf.compat.v1, load_slim(), int(0.8 * len(samples))
+    v1, slim, cut = tf.compat.v1, load_slim(), TRAIN
     prefix = folder / f"model.ckpt-{STEPS}"
     if not prefix.with_name(f"{prefix.name}.index").exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -204,5 +204,5 @@ def test_agreement_and_accuracy() -> None:
 def test_lost_confidence_is_what_the_other_class_costs() -> None:
     """Nothing where both name one class, the margin where they do not, the mean of both directions."""
     a, b = np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[0.7, 0.3], [0.1, 0.9]])
-    assert metrics.lost_confidence(a, a) == 0.0
-    assert metrics.lost_confidence(a, b) == pytest.approx(((0.6 - 0.4) + (0.9 - 0.1)) / 2)
+    assert metrics.lost_confidence(a, a).sum() == 0.0
+    assert metrics.lost_confidence(a, b).sum() == pytest.approx(((0.6 - 0.4) + (0.9 - 0.1)) / 2)

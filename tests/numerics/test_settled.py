@@ -10,14 +10,16 @@ from bncheck.numerics.settled import expected_error, expected_loss, noise, sampl
 
 
 def test_halves_that_agree_settle_only_with_enough_samples() -> None:
-    """All of 64 samples alike is settled; all of 8 is luck."""
-    assert expected_loss(0.0, 64) < 0.05 < expected_loss(0.0, 8)
+    """All of 64 samples alike is settled; all of 8 is luck, however often they are cut."""
+    assert expected_loss(0.0, 0.0, samples=64, splits=1) < 0.05
+    assert expected_loss(0.0, 0.0, samples=16, splits=8) < 0.05 < expected_loss(0.0, 0.0, samples=8, splits=8)
 
 
-def test_the_whole_is_off_by_half_of_what_its_halves_differ_by() -> None:
-    """With many samples the standard error vanishes."""
-    assert expected_loss(0.1, 10**8) == pytest.approx(0.05, abs=1e-4)
-    assert expected_loss(1.0, 2) == 1.0
+def test_standard_errors_are_added() -> None:
+    """With many samples nothing but the loss is left."""
+    assert expected_loss(0.1, 0.0, samples=10**8, splits=1) == pytest.approx(0.1, abs=1e-4)
+    assert expected_loss(0.03, 0.02, samples=10**8, splits=1) == pytest.approx(0.06)
+    assert expected_loss(1.0, 0.5, samples=2, splits=1) == 1.0
 
 
 def test_error_is_a_quarter() -> None:

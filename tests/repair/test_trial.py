@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.facts.repairs import Trial
 from bncheck.repair.population import population
+from bncheck.repair.splits import splits
 from bncheck.repair.statistics import reestimated
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.repair.trial import candidates, try_out
@@ -50,9 +51,10 @@ def _tried(
     cuts = [(images[n : n + 32], None if labels is None else labels[n : n + 32]) for n in range(0, len(images), 32)]
     with open_train_twin(prepared.forward) as twin:
         found = population(twin, cuts)
+        halves = splits(twin, cuts, found)
     new = [reestimated(layer, moments) for layer, moments in found.moments.items()]
     with open_trial(prepared.forward) as twins:
-        tried = candidates(new, found, _stored(prepared))
+        tried = candidates(new, halves, _stored(prepared))
         trial = try_out(twins, tried, cuts, prepared.kinds, declared=False)
         place = next(n for n, out in enumerate(twins.train(data.test_images[:2])) if out.shape == (2, 10))
         answers = twins.with_statistics(data.test_images, tried.new)[place].argmax(axis=1)
