@@ -10,7 +10,7 @@ from bncheck.compare.data.data import Data
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
-from bncheck.facts.findings import Meaning, Report, Verdict
+from bncheck.facts.findings import Meaning, Report, Verdict, leaves_open
 from bncheck.facts.measurements import Comparison
 from bncheck.judge.judge import judge
 from bncheck.settings.config import Settings
@@ -50,5 +50,5 @@ def judged(
         off = any(Meaning.OUTPUT_DIFFERS in finding.rule.meaning for finding in measured.findings)
         if off or measured.verdict is Verdict.FAIL:
             return Side(report=measured, comparison=comparison)
-        doubts = tuple(f.message for f in measured.findings if Meaning.UNDECIDED in f.rule.meaning)
+        doubts = tuple(f.message for f in measured.findings if leaves_open(f))
     return Side(report=judge(files.facts, settings=settings), comparison=comparison, notes=notes, doubts=doubts)

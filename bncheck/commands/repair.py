@@ -75,11 +75,12 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         return _not_written(files, output, before, judgement, estimate)
     facts = target.facts
     layers = {layer.name: layer for layer in facts.layers}
-    repaired, replaced, added = _changes(target.raw, place, layers, found.new)
+    noise = {} if estimate is None else estimate.noise
+    repaired, replaced, added = _changes(target.raw, place, layers, found.new, noise)
     averaged: tuple[LayerRepair, ...] = ()
     if other is not None and of_averages is not None:
         by_name = {layer.name: layer for layer in other.facts.layers}
-        averaged, more, _ = _changes(other.raw, place, by_name, of_averages.replacement.new)
+        averaged, more, _ = _changes(other.raw, place, by_name, of_averages.replacement.new, of_averages.noise)
         replaced |= more
     ranges = new_ranges(target.raw, found.new, options, opened, lambda done: progress("record ranges", done))
     replaced |= ranges.replaced
@@ -205,7 +206,11 @@ def _unmeasured(output: Path) -> str:
 
 
 def _changes(
-    raw: RawModel, place: Destination, layers: dict[str, Layer], new: Sequence[NewStatistics]
+    raw: RawModel,
+    place: Destination,
+    layers: dict[str, Layer],
+    new: Sequence[NewStatistics],
+    noise: Mapping[str, tuple[float, float]],
 ) -> tuple[tuple[LayerRepair, ...], dict[str, PerChannel], dict[str, PerChannel]]:
     """(what is told of each layer, key -> vector to replace, key -> vector to add)."""
     replaced: dict[str, PerChannel] = {}
@@ -225,6 +230,7 @@ def _changes(
                 fresh.append(vector.name)
             else:
                 raise UsageError(f"{layer.name}: {_no_place(vector)}")
+        of_mean, of_variance = noise.get(layer.name, (None, None))
         repaired.append(
             LayerRepair(
                 layer=layer.name,
@@ -235,6 +241,8 @@ def _changes(
                 clipped=statistics.clipped,
                 added=tuple(fresh),
                 from_weights=statistics.from_weights,
+                mean_noise=of_mean,
+                variance_noise=of_variance,
             )
         )
     return tuple(repaired), replaced, added

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.compare.data.summary import InputTotals
 from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, by_sample, labels_belong, place_of
 from bncheck.compare.shared_layers import shared
 from bncheck.compare.twins.endpoints import find_input, find_outputs
@@ -68,7 +69,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
         layers = named_as_in(facts.layers, facts_of_view(raw, view, options).layers)
     elif raw.graphs:
         view = view_graph(raw, options)
-        facts = facts_of_view(raw, view, options)
+        facts = replace(facts_of_view(raw, view, options), repaired=raw.repaired)
         layers = facts.layers
     else:
         raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")
@@ -142,9 +143,13 @@ def measure(
         outputs=[OutputTotals(kind=kind) for kind in prepared.kinds],
         labels_output=prepared.labels_output,
     )
+    repaired = prepared.facts.repaired
+    seen = None if repaired is None or repaired.input is None else InputTotals()
     for images, labels in batches:
         run = twins.run(images)
         _add(totals, run, images, labels)
+        if seen is not None:
+            seen.add(images)
         each(run)
         progress(totals.images)
     if not totals.images:
@@ -158,6 +163,7 @@ def measure(
         shared=shared(places, prepared.layers),
         outputs=_outputs(twins, prepared, totals),
         accuracy=_accuracy(totals),
+        seen=None if seen is None else seen.summary(),
         batch_dependence=_batch_dependence(twins, prepared, totals),
         seconds=time.perf_counter() - start,
     )

@@ -197,6 +197,11 @@ class Finding(Record):
         return self.layers[0] if self.layers else ""
 
 
+def leaves_open(finding: Finding) -> bool:
+    """Whether no verdict can be given on the output because of it; a note only says so."""
+    return Meaning.UNDECIDED in finding.rule.meaning and finding.severity is not Severity.INFO
+
+
 def fails(finding: Finding, fail_on: str) -> bool:
     """Whether a finding makes the verdict fail; `fail_on` is "error", "warning" or "never"."""
     bad = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING), "never": ()}[fail_on]

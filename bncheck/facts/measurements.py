@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from bncheck.facts.arrays import PerChannel
 from bncheck.facts.ratios import scores_of
+
+if TYPE_CHECKING:
+    from bncheck.facts.inputs import InputSummary
 
 GIVEN = "given"
 """In the place of a scheme: the user's own file, quantized as it is."""
@@ -127,6 +131,8 @@ class Comparison:
     """Layers that stand in several places, each once: all that reaches it, together, against its stored statistics. In
     `layers` each place is by itself."""
     accuracy: Accuracy = field(default_factory=Accuracy)
+    seen: InputSummary | None = None
+    """What the data look like; None where nothing is to be held against it."""
     batch_dependence: float | None = None
     """NMSE between f(X)[0] and f(X[:1]) of the graph as it is served; None where it was not probed."""
     seconds: float = 0.0

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bncheck.facts.record import Record
+
+if TYPE_CHECKING:
+    from bncheck.facts.inputs import InputSummary
 
 
 class Provenance(Record):
@@ -18,6 +23,8 @@ class Provenance(Record):
     """"data" or "debias"."""
     samples: int | None = None
     """That the statistics were estimated from."""
+    input: InputSummary | None = None
+    """For which input they hold; None where the file does not tell."""
 
     @property
     def told(self) -> str:

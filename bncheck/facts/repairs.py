@@ -32,6 +32,10 @@ class LayerRepair:
     from_weights: float | None = None
     """Where the mean is the one that the weights before the layer predict: by how many deviations (root mean square)
     it differs from the average's; None where it is the average's, or comes from data."""
+    mean_noise: float | None = None
+    """Standard error of its median channel's mean, in deviations, as halves of the data differ; None without data."""
+    variance_noise: float | None = None
+    """The same of the natural logarithm of its variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,8 @@ class RepairJudgement:
     """Why it is not a pass: sentences."""
     told: tuple[str, ...] = ()
     """What carries it, and for which input it holds: sentences."""
+    samples_needed: int | None = None
+    """About how many would settle the statistics; None where they are, or nothing tells."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,6 +217,7 @@ class RepairReport:
             "verdict": self.verdict.value,
             "reasons": list(self.judgement.reasons),
             "told": list(self.judgement.told),
+            "samples_needed": self.judgement.samples_needed,
             "trial": None if self.trial is None else {**vars(self.trial), "input": vars(self.trial.input)},
             "exit_code": self.exit_code,
         }

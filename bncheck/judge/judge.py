@@ -19,6 +19,7 @@ from bncheck.facts.findings import (
     TargetInfo,
     Verdict,
     fails,
+    leaves_open,
 )
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose
 from bncheck.facts.wording import many, many_are
@@ -201,7 +202,7 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     if any(fails(finding, settings.fail_on.value) for finding in findings):
         return Verdict.FAIL, ""
-    unjudged = next((f.message for f in findings if Meaning.UNDECIDED in f.rule.meaning), "")
+    unjudged = next((f.message for f in findings if leaves_open(f)), "")
     reason = _too_little(facts) or unjudged or _made_up(facts)
     if not reason and not any_rule_ran:
         reason = "none of the selected rules could run on what is at hand"

@@ -86,11 +86,13 @@ def judge_repair(trial: Trial, facts: Facts, *, doubted: Sequence[str] = ()) -> 
     against = refusal(trial)
     if against:
         return RepairJudgement(verdict=RepairVerdict.REFUSED, reasons=(against,))
-    doubts = [*_unsettled(trial), *(_by_labels(trial) if trial.labelled else _unlabelled(trial, facts))]
+    unsettled, needed = _unsettled(trial)
+    doubts = [*unsettled, *(_by_labels(trial) if trial.labelled else _unlabelled(trial, facts))]
     doubts += [*_few_classes(trial), *_which_range(trial, facts)]
     doubts += doubted
     verdict = RepairVerdict.UNVERIFIED if doubts else RepairVerdict.PASS
-    return RepairJudgement(verdict=verdict, reasons=tuple(doubts), told=(*_carried_by(trial), holds_for(trial)))
+    told = (*_carried_by(trial), holds_for(trial))
+    return RepairJudgement(verdict=verdict, reasons=tuple(doubts), told=told, samples_needed=needed)
 
 
 def with_averages(raw: RepairJudgement, averages: RepairJudgement) -> RepairJudgement:
@@ -101,6 +103,7 @@ def with_averages(raw: RepairJudgement, averages: RepairJudgement) -> RepairJudg
         verdict=worst,
         reasons=(*raw.reasons, *(prefix + reason for reason in averages.reasons)),
         told=(*raw.told, *(prefix + told for told in averages.told[:-1])),
+        samples_needed=max((n for n in (raw.samples_needed, averages.samples_needed) if n is not None), default=None),
     )
 
 
@@ -146,9 +149,11 @@ def _error(differing: float, samples: int) -> float:
     return math.sqrt(max(abs(differing), 1 / max(samples, 1)) / max(samples, 1))
 
 
-def _unsettled(trial: Trial) -> list[str]:
+def _unsettled(trial: Trial) -> tuple[list[str], int | None]:
+    """(doubts, about how many samples would settle them)."""
     if trial.input.distinct < 2 or (trial.halves_agreement is None and trial.halves_error is None):
-        return [f"{many(trial.input.distinct, 'sample')} cannot be cut into halves that would confirm each other."]
+        few = many(trial.input.distinct, "sample")
+        return [f"{few} cannot be cut into halves that would confirm each other."], None
     if trial.classes is not None and trial.halves_agreement is not None and trial.halves_loss is not None:
         samples = min(trial.samples, trial.input.distinct)
         expected = expected_loss(
@@ -160,10 +165,10 @@ def _unsettled(trial: Trial) -> list[str]:
         expected, limit = expected_error(trial.halves_error), MOST_ERROR
         told = f"differ by {trial.halves_error:.2g} (NMSE)"
     if expected <= limit:
-        return []
-    needed = samples_needed(trial.samples, expected, limit)
-    more = f"about {needed:,} samples would settle it" if math.isfinite(expected) else "more samples may settle it"
-    return [f"The statistics are not settled: the models that the two halves of the data make {told}; {more}."]
+        return [], None
+    needed = samples_needed(trial.samples, expected, limit) if math.isfinite(expected) else None
+    more = "more samples may settle it" if needed is None else f"about {needed:,} samples would settle it"
+    return [f"The statistics are not settled: the models that the two halves of the data make {told}; {more}."], needed
 
 
 def _by_labels(trial: Trial) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from bncheck.numerics.init_share import init_share
 from bncheck.numerics.input_range import ALIKE, range_factor
 from bncheck.recognise import recognise
 from bncheck.repair.population import TOLERANCE, Population, population
-from bncheck.repair.splits import Split, splits
+from bncheck.repair.splits import Split, mean_noise, splits
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.repair.trial import candidates, try_out
@@ -42,6 +42,8 @@ class Estimate:
     replacement: Replacement
     data: Data
     trial: Trial
+    noise: Mapping[str, tuple[float, float]]
+    """Layer -> standard errors of its mean, in deviations, and of its log variance."""
 
 
 def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], None]) -> Estimate:
@@ -78,7 +80,7 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
     )
     replacement = Replacement(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options))
     trial = _tried(prepared, replacement, counted, cut, data, options, lambda done: progress("try", done))
-    return Estimate(replacement=replacement, data=data, trial=trial)
+    return Estimate(replacement=replacement, data=data, trial=trial, noise=mean_noise(cut))
 
 
 def _tried(  # noqa: PLR0917 - what the estimate knows

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bncheck.facts.errors import BncheckError
 from bncheck.numerics.moments import Moments, merge
+from bncheck.numerics.settled import noise
 from bncheck.repair.population import Batch, Population, TrainMode, by_layer, of_sites
 
 MOST_SPLITS = 8
@@ -49,6 +50,15 @@ def splits(model: TrainMode, batches: Iterable[Batch], estimate: Population) -> 
     size = estimate.samples // estimate.batches
     odd = np.arange(estimate.samples) // size % 2 == 1
     return (Split(first=estimate.halves[0], second=estimate.halves[1], in_second=odd),)
+
+
+def mean_noise(found: Sequence[Split]) -> Mapping[str, tuple[float, float]]:
+    """Layer -> `settled.noise`, mean over the splits; empty without any."""
+    each = [noise(one.first, one.second) for one in found]
+    return {
+        layer: (float(np.mean([one[layer][0] for one in each])), float(np.mean([one[layer][1] for one in each])))
+        for layer in (each[0] if each else ())
+    }
 
 
 def _cut(model: TrainMode, samples: NDArray[np.generic], estimate: Population) -> tuple[Split, ...]:

@@ -164,7 +164,7 @@ class Options(Record):
         "Which weights, where the checkpoint holds averages of them too.",
         helps={_C.REPAIR: "Which weights are served, where the checkpoint holds averages of them too [both]."},
         heading="Model",
-        of={_C.TRAIN_VS_EVAL, _C.FLOAT_VS_QUANTIZED, _C.REPAIR},
+        of={_C.TRAIN_VS_EVAL, _C.FLOAT_VS_QUANTIZED, _C.GATE, _C.REPAIR},
         words=Words.RUNNING,
     )
     compare: bool = option(

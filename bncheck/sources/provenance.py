@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from bncheck.facts.errors import ReadError
 from bncheck.facts.provenance import Provenance
 from bncheck.sources.files import is_file
 from bncheck.sources.raw import PROVENANCE, RawModel
+
+if TYPE_CHECKING:
+    from bncheck.facts.inputs import InputSummary
 
 DIGEST = "statistics_sha256"
 """Key of the digest in the file."""
@@ -40,6 +44,7 @@ def read_provenance(model: RawModel) -> Provenance | None:
         verdict=_text(told.get("verdict")),
         method=_text(told.get("method")),
         samples=samples if isinstance(samples, int) else None,
+        input=_input(told.get("holds_for")),
     )
 
 
@@ -49,6 +54,23 @@ def digest(vectors: Iterable[tuple[str, NDArray[Any]]]) -> str:
     for key, values in sorted(vectors, key=lambda vector: vector[0]):
         found.update(key.encode() + b"\0" + np.ascontiguousarray(values, "<f8").tobytes())
     return found.hexdigest()
+
+
+def _input(told: object) -> InputSummary | None:
+    """None where anything is missing or no finite number."""
+    if not isinstance(told, Mapping):
+        return None
+    from bncheck.facts.inputs import InputSummary  # noqa: PLC0415 - only beside repaired models
+
+    numbers = {name: _number(told.get(name)) for name in ("low", "high", "mean", "deviation")}
+    counts = {name: told.get(name) for name in ("samples", "distinct")}
+    if None in numbers.values() or not all(isinstance(count, int) for count in counts.values()):
+        return None
+    return InputSummary(**numbers, **counts)  # type: ignore[arg-type] # none is None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _text(value: object) -> str:

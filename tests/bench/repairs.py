@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +117,14 @@ def _repairs(net: Net, seeds: int) -> Iterator[Row]:
         print(f"{net.name}: repaired from all {len(net.train)} training samples {best:.1%}", flush=True)
         for seed in range(seeds):
             for data, images, labels in _data(net, np.random.default_rng(seed)):
-                true: float | None = None  # labels judge the statistics, and make none of them
-                for known in (labels, None):
-                    verdict, new = _estimate(net, images, known)
-                    true = _true(twins, net, new) if true is None else true
+                verdicts, new = _estimate(net, images, labels)
+                true = _true(twins, net, new)
+                for labelled, verdict in zip((True, False), verdicts, strict=True):
                     row = Row(
                         net=net.name,
                         data=data,
                         samples=len(images),
-                        labelled=known is not None,
+                        labelled=labelled,
                         verdict=verdict,
                         true=true,
                         best=best,
@@ -150,18 +149,24 @@ def _data(net: Net, random: np.random.Generator) -> Iterator[tuple[str, NDArray[
     yield "one image", np.repeat(few[:1], FEW, axis=0), np.repeat(labels[:1], FEW)
 
 
-def _estimate(net: Net, images: NDArray[np.float32], labels: NDArray[np.int64] | None) -> tuple[str, Statistics]:
-    """(verdict, new statistics)."""
+def _estimate(net: Net, images: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[tuple[str, str], Statistics]:
+    """(verdicts with labels and without, new statistics).
+
+    Labels judge the statistics and make none of them: without them the trial is the same, but for what they told.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npz"
-        np.savez(path, images=images, **({} if labels is None else {"labels": labels}))
+        np.savez(path, images=images, labels=labels)
         raw = open_model(net.prefix)
         try:
             found = reestimate(raw, Options(data=path), lambda _stage, _samples: None)
         except BncheckError:
-            return "error", {}
-        verdict = judge_repair(found.trial, recognise(raw, Options())).verdict.value
-        return verdict, {one.layer: (one.mean, one.variance) for one in found.replacement.new}
+            return ("error", "error"), {}
+        bare = {"accuracy_train": None, "accuracy_before": None, "accuracy_after": None}
+        without = replace(found.trial, labelled=0, labels_seen=0, **bare)
+        facts = recognise(raw, Options())
+        labelled, unlabelled = (judge_repair(trial, facts).verdict.value for trial in (found.trial, without))
+        return (labelled, unlabelled), {one.layer: (one.mean, one.variance) for one in found.replacement.new}
 
 
 def _true(twins: TrialTwins, net: Net, new: Statistics) -> float:

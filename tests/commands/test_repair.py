@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bncheck.cli.main import main
+from bncheck.commands.compare import compare_train_vs_eval
 from bncheck.commands.inspect import inspect_checkpoint
 from bncheck.facts.errors import UsageError
 from bncheck.facts.repairs import RepairVerdict
@@ -329,3 +330,11 @@ def test_settled_data_pass_and_are_told(data: Path, tmp_path: Path) -> None:
     assert (found.code, found.severity.value) == ("BN201", "info")
     assert "repaired by bncheck from" in found.message
     assert "bncheck repair" not in found.fix
+    for offset, factor, codes in ((0.0, 1.0, []), (1.0, 0.5, ["BN304"])):
+        with np.load(data) as arrays:
+            other = {"images": (arrays["images"] + offset) * factor, "labels": arrays["labels"]}
+        np.savez(tmp_path / "other.npz", **other)
+        compared = compare_train_vs_eval(tmp_path / "fixed", data=tmp_path / "other.npz")
+        assert [finding.code for finding in compared.findings if finding.rule.family.name == "MODES"] == codes
+        assert ("of input between -1 and 1" in "".join(f.message for f in compared.findings)) is bool(codes)
+    assert all(layer.mean_noise is not None and layer.mean_noise < 0.2 for layer in report.repaired)

@@ -10,8 +10,10 @@ import pytest
 from fake_quant_runs import run_fixture
 
 from bncheck.commands.compare import compare_train_vs_eval
+from bncheck.commands.gate import gate
 from bncheck.commands.repair import repair
 from bncheck.facts.errors import UsageError
+from bncheck.facts.findings import Verdict
 from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
@@ -86,3 +88,13 @@ def test_compare_runs_the_copy_that_is_named(slim_run: tuple[Path, dict[str, Any
     report = compare_train_vs_eval(folder / facts["checkpoint"], data=folder / "test.npz", weights="ema", batch_size=32)
     assert report.comparison is not None
     assert report.comparison.accuracy.train == pytest.approx(facts["ema_train_mode"], abs=0.03)
+
+
+def test_a_gate_judges_the_copy_that_is_named(slim_run: tuple[Path, dict[str, Any]]) -> None:
+    """Repaired for the averages alone, these pass and the raw weights fail."""
+    folder, facts = slim_run
+    source, data = folder / facts["checkpoint"], folder / "train.npz"
+    repaired = repair(source, folder / "gated.ckpt", weights="ema", data=data, compare=False).output
+    options: dict[str, Any] = {"data": folder / "test.npz", "quantize": False, "batch_size": 32}
+    verdicts = {weights: gate(repaired, weights=weights, **options).verdict for weights in ("raw", "ema")}
+    assert verdicts == {"raw": Verdict.FAIL, "ema": Verdict.PASS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from bncheck.sources.provenance import DIGEST, digest
 
 KEYS = ("bn/moving_mean", "bn/moving_variance")
 VALUES = {KEYS[0]: np.array([0.5, 1.5], np.float32), KEYS[1]: np.array([2.0, 3.0], np.float32)}
-TOLD = {
+TOLD: dict[str, Any] = {
     "verdict": "pass",
     "method": "data",
     "data": {"samples": 640},
+    "holds_for": {"samples": 640, "distinct": 640, "low": -1.0, "high": 1, "mean": -0.4, "deviation": 0.7},
     "layers": [{"mean": KEYS[0], "variance": KEYS[1]}],
     DIGEST: digest(VALUES.items()),
 }
@@ -37,6 +39,16 @@ def test_what_was_written_is_believed(tmp_path: Path) -> None:
     assert raw.repaired.confirmed
     assert raw.repaired.told == "repaired by bncheck from 640 samples, verdict pass"
     assert "640 samples" in raw.notes[-1]
+    assert raw.repaired.input is not None
+    assert (raw.repaired.input.low, raw.repaired.input.deviation) == (-1.0, 0.7)
+
+
+@pytest.mark.parametrize("told", [None, [], {}, {"low": -1.0}, {**TOLD["holds_for"], "mean": float("nan")}])
+def test_a_range_that_is_not_told_is_none(told: object, tmp_path: Path) -> None:
+    """Half a range is none; the rest is believed."""
+    raw = open_model(_model(tmp_path, json.dumps({**TOLD, "holds_for": told})))
+    assert raw.repaired is not None
+    assert (raw.repaired.confirmed, raw.repaired.input) == (True, None)
 
 
 @pytest.mark.parametrize(

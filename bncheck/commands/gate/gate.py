@@ -11,7 +11,7 @@ from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.earlier_model import Earlier, is_report, of_report, read_report
 from bncheck.commands.gate.plan import Measuring, Ran
 from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, fatal, with_stages
-from bncheck.commands.target import Target, read_quantized, read_target
+from bncheck.commands.target import Target, read_quantized, read_target, with_chosen_weights
 from bncheck.facts.errors import NotFound, UsageError
 from bncheck.facts.findings import Gate, NotChecked, Report, RuleFamily, Stage, StageState
 from bncheck.facts.measurements import same_data, scores
@@ -93,7 +93,7 @@ def _refuse(options: Options) -> None:
 def _read(path: str | Path, options: Options) -> tuple[Target, float]:
     """The files, and the seconds that they took: the model's, and what was folded into the TFLite file made of it."""
     start = time.perf_counter()
-    target = read_target(path, options)
+    target = with_chosen_weights(read_target(path, options))
     facts, lite = target.facts, read_quantized(options)
     if lite is not None and target.raw.lite is None:
         from bncheck.foldproof.prove import prove  # noqa: PLC0415 - only with --quantized

@@ -44,16 +44,7 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
     yield from _side("Before", report.before, report.compared_before, width)
     if report.files:
         yield from _side("After", report.after, report.compared_after, width)
-    if report.averaged:
-        yield from hanging("Averages", visible(_averages(report)), width)
-    if report.ranges:
-        yield from hanging("Ranges", _ranges(report), width)
-    for sentence in judgement.told:
-        yield from hanging("Judged", visible(sentence), width)
-    for reason, names in _grouped(report.left).items():
-        yield from hanging("Left", visible(f"{listing(names)}: {reason}"), width)
-    for note in report.notes:
-        yield from hanging("Note", visible(note), width)
+    yield from _told(report, width)
     if verbose:
         yield ()
         for layer in report.repaired:
@@ -62,6 +53,22 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
         yield from hanging("Files", visible(", ".join(_name(file) for file in report.files)), width)
     yield ()
     yield ((f"verdict {report.verdict.value} · exit {report.exit_code}", ""),)
+
+
+def _told(report: RepairReport, width: int) -> Iterator[Line]:
+    """What else was repaired, how sure it is, what carries the verdict, and what was left."""
+    if report.averaged:
+        yield from hanging("Averages", visible(_averages(report)), width)
+    if report.ranges:
+        yield from hanging("Ranges", _ranges(report), width)
+    if noise := _noise(report):
+        yield from hanging("Noise", visible(noise), width)
+    for sentence in report.judgement.told:
+        yield from hanging("Judged", visible(sentence), width)
+    for reason, names in _grouped(report.left).items():
+        yield from hanging("Left", visible(f"{listing(names)}: {reason}"), width)
+    for note in report.notes:
+        yield from hanging("Note", visible(note), width)
 
 
 def _name(path: str) -> str:
@@ -144,6 +151,23 @@ def _ranges(report: RepairReport) -> str:
     return f"{' and '.join(parts)}, recorded anew with the new statistics: quantization-aware training rounds by them"
 
 
+def _noise(report: RepairReport) -> str:
+    """Of the layer whose mean is least sure, and what would settle it; empty where nothing was halved."""
+    known = [layer for layer in report.repaired if layer.mean_noise is not None]
+    if not known:
+        return ""
+    worst = max(known, key=lambda layer: layer.mean_noise or 0.0)
+    needed = report.judgement.samples_needed
+    more = "" if needed is None else f"; about {needed:,} samples would settle the answers"
+    return f"most in {worst.layer}: {_errors(worst)}{more}"
+
+
+def _errors(layer: LayerRepair) -> str:
+    return (
+        f"standard error {layer.mean_noise:.2g} deviations of the mean, {layer.variance_noise:.2g} of the log variance"
+    )
+
+
 def _grouped(left: tuple[LayerLeft, ...]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for layer in left:
@@ -153,6 +177,7 @@ def _grouped(left: tuple[LayerLeft, ...]) -> dict[str, list[str]]:
 
 def _layer(layer: LayerRepair) -> str:
     parts = [] if layer.variance_ratio is None else [f"variance x {layer.variance_ratio:.3g}"]
+    parts += [] if layer.mean_noise is None else [_errors(layer)]
     parts += [f"{layer.clipped} channels set to 0"] if layer.clipped else []
     told = "" if layer.from_weights is None else f"mean predicted from the weights, {layer.from_weights:.2g} deviations"
     parts += [f"{told} from the average"] if told else []

@@ -12,6 +12,7 @@ from bncheck.facts.layers import Facts
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.data_mismatch import NOT_TRAINED, Unlike, fitting_ranges, unlike_training
+from bncheck.rules.shared.other_input import other_input
 from bncheck.testing import batch_norm, classes_compared, compared, difference, untouched
 
 
@@ -38,6 +39,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
+    Another copy's input: a repaired model says beside it of which input its statistics are; the data's deviation is
+    1.5 times as large or small, or their mean more than a deviation off. A note where eval mode is fine on them.
     Another range: the batch variances of most channels of the first layer are the stored ones times one factor, that
     of input at least 1.5 times as large or small, its means are off too, and most other layers do not have that factor:
     whatever the output is, the model is not accused of it. Or the factor is smaller and at most a fifth of the other
@@ -65,11 +68,22 @@ def check(model: Facts) -> Iterator[Evidence]:
     unlike = unlike_training(model)
     if unlike is not None:
         yield Evidence(
+            severity=None if unlike.decides or not other_input(model) else Severity.INFO,
             layers=unlike.layers,
             message=unlike.told,
-            fix=_range_fix(model, unlike.factor) if unlike.factor is not None else _fix(model, unlike),
+            fix=_FIX_OF_COPY if other_input(model) else _fix_of(model, unlike),
             measurements=(Measurement(name=unlike.name, value=unlike.value, limit=unlike.limit),),
         )
+
+
+_FIX_OF_COPY = (
+    "Give the data in the range that the copy was repaired for (--preprocess). If the model is served on data like "
+    "these, repair the original from them."
+)
+
+
+def _fix_of(model: Facts, unlike: Unlike) -> str:
+    return _range_fix(model, unlike.factor) if unlike.factor is not None else _fix(model, unlike)
 
 
 def _range_fix(model: Facts, factor: float) -> str:

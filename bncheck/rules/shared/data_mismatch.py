@@ -19,14 +19,12 @@ from bncheck.numerics.input_range import range_factor
 from bncheck.numerics.moments import batch_moments
 from bncheck.rules import RULES
 from bncheck.rules.shared.modes import judged_output, labels_strange, labels_tell
+from bncheck.rules.shared.other_input import RANGE, other_input
 from bncheck.rules.statistics import bn101_never_moved
 
 if TYPE_CHECKING:
     from bncheck.facts.measurements import Comparison, LayerDifference
 
-RANGE = 1.5
-"""Factor of the input from which it is another range: no two usual ones are nearer than 2, and other images of the same
-range differ by less; a guess."""
 SCALED = 0.2
 """|ln| of a common factor between batch and stored variances that is worth telling, a fifth more or less; a guess."""
 ALIKE = 0.25
@@ -62,6 +60,9 @@ def unlike_training(model: Facts) -> Unlike | None:
         return None
     if _untrained(model, comparison):
         return NOT_TRAINED
+    other = other_input(model)
+    if other:
+        return _of_another_copy(comparison, *other)
     if labels_strange(comparison) and not any(place.non_finite for place in comparison.layers):
         return _strange_labels(comparison)
     output = judged_output(comparison)
@@ -89,6 +90,21 @@ NOT_TRAINED = Unlike(
     limit=1,
     decides=True,
 )
+
+
+def _of_another_copy(comparison: Comparison, told: str, name: str, value: float, limit: float) -> Unlike:
+    """What a copy that was made for other input does with these data is no fault of it."""
+    output = judged_output(comparison)
+    junk = output is not None and output.junk
+    return Unlike(
+        layers=(),
+        told=f"{told} The copy is not judged by what it makes of them." if junk else told,
+        name=name,
+        value=value,
+        limit=limit,
+        decides=junk,
+        excuses=junk,
+    )
 
 
 def _untrained(model: Facts, comparison: Comparison) -> bool:
