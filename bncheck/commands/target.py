@@ -16,6 +16,7 @@ from bncheck.facts.record import Record
 from bncheck.judge.judge import judge
 from bncheck.recognise import recognise
 from bncheck.recognise.averaged_weights import with_averages
+from bncheck.recognise.optimizer_averages import TOLD, served_weights
 from bncheck.settings.config import Settings
 from bncheck.settings.options import Options, given
 from bncheck.sources import is_beside, open_checkpoint, open_model
@@ -89,8 +90,18 @@ def in_network(target: Target) -> Target:
 
 
 def with_chosen_weights(target: Target) -> Target:
-    """The model that the averages of its weights make, where these are asked for. Raises UsageError without any."""
-    if target.options.weights != "ema":
+    """The model that the averages of its weights make, where these are asked for.
+
+    A Keras file holds one model, which is served: asking for the other raises UsageError, as averages do where there
+    are none.
+    """
+    asked = target.options.weights
+    served = None if asked is None else served_weights(target.raw)
+    if served is not None:
+        if served.value != asked:
+            raise UsageError(f"--weights {asked}: {target.path} holds no such model; {TOLD[served]}")
+        return target
+    if asked != "ema":
         return target
     raw = with_averages(target.raw)
     if raw is None:

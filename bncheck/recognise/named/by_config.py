@@ -15,6 +15,7 @@ from bncheck.recognise.named.by_position import kernel_channels, recognise_posit
 from bncheck.recognise.named.config_sites import ConfigWiring, sites_of
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
 from bncheck.recognise.norm_kinds import kind_of_config
+from bncheck.recognise.optimizer_averages import TOLD, served_weights
 from bncheck.recognise.predicted.after_batch_norm import worth_predicting
 from bncheck.recognise.stored_vectors import absent, missing, unread, vector
 from bncheck.recognise.training_progress import run_facts
@@ -102,7 +103,7 @@ def recognise_config(raw: RawModel, hints: Options) -> Facts:
         layers=tuple(replace(layer, order=order) for order, layer in enumerate(layers)),
         run=run_facts(raw, hints),
         gaps=tuple(gaps),
-        notes=raw.notes,
+        notes=(*raw.notes, *((TOLD[served],) if (served := served_weights(raw)) else ())),
     )
 
 
