@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.compare.data.samples import ModelInput
-from bncheck.compare.twins.forward import Forward
+from bncheck.compare.twins.forward import Forward, TwinSite
 from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.compare.twins.session import Loaded, SiteMoments, moment_fetches, site_moments
 
@@ -101,13 +101,20 @@ def _sums(tf: Any, loaded: Loaded, forward: Forward, *, whole: bool) -> Any:
         for site in forward.sites:
             rows = []
             for name in (site.train_output, site.eval_output):
-                values = loaded.tensor(name)
+                values = _counted(tf, loaded, site, loaded.tensor(name))
                 values = values if whole else _compared(ops, number, values)
                 rows.append(ops.Reshape(tensor=tf.cast(values, tf.float32), shape=flat))
             rows.append(ops.Sub(x=rows[1], y=rows[0]))
             # The sum of squares as a dot product, which runs in a fifth of the time of a reduction.
             sums += [ops.MatMul(a=row, b=row, transpose_b=True) for row in rows]
         return tf.concat(sums, 0) if sums else tf.zeros([0])
+
+
+def _counted(tf: Any, loaded: Loaded, site: TwinSite, values: Any) -> Any:
+    """A site's output with padded steps at 0 in both twins: they are no part of what arrives, nor of its energy."""
+    if site.mask is None:
+        return values
+    return tf.where(loaded.tensor(site.mask) > 0, values, tf.zeros([], values.dtype))
 
 
 def _compared(ops: Any, number: Callable[[int], Any], tensor: Any) -> Any:

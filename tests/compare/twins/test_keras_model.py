@@ -84,3 +84,31 @@ def test_padding_is_left_out_of_the_batch_statistics(tmp_path: Path, package: st
         assert layer.samples == np.count_nonzero(words)
         np.testing.assert_allclose(layer.mean_shift, 0.0, atol=1e-4)
         np.testing.assert_allclose(layer.log_variance_ratio, 0.0, atol=1e-3)
+
+
+@pytest.mark.tensorflow
+def test_padded_steps_do_not_arrive(tmp_path: Path) -> None:
+    """Twice as much padding, of a vector that is far off, changes nothing of the error that arrives at a layer."""
+    keras = pytest.importorskip("tf_keras")
+    random = np.random.default_rng(0)
+    table = random.normal(size=(9, 4)).astype(np.float32)
+    table[0] = 50.0
+    words = random.integers(1, 9, size=(48, 6)).astype(np.int32)
+    words[np.arange(6) >= random.integers(2, 6, size=(48, 1))] = 0
+    entry = keras.Input((None,), dtype="int32")
+    net = keras.layers.Embedding(9, 4, mask_zero=True, embeddings_initializer=keras.initializers.Constant(table))(entry)
+    net = keras.layers.BatchNormalization(name="padded", moving_variance_initializer=keras.initializers.Constant(4.0))(
+        net
+    )
+    net = keras.layers.Dense(5)(net)
+    net = keras.layers.BatchNormalization(name="behind")(net)
+    model = keras.Model(entry, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(net)))
+    model.save(tmp_path / "model.keras")
+    arrived = []
+    for steps in (6, 12):
+        np.save(tmp_path / "words.npy", np.pad(words, ((0, 0), (0, steps - 6))))
+        report = bncheck.compare_train_vs_eval(tmp_path / "model.keras", data=tmp_path / "words.npy", batch_size=48)
+        assert report.comparison is not None
+        arrived.append([layer.cumulative_nmse for layer in report.comparison.layers])
+    assert arrived[0] == pytest.approx(arrived[1], rel=1e-4)
+    assert min(arrived[0]) > 0.05
