@@ -23,9 +23,9 @@ from bncheck.recognise import recognise
 from bncheck.repair.population import TOLERANCE, Population, population
 from bncheck.repair.splits import Split, mean_noise, splits
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
-from bncheck.repair.train_twin import open_train_twin
+from bncheck.repair.train_twin import TrainTwin, open_train_twin
 from bncheck.repair.trial import candidates, try_out
-from bncheck.repair.trial_twins import open_trial
+from bncheck.repair.trial_twins import TrialTwins, open_trial
 from bncheck.repair.write_keras import write_keras
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
@@ -54,62 +54,81 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
         data = open_data(options.data, twin.inputs, options)
         if data.synthetic:
             raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
-        counted = population(
-            twin, data, tolerance=_tolerance(options), progress=lambda done: progress("estimate", done)
-        )
-        cut = splits(twin, data, counted)
-    new: list[NewStatistics] = []
-    left: list[LayerLeft] = []
-    for layer in prepared.facts.layers:
-        moments = counted.moments.get(layer.name)
-        if moments is None:
-            left.append(LayerLeft(layer=layer.name, reason="the forward pass does not reach it"))
-        elif all(vector.presence is Presence.ABSENT for vector in layer.statistics):
-            left.append(LayerLeft(layer=layer.name, reason="it has no statistics to store"))
-        else:
-            new.append(_estimated(layer.name, counted))
-    if not new:
+        counted = count(twin, data, options, lambda done: progress("estimate", done))
+    if not _new(prepared.facts, counted.population):
         raise UsageError(f"{raw.path}: the forward pass reaches no batch norm with statistics")
+    with open_trial(prepared.forward) as twins:
+        return tried(twins, prepared, counted, options, lambda done: progress("try", done))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counted:
+    """What went through the train twin."""
+
+    data: Data
+    population: Population
+    cut: tuple[Split, ...]
+
+
+def count(twin: TrainTwin, data: Data, options: Options, progress: Callable[[int], None]) -> Counted:
+    """The moments of all data, and of halves of them."""
+    found = population(twin, data, tolerance=_tolerance(options), progress=progress)
+    return Counted(data=data, population=found, cut=splits(twin, data, found))
+
+
+def tried(
+    twins: TrialTwins, prepared: Prepared, counted: Counted, options: Options, progress: Callable[[int], None]
+) -> Estimate:
+    """New statistics from what was counted, and what eval mode makes of them."""
+    data, found = counted.data, counted.population
     facts = PopulationFacts(
         description=data.description,
-        samples=counted.samples,
-        batches=counted.batches,
+        samples=found.samples,
+        batches=found.batches,
         batch_size=data.batch_size,
-        converged=counted.converged,
-        change=counted.change if np.isfinite(counted.change) else 1.0,
+        converged=found.converged,
+        change=found.change if np.isfinite(found.change) else 1.0,
     )
-    replacement = Replacement(new=tuple(new), left=tuple(left), population=facts, notes=_notes(facts, options))
-    trial = _tried(prepared, replacement, counted, cut, data, options, lambda done: progress("try", done))
-    return Estimate(replacement=replacement, data=data, trial=trial, noise=mean_noise(cut))
-
-
-def _tried(  # noqa: PLR0917 - what the estimate knows
-    prepared: Prepared,
-    found: Replacement,
-    counted: Population,
-    cut: Sequence[Split],
-    data: Data,
-    options: Options,
-    progress: Callable[[int], None],
-) -> Trial:
-    layers = {layer.name: layer for layer in prepared.facts.layers}
-    reached = [layers[site.layer] for site in prepared.forward.sites]
+    new = tuple(_estimated(name, found) for name in _new(prepared.facts, found))
+    reached = [layer for layer in prepared.facts.layers if layer.name in found.moments]
     stored = {
         layer.name: (layer.mean.values, layer.variance.values)
         for layer in reached
         if layer.mean.values is not None and layer.variance.values is not None
     }
-    with open_trial(prepared.forward) as twins:
-        trial = try_out(
-            twins,
-            candidates(found.new, cut, stored if len(stored) == len({layer.name for layer in reached}) else None),
-            data,
-            prepared.kinds,
-            declared=options.preprocess is not None,
-            labels_output=prepared.labels_output,
-            progress=progress,
-        )
-    return replace(trial, range_factor=_range_factor(reached, counted, prepared.facts.run.updates))
+    trial = try_out(
+        twins,
+        candidates(new, counted.cut, stored if len(stored) == len(reached) else None),
+        data,
+        prepared.kinds,
+        declared=options.preprocess is not None,
+        labels_output=prepared.labels_output,
+        progress=progress,
+    )
+    left = tuple(_left(layer, found) for layer in prepared.facts.layers if layer.name not in {one.layer for one in new})
+    by_name = {layer.name: layer for layer in reached}
+    in_order = [by_name[site.layer] for site in prepared.forward.sites]
+    return Estimate(
+        replacement=Replacement(new=new, left=left, population=facts, notes=_notes(facts, options)),
+        data=data,
+        trial=replace(trial, range_factor=_range_factor(in_order, found, prepared.facts.run.updates)),
+        noise=mean_noise(counted.cut),
+    )
+
+
+def _new(facts: Facts, counted: Population) -> list[str]:
+    """Layers that get statistics."""
+    return [layer.name for layer in facts.layers if layer.name in counted.moments and _stores(layer)]
+
+
+def _stores(layer: Layer) -> bool:
+    return any(vector.presence is not Presence.ABSENT for vector in layer.statistics)
+
+
+def _left(layer: Layer, counted: Population) -> LayerLeft:
+    reached = layer.name in counted.moments
+    reason = "it has no statistics to store" if reached else "the forward pass does not reach it"
+    return LayerLeft(layer=layer.name, reason=reason)
 
 
 def _range_factor(reached: Sequence[Layer], counted: Population, updates: int | None) -> float | None:

@@ -20,6 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
 from bncheck.backbones.slim_compat import load_slim
-from bncheck.compare.train_eval import prepare
+from bncheck.compare.data.data import open_data
+from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.facts.errors import BncheckError
 from bncheck.judge.repaired import judge_repair
-from bncheck.recognise import recognise
-from bncheck.repair.estimate import reestimate
+from bncheck.repair.estimate import count, tried
+from bncheck.repair.train_twin import TrainTwin, open_train_twin
 from bncheck.repair.trial_twins import Statistics, TrialTwins, open_trial
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
@@ -112,12 +114,13 @@ def _typical_loss(rows: list[Row], like: Row) -> float:
 
 def _repairs(net: Net, seeds: int) -> Iterator[Row]:
     prepared = prepare(open_model(net.prefix))
-    with open_trial(prepared.forward) as twins:
-        best = _true(twins, net, _estimate(net, net.train, net.labels)[1])
+    with open_train_twin(prepared.forward) as twin, open_trial(prepared.forward) as twins:
+        estimate = partial(_estimate, prepared, twin, twins)
+        best = _true(twins, net, estimate(net.train, net.labels)[1])
         print(f"{net.name}: repaired from all {len(net.train)} training samples {best:.1%}", flush=True)
         for seed in range(seeds):
             for data, images, labels in _data(net, np.random.default_rng(seed)):
-                verdicts, new = _estimate(net, images, labels)
+                verdicts, new = estimate(images, labels)
                 true = _true(twins, net, new)
                 for labelled, verdict in zip((True, False), verdicts, strict=True):
                     row = Row(
@@ -149,24 +152,27 @@ def _data(net: Net, random: np.random.Generator) -> Iterator[tuple[str, NDArray[
     yield "one image", np.repeat(few[:1], FEW, axis=0), np.repeat(labels[:1], FEW)
 
 
-def _estimate(net: Net, images: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[tuple[str, str], Statistics]:
-    """(verdicts with labels and without, new statistics).
+def _estimate(
+    prepared: Prepared, twin: TrainTwin, twins: TrialTwins, images: NDArray[np.float32], labels: NDArray[np.int64]
+) -> tuple[tuple[str, str], Statistics]:
+    """(verdicts with labels and without, new statistics), as `reestimate` does in twins that are open already.
 
     Labels judge the statistics and make none of them: without them the trial is the same, but for what they told.
     """
+    options = Options()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npz"
         np.savez(path, images=images, labels=labels)
-        raw = open_model(net.prefix)
         try:
-            found = reestimate(raw, Options(data=path), lambda _stage, _samples: None)
+            counted = count(twin, open_data(path, twin.inputs, options), options, lambda _: None)
+            found = tried(twins, prepared, counted, options, lambda _: None)
         except BncheckError:
             return ("error", "error"), {}
-        bare = {"accuracy_train": None, "accuracy_before": None, "accuracy_after": None}
-        without = replace(found.trial, labelled=0, labels_seen=0, **bare)
-        facts = recognise(raw, Options())
-        labelled, unlabelled = (judge_repair(trial, facts).verdict.value for trial in (found.trial, without))
-        return (labelled, unlabelled), {one.layer: (one.mean, one.variance) for one in found.replacement.new}
+    bare = replace(
+        found.trial, labelled=0, labels_seen=0, accuracy_train=None, accuracy_before=None, accuracy_after=None
+    )
+    with_labels, without = (judge_repair(trial, prepared.facts).verdict.value for trial in (found.trial, bare))
+    return (with_labels, without), {one.layer: (one.mean, one.variance) for one in found.replacement.new}
 
 
 def _true(twins: TrialTwins, net: Net, new: Statistics) -> float:
