@@ -10,7 +10,7 @@ import pytest
 from fake_quant_runs import run_fixture
 
 from bncheck.commands.compare import compare_train_vs_eval
-from bncheck.commands.gate import gate
+from bncheck.commands.gate.gate import gate
 from bncheck.commands.repair import repair
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import Verdict
