@@ -3,12 +3,12 @@
 python -m tests.bench.repairs [--seeds 2] [--only digits,photos,sequences] [--cache DIR]
 
 Digits in MobileNetV2 (the fixtures), crops of photographs and sequences in small nets of TF-slim, all trained with
-forgotten updates. Each is repaired from 1 to 512 samples, with labels and without, from noise, one class, channels in
-another order, another range and another domain. True is the accuracy of eval mode, with the statistics of the repair,
-on samples that nothing else saw; the best is that of a repair from all training samples. Good are the repairs within 2
-points of it from as many samples as lose no more on average (8 other draws): of too few one is within them by luck,
-which nothing can tell before. Exits 1 where a pass lies more than 5 points below the best, or where more than 5 % of the good ones are
-called unverified.
+forgotten updates. Each is repaired from 1 to 512 samples, with labels and without, from noise, one class, one image,
+channels in another order, another range and another domain. True is the accuracy of eval mode, with the statistics of
+the repair, on samples that nothing else saw; the best is that of a repair from all training samples. Good are the
+repairs within 2 points of it from as many samples as lose no more on average (8 other draws): of too few one is within
+them by luck, which nothing can tell before. Exits 1 where a pass lies more than 5 points below the best, or where more
+than 5 % of the good ones are called unverified.
 """
 
 from __future__ import annotations
