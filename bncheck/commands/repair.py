@@ -69,7 +69,13 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     opened = None if estimate is None else estimate.data
     other = None if debias or options.weights is not None else both_or_refused(target)
     of_averages = None if other is None else reestimate(other.raw, options, progress)
-    before = judged(files, target, opened, options.settings, lambda done: progress("compare before", done))
+    before = judged(
+        files if debias else with_chosen_weights(files),
+        target,
+        opened,
+        options.settings,
+        lambda done: progress("compare before", done),
+    )
     judgement = _judgement((target, estimate), (other, of_averages), before)
     if judgement.verdict is RepairVerdict.REFUSED:
         return _not_written(files, output, before, judgement, estimate)
@@ -104,6 +110,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     averages_before = None if other is None else judged(other, other, opened, options.settings, silent)
     made = place.write(replaced, added, text)
     written = read_target(place.path, options)
+    written = written if debias else with_chosen_weights(written)
     by_counters = () if found.left else tuple(rule.code for rule in RULES if Meaning.BY_COUNTERS in rule.meaning)
     then = replace(options.settings, ignore=(*options.settings.ignore, *by_counters))
     of_data = written if debias else with_chosen_weights(in_network(written))
