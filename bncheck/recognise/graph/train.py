@@ -18,6 +18,8 @@ from bncheck.sources.raw import RawGraph
 
 _OPTIMIZER = re.compile(r"(Resource)?(Sparse)?Apply[A-Z]\w*\Z")
 _MAX_TRAIN_OPS = 12
+_MAX_WALKED = 48
+"""Train ops that are told apart; the graph is walked once for each, and no known model has a tenth as many."""
 _SIDE = frozenset({"Assert", "NoOp", "MergeSummary", "MergeV2Checkpoints", "SaveV2", "Save", "ShardedFilename"})
 
 _TAKE = frozenset({"AccumulatorTakeGradient", "SparseAccumulatorTakeGradient", "ResourceAccumulatorTakeGradient"})
@@ -110,7 +112,16 @@ def find_train_ops(
             if e is not None:
                 candidates[node_of(e)] = "collection"
     found = []
-    for node, found_by in candidates.items():
+    # a walk for each: of thousands, the last ones are walked together, so that no more than these are walked
+    alone = dict(list(candidates.items())[:_MAX_WALKED])
+    rest = [node for node in candidates if node not in alone]
+    if rest:
+        runs = graph.ancestors(rest)
+        optimized = frozenset(o for o in optimizers if runs[o])
+        name = f"{graph.names[rest[0]]} and {len(rest) - 1:,} more"
+        op = FoundTrainOp(node=rest[0], name=name, found_by=candidates[rest[0]], optimized=optimized, runs=runs)
+        found += [op] if optimized or hints else []
+    for node, found_by in alone.items():
         runs = graph.ancestors([node])
         optimized = frozenset(o for o in optimizers if runs[o])
         if optimized or hints:

@@ -14,11 +14,14 @@ METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
 WEIGHTS_NPZ = "model.weights.npz"
 
-MAX_TEXT_BYTES = 1 << 28
+MAX_TEXT_BYTES = 1 << 27
 """Largest configuration; one of 10,000 layers has 10 MB."""
 
 MAX_UNPACKED_BYTES = 1 << 31
-"""Largest compressed weights file that is unpacked into memory; Keras stores it uncompressed."""
+"""Largest compressed weights file that is unpacked; Keras stores it uncompressed."""
+
+SPARE_BYTES, UNPACKED_A_BYTE = 1 << 28, 32
+"""Bytes that may be unpacked into memory, and more for each byte of the file: weights are hardly packed at all."""
 
 _CHUNK = 1 << 20
 
@@ -47,7 +50,7 @@ def member_content(path: Path, name: str) -> Content:
     with opened_zip(path, f"member {name!r}") as archive:
         info = _info(path, archive, name, len(content))
         if info.compress_type != zipfile.ZIP_STORED:
-            if info.file_size > MAX_UNPACKED_BYTES:
+            if info.file_size > min(MAX_UNPACKED_BYTES, SPARE_BYTES + UNPACKED_A_BYTE * len(content)):
                 raise TooLarge(path, f"member {name!r} unpacks to {info.file_size:,} bytes", hint="store it unpacked")
             return Content.over(path, archive.read(info))
         with archive.open(info) as member:

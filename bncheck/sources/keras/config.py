@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bncheck.facts.errors import Malformed
+from bncheck.facts.errors import Malformed, TooLarge
 
 MAX_DEPTH = 64
 """Nesting of models in models."""
+
+MAX_VALUES, VALUES_A_BYTE = 1_000_000, 1
+"""Values of a configuration, and more for every byte of the file: one of 10,000 layers has half a million."""
 
 _FUNCTIONAL = frozenset({"Functional", "Model"})
 _CONTAINER_KEYS = frozenset({"name", "layers", "build_input_shape", "trainable", "dtype"})
@@ -64,13 +67,26 @@ class Entry:
     input_shape: tuple[int | None, ...] | None = None
 
 
-def parse(path: Path, text: str | bytes) -> Entry:
-    """The outermost model of a configuration in JSON; raises Malformed."""
+def read_json(path: Path, text: str | bytes, what: str) -> Any:
+    """A JSON text. Raises TooLarge for more values than its file has room for, Malformed for what is no JSON.
+
+    A value takes up to a hundred bytes in memory, and of a packed text less than one in the file.
+    """
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    values = sum(content.count(mark) for mark in (b",", b"[", b"{"))
+    most = MAX_VALUES + VALUES_A_BYTE * path.stat().st_size
+    if values > most:
+        raise TooLarge(path, f"{what} has {values:,} values; bncheck reads at most {most:,} of such a file")
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         told = "it is nested deeper than any model's" if isinstance(error, RecursionError) else error
-        raise Malformed(path, f"the model configuration is no JSON: {told}") from error
+        raise Malformed(path, f"{what} is no JSON: {told}") from error
+
+
+def parse(path: Path, text: str | bytes) -> Entry:
+    """The outermost model of a configuration in JSON; raises Malformed."""
+    found = read_json(path, text, "the model configuration")
     if not _is_layer(found):
         raise Malformed(path, "the model configuration names no model class with its configuration")
     try:

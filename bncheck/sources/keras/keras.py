@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from bncheck.sources.content import Content
 from bncheck.sources.keras import archive as keras_archive
 from bncheck.sources.keras import h5 as keras_h5
 from bncheck.sources.keras.calls import calls
-from bncheck.sources.keras.config import Entry, parse, walk
+from bncheck.sources.keras.config import Entry, parse, read_json, walk
 from bncheck.sources.keras.h5 import H5File, VariableGroup
 from bncheck.sources.keras.weights import Attached, attach_named, attach_positional
 from bncheck.sources.raw import RawKeras, RawKerasCall, RawKerasLayer, RawModel, RawTensor
@@ -251,10 +250,7 @@ def _optimizer_by_name(file: H5File) -> Iterator[RawTensor]:
 
 
 def _json(path: Path, text: str | bytes, what: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(path, f"{what} is no JSON: {error}") from error
+    found = read_json(path, text, what)
     return found if isinstance(found, Mapping) else {}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bncheck.facts.errors import Malformed
+from bncheck.facts.errors import Malformed, TooLarge
 from bncheck.recognise.graph.flatten import ARITIES, flatten
 from bncheck.sources.graph import protos
 
@@ -76,3 +77,26 @@ def test_ports_in_functions_and_collections(port: str) -> None:
     assert flat.lookup("nothing:0") is None
     with pytest.raises(Malformed, match="which no op can have"):
         flat.lookup(f"call:{port}")
+
+
+def _doubling(depth: int) -> Any:
+    """A call of a function that calls a second one twice, which calls a third one twice, and so on."""
+    graph = protos.GraphDef()
+    for level in range(depth):
+        function = graph.library.function.add()
+        function.signature.name = f"f{level}"
+        function.signature.input_arg.add(name="x")
+        function.node_def.add(name="n", op="Identity", input=["x"])
+        for call in ("a", "b") if level < depth - 1 else ():
+            function.node_def.add(name=call, op="PartitionedCall", input=["x"]).attr["f"].func.name = f"f{level + 1}"
+    graph.node.add(name="x", op="Placeholder")
+    graph.node.add(name="call", op="PartitionedCall", input=["x"]).attr["f"].func.name = "f0"
+    return graph
+
+
+@pytest.mark.parametrize("depth", [16, 22, 60])
+def test_functions_that_double(depth: int) -> None:
+    """A file of a few kilobytes is refused once it has grown more than any model does, not at millions of nodes."""
+    with pytest.raises(TooLarge, match=r"grows past \d\d,\d{3} nodes, from \d+ that are stored"):
+        flatten(Path("x.pb"), _doubling(depth))
+    assert len(flatten(Path("x.pb"), _doubling(8)).ops) == 2 + 2**8 - 1 + 2**8 - 2

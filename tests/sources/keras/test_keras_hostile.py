@@ -394,3 +394,30 @@ def test_configurations_nested_without_end(tmp_path: Path, depth: int, key: str)
     except Malformed as error:
         found, said = None, str(error)
     assert found is not None or (str(path) in said and "nested deeper" in said)
+
+
+@pytest.mark.parametrize("filler", ["[],", "0,", '{"a":0},'])
+def test_packed_configurations_are_held_against_the_file(tmp_path: Path, filler: str) -> None:
+    """A configuration of millions of values in a few kilobytes of archive is refused before it is parsed."""
+    path = tmp_path / "m.keras"
+    text = json.dumps(MODEL | {"more": "MORE"}).replace('"MORE"', f"[{filler * 1_200_000}0]")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("metadata.json", "{}")
+        file.writestr("config.json", text)
+        file.writestr("model.weights.h5", vars_bytes(GROUPS))
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(TooLarge, match=r"m\.keras: the model configuration has \d,\d{3},\d{3} values"):
+        read_keras(path)
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
+
+
+def test_an_open_file_keeps_no_dataset_open(tmp_path: Path) -> None:
+    """HDF5 takes 20 KB for each dataset that is open: those of a file that was read are opened anew when asked for."""
+    groups = {f"layers/batch_normalization_{n}": (f"bn{n}", list(bn_values().values())) for n in range(50)}
+    (tmp_path / "m.weights.h5").write_bytes(vars_bytes(groups))
+    before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_DATASET)
+    model = read_keras(tmp_path / "m.weights.h5")
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_DATASET) == before
+    assert all(tensor.read().size for tensor in model.tensors.values())
