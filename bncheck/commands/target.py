@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 
-from bncheck.facts.errors import UsageError
+from bncheck.facts.errors import ReadError, Unreadable, UsageError
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import Facts
 from bncheck.facts.record import Record
@@ -21,6 +21,10 @@ from bncheck.settings.config import Settings
 from bncheck.settings.options import Options, given
 from bncheck.sources import is_beside, open_checkpoint, open_model
 from bncheck.sources.raw import RawModel
+from bncheck.sources.stamps import changed, saved_now, stamps
+
+_PAUSES = (0.05, 0.1, 0.2)
+"""Seconds between attempts at files that somebody writes."""
 
 
 class Target(Record, eq=False):
@@ -60,11 +64,44 @@ def read_target(path: str | Path, options: Options, *, alone: bool = False) -> T
     if not str(path):
         raise UsageError("the path is empty: name a model")
     read = open_model if alone or not is_beside(Path(path)) else open_checkpoint
-    seconds: dict[str, float] = {}
-    with timed(seconds, "read"):
-        graph = None if options.graph is None else Path(options.graph)
-        raw = read(Path(path), graph=graph, use_graph=options.use_graph)
-    return Target(path=str(path), raw=raw, options=options, seconds=seconds)
+    graph = None if options.graph is None else Path(options.graph)
+
+    def once() -> Target:
+        seconds: dict[str, float] = {}
+        with timed(seconds, "read"):
+            raw = read(Path(path), graph=graph, use_graph=options.use_graph)
+        return Target(path=str(path), raw=raw, options=options, seconds=seconds)
+
+    return _unchanged(Path(path), once)
+
+
+def _unchanged(path: Path, once: Callable[[], Target]) -> Target:
+    """What was read of files that nobody wrote meanwhile: read again, a few times, where somebody did.
+
+    A trainer that saves over its own files otherwise looks like damage, or, where nothing is checksummed, mixes two
+    models. Raises ReadError, Unreadable where the files never rest.
+    """
+    for pause in (*_PAUSES, None):
+        before = stamps(path)
+        error: ReadError | None = None
+        try:
+            target = once()
+            _ = target.facts
+        except ReadError as found:
+            error = found
+        now = stamps(path)
+        file = changed(before, now)
+        if file is None and (error is None or pause is None or not saved_now(now)):
+            if error is not None:
+                raise error
+            return target
+        if pause is None:
+            break
+        time.sleep(pause)
+    assert file is not None
+    if error is None and target.raw.format.is_checkpoint:
+        return target  # whose tensors are held against the checksums of one index
+    raise Unreadable(file, "it is being rewritten while it is read", hint="read it when whoever saves it has finished")
 
 
 def read_runnable(path: str | Path, options: Options) -> Target:

@@ -2,20 +2,21 @@
 
 Nothing is ever overwritten, and the source is only read. What becomes visible last is what makes the output one: the
 `.index` of a checkpoint (without it TensorFlow sees no checkpoint), the folder of a SavedModel, the file of a Keras
-model. A process killed before leaves no such name; killed between the provenance, which is named
-first, and that (microseconds, for all files are finished by then) it leaves complete files that nothing reads, and that
-the same repair takes over.
+model. A process killed before leaves no such name; killed between the provenance, which is named first, and that
+(microseconds, for all files are finished by then) it leaves complete files that nothing reads, and that the same repair
+takes over.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from bncheck.facts.errors import Unsupported, UsageError
+from bncheck.facts.errors import BncheckError, Unreadable, Unsupported, UsageError
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import PerChannel
 from bncheck.repair.provenance import beside, interrupted
@@ -26,6 +27,7 @@ from bncheck.sources import beside as meta_beside
 from bncheck.sources.bundle.locate import Place, find
 from bncheck.sources.files import is_file, names, require_inside
 from bncheck.sources.raw import RawModel
+from bncheck.sources.stamps import changed, stamps
 
 _VARIABLES = "variables"
 _FINGERPRINT = "fingerprint.pb"
@@ -103,7 +105,8 @@ def _checkpoint(raw: RawModel, output: Path) -> Destination:
 
     def write(replaced: Vectors, added: Vectors, text: str) -> Written:
         with workshop(target.prefix) as folder:
-            made = write_checkpoint(place, Place(directory=folder, stem=target.stem), replaced, added)
+            with _of_one_source(raw):
+                made = write_checkpoint(place, Place(directory=folder, stem=target.stem), replaced, added)
             beside_it = []
             if is_file(meta):
                 beside_it.append(folder / f"{target.stem}.meta")
@@ -171,7 +174,8 @@ def _saved_model(raw: RawModel, output: Path) -> Destination:
             shutil.copytree(source, copied, ignore=lambda where, held: _left_out(Path(where), held, source))
             variables = copied / _VARIABLES
             variables.mkdir(exist_ok=True)
-            write_checkpoint(place, Place(directory=variables, stem=_VARIABLES), replaced, added)
+            with _of_one_source(raw):
+                write_checkpoint(place, Place(directory=variables, stem=_VARIABLES), replaced, added)
             note = beside(folder / output.name)
             note.write_text(text, encoding="utf-8")
             _renew(output)
@@ -218,7 +222,8 @@ def _keras(raw: RawModel, output: Path) -> Destination:
         assert not added
         with workshop(output) as folder:
             made, note = folder / output.name, beside(folder / output.name)
-            write_keras(raw, made, replaced)
+            with _of_one_source(raw):
+                write_keras(raw, made, replaced)
             note.write_text(text, encoding="utf-8")
             _renew(output)
             publish([(note, beside(output)), (made, output)])
@@ -237,6 +242,22 @@ def _check_free(source: Path, output: Path) -> None:
             raise taken(path)
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{output} lies inside {source}, which bncheck only reads: choose a place outside")
+
+
+@contextmanager
+def _of_one_source(raw: RawModel) -> Iterator[None]:
+    """Raises Unreadable where a file of the source is no longer what was read: the copy would be of two models."""
+    error: BncheckError | None = None
+    try:
+        yield
+    except BncheckError as found:
+        error = found
+    file = changed(raw.stamps, stamps(raw.path)) if raw.stamps else None
+    if file is not None:
+        hint = "repair it when whoever saves it has finished"
+        raise Unreadable(file, "it was rewritten during the repair, which writes nothing", hint=hint) from error
+    if error is not None:
+        raise error
 
 
 def _renew(output: Path) -> None:

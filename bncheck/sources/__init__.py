@@ -11,6 +11,7 @@ from bncheck.facts.errors import NotFound, ReadError, UnknownFormat, UsageError
 from bncheck.sources.bundle.locate import in_step_order, no_checkpoint
 from bncheck.sources.files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.raw import PROVENANCE, RawModel
+from bncheck.sources.stamps import stamps
 
 _READERS = {
     "bundle.checkpoint": "read_checkpoint",
@@ -119,9 +120,10 @@ def _marked(model: RawModel) -> RawModel:
 
 
 def _read(source: str, path: Path) -> RawModel:
+    before = stamps(path)
     model = getattr(import_module(f"bncheck.sources.{source}"), _READERS[source])(path)
     assert isinstance(model, RawModel)
-    return _marked(model)
+    return _marked(replace(model, stamps=before))
 
 
 def _source(path: Path) -> str:

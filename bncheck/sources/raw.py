@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bncheck.facts.formats import Format
 from bncheck.facts.provenance import Provenance
 from bncheck.facts.record import Record
+from bncheck.sources.stamps import Stamps
 
 
 class RawTensor(Record, eq=False):
@@ -212,3 +213,5 @@ class RawModel(Record, eq=False):
     """What the reader left aside and a user would want to know, such as "data shard 1 of 2 is absent"."""
     repaired: Provenance | None = None
     """bncheck's provenance where it lies beside the model: its statistics then are not what its counters counted."""
+    stamps: Stamps = frozenset()
+    """Its files as they were right before they were read."""
