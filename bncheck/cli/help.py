@@ -39,10 +39,12 @@ class Command(click.Command):
 class Commands(click.Group):
     """A group some of whose commands have modules of their own, each imported when its command is asked for."""
 
-    def __init__(self, *args: Any, elsewhere: tuple[str, ...] = (), **kwargs: Any) -> None:
-        """`elsewhere` names them; the command `gate` is `bncheck.cli.gate.gate`."""
+    def __init__(
+        self, *args: Any, elsewhere: tuple[str, ...] = (), package: str = "bncheck.cli", **kwargs: Any
+    ) -> None:
+        """`elsewhere` names them; the command `gate` is `gate` in the module `gate` of the package."""
         super().__init__(*args, **kwargs)
-        self._elsewhere = elsewhere
+        self._elsewhere, self._package = elsewhere, package
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, sorted."""
@@ -52,7 +54,7 @@ class Commands(click.Group):
         """The command of this name, None where there is none."""
         if cmd_name not in self._elsewhere:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(f"bncheck.cli.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(import_module(f"{self._package}.{cmd_name}"), cmd_name)
         return command
 
 

@@ -8,23 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
 import click
 
 import bncheck
-from bncheck.cli.common import say, write_reports
-from bncheck.cli.help import Command, Commands, examples
-from bncheck.cli.options import options_given, takes_options
+from bncheck.cli.common import say
+from bncheck.cli.help import Commands, examples
 from bncheck.cli.process import Terminated, forget_stdout, prepared
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.findings import ExitCode
-from bncheck.settings.options import CommandName
-
-if TYPE_CHECKING:
-    from bncheck.facts.findings import Report
-    from bncheck.settings.config import Settings
-    from bncheck.settings.config_file import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +67,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @click.group(
     cls=Commands,
-    elsewhere=("compare", "demo", "gate", "repair"),
+    elsewhere=("compare", "demo", "gate", "inspect", "repair"),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples("inspect checkpoint model.ckpt-300", "explain BN201", "demo"),
 )
@@ -84,83 +77,6 @@ def cli() -> None:
 
     Exit codes: 0 pass, 1 findings, 2 usage or unreadable input, 3 nothing to judge.
     """
-
-
-@cli.group()
-def inspect() -> None:
-    """Judge files as they are: no TensorFlow, no data.
-
-    Nothing that is in a file is executed.
-    """
-
-
-@inspect.command(
-    cls=Command,
-    epilog=examples("inspect checkpoint model.ckpt-300", "inspect checkpoint logs/ --steps 5000 --decay 0.999"),
-)
-@click.argument("path")
-@takes_options(CommandName.CHECKPOINT)
-def checkpoint(path: str, **asked: Any) -> int:
-    """Judge a TensorFlow checkpoint, with the graph beside it.
-
-    PATH is its prefix, its index file or its folder; the graph is the MetaGraph of the same prefix,
-    else one of another name beside it that has its variables.
-    """
-
-    def reports(config: Config, settings: Settings) -> list[Report]:
-        options = options_given(asked, CommandName.CHECKPOINT, config)
-        return [bncheck.inspect_checkpoint(path, settings=settings, **options)]
-
-    return write_reports(reports, asked, (path,))
-
-
-@inspect.command(cls=Command, epilog=examples("inspect graph model.ckpt-300.meta --train-op train_step"))
-@click.argument("path")
-@takes_options(CommandName.GRAPH)
-def graph(path: str, **asked: Any) -> int:
-    """Judge a graph: .meta, .pb, .pbtxt, SavedModel."""
-
-    def reports(config: Config, settings: Settings) -> list[Report]:
-        return [bncheck.inspect_graph(path, settings=settings, **options_given(asked, CommandName.GRAPH, config))]
-
-    return write_reports(reports, asked, (path,))
-
-
-@inspect.command(
-    cls=Command, epilog=examples("inspect model model.keras", "inspect model int8.tflite --reference model.keras")
-)
-@click.argument("path")
-@takes_options(CommandName.MODEL)
-def model(path: str, **asked: Any) -> int:
-    """Judge a model: SavedModel, .keras, .h5, .tflite, frozen .pb.
-
-    For a .tflite, --reference is what it was converted from: which statistics it has folded in is then proved layer by
-    layer.
-    """
-
-    def reports(config: Config, settings: Settings) -> list[Report]:
-        options = options_given(asked, CommandName.MODEL, config)
-        if path.endswith(".tflite") and asked["reference"] is None:
-            # what a project's checkpoints are compared with is not what its TFLite files were converted from
-            options.pop("reference", None)
-        return [bncheck.inspect_model(path, settings=settings, **options)]
-
-    return write_reports(reports, asked, (path,))
-
-
-@inspect.command(cls=Command, epilog=examples("inspect run logs/ --output html=run.html"))
-@click.argument("directory")
-@takes_options(CommandName.RUN)
-def run(directory: str, **asked: Any) -> int:
-    """Judge all checkpoints of a training run's folder.
-
-    The table of them shows since when something is wrong.
-    """
-
-    def reports(config: Config, settings: Settings) -> list[Report]:
-        return list(bncheck.inspect_run(directory, settings=settings, **options_given(asked, CommandName.RUN, config)))
-
-    return write_reports(reports, asked, (directory,), many=True)
 
 
 @cli.command()

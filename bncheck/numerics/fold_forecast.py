@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bncheck.facts.layers import Layer, PerChannel
@@ -49,18 +51,20 @@ def forecast(layer: Layer) -> Forecast | None:
     with np.errstate(all="ignore"):
         largest, typical, mean = (scale * np.asarray(size) for size in sizes)
         energy = typical**2
-        if not np.any(energy[~dead_channels(layer)] > 0):
+        used = energy > 0
+        if not used[~dead_channels(layer)].any():
             return None
-        normal = np.clip(np.pi / 2 * mean**2 / np.where(energy > 0, energy, 1.0), _SPARSEST, 1.0)
+        divisor = np.where(used, energy, 1.0)
+        normal = np.minimum(np.maximum(np.pi / 2 * mean**2 / divisor, _SPARSEST), 1.0)
         from_kernel, output = _powers(layer)
         told = []
-        for step in (np.full_like(largest, np.max(largest)) / LARGEST, largest / LARGEST):
+        for step in (largest.max() / LARGEST, largest / LARGEST):
             noise = normal * np.minimum(step**2 / 12, energy / normal)
-            part = np.where(energy > 0, noise / np.where(energy > 0, energy, 1.0), 0.0)
-            told += [np.sum(part * from_kernel) / np.sum(output), np.sum(noise) / np.sum(energy)]
-    if not np.all(np.isfinite(told)):
-        return None
+            part = np.where(used, noise / divisor, 0.0)
+            told += [(part * from_kernel).sum() / output.sum(), noise.sum() / energy.sum()]
     tensor, kernel_tensor, channel, kernel_channel = map(float, told)
+    if not all(map(math.isfinite, told)):
+        return None
     return Forecast(
         per_tensor=tensor, per_channel=channel, kernel_per_tensor=kernel_tensor, kernel_per_channel=kernel_channel
     )

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from weakref import finalize
 
-from bncheck.facts.errors import NotFound, ReadError, TooLarge, Truncated, UnknownFormat, Unreadable
+from bncheck.facts.errors import NotFound, TooLarge, Truncated, UnknownFormat, Unreadable
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS has not fetched yet."""
@@ -80,12 +81,16 @@ def require_inside(path: Path, folder: Path) -> None:
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file, open for reading, and its size in bytes. Raises NotFound, Unreadable."""
-    found = require_file(path)
+    size = require_file(path).st_size
+    with _refusals(path), path.open("rb") as file:
+        yield file, size
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Errors of the operating system as sentences."""
     try:
-        with path.open("rb") as file:
-            yield file, found.st_size
-    except ReadError:
-        raise
+        yield
     except OSError as error:
         raise Unreadable(path, f"the operating system refuses: {error.strerror}") from None
 
@@ -114,22 +119,36 @@ def read_whole(path: Path, *, limit: int) -> bytes:
     return data
 
 
-def read_range(path: Path, offset: int, size: int, *, what: str) -> bytes:
-    """`size` bytes from `offset`; the file's length is checked before memory is taken. Raises Truncated.
+class OpenFile:
+    """A regular file of which many small ranges are read: opened once, closed with the last reference to it."""
 
-    Read, not mapped: a mapped file that another process cuts short would take this one down with SIGBUS.
-    """
-    with opened(path) as (file, length):
-        if offset + size > length:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise not_fetched(path)
-            reason = f"the file ends before {what}, which needs {size:,} bytes from byte {offset:,}"
-            raise Truncated(path, reason, offset=length, hint="copy the file again")
-        file.seek(offset)
-        data = file.read(size)
-    if len(data) != size:
-        raise Truncated(path, f"the file became shorter while {what} was read", offset=offset + len(data))
-    return data
+    def __init__(self, path: Path) -> None:
+        """Raises NotFound, Unreadable."""
+        require_file(path)
+        self.path = path
+        with _refusals(path):
+            self._file = path.open("rb")
+        finalize(self, self._file.close)
+
+    def read(self, offset: int, size: int, *, what: str) -> bytes:
+        """`size` bytes from `offset`; the file's length is checked before memory is taken. Raises Truncated.
+
+        Read, not mapped: a mapped file that another process cuts short would take this one down with SIGBUS.
+        """
+        path, file = self.path, self._file
+        with _refusals(path):
+            length = os.fstat(file.fileno()).st_size
+            if offset + size > length:
+                file.seek(0)
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise not_fetched(path)
+                reason = f"the file ends before {what}, which needs {size:,} bytes from byte {offset:,}"
+                raise Truncated(path, reason, offset=length, hint="copy the file again")
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise Truncated(path, f"the file became shorter while {what} was read", offset=offset + len(data))
+        return data
 
 
 def not_fetched(path: Path) -> UnknownFormat:

@@ -26,15 +26,21 @@ class Run:
     """MiB resident at most."""
 
 
-def run(command: Sequence[str], *, codes: Sequence[int] = (0, 1)) -> Run:
+def run(command: Sequence[str], *, codes: Sequence[int] = (0, 1), variables: Mapping[str, str] | None = None) -> Run:
     """Runs a command in the repository, its output thrown away. Raises CalledProcessError for any other exit code.
+
+    `variables` are of the environment, beside those that all have.
 
     The kernel counts what the parent held when it forked into the child's peak, so the caller must stay small: no
     numpy, no TensorFlow in the process that measures.
     """
     start = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        cwd=REPOSITORY,
+        env={**environment(), **(variables or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
     errors = process.stderr.read()

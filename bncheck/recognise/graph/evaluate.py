@@ -23,6 +23,7 @@ _LIMIT = 400
 """Edges one evaluation may visit; updates need a few dozen."""
 
 _DIVISIONS = frozenset({"RealDiv", "Div", "DivNoNan"})
+_QUOTIENTS = _DIVISIONS | {"Mul"}
 _OF_ELEMENTS = frozenset({"Sub", "SquaredDifference", "Square", "Mul"})
 _INSIDE = 3
 """Steps of arithmetic between data and their moments; data themselves are not taken apart."""
@@ -129,7 +130,7 @@ class _Evaluation:
             return self._element(reduction.of, depth, 0)
         if op in ALL_REDUCE:
             return self.values(data[0], depth)
-        if op in _DIVISIONS | {"Mul"} and len(data) == 2:
+        if op in _QUOTIENTS and len(data) == 2:
             for total, count in ((data[0], data[1]), (data[1], data[0])) if op == "Mul" else (data,):
                 if self._is_sum(total) and is_number(graph, count):
                     return self.values(total, depth)

@@ -21,7 +21,7 @@ from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, sli
 from bncheck.sources.bundle.locate import Place, find, v1
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.bundle.tensor import STRING, TYPES, Part, read_numbers, read_parts, read_strings
-from bncheck.sources.files import is_file, names, read_tail
+from bncheck.sources.files import OpenFile, is_file, names, read_tail
 from bncheck.sources.graph.wire import LENGTH, VARINT, fields, of_wire, signed
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -106,6 +106,17 @@ class _Index(Record, eq=False):
 
     @cached_property
     def _shards(self) -> dict[int, Path]:
+        return {}
+
+    def opened(self, number: int) -> OpenFile:
+        """One data file; only the last stays open, as a checkpoint may have more than a process may open at once."""
+        if number not in self._opened:
+            self._opened.clear()
+            self._opened[number] = OpenFile(self.shard(number))
+        return self._opened[number]
+
+    @cached_property
+    def _opened(self) -> dict[int, OpenFile]:
         return {}
 
     @cached_property
@@ -226,7 +237,7 @@ def _part(index: _Index, key: str, entry: BundleEntry, extents: Extents = ()) ->
     if width is not None and entry.size != entry.elements * width:
         reason = f"{key} has {entry.size:,} bytes; {list(entry.shape)} of {TYPES[entry.dtype].name} has not"
         raise Malformed(index.path, reason, offset=entry.at)
-    return Part(entry, index.shard(entry.shard), extents)
+    return Part(entry, index.shard(entry.shard), partial(index.opened, entry.shard), extents)
 
 
 def _parts(index: _Index, key: str, whole: BundleEntry) -> tuple[Part, ...]:

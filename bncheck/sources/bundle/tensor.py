@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bncheck.facts.errors import BadChecksum, Malformed
 from bncheck.sources.bundle.crc32c import crc32c, unmask
 from bncheck.sources.bundle.entry import BundleEntry, Extents, window
-from bncheck.sources.files import read_range
+from bncheck.sources.files import OpenFile
 from bncheck.sources.graph.wire import varint
 
 
@@ -76,13 +76,15 @@ class Part(NamedTuple):
 
     entry: BundleEntry
     shard: Path
+    open: Callable[[], OpenFile]
+    """Opens the shard, or gives it as it was opened before."""
     extents: Extents = ()
 
 
 def read_numbers(part: Part, *, name: str, big_endian: bool) -> NDArray[Any]:
     """A tensor of plain numbers, read-only; bfloat16 widened to float32. Raises Truncated, BadChecksum."""
     entry = part.entry
-    data = read_range(part.shard, entry.offset, entry.size, what=name)
+    data = part.open().read(entry.offset, entry.size, what=name)
     if crc32c(data) != entry.crc32c:
         raise BadChecksum(part.shard, f"{name} does not match its checksum", offset=entry.offset, hint=_HINT)
     layout = TYPES[entry.dtype].layout
@@ -107,7 +109,7 @@ def read_strings(part: Part, *, name: str, big_endian: bool) -> NDArray[Any]:
     the bytes: BundleReader's ReadStringTensor. Raises Truncated, BadChecksum, Malformed.
     """
     entry, path, base = part.entry, part.shard, part.entry.offset
-    data = read_range(path, base, entry.size, what=name)
+    data = part.open().read(base, entry.size, what=name)
     if entry.elements > len(data):
         reason = f"{name} has {entry.elements:,} strings in {len(data):,} bytes"
         raise Malformed(path, reason, offset=base)

@@ -49,7 +49,10 @@ def fields(data: bytes, path: Path, base: int) -> Iterator[Field]:
     at, end = 0, len(data)
     while at < end:
         start = at
-        tag, at = varint(data, at, end, path, base, bits=32)
+        tag = data[at]
+        at += 1
+        if tag > 127:  # nearly all numbers are of one byte, which needs no call
+            tag, at = varint(data, start, end, path, base, bits=32)
         number, wire = tag >> 3, tag & 7
         if number == 0:
             raise Malformed(path, "a message field is numbered 0", offset=base + start)
@@ -59,7 +62,10 @@ def fields(data: bytes, path: Path, base: int) -> Iterator[Field]:
             yield Field(number, wire, value, b"", offset)
             continue
         if wire == LENGTH:
-            width, at = varint(data, at, end, path, base)
+            if at < end and data[at] < 128:
+                width, at = data[at], at + 1
+            else:
+                width, at = varint(data, at, end, path, base)
             offset = base + at
         elif wire in _WIDTH:
             width = _WIDTH[wire]

@@ -1,0 +1,33 @@
+"""`bncheck inspect run`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import bncheck
+from bncheck.cli.common import write_reports
+from bncheck.cli.help import Command, examples
+from bncheck.cli.options import options_given, takes_options
+from bncheck.settings.options import CommandName
+
+if TYPE_CHECKING:
+    from bncheck.facts.findings import Report
+    from bncheck.settings.config import Settings
+    from bncheck.settings.config_file import Config
+
+
+@click.command(cls=Command, epilog=examples("inspect run logs/ --output html=run.html"))
+@click.argument("directory")
+@takes_options(CommandName.RUN)
+def run(directory: str, **asked: Any) -> int:
+    """Judge all checkpoints of a training run's folder.
+
+    The table of them shows since when something is wrong.
+    """
+
+    def reports(config: Config, settings: Settings) -> list[Report]:
+        return list(bncheck.inspect_run(directory, settings=settings, **options_given(asked, CommandName.RUN, config)))
+
+    return write_reports(reports, asked, (directory,), many=True)
