@@ -12,6 +12,7 @@ from bncheck.cli.common import write_reports
 from bncheck.cli.help import Command, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.cli.progress import progress_shown
+from bncheck.facts.findings import StageName
 from bncheck.settings.options import CommandName
 from bncheck.settings.schemes import PLACEHOLDER
 
@@ -50,7 +51,7 @@ def train_vs_eval(path: str, **asked: Any) -> int:
     def reports(config: Config, settings: Settings) -> list[Report]:
         options = options_given(asked, CommandName.TRAIN_VS_EVAL, config)
         with progress_shown(quiet=bool(config.quiet)) as hear:
-            progress = partial(hear, "train vs eval")
+            progress = partial(hear, StageName.MODES)
             return [bncheck.compare_train_vs_eval(path, settings=settings, progress=progress, **options)]
 
     return write_reports(reports, asked, (path,))
@@ -91,7 +92,7 @@ def float_vs_quantized(path: str, **asked: Any) -> int:
     def reports(config: Config, settings: Settings) -> list[Report]:
         options = options_given(asked, CommandName.FLOAT_VS_QUANTIZED, config)
         with progress_shown(quiet=bool(config.quiet)) as hear:
-            progress = partial(hear, "float vs quantized")
+            progress = partial(hear, StageName.QUANTIZED)
             return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **options)]
 
     return write_reports(reports, asked, (path,))

@@ -6,19 +6,12 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from bncheck.commands.measure import (
-    MODES,
-    QUANTIZED_TOO,
-    measure_lite,
-    measure_modes,
-    measure_quantization,
-    prepared_of,
-)
+from bncheck.commands.measure import measure_lite, measure_modes, measure_quantization, prepared_of
 from bncheck.commands.target import Target, read_quantized, read_runnable, timed
 from bncheck.compare.three_way import wanted
 from bncheck.compare.twins.norm import StatisticsLacking
 from bncheck.facts.errors import BncheckError, NotJudged, UsageError
-from bncheck.facts.findings import NotChecked, Report, Verdict
+from bncheck.facts.findings import Report, StageName, Verdict, not_run
 from bncheck.foldproof.prove import prove
 from bncheck.judge.judge import exit_code
 from bncheck.settings.keywords import takes
@@ -45,7 +38,7 @@ def compare_train_vs_eval(path: str | Path, options: Options) -> Report:
     except StatisticsLacking as error:
         return _without_statistics(target, error)
     except NotJudged as error:
-        return _not_judged(target, error, MODES)
+        return _not_judged(target, error, StageName.MODES)
     return target.judged(replace(facts, comparison=measure_modes(target, prepared, options.progress)))
 
 
@@ -76,9 +69,9 @@ def compare_float_vs_quantized(path: str | Path, options: Options) -> Report:
     try:
         prepared, facts = prepared_of(target)
     except StatisticsLacking as error:
-        return _without_statistics(target, error, QUANTIZED_TOO)
+        return _without_statistics(target, error, StageName.QUANTIZED)
     except NotJudged as error:
-        return _not_judged(target, error, MODES, QUANTIZED_TOO)
+        return _not_judged(target, error, StageName.MODES, StageName.QUANTIZED)
     fold = None if lite is None else prove(target.raw, lite, facts=facts)
     shown = measure_quantization(target, prepared, other, options.progress)
     return target.judged(replace(shown.joined(facts), fold=fold))
@@ -92,30 +85,30 @@ def _by_fold_alone(target: Target, lite: RawModel) -> Report:
     report = target.judged(replace(target.facts, fold=prove(raw, lite, facts=target.facts)))
     files = f"{shlex.quote(str(raw.path))} --quantized {shlex.quote(str(lite.path))}"
     how = f"bncheck compare float-vs-quantized {files} --data images/"
-    return replace(report, not_checked=(*report.not_checked, NotChecked(what=QUANTIZED_TOO, why="needs data", how=how)))
+    return replace(report, not_checked=(*report.not_checked, not_run(StageName.QUANTIZED, "needs data", how)))
 
 
-def _without_statistics(target: Target, error: StatisticsLacking, *others_left_out: str) -> Report:
+def _without_statistics(target: Target, error: StatisticsLacking, *others_left_out: StageName) -> Report:
     """The verdict of the files, where they fail for want of the statistics; else the error stands."""
     report = target.judged()
     if report.verdict is not Verdict.FAIL:
         raise error
-    return _left_out(report, error, MODES, *others_left_out)
+    return _left_out(report, error, StageName.MODES, *others_left_out)
 
 
-def _not_judged(target: Target, error: NotJudged, *what: str) -> Report:
+def _not_judged(target: Target, error: NotJudged, *stages: StageName) -> Report:
     """The verdict of the files where they fail; no pass, for what was asked could not be judged."""
-    report = _left_out(target.judged(), error, *what)
+    report = _left_out(target.judged(), error, *stages)
     if report.verdict is not Verdict.PASS:
         return report
     return replace(
         report,
         verdict=Verdict.INCONCLUSIVE,
         exit_code=exit_code(Verdict.INCONCLUSIVE, target.options.settings),
-        headline=f"{' and '.join(what)} {'was' if len(what) == 1 else 'were'} not judged: {error}",
+        headline=f"{' and '.join(stages)} {'was' if len(stages) == 1 else 'were'} not judged: {error}",
     )
 
 
-def _left_out(report: Report, error: BncheckError, *what: str) -> Report:
-    others = tuple(item for item in report.not_checked if item.what != MODES)
-    return replace(report, not_checked=(*others, *(NotChecked(what=one, why=str(error)) for one in what)))
+def _left_out(report: Report, error: BncheckError, *stages: StageName) -> Report:
+    others = tuple(item for item in report.not_checked if item.stage is not StageName.MODES)
+    return replace(report, not_checked=(*others, *(not_run(stage, str(error)) for stage in stages)))

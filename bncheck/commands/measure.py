@@ -13,14 +13,13 @@ from bncheck.compare.output_cache import Kept
 from bncheck.compare.three_way import QuantizedAgainst, Run, measure_three_ways, measure_two_files
 from bncheck.compare.train_eval import Prepared, measure, prepare
 from bncheck.compare.twins.twins import open_twins
+from bncheck.facts.findings import StageName
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison
 from bncheck.foldproof.prove import prove
 from bncheck.rules.shared.modes import judged_output
 from bncheck.settings.options import given
 
-MODES = "train vs eval"
-QUANTIZED_TOO = "float vs quantized"
 _PASSES = 3
 """Times that a three-way comparison goes through the data: both modes, both arithmetics, who loses what."""
 
@@ -67,7 +66,7 @@ def measure_quantization(
         modes = measure(
             twins, prepared, samples, samples.facts, progress=lambda done: progress(done, total), each=kept.add
         )
-        target.seconds["train vs eval"] = modes.seconds
+        target.seconds[StageName.MODES] = modes.seconds
         found(Shown(comparison=modes))
         before = judged_output(modes)
         run = Run(
@@ -80,7 +79,7 @@ def measure_quantization(
             describe=samples.facts,
             asked=other,
         )
-        with timed(target.seconds, QUANTIZED_TOO):
+        with timed(target.seconds, StageName.QUANTIZED):
             measured = measure_three_ways(run, progress=lambda done: progress(modes.data.samples + done, total))
     return Shown(comparison=modes, quantized=measured.comparison, lite=measured.lite)
 
@@ -93,7 +92,7 @@ def measure_lite(target: Target, other: QuantizedAgainst, progress: Progress) ->
         assert options.data is not None
         return open_data(options.data, inputs, options)
 
-    with timed(target.seconds, QUANTIZED_TOO):
+    with timed(target.seconds, StageName.QUANTIZED):
         measured = measure_two_files(target.raw.path, other, opened, progress=progress)
     return Shown(quantized=measured.comparison, lite=measured.lite)
 

@@ -208,14 +208,32 @@ def fails(finding: Finding, fail_on: str) -> bool:
     return finding.severity in bad and not finding.rule.meaning & (Meaning.NO_BATCH_NORM | Meaning.UNDECIDED)
 
 
+class StageName(str, Enum):
+    """What may be judged of a model, in the order in which a gate does it; the value is how reports name it."""
+
+    STATIC = "static"
+    MODES = "train vs eval"
+    QUANTIZED = "float vs quantized"
+    AGAINST = "against the earlier model"
+
+    __str__ = str.__str__
+
+
 class NotChecked(Record):
     """Something that would have been judged had the evidence been there."""
 
     what: str
+    stage: StageName | None = None
+    """The stage that would have judged it; None: none runs the model for it."""
     why: str
     how: str = ""
     """What a user can do to have it checked."""
     codes: tuple[str, ...] = ()
+
+
+def not_run(stage: StageName, why: str, how: str = "", codes: tuple[str, ...] = ()) -> NotChecked:
+    """A stage of which nothing is known."""
+    return NotChecked(what=stage.value, stage=stage, why=why, how=how, codes=codes)
 
 
 class Suppressed(Record):
@@ -241,8 +259,7 @@ class StageState(Enum):
 class Stage(Record):
     """One stage of a gate."""
 
-    name: str
-    """"static", "train vs eval", "float vs quantized", "against the earlier model"."""
+    name: StageName
     state: StageState
     why: str = ""
     """Why it was not done."""

@@ -16,6 +16,7 @@ from bncheck.facts.findings import (
     Report,
     RuleInfo,
     Severity,
+    StageName,
     TargetInfo,
     Verdict,
     fails,
@@ -295,8 +296,8 @@ def _checked(facts: Facts, at_hand: Needs) -> tuple[str, ...]:
         ("configuration", any(layer.origin is Origin.CONFIG for layer in facts.layers)),
         ("folded weights", facts.lite is not None),
         ("reference", facts.reference is not None),
-        ("train vs eval", facts.comparison is not None),
-        ("float vs quantized", facts.quantized is not None),
+        (StageName.MODES.value, facts.comparison is not None),
+        (StageName.QUANTIZED.value, facts.quantized is not None),
         ("what was folded", facts.fold is not None),
     )
     return tuple(name for name, was in names if was)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from bncheck.facts.findings import NotChecked
+from bncheck.facts.findings import NotChecked, StageName, not_run
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Origin
 from bncheck.numerics.init_share import init_share
@@ -41,10 +41,10 @@ def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Se
 def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     if facts.comparison is None:
         if not facts.run.values:
-            return [NotChecked(what="train vs eval", why="needs the values, and data", codes=codes)]
+            return [not_run(StageName.MODES, "needs the values, and data", codes=codes)]
         runs = facts.graph is not None or facts.format.kind is FileKind.KERAS
         how = fixes.compare(facts, *([] if runs else ["--model", "NAME"]))
-        return [NotChecked(what="train vs eval", why="needs data", how=how, codes=codes)]
+        return [not_run(StageName.MODES, "needs data", how, codes=codes)]
     if facts.comparison.data.synthetic:
         return [_made_up("whether eval mode is junk")]
     return []
@@ -81,9 +81,9 @@ def _of_lite(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     if facts.quantized is not None:
         why = "a TFLite file has no train mode, so whether the model was broken before is not known"
         how = "bncheck compare float-vs-quantized CHECKPOINT --quantized FILE.tflite --data images/"
-        return [lost, NotChecked(what="train vs eval", why=why, how=how)]
+        return [lost, not_run(StageName.MODES, why, how)]
     how = "bncheck compare float-vs-quantized SOURCE --quantized " + shlex.quote(facts.path) + " --data images/"
-    return [lost, NotChecked(what="quantized vs float", why="needs data", how=how)]
+    return [lost, NotChecked(what="quantized vs float", stage=StageName.QUANTIZED, why="needs data", how=how)]
 
 
 def _quantized(facts: Facts) -> list[NotChecked]:

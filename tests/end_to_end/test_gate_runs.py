@@ -15,13 +15,12 @@ from trained_variants import checkpoint, trained_digits
 
 import bncheck
 from bncheck.cli import main as cli
-from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC
-from bncheck.facts.findings import Report, Verdict
+from bncheck.facts.findings import Report, StageName, Verdict
 from bncheck.report.wire import json_v1
 
 pytestmark = pytest.mark.tensorflow
 
-ALL = {STATIC: "done", MODES: "done", QUANTIZED: "done"}
+ALL = {StageName.STATIC: "done", StageName.MODES: "done", StageName.QUANTIZED: "done"}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def test_broken(variant: str, wired: Path, digits: str) -> None:
     """
     report = bncheck.gate(checkpoint(variant), data=digits, against=wired)
     assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
-    assert _states(report) == {**ALL, AGAINST: "done"}
+    assert _states(report) == {**ALL, StageName.AGAINST: "done"}
     assert {"BN301", "BN408", "BN501"} <= _codes(report)
     assert _codes(report) & {"BN103", "BN201"}
     assert report.quantized is not None
@@ -98,7 +97,12 @@ def test_repaired(digits: str, tmp_path: Path) -> None:
 def test_against_a_model(digits: str) -> None:
     """The earlier model is run on the same data; without the quantized stage for either."""
     report = bncheck.gate(checkpoint("wired"), data=digits, against=checkpoint("decay_0.99"), quantize=False)
-    assert _states(report) == {STATIC: "done", MODES: "done", QUANTIZED: "left out", AGAINST: "done"}
+    assert _states(report) == {
+        StageName.STATIC: "done",
+        StageName.MODES: "done",
+        StageName.QUANTIZED: "left out",
+        StageName.AGAINST: "done",
+    }
     assert report.exit_code == 0
 
 
@@ -113,13 +117,13 @@ def test_other_data_are_not_compared(wired: Path, digits: str) -> None:
 def test_time_is_limited(digits: str) -> None:
     """A healthy model whose run is ended is no pass."""
     report = bncheck.gate(checkpoint("wired"), data=digits, max_time=1.5)
-    assert (report.exit_code, _states(report)[MODES]) == (3, "over budget")
+    assert (report.exit_code, _states(report)[StageName.MODES]) == (3, "over budget")
 
 
 def test_memory_is_limited(digits: str) -> None:
     """A run that is ended takes nothing along of what the files show."""
     report = bncheck.gate(checkpoint("forgotten"), data=digits, max_memory=150.0)
-    assert (report.exit_code, _states(report)[MODES]) == (1, "over budget")
+    assert (report.exit_code, _states(report)[StageName.MODES]) == (1, "over budget")
     assert {"BN101", "BN201"} <= _codes(report)
 
 
@@ -170,9 +174,9 @@ def test_conversion_that_fails(tmp_path: Path) -> None:
     data = tmp_path / "data.npy"
     np.save(data, np.random.default_rng(1).normal(2.0, 1.0, (128, 8, 8, 3)).astype(np.float32))
     report = bncheck.gate(model, data=data)
-    assert _states(report) == {STATIC: "done", MODES: "done", QUANTIZED: "could not run"}
+    assert _states(report) == {StageName.STATIC: "done", StageName.MODES: "done", StageName.QUANTIZED: "could not run"}
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
-    (entry,) = [entry for entry in report.not_checked if entry.what == QUANTIZED]
+    (entry,) = [entry for entry in report.not_checked if entry.what == StageName.QUANTIZED]
     assert "MatrixInverse" in entry.why
     assert "\n" not in entry.why
     assert "--no-quantize" in entry.how

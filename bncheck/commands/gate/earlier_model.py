@@ -23,8 +23,6 @@ class Earlier:
     path: str
     known: tuple[Known, ...]
     before: Before
-    checked: frozenset[str]
-    """What was judged of it ("values", "train vs eval"): other findings cannot be told to be new."""
 
 
 def is_report(path: Path) -> bool:
@@ -46,7 +44,6 @@ def of_report(report: Report, path: str) -> Earlier:
             for f in found
         ),
         before=Before(path=path, modes=scores(report.comparison), quantized=scores(report.quantized)),
-        checked=frozenset(report.checked),
     )
 
 
@@ -61,7 +58,7 @@ def read_report(path: Path) -> Earlier:
             modes=_scores(document, "train-vs-eval", "eval"),
             quantized=_scores(document, "float-vs-quantized", "quantized"),
         )
-        return Earlier(path=str(path), known=known, before=before, checked=frozenset(document["checked"]))
+        return Earlier(path=str(path), known=known, before=before)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(
             f"{path}: a bncheck report that cannot be understood ({type(error).__name__}: {error}); write it anew with "

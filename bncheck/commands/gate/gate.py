@@ -10,10 +10,10 @@ from pathlib import Path
 from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.earlier_model import Earlier, is_report, of_report, read_report
 from bncheck.commands.gate.plan import Measuring, Ran
-from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC, UNDECIDED, fatal, with_stages
+from bncheck.commands.gate.stages import UNDECIDED, fatal, with_stages
 from bncheck.commands.target import Target, read_quantized, read_target, with_chosen_weights
 from bncheck.facts.errors import NotFound, UsageError
-from bncheck.facts.findings import Gate, NotChecked, Report, RuleFamily, Stage, StageState
+from bncheck.facts.findings import Gate, NotChecked, Report, RuleFamily, Stage, StageName, StageState
 from bncheck.facts.measurements import same_data, scores
 from bncheck.judge.judge import judge
 from bncheck.settings.keywords import takes
@@ -44,7 +44,7 @@ def gate(path: str | Path, options: Options) -> Report:
     may_stop = options.early_stop and options.data is not None
     stopped = fatal(judge(target.facts, settings=known)) if may_stop else ""
     ran = measuring.ran(target, stopped)
-    stages = [_done(STATIC, seconds), *ran.stages]
+    stages = [_done(StageName.STATIC, seconds), *ran.stages]
     facts = ran.facts
     if old is not None:
         old, stage = _measured_old(old, measuring, ran)
@@ -102,7 +102,7 @@ def _read(path: str | Path, options: Options) -> tuple[Target, float]:
     return replace(target, known=facts), time.perf_counter() - start
 
 
-def _done(name: str, seconds: float | None = None) -> Stage:
+def _done(name: StageName, seconds: float | None = None) -> Stage:
     return Stage(name=name, state=StageState.DONE, seconds=seconds)
 
 
@@ -118,19 +118,19 @@ def _measured_old(old: _Old, measuring: Measuring, new: Ran) -> tuple[_Old, Stag
     """The earlier model, run like the one that is judged, as far as that was; its report tells what it tells."""
     done = [stage.name for stage in new.stages if stage.state is StageState.DONE]
     if old.target is None or not done:
-        return old, _done(AGAINST)
+        return old, _done(StageName.AGAINST)
     start = time.perf_counter()
     try:
         ran = replace(measuring, options=_of_old(measuring.options, done)).ran(old.target)
     except UsageError as error:
         # options that fit the new model need not fit the old one: what is known of the new one must not get lost
-        return old, Stage(name=AGAINST, state=StageState.IMPOSSIBLE, why=_about(old, str(error)))
+        return old, Stage(name=StageName.AGAINST, state=StageState.IMPOSSIBLE, why=_about(old, str(error)))
     seconds = time.perf_counter() - start
     earlier = of_report(judge(ran.facts), old.earlier.path)
     failed = next((stage for stage in ran.stages if stage.state in UNDECIDED), None)
-    stage = _done(AGAINST, seconds)
+    stage = _done(StageName.AGAINST, seconds)
     if failed is not None:
-        stage = replace(failed, name=AGAINST, why=_about(old, failed.why))
+        stage = replace(failed, name=StageName.AGAINST, why=_about(old, failed.why))
     return replace(old, earlier=earlier), stage
 
 
@@ -139,17 +139,17 @@ def _about(old: _Old, why: str) -> str:
     return why if why.startswith(old.earlier.path) else f"{old.earlier.path}: {why}"
 
 
-def _of_old(options: Options, done: Collection[str]) -> Options:
+def _of_old(options: Options, done: Collection[StageName]) -> Options:
     """A quantized file is the new model's, so the old one is not compared with it; a conversion fits both."""
-    return replace(options, quantize=QUANTIZED in done and options.quantized is None)
+    return replace(options, quantize=StageName.QUANTIZED in done and options.quantized is None)
 
 
 def _held_against(report: Report, earlier: Earlier) -> Report:
     """The report, with what got better, and what could not be held against the earlier model."""
     entries = []
     for what, now, then in (
-        (MODES, scores(report.comparison), earlier.before.modes),
-        (QUANTIZED, scores(report.quantized), earlier.before.quantized),
+        (StageName.MODES, scores(report.comparison), earlier.before.modes),
+        (StageName.QUANTIZED, scores(report.quantized), earlier.before.quantized),
     ):
         if now is None or (then is not None and same_data(now, then)):
             continue

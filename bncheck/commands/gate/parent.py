@@ -18,10 +18,9 @@ from typing import IO
 
 from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.child import Failed, Message, Request, SamplesDone
-from bncheck.commands.gate.stages import MODES, QUANTIZED
 from bncheck.commands.shown import Shown
 from bncheck.facts.errors import UsageError
-from bncheck.facts.findings import StageState
+from bncheck.facts.findings import StageName, StageState
 
 BYTES = 1e6
 """In a megabyte."""
@@ -41,8 +40,8 @@ class Outcome:
     state: StageState = StageState.DONE
     why: str = ""
     """Why not everything was measured."""
-    reached: Mapping[str, float] = field(default_factory=dict)
-    """Name of a stage -> seconds after which it was done."""
+    reached: Mapping[StageName, float] = field(default_factory=dict)
+    """Stage -> seconds after which it was done."""
     peak_memory: float | None = None
     """Megabytes."""
 
@@ -136,7 +135,7 @@ def _read(pipe: IO[bytes], messages: _Messages) -> None:
 
 def _with(outcome: Outcome, shown: Shown, seconds: float) -> Outcome:
     """With what one more message tells, `seconds` after the start."""
-    known = {MODES: shown.comparison, QUANTIZED: shown.quantized}
+    known = {StageName.MODES: shown.comparison, StageName.QUANTIZED: shown.quantized}
     new = {name: seconds for name, found in known.items() if found is not None and name not in outcome.reached}
     return replace(outcome, shown=shown, reached={**outcome.reached, **new})
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bncheck.commands.gate.budget import Budget
-from bncheck.commands.gate.stages import MODES, QUANTIZED, Progress
+from bncheck.commands.gate.stages import Progress
 from bncheck.commands.target import Target
-from bncheck.facts.findings import Stage, StageState
+from bncheck.facts.findings import Stage, StageName, StageState
 from bncheck.facts.layers import Facts
 from bncheck.settings.config import Settings
 from bncheck.settings.options import Options, silent
@@ -49,7 +49,7 @@ class Measuring:
         options = replace(
             self.options,
             graph=target.options.graph,
-            quantize=QUANTIZED in to_run,
+            quantize=StageName.QUANTIZED in to_run,
             progress=silent,
             settings=Settings(),
         )
@@ -70,8 +70,11 @@ class Measuring:
         """Both stages after the files: those that are to be run stand as done."""
         both = self._why_none(facts, stopped)
         if both is not None:
-            return replace(both, name=MODES), replace(both, name=QUANTIZED)
-        modes, quantization = Stage(name=MODES, state=StageState.DONE), Stage(name=QUANTIZED, state=StageState.DONE)
+            return both, replace(both, name=StageName.QUANTIZED)
+        modes, quantization = (
+            Stage(name=StageName.MODES, state=StageState.DONE),
+            Stage(name=StageName.QUANTIZED, state=StageState.DONE),
+        )
         if facts.lite is not None:
             modes = replace(modes, state=StageState.LEFT_OUT, why="a TFLite file has no train mode")
             if not self._given:
@@ -82,13 +85,16 @@ class Measuring:
         return modes, quantization
 
     def _why_none(self, facts: Facts, stopped: str) -> Stage | None:
+        """The first stage where neither is to be run."""
         if self.options.data is None:
             how = f"bncheck gate {shlex.quote(facts.path)} --data images/"
-            return Stage(name="", state=StageState.LEFT_OUT, why="no data was given", how=how)
+            return Stage(name=StageName.MODES, state=StageState.LEFT_OUT, why="no data was given", how=how)
         if stopped:
-            return Stage(name="", state=StageState.STOPPED, why=stopped, how="--all-stages runs it all the same")
+            return Stage(
+                name=StageName.MODES, state=StageState.STOPPED, why=stopped, how="--all-stages runs it all the same"
+            )
         exceeded = self.budget.exceeded()
-        return Stage(name="", state=StageState.OVER_BUDGET, why=exceeded, how=_RAISE) if exceeded else None
+        return Stage(name=StageName.MODES, state=StageState.OVER_BUDGET, why=exceeded, how=_RAISE) if exceeded else None
 
 
 def _ended(stage: Stage, outcome: Outcome, *, given: bool) -> Stage:
@@ -96,10 +102,10 @@ def _ended(stage: Stage, outcome: Outcome, *, given: bool) -> Stage:
     if stage.state is not StageState.DONE:
         return stage
     if stage.name in outcome.reached:
-        before = outcome.reached.get(MODES, 0.0) if stage.name == QUANTIZED else 0.0
+        before = outcome.reached.get(StageName.MODES, 0.0) if stage.name == StageName.QUANTIZED else 0.0
         return replace(stage, seconds=outcome.reached[stage.name] - before)
     how = _RAISE if outcome.state is StageState.OVER_BUDGET else ""
-    if not how and MODES in outcome.reached and not given:
+    if not how and StageName.MODES in outcome.reached and not given:
         how = "leave it out with --no-quantize"
     if outcome.state is StageState.DONE:
         return replace(stage, state=StageState.IMPOSSIBLE, why="it was not measured")

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bncheck.facts.findings import Finding, Meaning, NotChecked, Report, Severity, Stage, StageState, Verdict, fails
+from bncheck.facts.findings import Finding, Meaning, Report, Severity, Stage, StageState, Verdict, fails, not_run
 from bncheck.judge.judge import exit_code
 from bncheck.settings.config import Settings
-
-STATIC, MODES, QUANTIZED, AGAINST = "static", "train vs eval", "float vs quantized", "against the earlier model"
-"""Names of the stages, in the order in which they run."""
 
 UNDECIDED = (StageState.IMPOSSIBLE, StageState.OVER_BUDGET)
 """What was asked for and not judged: no pass."""
@@ -39,14 +36,10 @@ def _ends(finding: Finding) -> bool:
 def with_stages(report: Report, stages: Sequence[Stage], settings: Settings) -> Report:
     """The report with its stages: those that could not run are not checked, and no pass is left with them."""
     missing = [stage for stage in stages if stage.state is not StageState.DONE]
-    about = {MODES, QUANTIZED, "quantized vs float"} - {
-        stage.name for stage in stages if stage.state is StageState.DONE
-    }
-    others = [entry for entry in report.not_checked if entry.what not in about]
-    codes = {entry.what: entry.codes for entry in report.not_checked}
-    entries = [
-        NotChecked(what=stage.name, why=stage.why, how=stage.how, codes=codes.get(stage.name, ())) for stage in missing
-    ]
+    about = {stage.name for stage in missing}
+    others = [entry for entry in report.not_checked if entry.stage not in about]
+    codes = {entry.stage: entry.codes for entry in report.not_checked}
+    entries = [not_run(stage.name, stage.why, stage.how, codes.get(stage.name, ())) for stage in missing]
     undecided = next((stage for stage in stages if stage.state in UNDECIDED), None)
     judged = replace(report, not_checked=(*others, *entries))
     if undecided is None or report.verdict is not Verdict.PASS:

@@ -18,9 +18,9 @@ from trained_variants import checkpoint
 
 import bncheck
 from bncheck.cli import main as cli
-from bncheck.commands.gate.stages import AGAINST, MODES, QUANTIZED, STATIC, fatal
+from bncheck.commands.gate.stages import fatal
 from bncheck.facts.errors import NotFound, ReadError, UsageError
-from bncheck.facts.findings import Gate, Report, Stage, StageState, Verdict
+from bncheck.facts.findings import Gate, Report, Stage, StageName, StageState, Verdict
 from bncheck.judge.judge import judge
 from bncheck.report import FORMATS, reporter
 from bncheck.report.wire import json_v1, junit
@@ -73,8 +73,8 @@ def test_files_alone() -> None:
     """Without data the files decide; what was not run is said, with what would run it."""
     report = bncheck.gate(checkpoint("wired"))
     assert (report.verdict, report.exit_code) == (Verdict.PASS, 0)
-    assert _states(report) == {STATIC: "done", MODES: "left out", QUANTIZED: "left out"}
-    (entry,) = [entry for entry in report.not_checked if entry.what == MODES]
+    assert _states(report) == {StageName.STATIC: "done", StageName.MODES: "left out", StageName.QUANTIZED: "left out"}
+    (entry,) = [entry for entry in report.not_checked if entry.what == StageName.MODES]
     assert entry.why == "no data was given"
     assert entry.how == f"bncheck gate {checkpoint('wired')} --data images/"
 
@@ -101,7 +101,11 @@ def test_early_stop(folder: str, code: str) -> None:
     """Where there is nothing left to run, nothing is run, and the reason stands in the report; exit code 1."""
     report = bncheck.gate(TINY / folder / "broken", data="synthetic")
     assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
-    assert _states(report) == {STATIC: "done", MODES: "stopped early", QUANTIZED: "stopped early"}
+    assert _states(report) == {
+        StageName.STATIC: "done",
+        StageName.MODES: "stopped early",
+        StageName.QUANTIZED: "stopped early",
+    }
     assert report.gate is not None
     assert code in report.gate.stages[1].why
     assert "--all-stages" in report.gate.stages[1].how
@@ -112,7 +116,7 @@ def test_early_stop_where_nothing_was_found() -> None:
     write_bundle(Path("plain"), {"kernel": np.ones((3, 3), np.float32)})
     report = bncheck.gate("plain", data="synthetic")
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
-    assert _states(report)[MODES] == "stopped early"
+    assert _states(report)[StageName.MODES] == "stopped early"
 
 
 def test_what_stops_early_and_what_does_not() -> None:
@@ -133,7 +137,7 @@ def test_budget_that_is_gone_before_the_model_runs() -> None:
     """Files judged, nothing run: no pass, and no failure; allowed, if that is allowed."""
     report = bncheck.gate(checkpoint("wired"), data="synthetic", max_time=1e-6)
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
-    assert _states(report)[MODES] == "over budget"
+    assert _states(report)[StageName.MODES] == "over budget"
     assert report.headline.startswith("train vs eval was not judged: the gate took longer than --max-time")
     allowed = bncheck.gate(checkpoint("wired"), data="synthetic", max_time=1e-6, settings=Settings(allow_empty=True))
     assert (allowed.verdict, allowed.exit_code) == (Verdict.INCONCLUSIVE, 0)
@@ -143,7 +147,7 @@ def test_failure_stands_whatever_the_budget() -> None:
     """What the files show does not get lost with the stages that were left out."""
     report = bncheck.gate(checkpoint("forgotten"), data="synthetic", max_time=1e-6)
     assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
-    assert _states(report)[MODES] == "over budget"
+    assert _states(report)[StageName.MODES] == "over budget"
 
 
 @pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
@@ -151,7 +155,7 @@ def test_without_tensorflow() -> None:
     """Data but no TensorFlow: what the files show stands, a pass is none."""
     report = bncheck.gate(checkpoint("wired"), data="synthetic")
     assert (report.verdict, report.exit_code) == (Verdict.INCONCLUSIVE, 3)
-    assert _states(report)[MODES] == "could not run"
+    assert _states(report)[StageName.MODES] == "could not run"
     assert "pip install 'bncheck[tf]'" in report.headline
     assert bncheck.gate(checkpoint("forgotten"), data="synthetic").exit_code == 1
 
@@ -160,7 +164,7 @@ def test_bare_checkpoint_with_data() -> None:
     """A checkpoint without a graph cannot be run: its values pass, the gate does not, and it says what to give."""
     report = bncheck.gate(_bundle("good"), data=_images())
     assert report.exit_code == 3
-    assert _states(report)[MODES] == "could not run"
+    assert _states(report)[StageName.MODES] == "could not run"
     if find_spec("tensorflow"):
         assert "--model or --builder" in report.headline
 
@@ -168,7 +172,7 @@ def test_bare_checkpoint_with_data() -> None:
 def test_tflite_has_no_train_mode() -> None:
     """A TFLite file is judged as it is; that it has no modes is no lack."""
     report = bncheck.gate(TINY / "bn405_bias_saturated" / "clean" / "model.tflite", data="synthetic")
-    assert _states(report)[MODES] == "left out"
+    assert _states(report)[StageName.MODES] == "left out"
     assert report.exit_code == 0
 
 
@@ -276,9 +280,9 @@ def test_several_models_are_told_one_by_one(capsys: pytest.CaptureFixture[str]) 
 def _of_every_state() -> Report:
     """A gate with a stage in each state."""
     states = [
-        Stage(name=STATIC, state=StageState.DONE, seconds=0.25),
-        Stage(name=MODES, state=StageState.OVER_BUDGET, why="it took long ✓ <b>|", how="raise it"),
-        Stage(name=AGAINST, state=StageState.IMPOSSIBLE, why="\x1b[31mno"),
+        Stage(name=StageName.STATIC, state=StageState.DONE, seconds=0.25),
+        Stage(name=StageName.MODES, state=StageState.OVER_BUDGET, why="it took long ✓ <b>|", how="raise it"),
+        Stage(name=StageName.AGAINST, state=StageState.IMPOSSIBLE, why="\x1b[31mno"),
     ]
     report = bncheck.gate(_unmoved())
     from dataclasses import replace
@@ -325,14 +329,14 @@ def test_sarif_and_junit_hold_the_stages() -> None:
     stream = io.StringIO()
     reporter("sarif").write(_of_every_state(), stream)
     (run,) = json.loads(stream.getvalue())["runs"]
-    assert run["properties"]["stages"][MODES] == "over budget"
+    assert run["properties"]["stages"][StageName.MODES] == "over budget"
     stream = io.StringIO()
     junit.write(_of_every_state(), stream)
     suite = fromstring(stream.getvalue()).find("testsuite")  # noqa: S314 - our own output
     assert suite is not None
     cases = {case.get("name"): case for case in suite}
     assert cases["stage: static"].get("time") == "0.250"
-    assert cases[f"not checked: {MODES}"].find("skipped") is not None
+    assert cases[f"not checked: {StageName.MODES}"].find("skipped") is not None
 
 
 def test_configuration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,8 @@ from bncheck.commands.gate import parent as isolated
 from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.child import Request
 from bncheck.commands.gate.parent import run
-from bncheck.commands.gate.stages import MODES
 from bncheck.facts.errors import UsageError
-from bncheck.facts.findings import StageState
+from bncheck.facts.findings import StageName, StageState
 from bncheck.settings.options import Options
 
 REQUEST = Request(path="model", options=Options(data="synthetic"))
@@ -66,7 +65,7 @@ def test_all_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.shown.comparison is not None
     assert outcome.shown.comparison.layers[0].layer == "conv/BatchNorm"
     assert heard == [(7, None)]
-    assert 0 < outcome.reached[MODES] < 60
+    assert 0 < outcome.reached[StageName.MODES] < 60
     assert outcome.peak_memory is not None
     assert outcome.peak_memory > 1
 

@@ -14,10 +14,9 @@ from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.child import Request
 from bncheck.commands.gate.parent import Outcome
 from bncheck.commands.gate.plan import Measuring
-from bncheck.commands.gate.stages import MODES, QUANTIZED
 from bncheck.commands.shown import Shown
 from bncheck.commands.target import Target
-from bncheck.facts.findings import StageState
+from bncheck.facts.findings import StageName, StageState
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts
 from bncheck.settings.options import Options
@@ -53,20 +52,20 @@ def _ran(
 
 def test_both_stages_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """One request for both; each stage has its own time."""
-    outcome = Outcome(shown=MEASURED, reached={MODES: 4.0, QUANTIZED: 6.5})
+    outcome = Outcome(shown=MEASURED, reached={StageName.MODES: 4.0, StageName.QUANTIZED: 6.5})
     ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, scheme="dynamic", batches=3)
     asked = request.options
     assert (request.path, asked.data, asked.batches, asked.scheme) == ("model", "d.npz", 3, "dynamic")
     assert asked.quantize
     assert [(s.name, s.state, s.seconds) for s in ran.stages] == [
-        (MODES, StageState.DONE, 4.0),
-        (QUANTIZED, StageState.DONE, 2.5),
+        (StageName.MODES, StageState.DONE, 4.0),
+        (StageName.QUANTIZED, StageState.DONE, 2.5),
     ]
 
 
 def test_without_quantized_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is that of train against eval alone."""
-    outcome = Outcome(shown=MEASURED, reached={MODES: 4.0})
+    outcome = Outcome(shown=MEASURED, reached={StageName.MODES: 4.0})
     ran, (request,) = _ran(monkeypatch, facts(batch_norm("a")), outcome, quantize=False)
     assert not request.options.quantize
     assert [s.state for s in ran.stages] == [StageState.DONE, StageState.LEFT_OUT]
@@ -77,14 +76,14 @@ def test_without_quantized_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Outcome(state=StageState.OVER_BUDGET, why="long"), [StageState.OVER_BUDGET] * 2),
         (
-            Outcome(shown=MEASURED, reached={MODES: 1.0}, state=StageState.OVER_BUDGET, why="long"),
+            Outcome(shown=MEASURED, reached={StageName.MODES: 1.0}, state=StageState.OVER_BUDGET, why="long"),
             [StageState.DONE, StageState.OVER_BUDGET],
         ),
         (
-            Outcome(shown=MEASURED, reached={MODES: 1.0}, state=StageState.IMPOSSIBLE, why="no such op"),
+            Outcome(shown=MEASURED, reached={StageName.MODES: 1.0}, state=StageState.IMPOSSIBLE, why="no such op"),
             [StageState.DONE, StageState.IMPOSSIBLE],
         ),
-        (Outcome(shown=MEASURED, reached={MODES: 1.0}), [StageState.DONE, StageState.IMPOSSIBLE]),
+        (Outcome(shown=MEASURED, reached={StageName.MODES: 1.0}), [StageState.DONE, StageState.IMPOSSIBLE]),
     ],
 )
 def test_ends(outcome: Outcome, states: list[StageState], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +100,9 @@ def test_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, asked = _ran(monkeypatch, files, Outcome())
     assert asked == []
     assert [s.state for s in ran.stages] == [StageState.LEFT_OUT] * 2
-    ran, (request,) = _ran(monkeypatch, files, Outcome(shown=Shown(), reached={QUANTIZED: 1.0}), quantized="q.tflite")
+    ran, (request,) = _ran(
+        monkeypatch, files, Outcome(shown=Shown(), reached={StageName.QUANTIZED: 1.0}), quantized="q.tflite"
+    )
     assert request.options.quantized == "q.tflite"
     assert [s.state for s in ran.stages] == [StageState.LEFT_OUT, StageState.DONE]
 
@@ -109,7 +110,7 @@ def test_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_graph_knows_more_than_a_named_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--model` the wiring of the own graph stays; without one, or of other layers, the built one counts."""
     own = with_graph(batch_norm("a"))
-    outcome = Outcome(shown=replace(MEASURED, network=NETWORK), reached={MODES: 1.0})
+    outcome = Outcome(shown=replace(MEASURED, network=NETWORK), reached={StageName.MODES: 1.0})
     ran, _ = _ran(monkeypatch, own, outcome, model="mobilenet_v2")
     assert ran.facts.graph is own.graph
     assert ran.facts.comparison is MEASURED.comparison

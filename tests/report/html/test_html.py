@@ -338,7 +338,7 @@ def test_the_stages_of_a_gate_are_shown() -> None:
     """What ran, what was left out and why."""
     stages = (
         Stage(name="static", state=StageState.DONE),
-        Stage(name="train vs eval", state=StageState.LEFT_OUT, why="no data"),
+        Stage(name=StageName.MODES, state=StageState.LEFT_OUT, why="no data"),
     )
     words = Page(html.page_text([replace(example(), gate=Gate(stages=stages))], many=False)).words()
     assert "Stages of the gate static done train vs eval left out : no data" in words
