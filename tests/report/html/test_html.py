@@ -23,7 +23,7 @@ import pytest
 from report_example import example
 
 from bncheck import testing
-from bncheck.facts.findings import Gate, Report, Stage, StageState, Verdict
+from bncheck.facts.findings import Gate, Report, Stage, StageName, StageState, Verdict
 from bncheck.facts.measurements import Attribution, Measure
 from bncheck.judge.judge import judge
 from bncheck.report.html import html
