@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -39,12 +40,10 @@ class Command(click.Command):
 class Commands(click.Group):
     """A group some of whose commands have modules of their own, each imported when its command is asked for."""
 
-    def __init__(
-        self, *args: Any, elsewhere: tuple[str, ...] = (), package: str = "bncheck.cli", **kwargs: Any
-    ) -> None:
-        """`elsewhere` names them; the command `gate` is `gate` in the module `gate` of the package."""
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        """`elsewhere`: name of a command -> module that has it under this name."""
         super().__init__(*args, **kwargs)
-        self._elsewhere, self._package = elsewhere, package
+        self._elsewhere = elsewhere or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, sorted."""
@@ -54,7 +53,7 @@ class Commands(click.Group):
         """The command of this name, None where there is none."""
         if cmd_name not in self._elsewhere:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(f"{self._package}.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(import_module(self._elsewhere[cmd_name]), cmd_name)
         return command
 
 

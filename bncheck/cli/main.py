@@ -67,7 +67,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @click.group(
     cls=Commands,
-    elsewhere=("compare", "demo", "gate", "inspect", "repair"),
+    elsewhere={name: f"bncheck.cli.{name}" for name in ("compare", "demo", "gate", "inspect", "repair")},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples("inspect checkpoint model.ckpt-300", "explain BN201", "demo"),
 )

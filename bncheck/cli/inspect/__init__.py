@@ -7,7 +7,10 @@ import click
 from bncheck.cli.help import Commands
 
 
-@click.group(cls=Commands, package="bncheck.cli.inspect", elsewhere=("checkpoint", "graph", "model", "run"))
+_MODULES = {"checkpoint": "checkpoint", "graph": "graph", "model": "model", "run": "training_run"}
+
+
+@click.group(cls=Commands, elsewhere={name: f"{__name__}.{module}" for name, module in _MODULES.items()})
 def inspect() -> None:
     """Judge files as they are: no TensorFlow, no data.
 
