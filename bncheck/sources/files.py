@@ -119,7 +119,7 @@ def read_whole(path: Path, *, limit: int) -> bytes:
     return data
 
 
-class OpenFile:
+class RangedFile:
     """A regular file of which many small ranges are read: opened once, closed with the last reference to it."""
 
     def __init__(self, path: Path) -> None:

@@ -6,7 +6,6 @@ import click
 
 from bncheck.cli.help import Commands
 
-
 _MODULES = {"checkpoint": "checkpoint", "graph": "graph", "model": "model", "run": "training_run"}
 
 

@@ -21,7 +21,7 @@ from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, sli
 from bncheck.sources.bundle.locate import Place, find, v1
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.bundle.tensor import STRING, TYPES, Part, read_numbers, read_parts, read_strings
-from bncheck.sources.files import OpenFile, is_file, names, read_tail
+from bncheck.sources.files import RangedFile, is_file, names, read_tail
 from bncheck.sources.graph.wire import LENGTH, VARINT, fields, of_wire, signed
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -108,15 +108,15 @@ class _Index(Record, eq=False):
     def _shards(self) -> dict[int, Path]:
         return {}
 
-    def opened(self, number: int) -> OpenFile:
+    def opened(self, number: int) -> RangedFile:
         """One data file; only the last stays open, as a checkpoint may have more than a process may open at once."""
         if number not in self._opened:
             self._opened.clear()
-            self._opened[number] = OpenFile(self.shard(number))
+            self._opened[number] = RangedFile(self.shard(number))
         return self._opened[number]
 
     @cached_property
-    def _opened(self) -> dict[int, OpenFile]:
+    def _opened(self) -> dict[int, RangedFile]:
         return {}
 
     @cached_property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bncheck.facts.errors import BadChecksum, Malformed
 from bncheck.sources.bundle.crc32c import crc32c, unmask
 from bncheck.sources.bundle.entry import BundleEntry, Extents, window
-from bncheck.sources.files import OpenFile
+from bncheck.sources.files import RangedFile
 from bncheck.sources.graph.wire import varint
 
 
@@ -76,7 +76,7 @@ class Part(NamedTuple):
 
     entry: BundleEntry
     shard: Path
-    open: Callable[[], OpenFile]
+    open: Callable[[], RangedFile]
     """Opens the shard, or gives it as it was opened before."""
     extents: Extents = ()
 
