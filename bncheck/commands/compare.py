@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bncheck.commands.measure import measure_lite, measure_modes, measure_quantization, prepared_of
 from bncheck.commands.target import Target, read_quantized, read_runnable, timed
-from bncheck.compare.three_way import wanted
+from bncheck.compare.quantization import wanted
 from bncheck.compare.twins.norm import StatisticsLacking
 from bncheck.facts.errors import BncheckError, NotJudged, UsageError
 from bncheck.facts.findings import Report, StageName, Verdict, not_run

@@ -18,7 +18,7 @@ from bncheck.facts.errors import NoModel, UsageError
 from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
 from bncheck.facts.repairs import LayerRepair, RepairJudgement, RepairReport, RepairVerdict
-from bncheck.judge.repaired import JUDGED_BY_NOTHING, judge_repair, refused_by_files, with_averages
+from bncheck.judge.repair_verdict import JUDGED_BY_NOTHING, judge_repair, refused_by_files, with_averages
 from bncheck.repair.estimate import Estimate, reestimate
 from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.ranges import new_ranges

@@ -22,7 +22,6 @@ from bncheck.compare.litert.interpreter import (
     batching,
     feeds_of,
     portions,
-    read_file,
     real_values,
 )
 from bncheck.compare.litert.layers import FoldedInto, folded_layers
@@ -57,14 +56,13 @@ _HALF_STEP = 0.51
 
 
 def measure_quantized(
-    float_bytes: bytes,
-    quantized_bytes: bytes,
+    reference: LiteFile,
+    quantized: LiteFile,
     *,
     layers: Sequence[Layer],
     batches: Iterable[Batch],
     describe: Callable[[int, int, int], DataFacts],
     scheme: str = GIVEN,
-    float_path: str = "the float model",
     quantized_path: str = "",
     input_name: str = "",
     output_names: Sequence[str] = (),
@@ -72,19 +70,18 @@ def measure_quantized(
     labels_output: str | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> QuantizedComparison:
-    """Runs every batch through both files. Memory does not grow with their number.
+    """Runs every batch through a float file and the quantized one. Memory does not grow with their number.
 
     Cumulative errors and outputs are of all samples, local ones of the first `local_samples`.
 
     `layers` are those folded into the float file, with the statistics that it was made with; empty where none are
     known. `describe(samples, batch_size, batches)` gives the facts of the data once they are known; `output_names` and
     `output_kinds` are the model's own, in the float file's order, and `labels_output` the name of the one that labels
-    belong to. Raises ReadError for a damaged file, UsageError for an output that is not there, BncheckError for a
+    belong to. Raises UsageError for an output that is not there, BncheckError for a
     quantized file of another model, for one that LiteRT refuses, and where there is no data.
     """
     start = time.perf_counter()
-    reference = read_file(float_bytes, float_path)
-    quantized = fed_alike(read_file(quantized_bytes, quantized_path or "the quantized model"), reference)
+    quantized = fed_alike(quantized, reference)
     matching = match(quantized, reference)
     folded = folded_layers(matching.reference, layers)
     pair: FilePair | None = None
@@ -121,8 +118,8 @@ def measure_quantized(
         accuracy=_accuracy(judged),
         apart=_apart(matching),
         unmatched=(*matching.unmatched, *_unlike(pair, matching), *_without_operator(folded)),
-        float_bytes=len(float_bytes),
-        quantized_bytes=len(quantized_bytes),
+        float_bytes=reference.size,
+        quantized_bytes=quantized.size,
         rounded=rounded(matching.quantized),
         local_samples=min(pair.samples, pair.local_samples),
         seconds=time.perf_counter() - start,
@@ -130,19 +127,14 @@ def measure_quantized(
 
 
 def run_outputs(
-    content: bytes,
-    batches: Iterable[NDArray[Any]],
-    *,
-    path: str = "the converted model",
-    like: bytes | None = None,
+    file: LiteFile, batches: Iterable[NDArray[Any]], *, like: LiteFile | None = None
 ) -> Iterator[tuple[NDArray[Any], ...]]:
     """The outputs of a file, in real numbers, for each batch of images; errors as `measure_quantized`.
 
     Batches for several inputs have their fields in the order of the file `like`.
     """
-    file = read_file(content, path)
     if like is not None:
-        file = fed_alike(file, read_file(like))
+        file = fed_alike(file, like)
     runner: Runner | None = None
     size: int | None = None
     for images in batches:

@@ -43,9 +43,10 @@ def by_bncheck(model: bytes, images: NDArray[Any]) -> int:
     from bncheck.facts.measurements import DataFacts
 
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    file = read_file(model)
     found = measure_quantized(
-        model,
-        by_recipe(read_file(model), RECIPE, batches),
+        file,
+        read_file(by_recipe(file, RECIPE, batches)),
         layers=(),
         batches=((batch, None) for batch in batches),
         describe=lambda count, largest, number: DataFacts(

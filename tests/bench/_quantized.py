@@ -27,6 +27,7 @@ from bncheck.backbones.build import build
 from bncheck.backbones.registry import parse
 from bncheck.compare.float_quantized import measure_quantized
 from bncheck.compare.litert.convert import eval_graph, float_model, quantized_model
+from bncheck.compare.litert.interpreter import read_file
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.compare.twins.twins import load_tensorflow
 from bncheck.facts.measurements import DataFacts
@@ -54,10 +55,10 @@ def data(samples: int, batch: int, size: int) -> Iterator[NDArray[Any]]:
 
 def bncheck(tf: Any, model: Prepared, size: int, samples: int, calibration: int) -> int:
     """Both conversions and the comparison; gives the number of operators told of."""
-    float_bytes = float_model(tf, model)
-    quantized = quantized_model(tf, model, "int8", data(calibration, 32, size), float_bytes=float_bytes)
+    exact = read_file(float_model(tf, model))
+    quantized = read_file(quantized_model(tf, model, "int8", data(calibration, 32, size), exact=exact))
     found = measure_quantized(
-        float_bytes,
+        exact,
         quantized,
         layers=model.layers,
         batches=((images, None) for images in data(samples, 32, size)),

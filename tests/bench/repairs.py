@@ -33,7 +33,7 @@ from bncheck.backbones.slim_compat import load_slim
 from bncheck.compare.data.data import open_data
 from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.facts.errors import BncheckError
-from bncheck.judge.repaired import judge_repair
+from bncheck.judge.repair_verdict import judge_repair
 from bncheck.repair.estimate import count, tried
 from bncheck.repair.population import population
 from bncheck.repair.train_twin import TrainTwin, open_train_twin

@@ -46,8 +46,8 @@ def measured(
     ends = np.cumsum([0, *(sizes or [len(data)])])
     parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
     return measure_quantized(
-        reference,
-        quantized,
+        read_file(reference),
+        read_file(quantized, "the quantized model"),
         layers=layers,
         batches=[(data[part], None if labels is None else labels[part]) for part in parts],
         describe=lambda samples, size, count: DataFacts(
@@ -248,7 +248,8 @@ def test_places_are_spread_over_each_sample(shape: tuple[int, ...]) -> None:
 def test_outputs_agreement_and_accuracy(lite: Callable[..., bytes]) -> None:
     """What the two files give, counted by hand."""
     data, labels = images(50), np.arange(50) % 5
-    runs = [run_outputs(lite("residual", scheme), [data[:30], data[30:]]) for scheme in ("float", "int8-per-tensor")]
+    files = [read_file(lite("residual", scheme)) for scheme in ("float", "int8-per-tensor")]
+    runs = [run_outputs(file, [data[:30], data[30:]]) for file in files]
     r, t = (np.concatenate([outputs[0] for outputs in run]).astype(np.float64) for run in runs)
     found = measured(lite("residual"), lite("residual", "int8-per-tensor"), data, labels=labels)
     assert found.outputs[0].classes == 5
@@ -324,8 +325,8 @@ def test_nothing_to_compare_on(lite: Callable[..., bytes]) -> None:
     """No data, or a file cut short."""
     with pytest.raises(BncheckError, match="there is no data to compare on"):
         measure_quantized(
-            lite("dense"),
-            lite("dense", "int8"),
+            read_file(lite("dense")),
+            read_file(lite("dense", "int8")),
             layers=(),
             batches=[],
             describe=lambda *_: DataFacts(description="", samples=0, batch_size=0, batches=0),

@@ -87,7 +87,7 @@ def test_broken(variant: str, wired: Path, digits: str) -> None:
     assert "accuracy in quantized" in lost.message
 
 
-def test_repaired(digits: str, tmp_path: Path) -> None:
+def test_repair_verdict(digits: str, tmp_path: Path) -> None:
     """After repair the same gate passes."""
     out = tmp_path / "fixed.ckpt"
     assert cli.main(["repair", checkpoint("forgotten"), "-o", str(out), "--data", digits]) == 0

@@ -69,7 +69,7 @@ def serve(request: Request, tell: Callable[[Message], None]) -> None:
     try:
         from bncheck.commands.measure import measure_all  # noqa: PLC0415 - only where a model is run
         from bncheck.commands.target import read_runnable  # noqa: PLC0415 - as above
-        from bncheck.compare.three_way import wanted  # noqa: PLC0415 - as above
+        from bncheck.compare.quantization import wanted  # noqa: PLC0415 - as above
 
         other = wanted(request.options) if request.options.quantize else None
         measure_all(read_runnable(request.path, request.options), other, progress, found=tell)

@@ -167,16 +167,16 @@ def quantized_model(
     *,
     statistics: Statistics | None = None,
     shapes: Shapes | None = None,
-    float_bytes: bytes | None = None,
+    exact: LiteFile | None = None,
 ) -> bytes:
     """The same, quantized by a scheme of `settings.schemes`.
 
-    `float_bytes` are what `float_model` gave for the same arguments.
+    `exact` is what `float_model` gave for the same arguments.
     """
     graph = eval_graph(prepared.forward, statistics=statistics, shapes=shapes)
     if rounds(graph) and scheme == LEARNED and statistics is None:  # what was learned belongs to the stored ones
         return convert(tf, replace(graph, graph_def=with_even_ranges(graph.graph_def)), scheme)
-    return convert(tf, unrounded(graph), scheme, calibration, float_bytes=float_bytes)
+    return convert(tf, unrounded(graph), scheme, calibration, exact=exact)
 
 
 def rounds(graph: EvalGraph) -> bool:
@@ -205,7 +205,7 @@ def convert(
     scheme: str = FLOAT_SCHEME,
     calibration: Calibration = (),
     *,
-    float_bytes: bytes | None = None,
+    exact: LiteFile | None = None,
 ) -> bytes:
     """A TFLite file with float input and output: "float", or a scheme of `settings.schemes`.
 
@@ -216,10 +216,10 @@ def convert(
         raise UsageError(sentence)
     recipe = recipe_of(scheme)
     if recipe is not None:
-        return by_recipe(read_file(float_bytes or convert(tf, graph)), recipe, calibration)
+        return by_recipe(exact or read_file(convert(tf, graph)), recipe, calibration)
     learned = scheme == LEARNED and rounds(graph)
     if scheme in ("int8", "int8-per-tensor") and not learned:
-        file = read_file(float_bytes or convert(tf, graph))
+        file = exact or read_file(convert(tf, graph))
         if can_calibrate(file):
             return _quantize(tf, file, scheme, calibration)
     if scheme in CALIBRATED and not learned:

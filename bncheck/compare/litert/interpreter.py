@@ -18,7 +18,7 @@ from bncheck.compare.litert.edit import SERVING, check, exchanged, free_batch
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, Unsupported
 from bncheck.recognise.lite.by_lite import without_weights
-from bncheck.sources.raw import RawLite, RawLiteSubgraph, RawLiteTensor
+from bncheck.sources.raw import RawLite, RawLiteSubgraph, RawLiteTensor, RawModel
 from bncheck.sources.tflite.tflite import parse_lite
 
 ACTIVATIONS = frozenset({"float32", "float16", "int8", "uint8", "int16"})
@@ -34,6 +34,10 @@ class LiteFile:
 
     path: str
     content: bytes
+    size: int
+    """Bytes of the file."""
+    raw: RawModel
+    """The file as it was parsed."""
     graph: RawLiteSubgraph
     """The subgraph that serves, which is the first of `content`."""
 
@@ -60,13 +64,14 @@ class LiteFile:
 
 def read_file(content: bytes, path: str | Path = "the converted model") -> LiteFile:
     """Reads and checks a TFLite file; raises ReadError for a damaged one, and for one that cannot be run here."""
-    lite = _parsed(content, path)
+    raw, size = parse_lite(Path(path), memoryview(content)), len(content)
+    lite = _lite(raw)
     check(content, path)
     served = _served(lite)
     signature = next((one for one in lite.signatures if one.graph == served), None)
     if served:
         content = exchanged(content, served)
-        lite = _parsed(content, path)
+        lite = _lite(parse_lite(Path(path), memoryview(content)))
     graph = lite.subgraphs[0]
     if not graph.inputs or not graph.outputs or min(graph.inputs) < 0:
         raise Unsupported(path, f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs: there is nothing to run")
@@ -83,6 +88,8 @@ def read_file(content: bytes, path: str | Path = "the converted model") -> LiteF
     return LiteFile(
         path=str(path),
         content=content,
+        size=size,
+        raw=raw,
         graph=graph,
         names=tuple(called.get(number) or graph.tensors[number].name for number in graph.inputs),
         fields=tuple(range(len(graph.inputs))),
@@ -98,8 +105,7 @@ def _served(lite: RawLite) -> int:
     return max(sizes, key=lambda number: sizes[number]) if default is None else default
 
 
-def _parsed(content: bytes, path: str | Path) -> RawLite:
-    raw = parse_lite(Path(path), memoryview(content))
+def _lite(raw: RawModel) -> RawLite:
     assert raw.lite is not None
     return raw.lite
 

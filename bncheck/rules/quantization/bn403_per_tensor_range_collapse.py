@@ -15,7 +15,7 @@ from bncheck.numerics.channel_ranges import BITS, FoldedRanges, levels, range_sp
 from bncheck.numerics.channels import names
 from bncheck.numerics.fold_forecast import forecast
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
+from bncheck.rules.shared.one_scale import ASSUMED, assumed, concerned
 from bncheck.testing import batch_norm, facts, folded, lite
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from bncheck.facts.wording import listing, many
 from bncheck.numerics.channel_ranges import BITS, levels
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.folded import ASSUMED, assumed, concerned
+from bncheck.rules.shared.one_scale import ASSUMED, assumed, concerned
 from bncheck.testing import batch_norm, facts
 
 LIMIT = 2 ** (BITS - 4)

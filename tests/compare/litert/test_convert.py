@@ -217,7 +217,7 @@ def test_what_cannot_be_asked(tf: Any, net: Callable[..., Any], lite: Callable[.
         convert(tf, graph, "int4")
     for scheme in ("int8", "int16x8"):
         with pytest.raises(UsageError, match=f"{scheme} takes its ranges from data"):
-            convert(tf, graph, scheme, [], float_bytes=lite("dense"))
+            convert(tf, graph, scheme, [], exact=read_file(lite("dense")))
 
 
 def test_calibration_data_that_is_not_finite(tf: Any, net: Callable[..., Any]) -> None:
@@ -239,7 +239,7 @@ def test_a_recurrent_layer(tf: Any, tmp_path: Path) -> None:
         graph = eval_graph(prepare(open_model(tmp_path / name), Options()).forward, shapes=((None, 6, 5),))
         exact, rounded = convert(tf, graph), convert(tf, graph, "int8", [data])
         for content, most in ((exact, 1e-10), (rounded, 1e-2)):
-            (found,) = next(run_outputs(content, [data]))
+            (found,) = next(run_outputs(read_file(content), [data]))
             expected = model(data, training=False).numpy()
             assert np.sum((found - expected) ** 2) < most * np.sum(expected**2)
         assert "WHILE" in [operator.kind for operator in read_file(rounded).graph.operators]
@@ -262,7 +262,9 @@ def test_other_precisions(tf: Any, kind: str) -> None:
     graph_def = protos.GraphDef.FromString(graph.as_graph_def().SerializeToString())
     in_float32(graph_def)
     (found,) = next(
-        run_outputs(convert(tf, EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",))), [data])
+        run_outputs(
+            read_file(convert(tf, EvalGraph(graph_def=graph_def, inputs=("images",), outputs=("scores",)))), [data]
+        )
     )
     np.testing.assert_allclose(found, expected, rtol={"float16": 5e-3, "bfloat16": 4e-2, "float64": 1e-5}[kind])
 
@@ -291,5 +293,5 @@ def test_a_model_that_rounds_by_ranges_it_learned(tf: Any) -> None:
     (convolution,) = [o for o in read_file(quantized).graph.operators if o.kind == "CONV_2D"]
     assert read_file(quantized).graph.tensors[convolution.inputs[1]].dtype == "int8"
     data = images(8)
-    (exact,), (rounded,) = (next(run_outputs(content, [data])) for content in (reference, quantized))
+    (exact,), (rounded,) = (next(run_outputs(read_file(content), [data])) for content in (reference, quantized))
     assert 0 < np.sum((exact - rounded) ** 2) / np.sum(exact**2) < 1e-3

@@ -233,7 +233,7 @@ def test_several_signatures(lite: Callable[..., bytes], key: bytes) -> None:
         model.signatureDefs[number].subgraphIndex, model.signatureDefs[number].signatureKey = number, name
     file, single = read_file(dump(model)), read_file(content)
     assert [o.kind for o in file.graph.operators] == [o.kind for o in single.graph.operators]
-    for found, expected in zip(*(next(run_outputs(c, [images(4)])) for c in (dump(model), content)), strict=True):
+    for found, expected in zip(*(next(run_outputs(one, [images(4)])) for one in (file, single)), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 

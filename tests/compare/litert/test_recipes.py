@@ -60,8 +60,8 @@ def made(tf: Any, net: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
 def compared(reference: bytes, quantized: bytes, count: int = 24) -> QuantizedComparison:
     """Both files on samples that they were not calibrated on."""
     return measure_quantized(
-        reference,
-        quantized,
+        read_file(reference),
+        read_file(quantized),
         layers=(),
         batches=[(images(count, seed=5), None)],
         describe=lambda samples, size, batches: DataFacts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from bncheck.compare.data.data import Data
 from bncheck.compare.data.samples import ModelInput
 from bncheck.compare.float_quantized import measure_quantized, run_outputs
 from bncheck.compare.litert.convert import FLOAT_SCHEME, Shapes, by_recipe, float_model, quantized_model
-from bncheck.compare.litert.interpreter import affine, read_file, scheme_of
+from bncheck.compare.litert.interpreter import LiteFile, affine, read_file, scheme_of
 from bncheck.compare.litert.match import match
 from bncheck.compare.litert.recipes import recipe
 from bncheck.compare.output_cache import Kept, ModeOutputs
@@ -46,7 +47,6 @@ from bncheck.settings.options import Options
 from bncheck.settings.schemes import PLACEHOLDER, recipe_of, unknown
 from bncheck.sources.files import read_whole
 from bncheck.sources.raw import RawLiteTensor
-from bncheck.sources.tflite.tflite import parse_lite
 
 CALIBRATION_BATCHES = 16
 """Batches from which the converter takes the ranges of activations, unless told otherwise."""
@@ -152,7 +152,7 @@ def measure_three_ways(run: Run, *, progress: Progress = lambda _: None) -> Meas
             measured,
             attribution=_attribution(run, measured, cells, reasons, progress=lambda more: progress(done + more)),
         )
-    return Measured(comparison=measured, lite=lite_facts(rounded, path))
+    return Measured(comparison=measured, lite=lite_facts(rounded))
 
 
 def reached(prepared: Prepared) -> tuple[Layer, ...]:
@@ -176,30 +176,37 @@ class _Converting:
     run: Run
     shapes: Shapes
 
-    def exact(self, statistics: Statistics | None = None) -> bytes:
+    def exact(self, statistics: Statistics | None = None) -> LiteFile:
         """In float."""
-        return float_model(self.tf, self.run.prepared, statistics=statistics, shapes=self.shapes)
+        content = float_model(self.tf, self.run.prepared, statistics=statistics, shapes=self.shapes)
+        return read_file(content, "the float model")
 
-    def rounded(self, exact: bytes, statistics: Statistics | None = None) -> bytes:
+    @cached_property
+    def given(self) -> LiteFile | None:
+        """The file that somebody else converted; None: none was given."""
+        path = self.run.asked.quantized
+        return None if path is None else _opened(path)
+
+    def rounded(self, exact: LiteFile, statistics: Statistics | None = None) -> LiteFile:
         """`exact` quantized; or the file that was given, where the statistics are its own."""
         asked, scheme = self.run.asked, self.run.asked.scheme
-        if asked.quantized is not None:
-            given = read_whole(asked.quantized, limit=LARGEST_LITE)
+        if self.given is not None:
             if statistics is None:
-                return given
-            scheme = scheme_of(read_file(given, asked.quantized))
+                return self.given
+            scheme = scheme_of(self.given)
             if scheme == FLOAT_SCHEME:
                 return exact
         calibration = _first(self.run.data, asked.calibration_batches)
-        return quantized_model(
+        content = quantized_model(
             self.tf,
             self.run.prepared,
             scheme,
             calibration,
             statistics=statistics,
             shapes=self.shapes,
-            float_bytes=exact,
+            exact=exact,
         )
+        return read_file(content, "the quantized model")
 
 
 def _first(data: Data, count: int) -> Iterator[NDArray[Any]]:
@@ -207,7 +214,7 @@ def _first(data: Data, count: int) -> Iterator[NDArray[Any]]:
 
 
 def _cells(
-    converting: _Converting, exact: bytes, rounded: bytes, *, at_fault: bool
+    converting: _Converting, exact: LiteFile, rounded: LiteFile, *, at_fault: bool
 ) -> tuple[dict[Place, Outputs], dict[Place, str]]:
     """What to run besides both modes in float; and why a part of it is left out.
 
@@ -232,9 +239,9 @@ def _judged(modes: Comparison) -> int:
     return 0 if scores is None else modes.outputs.index(scores)
 
 
-def _outputs(content: bytes, reference: bytes, output: int) -> Outputs:
+def _outputs(file: LiteFile, reference: LiteFile, output: int) -> Outputs:
     """A file as a function of a batch: the output that is in that place of the float file `reference`."""
-    place = _place(content, reference, output)
+    place = _place(file, reference, output)
     waiting: list[NDArray[Any]] = []
 
     def fed() -> Iterator[NDArray[Any]]:
@@ -246,19 +253,18 @@ def _outputs(content: bytes, reference: bytes, output: int) -> Outputs:
     def run(images: NDArray[Any]) -> NDArray[Any]:
         nonlocal stream
         waiting.append(images)
-        stream = run_outputs(content, fed(), like=reference) if stream is None else stream
+        stream = run_outputs(file, fed(), like=reference) if stream is None else stream
         return next(stream)[place]
 
     return run
 
 
-def _place(content: bytes, reference: bytes, output: int) -> int:
-    file, other = read_file(content), read_file(reference)
+def _place(file: LiteFile, reference: LiteFile, output: int) -> int:
     outputs = file.graph.outputs
     if len(outputs) == 1:
         return 0
-    pairs = {theirs: ours for ours, theirs in match(file, other).outputs}
-    return list(outputs).index(pairs.get(other.graph.outputs[output], outputs[0]))
+    pairs = {theirs: ours for ours, theirs in match(file, reference).outputs}
+    return list(outputs).index(pairs.get(reference.graph.outputs[output], outputs[0]))
 
 
 def _attribution(
@@ -304,8 +310,7 @@ def measure_two_files(
 
     The other is a file, or what a recipe of ai-edge-quantizer makes of the first. Raises UsageError for other schemes.
     """
-    content = read_whole(reference, limit=LARGEST_LITE)
-    file = read_file(content, reference)
+    file = _opened(reference)
     data = data_of([_model_input(*named) for named in zip(file.names, file.inputs, strict=True)])
     quantized, scheme = asked.quantized, GIVEN
     if quantized is None:
@@ -316,24 +321,27 @@ def measure_two_files(
                 f"a recipe of ai-edge-quantizer with --scheme {PLACEHOLDER}, or the model that it was converted from"
             )
         scheme = asked.scheme
-        rounded = by_recipe(file, recipe_name, _first(data, asked.calibration_batches))
+        made = by_recipe(file, recipe_name, _first(data, asked.calibration_batches))
+        rounded = read_file(made, "the quantized model")
     else:
-        rounded = read_whole(quantized, limit=LARGEST_LITE)
-    path = "" if quantized is None else str(quantized)
+        rounded = _opened(quantized)
     measured = measure_quantized(
-        content,
+        file,
         rounded,
         layers=(),
         batches=data,
         describe=data.facts,
         scheme=scheme,
-        float_path=str(reference),
-        quantized_path=path,
+        quantized_path="" if quantized is None else str(quantized),
         labels_output=asked.labels_output,
         progress=lambda done: progress(done, data.samples),
     )
     place_of(asked.labels_output, [output.name for output in measured.outputs])
-    return Measured(comparison=measured, lite=lite_facts(rounded, path))
+    return Measured(comparison=measured, lite=lite_facts(rounded))
+
+
+def _opened(path: Path) -> LiteFile:
+    return read_file(read_whole(path, limit=LARGEST_LITE), path)
 
 
 def _model_input(name: str, entry: RawLiteTensor) -> ModelInput:
@@ -348,8 +356,7 @@ def _model_input(name: str, entry: RawLiteTensor) -> ModelInput:
     )
 
 
-def lite_facts(content: bytes, path: str) -> LiteFacts | None:
+def lite_facts(file: LiteFile) -> LiteFacts | None:
     """What the quantized file holds of batch norm: for the rules on TFLite files."""
-    raw = parse_lite(Path(path or "quantized.tflite"), memoryview(content))
-    facts: Facts = recognise(raw, Options())
+    facts: Facts = recognise(file.raw, Options())
     return facts.lite

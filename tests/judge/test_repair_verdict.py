@@ -9,7 +9,7 @@ import pytest
 
 from bncheck.facts.inputs import InputSummary
 from bncheck.facts.repairs import RepairVerdict, Trial
-from bncheck.judge.repaired import judge_repair, with_averages
+from bncheck.judge.repair_verdict import judge_repair, with_averages
 from bncheck.testing import batch_norm, facts, untouched, wired, with_graph
 
 INPUT = InputSummary(samples=640, distinct=640, low=-1.0, high=1.0, mean=-0.4, deviation=0.7, neighbours=0.95)

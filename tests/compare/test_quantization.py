@@ -110,7 +110,7 @@ def test_a_model_that_was_broken_before(data: dict[str, str], variant: str, caus
     assert ((again.accuracy if kind == "labelled" else again.agreement) or 0) > 0.85
 
 
-def test_repaired_it_passes(data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repair_verdict_it_passes(data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The checkpoint that `repair` writes goes through the same comparison without a finding."""
     fixed = str(tmp_path / "fixed.ckpt")
     assert cli.main(["repair", checkpoint("forgotten"), "-o", fixed, "--data", data["labelled"]]) == 0
