@@ -89,6 +89,9 @@ def destination(raw: RawModel, output: Path) -> Destination:
 def _checkpoint(raw: RawModel, output: Path) -> Destination:
     place = find(raw.path)
     assert place is not None
+    if place.slices:
+        hint = "restore it in TensorFlow and save it with tf.compat.v1.train.Saver(), which writes V2"
+        raise Unsupported(raw.path, "a V1 checkpoint: bncheck repairs V2 ones", hint=hint)
     target = _target(output, place)
     if target.index.resolve() == place.index.resolve():
         raise in_place(output)

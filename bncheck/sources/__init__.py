@@ -86,7 +86,7 @@ def is_beside(path: Path) -> bool:
 def run_dir(path: Path | str) -> list[Path]:
     """The prefixes of all checkpoints in a directory, in step order.
 
-    Raises NotFound, NoModel, Unsupported (none but V1 ones), Unreadable.
+    Raises NotFound, NoModel, Unreadable.
     """
     path = Path(path)
     found = status(path)

@@ -106,7 +106,7 @@ EXIT_CODES = [
     ("no such file", lambda: ["checkpoint", "none"], [], 2),
     ("no such file, allowed empty", lambda: ["checkpoint", "none"], ["--allow-empty"], 2),
     ("a text file called .meta", _text_called_meta, [], 2),
-    ("a V1 checkpoint", _v1, [], 2),
+    ("a damaged V1 checkpoint", _v1, [], 2),
     ("truncated", _truncated, [], 2),
     ("graph command on a checkpoint", lambda: ["graph", _bundle("good")], [], 2),
     ("unknown option", _healthy, ["--colour"], 2),

@@ -1,7 +1,7 @@
 """V2 checkpoints ("tensor bundles"): an `.index` table of entries and data shards of raw, checksummed tensors.
 
 Format: tensorflow/core/util/tensor_bundle/tensor_bundle.{h,cc} and core/protobuf/tensor_bundle.proto. Only the index is
-read to begin with; a tensor's bytes are read, and verified, when it is asked for.
+read to begin with; a tensor's bytes are read, and verified, when it is asked for. V1: see `saved_slices`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bncheck.facts.errors import Malformed, NotFound, ReadError, UnknownFormat, 
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.record import Record
 from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, slice_key, window
-from bncheck.sources.bundle.locate import Place, find, v1
+from bncheck.sources.bundle.locate import Place, find
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.bundle.tensor import STRING, TYPES, Part, read_numbers, read_parts, read_strings
 from bncheck.sources.files import RangedFile, is_file, names, read_tail
@@ -43,12 +43,14 @@ def matches(path: Path, head: bytes) -> bool:  # noqa: ARG001 - every source is 
 def read_checkpoint(path: Path) -> RawModel:
     """The checkpoint that a prefix, one of its files or a directory names; the index is read, no tensor.
 
-    Raises ReadError: NotFound, Unreadable, NoModel (empty directory), Unsupported (V1), UnknownFormat, Truncated,
+    Raises ReadError: NotFound, Unreadable, NoModel (empty directory), Unsupported, UnknownFormat, Truncated,
     BadChecksum, Malformed.
     """
     place = find(path)
     if place is None:
         raise _no_part(path)
+    if place.slices:
+        return _read_v1(place)
     tensors = Tensors(_read_index(place))
     graph = object_graph(place.prefix, tensors)
     return RawModel(
@@ -58,6 +60,14 @@ def read_checkpoint(path: Path) -> RawModel:
         object_graph=graph,
         notes=place.notes + tensors.notes,
     )
+
+
+def _read_v1(place: Place) -> RawModel:
+    from bncheck.sources.bundle.saved_slices import read_slices  # noqa: PLC0415 - few checkpoints are that old
+
+    tensors = read_slices(place.slices)
+    notes = (*place.notes, "a V1 checkpoint: it has no index, and was read as a whole")
+    return RawModel(path=place.prefix, format=Format(FileKind.TF1_CHECKPOINT), tensors=tensors, notes=notes)
 
 
 def object_graph(path: Path, tensors: Mapping[str, RawTensor]) -> Any | None:
@@ -185,7 +195,7 @@ def _header(path: Path, value: bytes, base: int) -> tuple[int, bool]:
     shards = endianness = minimum = 0
     for field in fields(value, path, base):
         if field.number == _V1_HEADER and field.wire == LENGTH:
-            raise v1(path)
+            raise Malformed(path, "holds the header of a V1 checkpoint, which has no index", offset=base)
         if field.number == 1:
             shards = of_wire(field, VARINT, path, "the number of shards").value
         elif field.number == 2:

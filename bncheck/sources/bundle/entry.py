@@ -48,11 +48,11 @@ def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEnt
         if field.number in numbers:
             numbers[field.number] = signed(of_wire(field, VARINT, path, "a number of an entry").value)
         elif field.number == 2:
-            shape = _shape(path, of_wire(field, LENGTH, path, "a shape"))
+            shape = shape_of(path, of_wire(field, LENGTH, path, "a shape"))
         elif field.number == 6:
             stored = of_wire(field, FIXED32, path, "a checksum").value
         elif field.number == 7:
-            slices.append(_extents(path, of_wire(field, LENGTH, path, "a slice")))
+            slices.append(extents_of(path, of_wire(field, LENGTH, path, "a slice")))
     dtype, shard, offset, size = numbers.values()
     if not 0 <= shard < shards:
         raise Malformed(path, f"an entry lies in data file {shard} of {shards}", offset=at)
@@ -61,7 +61,7 @@ def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEnt
     if not possible(shape):
         raise Malformed(path, f"an entry has the impossible shape {list(shape)}", offset=at)
     for extents in slices:
-        _check_extents(path, shape, extents, at)
+        check_extents(path, shape, extents, at)
     return BundleEntry(dtype, shape, math.prod(shape), shard, offset, size, unmask(stored), tuple(slices), at)
 
 
@@ -75,7 +75,8 @@ def possible(shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _shape(path: Path, field: Field) -> tuple[int, ...]:
+def shape_of(path: Path, field: Field) -> tuple[int, ...]:
+    """A serialized TensorShapeProto of known rank. Raises Malformed, Truncated."""
     dimensions = []
     for part in fields(field.content, path, field.offset):
         if part.number == 3 and part.value:
@@ -94,7 +95,8 @@ def _shape(path: Path, field: Field) -> tuple[int, ...]:
     return tuple(dimensions)
 
 
-def _extents(path: Path, field: Field) -> Extents:
+def extents_of(path: Path, field: Field) -> Extents:
+    """A serialized TensorSliceProto. Raises Malformed, Truncated."""
     extents = []
     for part in fields(field.content, path, field.offset):
         if part.number != 1:
@@ -109,7 +111,8 @@ def _extents(path: Path, field: Field) -> Extents:
     return tuple(extents)
 
 
-def _check_extents(path: Path, shape: tuple[int, ...], extents: Extents, at: int) -> None:
+def check_extents(path: Path, shape: tuple[int, ...], extents: Extents, at: int) -> None:
+    """Raises Malformed unless a slice lies within the shape."""
     inside = len(extents) == len(shape) and all(
         (start == 0 if length == -1 else start >= 0 and 0 <= length <= size - start)
         for (start, length), size in zip(extents, shape, strict=True)

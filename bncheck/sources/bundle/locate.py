@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
-from bncheck.facts.errors import NoModel, NotFound, Unsupported
+from bncheck.facts.errors import NoModel, NotFound
 from bncheck.facts.record import Record
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.files import is_file, names, read_tail, read_whole, status
 
 _FILE = re.compile(r"(?P<stem>.*)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
-_V1_SHARD = re.compile(r"-\d{5}-of-\d{5}\Z")
+_V1_SHARD = re.compile(r"-(\d{5}|\?{5})-of-\d{5}\Z")
+"""A Saver names all shards of a V1 checkpoint with `?` for the number."""
 _V1_HEADER = b"\x0a"
 """Tag of `SavedTensorSlices.meta`, a message; a V2 header begins with its count of shards, a number."""
+MAX_FILE = 1 << 31
+"""Bytes of a V1 file that are read at most: it has no index, so it is read whole."""
 _NUMBERED = re.compile(r"-(\d+)(?: ?\(\d+\)| copy| - Copy)?$")
 """The step that ends a prefix; browsers and file managers write "(1)" or "copy" behind it."""
 _CHECKPOINT_PATH = re.compile(rb"^\s*model_checkpoint_path\s*:\s*([\"'])(.*?)(?<!\\)\1", re.MULTILINE | re.DOTALL)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
 _PLAIN_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
 
-V1_HINT = "restore it in TensorFlow and save it again with tf.compat.v1.train.Saver(write_version=SaverDef.V2)"
-
 
 class Place(Record):
-    """One V2 checkpoint; the stem is "" for files that are nothing but their suffix (`model/.index`)."""
+    """One checkpoint; the stem is "" for files that are nothing but their suffix (`model/.index`)."""
 
     directory: Path
     stem: str
     notes: tuple[str, ...] = ()
+    slices: tuple[Path, ...] = ()
+    """The files of a V1 checkpoint, which has no index; empty for V2."""
 
     @property
     def index(self) -> Path:
-        """The `.index` file."""
-        return self.directory / f"{self.stem}.index"
+        """The `.index` file, or the first file of a V1 checkpoint."""
+        return self.slices[0] if self.slices else self.directory / f"{self.stem}.index"
 
     @property
     def prefix(self) -> Path:
@@ -47,9 +51,9 @@ class Place(Record):
 
 
 def find(path: Path) -> Place | None:
-    """The checkpoint that a path means; None for a file whose name makes it no part of one.
+    """The checkpoint that a path means; None for a file that is no part of one.
 
-    Raises NotFound, Unreadable, Unsupported (V1), NoModel (a directory without a checkpoint).
+    Raises NotFound, Unreadable, NoModel (a directory without a checkpoint).
     """
     found = status(path)
     if found is not None and stat.S_ISDIR(found.st_mode):
@@ -72,37 +76,58 @@ def find(path: Path) -> Place | None:
         raise NotFound(path, f"its index {match['stem']}.index is not beside it", hint="bncheck needs the index")
     if match and match[2] == "index" and is_file(path.parent / f"{match['stem']}.meta"):
         raise NotFound(path, "no such file", hint=f"{match['stem']}.meta is there: it holds the graph, but no values")
-    if found is None:
+    of_v1 = _of_v1(path)
+    if of_v1 is None and found is None:
         raise _absent(path)
-    return None
+    return of_v1
 
 
 def in_step_order(directory: Path) -> list[Path]:
     """Prefixes of all checkpoints in a directory, by the number that ends their name, else by time of writing."""
     stems = [name.removesuffix(".index") for name in names(directory) if name.endswith(".index")]
     places = [Place(directory=directory, stem=stem) for stem in stems]
-    return [place.prefix for place in _sorted([place for place in places if is_file(place.index)])]
+    return [place.prefix for place in _sorted([p for p in places if is_file(p.index)] + _v1_places(directory))]
 
 
-def v1(path: Path) -> Unsupported:
-    """The error for a V1 checkpoint."""
-    return Unsupported(path, "a V1 checkpoint: bncheck reads V2 ones", hint=V1_HINT)
-
-
-def no_checkpoint(directory: Path) -> NoModel | Unsupported:
-    """The error for a directory without a V2 checkpoint: what it holds instead, a V1 checkpoint first."""
-    present = names(directory)
-    for name in present:
-        if ("ckpt" in name or f"{name}.meta" in present or _V1_SHARD.search(name)) and _is_v1(directory / name):
-            return v1(directory / name)
+def no_checkpoint(directory: Path) -> NoModel:
+    """The error for a directory without a checkpoint: what it holds instead."""
     return NoModel(directory, "no checkpoint in this directory", hint=_other_models(directory))
+
+
+def _v1_places(directory: Path) -> list[Place]:
+    """The V1 checkpoints of a directory, by the names that TensorFlow gives their files."""
+    present = names(directory)
+    prefixes = dict.fromkeys(
+        _V1_SHARD.sub("", name)
+        for name in present
+        if "ckpt" in name or f"{name}.meta" in present or _V1_SHARD.search(name)
+    )
+    found = [_of_v1(directory / name) for name in prefixes if f"{name}.index" not in present]
+    return [place for place in found if place is not None]
+
+
+def _of_v1(path: Path) -> Place | None:
+    """The V1 checkpoint of a prefix, its file or one of its shards; None where there is none.
+
+    Raises NotFound where shards are absent.
+    """
+    if _V1_SHARD.search(path.name) is None and _is_v1(path):
+        return Place(directory=path.parent, stem=path.name, slices=(path,))
+    stem = _V1_SHARD.sub("", path.name)
+    shards = _v1_shards(path.with_name(stem))
+    if not shards or not _is_v1(shards[0]):
+        return None
+    count = int(shards[0].name[-5:])
+    if len(shards) != count:
+        raise NotFound(path, f"{len(shards)} of the {count} files of this V1 checkpoint are there")
+    return Place(directory=path.parent, stem=stem, slices=shards)
 
 
 def _is_v1(path: Path) -> bool:
     """Whether a file is a table of the kind that checkpoints are, with the header of V1."""
     if not is_file(path) or read_tail(path, len(MAGIC)) != MAGIC:
         return False
-    header = next(entries(open_table(path)), None)
+    header = next(entries(open_table(path, limit=MAX_FILE)), None)
     return header is not None and not header.key and header.value[:1] == _V1_HEADER
 
 
@@ -142,7 +167,9 @@ def _in_directory(directory: Path) -> Place | None:
         return None
     stem = "" if paths[-1].name == ".index" else paths[-1].name
     note = f"{stem or '.index'} is the newest of {len(paths)} checkpoints in the directory, which names none itself"
-    return Place(directory=directory, stem=stem, notes=(note,) if len(paths) > 1 else ())
+    place = Place(directory=directory, stem=stem)
+    newest = place if is_file(place.index) else _of_v1(paths[-1])
+    return None if newest is None else replace(newest, notes=(note,) if len(paths) > 1 else ())
 
 
 def _named(directory: Path, written: str) -> Place:
@@ -155,9 +182,9 @@ def _named(directory: Path, written: str) -> Place:
         parent = prefix.parent if base else directory
         if is_file(parent / f"{stem}.index"):
             return Place(directory=parent, stem=stem, notes=(f"`checkpoint` names {stem or '.index'}",))
-    for prefix in tried:
-        if is_file(prefix) or _v1_shards(prefix):
-            raise v1(prefix)
+    for place in map(_of_v1, tried):
+        if place is not None:
+            return replace(place, notes=(f"`checkpoint` names {place.stem}",))
     reason = f"`checkpoint` names {written}, but {base}.index is not there"
     others = [path.name for path in in_step_order(directory)]
     hint = f"it holds {_some(others)}" if others else ""
@@ -178,21 +205,21 @@ def _unescape(literal: bytes) -> str:
     return _ESCAPE.sub(plain, literal).decode("utf-8", "surrogateescape")
 
 
-def _v1_shards(prefix: Path) -> bool:
-    if not prefix.parent.is_dir():
-        return False
+def _v1_shards(prefix: Path) -> tuple[Path, ...]:
+    """The files `prefix-00000-of-00002` and so on that are there, in their order."""
+    if not prefix.name or not prefix.parent.is_dir():
+        return ()
     length = len(prefix.name)
-    return any(n.startswith(prefix.name) and _V1_SHARD.fullmatch(n[length:]) for n in names(prefix.parent))
+    found = [n for n in names(prefix.parent) if n.startswith(prefix.name) and _V1_SHARD.fullmatch(n[length:])]
+    return tuple(prefix.with_name(name) for name in sorted(found) if name[-5:] == found[0][-5:])
 
 
-def _absent(path: Path) -> NotFound | Unsupported:
+def _absent(path: Path) -> NotFound:
     parent = status(path.parent)
     if parent is None:
         return NotFound(path, f"no such file or checkpoint: the directory {path.parent} does not exist")
     if not stat.S_ISDIR(parent.st_mode):
         return NotFound(path, f"no such file or checkpoint: {path.parent} is a file")
-    if _v1_shards(path):
-        return v1(path)
     present = names(path.parent)
     shards = [name for name in present if name.startswith(f"{path.name}.data-")]
     if shards:

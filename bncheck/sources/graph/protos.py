@@ -153,6 +153,7 @@ MetaGraphDef = _message("MetaGraphDef")
 SavedModel = _message("SavedModel")
 VariableDef = _message("VariableDef")
 TrackableObjectGraph = _message("TrackableObjectGraph")
+TensorProto = _message("TensorProto")
 MESSAGES = tuple(_MESSAGES)
 
 

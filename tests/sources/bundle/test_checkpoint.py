@@ -256,7 +256,7 @@ def test_unknown_fields_are_skipped(tmp_path: Path) -> None:
         (number(1, 1 << 30), Malformed, "data shards"),
         (number(1, 1) + number(2, 2), Malformed, "byte order 2"),
         (number(1, 1) + chunk(3, number(1, 9) + number(2, 2)), Unsupported, "bundle version 2"),
-        (chunk(1, b""), Unsupported, "a V1 checkpoint"),
+        (chunk(1, b""), Malformed, "the header of a V1 checkpoint"),
     ],
 )
 def test_headers(tmp_path: Path, header: bytes, error: type[ReadError], says: str) -> None:

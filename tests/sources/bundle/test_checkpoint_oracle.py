@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bncheck.facts.errors import Unsupported
+from bncheck.sources import run_dir
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 
 tf = pytest.importorskip("tensorflow")
@@ -185,12 +185,33 @@ def test_saver(tmp_path: Path, *, sharded: bool) -> None:
     assert read_checkpoint(tmp_path).path == Path(prefix)
 
 
-def test_saver_v1(tmp_path: Path) -> None:
-    """A real V1 checkpoint is refused by name."""
-    prefix = saver_checkpoint(tmp_path, write_version=tf.compat.v1.train.SaverDef.V1)
-    for path in (Path(prefix), tmp_path):
-        with pytest.raises(Unsupported, match="a V1 checkpoint"):
-            read_checkpoint(path)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_saver_v1(tmp_path: Path, *, sharded: bool) -> None:
+    """A real V1 checkpoint, one file or sharded, with a partitioned variable: TensorFlow reads the same values."""
+    prefix = saver_checkpoint(tmp_path, sharded=sharded, write_version=tf.compat.v1.train.SaverDef.V1)
+    found = read_checkpoint(Path(prefix))
+    assert len(found.tensors) == 7
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, tensor in found.tensors.items():
+            kind = tf.as_dtype(tensor.dtype)
+            theirs = tf.raw_ops.RestoreSlice(file_pattern=prefix, tensor_name=name, shape_and_slice="", dt=kind)
+            np.testing.assert_array_equal(tensor.read(), session.run(theirs))
+    assert found.path == tmp_path / Path(prefix).name.partition("-?")[0]
+    assert read_checkpoint(tmp_path).path == found.path
+    assert run_dir(tmp_path) == [found.path]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "int64", "uint8", "int8", "bool"])
+def test_types_of_v1(tmp_path: Path, dtype: str) -> None:
+    """Each type is listed in another field of the tensor."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.get_variable("v", initializer=tf.cast([[0, 1, 3]], dtype))
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver = tf.compat.v1.train.Saver(write_version=tf.compat.v1.train.SaverDef.V1)
+        prefix = saver.save(session, str(tmp_path / "m.ckpt"))
+    tensor = read_checkpoint(Path(prefix)).tensors["v"]
+    assert tensor.dtype == dtype
+    assert tensor.read().astype(int).tolist() == [[0, 1, 1 if dtype == "bool" else 3]]
 
 
 def test_object_checkpoint(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundle_writer import chunk, table, write_bundle
 
-from bncheck.facts.errors import NoModel, NotFound, ReadError, UnknownFormat, Unreadable, Unsupported
+from bncheck.facts.errors import NoModel, NotFound, ReadError, UnknownFormat, Unreadable
 from bncheck.sources import run_dir
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 
@@ -171,14 +171,14 @@ def test_wrong_paths(run: Path, name: str, says: str) -> None:
         read_checkpoint(run / name)
 
 
-@pytest.mark.parametrize("name", ["model.ckpt-300", "nameless", "v1-00000-of-00002"])
+@pytest.mark.parametrize("name", ["model.ckpt-300", "nameless", "v1-00000-of-00001"])
 def test_v1_alone_in_a_directory(tmp_path: Path, name: str) -> None:
-    """A run whose checkpoints are V1 is told as such, by their content, and not by the graph that lies beside them."""
+    """A run whose checkpoints are V1 is read, by its content, and not the graph that lies beside them."""
     (tmp_path / name).write_bytes(table([(b"", chunk(1, b""))]))
     (tmp_path / f"{name}.meta").write_bytes(b"")
-    for read in (run_dir, read_checkpoint):
-        with pytest.raises(Unsupported, match=f"{name}: a V1 checkpoint"):
-            read(tmp_path)
+    prefix = tmp_path / name.removesuffix("-00000-of-00001")
+    assert run_dir(tmp_path) == [prefix]
+    assert read_checkpoint(tmp_path).path == prefix
     for other in (b"no table", write_bundle(tmp_path / "two", ONE).read_bytes()):
         (tmp_path / name).write_bytes(other)
         (tmp_path / "two.index").unlink(missing_ok=True)
@@ -186,14 +186,21 @@ def test_v1_alone_in_a_directory(tmp_path: Path, name: str) -> None:
             run_dir(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["v1.ckpt", "v1.ckpt-00000-of-00002"])
+@pytest.mark.parametrize("name", ["v1.ckpt", "v1.ckpt-00000-of-00001"])
 def test_v1(tmp_path: Path, name: str) -> None:
-    """A V1 checkpoint is told by its content, or by the names of its shards, and says how to convert it."""
+    """A V1 checkpoint is told by its content, or by the names of its shards."""
     (tmp_path / name).write_bytes(table([(b"", chunk(1, b""))]))
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "v1.ckpt"\n')
     for path in (tmp_path / "v1.ckpt", tmp_path / name, tmp_path):
-        with pytest.raises(Unsupported, match=r"a V1 checkpoint.*write_version=SaverDef.V2"):
-            read_checkpoint(path)
+        found = read_checkpoint(path)
+        assert (found.path, dict(found.tensors)) == (tmp_path / "v1.ckpt", {})
+
+
+def test_v1_without_a_shard(tmp_path: Path) -> None:
+    """Which of its files are there is said."""
+    (tmp_path / "v1.ckpt-00001-of-00002").write_bytes(table([(b"", chunk(1, b""))]))
+    with pytest.raises(NotFound, match="1 of the 2 files of this V1 checkpoint are there"):
+        read_checkpoint(tmp_path / "v1.ckpt")
 
 
 def test_renamed_index(tmp_path: Path) -> None:
