@@ -22,7 +22,11 @@ def _recognised(raw: RawModel, hints: Options) -> Facts:
     if raw.graphs:
         from bncheck.recognise.graph.by_graph import recognise_graph  # noqa: PLC0415 - see docstring
 
-        return with_zero_start(recognise_graph(raw, hints))
+        if len(raw.graphs) == 1:
+            return with_zero_start(recognise_graph(raw, hints))
+        from bncheck.recognise.metagraphs import recognise_metagraphs  # noqa: PLC0415 - see docstring
+
+        return with_zero_start(recognise_metagraphs(raw, hints))
     if raw.lite is not None:
         from bncheck.recognise.lite.by_lite import recognise_lite  # noqa: PLC0415 - see docstring
 

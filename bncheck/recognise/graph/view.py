@@ -105,7 +105,7 @@ class GraphView(Record, eq=False):
 
 def view_graph(raw: RawModel, hints: Options) -> GraphView:
     """Recognises the graph that serves, or the only one; raises ReadError where it is damaged."""
-    chosen = _chosen(raw)
+    chosen = chosen_graph(raw)
     flat = flatten(chosen.path, with_root_functions(chosen, raw.object_graph))
     join_parts(flat)
     contexts = Contexts(flat)
@@ -146,7 +146,7 @@ def view_graph(raw: RawModel, hints: Options) -> GraphView:
     )
 
 
-def _chosen(raw: RawModel) -> RawGraph:
+def chosen_graph(raw: RawModel) -> RawGraph:
     """The MetaGraph that serves; training ones of the same folder share its variables."""
     serving = [graph for graph in raw.graphs if "serve" in graph.tags]
     return (serving or [graph for graph in raw.graphs if "train" not in graph.tags] or list(raw.graphs))[0]

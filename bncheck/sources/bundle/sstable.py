@@ -48,9 +48,9 @@ class SortedTable(Record, eq=False):
     """(offset, size) of the data blocks, in the order of their keys."""
 
 
-def open_table(path: Path, *, limit: int = MAX_INDEX) -> SortedTable:
-    """The table in this file of at most `limit` bytes. Raises ReadError."""
-    data = read_whole(path, limit=limit)
+def open_table(path: Path, *, limit: int | None = None) -> SortedTable:
+    """The table in this file of at most `limit` bytes, MAX_INDEX where none is given. Raises ReadError."""
+    data = read_whole(path, limit=MAX_INDEX if limit is None else limit)
     if data[-8:] != MAGIC:
         raise UnknownFormat(path, "does not end as a checkpoint index does: another format, or cut short")
     if len(data) < FOOTER:
