@@ -38,7 +38,7 @@ _FIELDS = {
 """DataType -> the field of a TensorProto that lists its values; half and bfloat16 as their 16 bits."""
 
 
-class _Declared(Record):
+class _SavedTensor(Record):
     """What a file says of one tensor: SavedSliceMeta."""
 
     dtype: int
@@ -47,7 +47,7 @@ class _Declared(Record):
     at: int
 
 
-class _Stored(Record, eq=False):
+class _SavedSlice(Record, eq=False):
     """The value under one key, with the file and the place in it."""
 
     path: Path
@@ -60,8 +60,8 @@ def read_slices(files: Sequence[Path]) -> Mapping[str, RawTensor]:
 
     Raises ReadError: Malformed, Truncated, BadChecksum, TooLarge, Unsupported.
     """
-    stored: dict[bytes, _Stored] = {}
-    declared: dict[str, _Declared] = {}
+    stored: dict[bytes, _SavedSlice] = {}
+    declared: dict[str, _SavedTensor] = {}
     for path in files:
         listed = entries(open_table(path, limit=MAX_FILE))
         header = next(listed, None)
@@ -72,12 +72,12 @@ def read_slices(files: Sequence[Path]) -> Mapping[str, RawTensor]:
             if before is not None and (before.dtype, before.shape) != (found.dtype, found.shape):
                 raise Malformed(path, f"{name} has another type or shape than in another shard", offset=found.at)
             slices = found.slices if before is None else before.slices + found.slices
-            declared[name] = _Declared(dtype=found.dtype, shape=found.shape, slices=slices, at=found.at)
-        stored |= {key: _Stored(path=path, value=value, at=at) for key, value, at in listed}
+            declared[name] = _SavedTensor(dtype=found.dtype, shape=found.shape, slices=slices, at=found.at)
+        stored |= {key: _SavedSlice(path=path, value=value, at=at) for key, value, at in listed}
     return {name: _tensor(files[0], name, found, stored) for name, found in declared.items()}
 
 
-def _listed(path: Path, value: bytes, base: int) -> Iterator[tuple[str, _Declared]]:
+def _listed(path: Path, value: bytes, base: int) -> Iterator[tuple[str, _SavedTensor]]:
     """(name, SavedSliceMeta) of every tensor that the header lists."""
     for outer in fields(value, path, base):
         if outer.number != 1:
@@ -92,7 +92,7 @@ def _listed(path: Path, value: bytes, base: int) -> Iterator[tuple[str, _Declare
             yield _one_declared(path, of_wire(field, LENGTH, path, "a tensor"))
 
 
-def _one_declared(path: Path, field: Field) -> tuple[str, _Declared]:
+def _one_declared(path: Path, field: Field) -> tuple[str, _SavedTensor]:
     name, dtype = "", 0
     shape: tuple[int, ...] = ()
     slices: list[Extents] = []
@@ -111,10 +111,10 @@ def _one_declared(path: Path, field: Field) -> tuple[str, _Declared]:
         raise Malformed(path, f"{name} has the impossible shape {list(shape)}", offset=field.offset)
     for extents in slices:
         check_extents(path, shape, extents, field.offset)
-    return name, _Declared(dtype=dtype, shape=shape, slices=tuple(slices), at=field.offset)
+    return name, _SavedTensor(dtype=dtype, shape=shape, slices=tuple(slices), at=field.offset)
 
 
-def _tensor(path: Path, name: str, found: _Declared, stored: Mapping[bytes, _Stored]) -> RawTensor:
+def _tensor(path: Path, name: str, found: _SavedTensor, stored: Mapping[bytes, _SavedSlice]) -> RawTensor:
     kind = TYPES[found.dtype].name
     unavailable = None
     if len(found.shape) > _MAX_RANK:
@@ -130,7 +130,7 @@ def _tensor(path: Path, name: str, found: _Declared, stored: Mapping[bytes, _Sto
     )
 
 
-def _read(path: Path, name: str, found: _Declared, stored: Mapping[bytes, _Stored]) -> NDArray[Any]:
+def _read(path: Path, name: str, found: _SavedTensor, stored: Mapping[bytes, _SavedSlice]) -> NDArray[Any]:
     """The tensor put together from its slices, read-only."""
     if found.dtype not in _FIELDS or len(found.shape) > _MAX_RANK:
         raise Unsupported(path, f"{name} is a tensor of type {TYPES[found.dtype].name}", offset=found.at)
@@ -154,7 +154,7 @@ def _read(path: Path, name: str, found: _Declared, stored: Mapping[bytes, _Store
     return values
 
 
-def _values(entry: _Stored, name: str, dtype: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def _values(entry: _SavedSlice, name: str, dtype: int, shape: tuple[int, ...]) -> NDArray[Any]:
     """The numbers of one slice: SavedTensorSlices.data.data, a TensorProto."""
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - protobuf costs 20 ms, V2 checkpoints need none
 
