@@ -15,6 +15,7 @@ import bncheck
 from bncheck.cli.main import main
 from bncheck.compare.data.data import open_data
 from bncheck.compare.data.samples import ModelInput, read_labels
+from bncheck.compare.litert.recipes import recipe
 from bncheck.facts.errors import ReadError
 from bncheck.repair.write import destination
 from bncheck.settings.options import Options
@@ -159,6 +160,15 @@ def test_a_quantized_file_is_a_regular_file(special: str) -> None:
     pytest.importorskip("ai_edge_litert")
     with pytest.raises(ReadError, match="not a file"):
         bncheck.compare_float_vs_quantized(model, quantized=special, data="synthetic")
+
+
+@pytest.mark.parametrize("special", ["pipe", ENDLESS])
+@pytest.mark.usefixtures("folder")
+def test_a_recipe_is_a_regular_file(special: str) -> None:
+    """ai-edge-quantizer opens whatever is called like the recipe."""
+    pytest.importorskip("ai_edge_quantizer")
+    with pytest.raises(ReadError, match="not a file"):
+        recipe(special)
 
 
 def test_options_name_what_they_take() -> None:

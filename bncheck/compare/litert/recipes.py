@@ -21,6 +21,7 @@ from bncheck.compare.litert.edit import SERVING, signed
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.settings.schemes import RECIPE
+from bncheck.sources.files import require_file
 
 _PACKAGE = "ai_edge_quantizer"
 _REFUSALS = (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError)
@@ -45,10 +46,14 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def recipe(name: str) -> list[dict[str, Any]]:
-    """A recipe by its name, or from a JSON file. Raises UsageError for what is none, BncheckError without the package.
+    """A recipe by its name, or from a JSON file. Raises UsageError for what is none, ReadError for a pipe or device,
+    BncheckError without the package.
 
     Recipes of LiteRT-LM files, which say it for several models, are none here.
     """
+    file = Path(name)
+    if file.exists() and not file.is_dir():
+        require_file(file)
     try:
         found = _resolved(name)
     except (ValueError, OSError) as error:
