@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import filecmp
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,17 +23,23 @@ def workshop(beside: Path) -> Iterator[Path]:
     Raises UsageError where the directory of `beside` does not exist or cannot be written to, BncheckError where that
     ends in the middle.
     """
+    folder = beside.parent / f".{beside.name}.bncheck-{secrets.token_hex(8)}"
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{beside.name}.bncheck-", dir=beside.parent))
-    except OSError as error:
-        raise UsageError(f"{beside.parent}: cannot write there: {error.strerror}") from error
-    try:
+        # within, so that an interrupt right after it is made takes it away too
+        _make(folder)
         yield folder
     except OSError as error:
         # a full disk: what was read has its own errors
         raise BncheckError(f"{beside}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(f"{folder.parent}: cannot write there: {error.strerror}") from error
 
 
 def publish(written: Sequence[tuple[Path, Path]]) -> None:

@@ -113,7 +113,7 @@ def read_whole(path: Path, *, limit: int) -> bytes:
     with opened(path) as (file, length):
         if length > limit:
             raise TooLarge(path, f"{length:,} bytes; bncheck reads at most {limit:,} of such a file")
-        data = file.read(limit + 1)
+        data = file.read(min(length, limit) + 1)  # as many bytes are taken of memory
     if data.startswith(LFS_POINTER):
         raise not_fetched(path)
     return data

@@ -56,7 +56,7 @@ def read_bytes(path: Path) -> bytes:
     with files.opened(path) as (file, size):
         if size > MAX_BYTES:
             raise TooLarge(path, f"is {size:,} bytes, protobuf messages end at {MAX_BYTES:,}")
-        return file.read(MAX_BYTES + 1)
+        return file.read(min(size, MAX_BYTES) + 1)  # as many bytes are taken of memory
 
 
 def looks_like_text(content: bytes) -> bool:
