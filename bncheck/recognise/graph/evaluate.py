@@ -123,6 +123,8 @@ class _Evaluation:
         """Reductions, their counts (1: sums count as means), and sums divided by a count that is a constant."""
         graph, node = self.graph, node_of(e)
         op, data = graph.ops[node], graph.data[node]
+        if len(data) < (2 if op == "Split" else 1):  # a damaged graph
+            return None
         if is_count_op(op):
             whole = data[1] if op == "Split" else data[0]
             return (1.0,) * len(self.leaves) if is_count(graph, e) else self.values(whole, depth)
