@@ -27,7 +27,7 @@ def with_fitting_vectors(facts: Facts) -> Facts:
                 layers.append(replace(layer, mean=_unread(layer.mean, why), variance=_unread(layer.variance, why)))
             continue
         channels = mean if variance is None else variance
-        gamma, beta = (_fitting(vector, channels) for vector in (layer.gamma, layer.beta))
+        gamma, beta = (_fitting(vector, channels, _width(layer)) for vector in (layer.gamma, layer.beta))
         odd = [now for now, was in ((gamma, layer.gamma), (beta, layer.beta)) if now is not was]
         gaps += [Gap(kind=GapKind.STATISTICS, where=vector.name, why=vector.reason) for vector in odd]
         layers.append(replace(layer, gamma=gamma, beta=beta) if odd else layer)
@@ -46,13 +46,20 @@ def _scalar_in_graph(layer: Layer) -> bool:
     return layer.origin is Origin.GRAPH and 1 in map(_size, layer.statistics)
 
 
-def _fitting(vector: Vector, channels: int | None) -> Vector:
+def _width(layer: Layer) -> int | None:
+    """Length of a row of statistics that are a table, of one row a time step."""
+    shape = layer.variance.shape or layer.mean.shape
+    return shape[1] if shape is not None and len(shape) == 2 else None
+
+
+def _fitting(vector: Vector, channels: int | None, width: int | None) -> Vector:
     """A gamma or beta as it is, or without its values.
 
-    It may be one number for all channels, and, of conditional batch norm, have a row for each class.
+    It may be one number for all channels, of conditional batch norm have a row for each class, and be one for the
+    statistics of all time steps, whose rows are `width` long.
     """
     size = _size(vector)
-    if size is None or channels is None or size in (1, channels) or (channels and size and size % channels == 0):
+    if size is None or channels is None or size in (1, channels, width) or (channels and size and size % channels == 0):
         return vector
     return _unread(vector, f"it holds {size:,} values for {channels:,} channels")
 

@@ -96,7 +96,7 @@ def _updates(graph: Any, variables: set[str]) -> Iterator[str]:
     """Writes of these variables, initialisers and restores left out."""
     by_name = {node.name: node for node in graph.node}
     for node in graph.node:
-        if node.op not in _WRITES or node.name.endswith("/Assign") or node.name.startswith("save/"):
+        if node.op not in _WRITES or "Initializer" in node.input[1] or node.name.startswith("save/"):
             continue
         target = node
         while target.op in _WRITES | {"Switch", "RefSwitch", "Identity", "Enter", "RefEnter"}:
