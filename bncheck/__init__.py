@@ -1,7 +1,7 @@
 """bncheck: tells whether a TensorFlow model's batch norm will turn it into junk, why, and how to repair it.
 
 >>> import bncheck
->>> report = bncheck.inspect_checkpoint("model.ckpt-300")  # doctest: +SKIP
+>>> report = bncheck.check("model.ckpt-300")  # doctest: +SKIP
 >>> report.verdict, [finding.code for finding in report.findings]  # doctest: +SKIP
 (<Verdict.FAIL: 'fail'>, ['BN101', 'BN201'])
 """
@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 """As type checkers read it; importing `typing` for it would be most of the import of this package."""
 
 if TYPE_CHECKING:
+    from bncheck.commands.check import check, check_all
     from bncheck.commands.compare import compare_float_vs_quantized, compare_train_vs_eval
     from bncheck.commands.gate.gate import gate
     from bncheck.commands.inspect import inspect_checkpoint, inspect_graph, inspect_model, inspect_run
@@ -29,6 +30,8 @@ __all__ = [
     "Severity",
     "Verdict",
     "__version__",
+    "check",
+    "check_all",
     "compare_float_vs_quantized",
     "compare_train_vs_eval",
     "gate",
@@ -46,6 +49,8 @@ _HOME = {
     "Settings": "bncheck.settings.config",
     "Severity": "bncheck.facts.findings",
     "Verdict": "bncheck.facts.findings",
+    "check": "bncheck.commands.check",
+    "check_all": "bncheck.commands.check",
     "compare_float_vs_quantized": "bncheck.commands.compare",
     "compare_train_vs_eval": "bncheck.commands.compare",
     "gate": "bncheck.commands.gate.gate",

@@ -22,6 +22,7 @@ from bncheck.compare.data.data import open_data
 from bncheck.compare.train_eval import measure, prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
+from bncheck.facts.extras import install
 from bncheck.facts.measurements import Comparison
 from bncheck.facts.remedies import UPDATES
 from bncheck.repair import repair
@@ -131,7 +132,7 @@ def load_digits() -> Digits:
         from sklearn import datasets  # noqa: PLC0415 - no dependency of anything else
     except ModuleNotFoundError as error:
         raise BncheckError(
-            "the demo trains on the digits of scikit-learn, which is not installed: pip install 'bncheck[demo]'"
+            f"the demo trains on the digits of scikit-learn, which is not installed: {install('demo')}"
         ) from error
     raw = datasets.load_digits()
     times = SIZE // raw.images.shape[1]
@@ -150,7 +151,7 @@ def train(data: Digits, folder: Path, *, steps: int, progress: Callable[[int], N
         with without_warnings():
             from bncheck.backbones.mobilenet_v2 import mobilenet, slim, training_scope  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
-        raise BncheckError(f"{error.name} is not installed: the demo trains; pip install 'bncheck[tf]'") from error
+        raise BncheckError(f"{error.name} is not installed: the demo trains; {install('tf')}") from error
     v1 = tf.compat.v1
     with tf.Graph().as_default(), without_warnings():
         v1.set_random_seed(SEED)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import bncheck
+from bncheck.facts.extras import install
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def _notes(lacking: list[str]) -> list[str]:
         optional = [package for package in PACKAGES if not package.core and package.extra == extra]
         absent = [package.distribution for package in optional if _version(package) is None]
         if absent:
-            notes.append(f'for {use}, later: pip install "bncheck[{extra}]" (lacking: {", ".join(absent)})')
+            notes.append(f"for {use}, later: {install(extra)} (lacking: {', '.join(absent)})")
     notes += _slow_checksums()
     return notes
 

@@ -1,6 +1,8 @@
-"""Renders what the README shows of the tool: outputs, tables, measured accuracies. `test_readme.py` holds them.
+"""Renders what README and documentation show of the tool: outputs, tables, accuracies, a page for each rule.
 
     python tests/renew_readme.py
+
+`test_readme.py` and `test_docs.py` hold them. The JSON schema of the configuration is renewed with them.
 
 A part stands between `<!-- bncheck:KIND ARGUMENTS -->` and `<!-- /bncheck -->`; everything else is left alone.
 """
@@ -16,6 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+RULES = DOCS / "rules"
+SCHEMA = ROOT / "bncheck" / "settings" / "config.schema.json"
 FIXTURES = "fixtures/mobilenet_v2"
 PART = re.compile(
     r"^<!-- bncheck:(?P<kind>[a-z-]+)(?: (?P<arguments>[^\n]+?))? -->\n(?P<body>.*?)^<!-- /bncheck -->$",
@@ -25,7 +30,27 @@ PART = re.compile(
 
 def render(kind: str, arguments: str) -> str:
     """What belongs between the markers. Raises KeyError for a kind that does not exist."""
-    return {"run": _run, "accuracies": _accuracies, "rules": _rules, "failure-modes": _failure_modes}[kind](arguments)
+    renderers = {
+        "run": _run,
+        "accuracies": _accuracies,
+        "rules": _rules,
+        "failure-modes": _failure_modes,
+        "configuration": _configuration,
+    }
+    return renderers[kind](arguments)
+
+
+def pages() -> list[Path]:
+    """The README and all pages of the documentation but those of the rules, which are generated whole."""
+    return [README, *sorted(path for path in DOCS.rglob("*.md") if not path.name.startswith("BN"))]
+
+
+def rule_pages() -> dict[Path, str]:
+    """Path -> text of each rule's page."""
+    from bncheck.explain import markdown_page
+    from bncheck.rules import RULES as ALL
+
+    return {RULES / f"{rule.code}.md": markdown_page(rule) for rule in ALL}
 
 
 def run(arguments: list[str]) -> tuple[str, int]:
@@ -39,6 +64,8 @@ def run(arguments: list[str]) -> tuple[str, int]:
 
 def _run(arguments: str) -> str:
     output, _ = run(arguments.split())
+    # which recipes there are depends on what is installed
+    output = output.partition("\nRecipes of ai-edge-quantizer")[0].rstrip("\n") + "\n"
     return f"```console\n$ bncheck {arguments}\n{output}```\n"
 
 
@@ -57,13 +84,20 @@ def _accuracy_row(name: str) -> str:
     codes = ", ".join(sorted(finding["code"] for finding in report["findings"]))
     train, stored = (f"{100 * facts[f'accuracy_{mode}_mode']:.1f} %" for mode in ("train", "eval"))
     said = f"{report['verdict']}: {codes}" if codes else report["verdict"]
-    return f"| [`{name}`]({FIXTURES}/{name}) | {facts['story']} | {train} | {stored} | {said} |\n"
+    return f"| `{name}` | {facts['story']} | {train} | {stored} | {said} |\n"
 
 
 def _rules(_: str) -> str:
     from bncheck.explain import markdown_table
 
-    return markdown_table()
+    return re.sub(r"(?m)^\| (BN\d+) ", r"| [\1](\1.md) ", markdown_table())
+
+
+def _configuration(table: str) -> str:
+    from bncheck.settings.options import ConfigTable
+    from bncheck.settings.template import markdown_table
+
+    return markdown_table({"top": ConfigTable.TOP, "gate": ConfigTable.GATE}[table])
 
 
 def _failure_modes(_: str) -> str:
@@ -73,7 +107,7 @@ def _failure_modes(_: str) -> str:
 
 
 def renewed(text: str) -> str:
-    """The README with every part rendered anew."""
+    """A page with every part rendered anew."""
 
     def part(match: re.Match[str]) -> str:
         head, _, _ = match[0].partition("\n")
@@ -82,5 +116,19 @@ def renewed(text: str) -> str:
     return PART.sub(part, text)
 
 
+def main() -> None:
+    """Writes all of it; pages of rules that are gone are removed."""
+    from bncheck.settings.template import schema_text
+
+    for path in pages():
+        path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    texts = rule_pages()
+    for path in set(RULES.glob("BN*.md")) - set(texts):
+        path.unlink()
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    main()

@@ -20,14 +20,12 @@ import pytest
 import xmlschema
 from trained_variants import VARIANTS, trained_digits
 
-from tests import renew_readme
-
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 ROOT = Path(__file__).parents[1]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
-README = renew_readme.README.read_text(encoding="utf-8")
+GUIDES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "how-to").glob("*.md")))
 BASH = shutil.which("bash")
 
 pytestmark = pytest.mark.skipif(BASH is None or sys.platform == "win32", reason="needs bash")
@@ -212,10 +210,10 @@ def test_action_installs(job: Job) -> None:
 
 
 def _blocks() -> list[Any]:
-    return [yaml.safe_load(body) for body in re.findall(r"(?ms)^```yaml\n(.*?)^```$", README)]
+    return [yaml.safe_load(body) for body in re.findall(r"(?ms)^```yaml\n(.*?)^```$", GUIDES)]
 
 
-def test_readme_uses_the_action_as_it_is() -> None:
+def test_guide_uses_the_action_as_it_is() -> None:
     """The GitHub recipe gives only inputs that there are, and all that are required."""
     (recipe,) = [block for block in _blocks() if "jobs" in block]
     (step,) = [s for s in recipe["jobs"]["batch-norm"]["steps"] if "bncheck" in s.get("uses", "")]
@@ -280,8 +278,8 @@ def test_gitlab_recipe_with_data(job: Job, digits: Path) -> None:
 
 @pytest.mark.tensorflow
 def test_pytest_recipe(tmp_path: Path, digits: Path) -> None:
-    """The tests of the README, run by pytest in a project that has the model and the data."""
-    (block,) = [b for b in re.findall(r"(?ms)^```python\n(.*?)^```$", README) if "assert_batch_norm_healthy" in b]
+    """The tests of the guide, run by pytest in a project that has the model and the data."""
+    (block,) = [b for b in re.findall(r"(?ms)^```python\n(.*?)^```$", GUIDES) if "assert_batch_norm_healthy" in b]
     (tmp_path / "test_model.py").write_text(block)
     _with_data(tmp_path, digits)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "bncheck.pytest_plugin", "-W", "error", "test_model.py"]
@@ -327,7 +325,7 @@ def test_hook_passes_by_what_has_no_batch_norm(job: Job) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_readme_names_the_hook() -> None:
+def test_guide_names_the_hook() -> None:
     """The pre-commit recipe asks for a hook that there is."""
     (recipe,) = [block for block in _blocks() if "repos" in block]
     assert [hook["id"] for hook in recipe["repos"][0]["hooks"]] == [hook["id"] for hook in HOOKS]

@@ -40,7 +40,7 @@ BELOW: dict[str, set[str]] = {
     # single modules that are commands of their own, and what users import
     "errors": {"facts"},
     "demo": {*ALL_BUT_CLI},
-    "doctor": {"report", ""},
+    "doctor": {"facts", "report", ""},
     "explain": {"facts", "report", "rules"},
     "pytest_plugin": {"facts", "settings", "report", ""},
     "__main__": {"cli"},
@@ -61,6 +61,8 @@ WITH_TENSORFLOW = {"backbones", "compare", "guard", "demo"}
 HEAVY = {"tensorflow", "tf_slim", "tf_keras", "keras", "ai_edge_litert", "ai_edge_quantizer", "sklearn"}
 
 OF_NO_MODULE = {
+    "test_docs.py": "the documentation",
+    "test_ten_tasks.py": "what the documentation is for",
     "test_fixtures.py": "the fixtures are what their manifest says",
     "test_import_cost.py": "what each command may load",
     "test_integrations.py": "action, GitLab, pre-commit: files beside the package",

@@ -9,6 +9,7 @@ from bncheck.backbones.builders import Builder, load_builder
 from bncheck.backbones.quiet_tensorflow import load_tensorflow
 from bncheck.backbones.registry import Spec, parse
 from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.extras import install
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -50,4 +51,4 @@ def build(
             return inference_graph.named(what, tensors, Path(path), input_shape)
         return inference_graph.by_builder(what, tensors, Path(path), input_shape)
     except ModuleNotFoundError as error:
-        raise BncheckError(f"{error.name} is not installed: pip install 'bncheck[tf]'") from error
+        raise BncheckError(f"{error.name} is not installed: {install('tf')}") from error

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from bncheck.facts.extras import install
+
 OLD_LAYERS = "tf_keras.legacy_tf_layers"
 NEW_LAYERS = "tf_keras.src.legacy_tf_layers"
 _LAYER_MODULES = ("base", "convolutional", "core", "normalization", "pooling")
@@ -51,7 +53,7 @@ def load_slim() -> ModuleType:
             _resolve_lazy_layers()
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is not installed: TF-slim models need `pip install 'bncheck[tf]'`", name=error.name
+            f"{error.name} is not installed: TF-slim models need `{install('tf')}`", name=error.name
         ) from error
     _give_slim_what_moved()
     return slim

@@ -34,25 +34,25 @@ def write_reports(
     asked: Mapping[str, Any],
     paths: Sequence[str],
     *,
-    many: bool = False,
+    many: bool | None = False,
     run: bool = True,
 ) -> int:
     """Reads the configuration, inspects, writes all outputs; the exit code does not depend on the formats.
 
     `paths` are what is judged: no report may take their place. `many` reports may be there,
-    of one training `run`, or of models that have nothing to do with each other.
+    of one training `run`, or of models that have nothing to do with each other; None: their number
+    and their places tell.
     """
     from bncheck.cli.options import reporting_given  # noqa: PLC0415 - start-up
-    from bncheck.cli.output import check_format, emit, outputs  # noqa: PLC0415 - start-up
+    from bncheck.cli.output import emit, outputs  # noqa: PLC0415 - start-up
     from bncheck.cli.output_places import refuse_foreign, refuse_inputs  # noqa: PLC0415 - start-up
     from bncheck.settings.config_file import settings_of  # noqa: PLC0415 - start-up
 
     given = reporting_given(asked)
     config = replace(_config(given.pop("path", None)), **given)
     settings = settings_of(config)
-    default = check_format(config.format or "text")
     configured = None if "output" in given else config.path
-    places = outputs(config.output, default, None if configured is None else configured.parent)
+    places = outputs(config.output, config.format, None if configured is None else configured.parent)
     if configured is not None:
         refuse_foreign(places, configured)
     values = (value for name, value in asked.items() if name != "output")
@@ -64,6 +64,8 @@ def write_reports(
     except NoModel as error:
         say(str(error))
         return ExitCode.PASS if settings.allow_empty else ExitCode.NOTHING
+    if many is None:
+        many, run = len(reports) != 1, _of_one_run(reports)
     for place in places:
         emit(
             place.path,
@@ -71,6 +73,12 @@ def write_reports(
         )
     codes = {report.exit_code for report in reports}
     return next((code for code in (ExitCode.FAIL, ExitCode.ERROR, ExitCode.NOTHING) if code in codes), ExitCode.PASS)
+
+
+def _of_one_run(reports: list[Report]) -> bool:
+    """Whether all are checkpoints of one folder, so that a table of them in step order says something."""
+    folders = {Path(report.target.path).parent for report in reports}
+    return len(folders) == 1 and all("checkpoint" in report.target.format for report in reports)
 
 
 def _writer(

@@ -9,9 +9,11 @@ import click
 
 import bncheck
 from bncheck.cli.common import write_reports
-from bncheck.cli.help import Command, examples
+from bncheck.cli.completion import complete_paths
+from bncheck.cli.help import Command, Commands, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.cli.progress import progress_shown
+from bncheck.facts.extras import install
 from bncheck.facts.findings import StageName
 from bncheck.settings.options import CommandName
 from bncheck.settings.schemes import PLACEHOLDER
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from bncheck.settings.config_file import Config
 
 
-@click.group()
+@click.group(cls=Commands)
 def compare() -> None:
     """Run a model in two modes on the same data.
 
@@ -38,7 +40,7 @@ def compare() -> None:
         "compare train-vs-eval bare.ckpt --data images/ --model mobilenet_v2",
     ),
 )
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @takes_options(CommandName.TRAIN_VS_EVAL)
 def train_vs_eval(path: str, **asked: Any) -> int:
     """Compare stored statistics with those of the batch.
@@ -65,7 +67,7 @@ class _ListsRecipes(Command):
         super().format_epilog(ctx, formatter)
         from bncheck.compare.litert.recipes import installed, recipe_names  # noqa: PLC0415 - for this help alone
 
-        names = ", ".join(recipe_names()) if installed() else "not installed: pip install 'bncheck[aeq]'"
+        names = ", ".join(recipe_names()) if installed() else f"not installed: {install('aeq')}"
         with formatter.section(f"Recipes of ai-edge-quantizer (--scheme {PLACEHOLDER})"):
             formatter.write_text(names)
 
@@ -78,7 +80,7 @@ class _ListsRecipes(Command):
         "compare float-vs-quantized model.keras --quantized int8.tflite",
     ),
 )
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @takes_options(CommandName.FLOAT_VS_QUANTIZED)
 def float_vs_quantized(path: str, **asked: Any) -> int:
     """Compare float with quantized, and the modes before.

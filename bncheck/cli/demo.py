@@ -16,11 +16,15 @@ from bncheck.facts.errors import UsageError
 @click.command()
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave checkpoints and data in DIR: new.")
 @click.option("--steps", type=click.IntRange(1), default=300, show_default=True, help="Training steps.")
-def demo(keep: Path | None, steps: int) -> None:
+@click.option("--static", is_flag=True, help="Judge a sample model by its files: no TensorFlow, no training.")
+def demo(keep: Path | None, steps: int, static: bool) -> None:  # noqa: FBT001 - click gives it by name
     """Train, lose and repair a MobileNetV2 on digits.
 
-    What forgotten updates do, live, in under a minute. TensorFlow and scikit-learn are needed.
+    What forgotten updates do, live, in under a minute. TensorFlow and scikit-learn are needed, except with --static.
     """
+    if static:
+        _static()
+        return
     from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
     from bncheck.demo import tell  # noqa: PLC0415 - start-up
 
@@ -32,6 +36,28 @@ def demo(keep: Path | None, steps: int) -> None:
                 stream.write(f"\nKept in {keep}: model.ckpt-{steps}, fixed.ckpt, train.npz, test.npz\n")
 
         emit(None, to)
+
+
+SAMPLE = Path(__file__).parents[1] / "sample" / "model.ckpt-100"
+"""A small TF-slim network with the fault of the demo (`python -m fixtures.make_sample`)."""
+
+
+def _static() -> None:
+    from bncheck import check  # noqa: PLC0415 - start-up
+    from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
+    from bncheck.report.text import text  # noqa: PLC0415 - start-up
+
+    report = check(SAMPLE)
+
+    def to(stream: TextIO) -> None:
+        stream.write(
+            "A small TF-slim network, trained for 100 steps on handwritten digits.\nThe training script forgot"
+            f" UPDATE_OPS. This is what its files tell:\n\n$ bncheck check {SAMPLE}\n"
+        )
+        text.write(report, stream)
+        stream.write("\nTo see a model lose its accuracy and get it back: bncheck demo (needs TensorFlow)\n")
+
+    emit(None, to)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import click
 
 import bncheck
 from bncheck.cli.common import write_reports
+from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.cli.progress import progress_shown
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         "gate new.keras --data test.npz --against released.json",
     ),
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_paths)
 @takes_options(CommandName.GATE)
 def gate(paths: tuple[str, ...], **asked: Any) -> int:
     """Judge models by their files, then by running them.

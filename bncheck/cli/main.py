@@ -14,6 +14,7 @@ import click
 
 import bncheck
 from bncheck.cli.common import say
+from bncheck.cli.completion import complete_codes
 from bncheck.cli.help import Commands, examples
 from bncheck.cli.process import Terminated, forget_stdout, prepared
 from bncheck.facts.errors import BncheckError
@@ -67,20 +68,32 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @click.group(
     cls=Commands,
-    elsewhere={name: f"bncheck.cli.{name}" for name in ("compare", "demo", "gate", "inspect", "repair")},
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=examples("inspect checkpoint model.ckpt-300", "explain BN201", "demo"),
+    elsewhere={
+        "init": "bncheck.cli.project",
+        **{n: f"bncheck.cli.{n}" for n in ("check", "compare", "completion", "demo", "gate", "inspect", "repair")},
+    },
+    sections={
+        "Judge a model": ("check", "gate", "inspect", "compare"),
+        "Repair it": ("repair",),
+        "Learn more": ("explain", "rules", "demo"),
+        "Set up": ("init", "completion", "doctor"),
+    },
+    of_paths="check",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog=examples("model.ckpt-300", "check models/", "explain BN201", "demo --static"),
 )
 @click.version_option(bncheck.__version__, prog_name="bncheck", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Tells whether a TensorFlow model's batch norm will turn it into junk, why, and how to repair it.
+    """Tell whether a TensorFlow model's batch norm will turn it into junk, why, and how to repair it.
+
+    `bncheck PATH...` is short for `bncheck check PATH...`.
 
     Exit codes: 0 pass, 1 findings, 2 usage or unreadable input, 3 nothing to judge.
     """
 
 
 @cli.command()
-@click.argument("code")
+@click.argument("code", shell_complete=complete_codes)
 @click.option("--format", "format_", type=click.Choice(["text", "markdown"]), default="text", show_default=True)
 def explain(code: str, format_: str) -> None:
     """Print the page of a rule, by its code or name."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from bncheck.cli.completion import complete_codes
 from bncheck.cli.help import TableOption
 from bncheck.report import FORMATS
 from bncheck.settings import kinds
@@ -19,7 +20,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _TYPES: Mapping[ValueKind, Mapping[str, Any]] = {
     kinds.TEXTS: {"multiple": True},
-    kinds.CODES: {"multiple": True},
+    kinds.CODES: {"multiple": True, "shell_complete": complete_codes},
     kinds.PATH: {"type": click.Path(path_type=Path)},
     kinds.FLAG: {"is_flag": True, "default": None},
     kinds.COUNT: {"type": click.IntRange(min=1)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -25,14 +25,30 @@ class Output(Record):
     path: Path | None
 
 
-def outputs(wanted: Sequence[str], default: str, folder: Path | None = None) -> tuple[Output, ...]:
-    """What to write where; `default` is the format of FILEs that name none, relative FILEs lie in `folder`.
+SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    ".json": ("json", "sarif", "model-explorer"),
+    ".sarif": ("sarif",),
+    ".xml": ("junit",),
+    ".html": ("html",),
+    ".md": ("markdown",),
+    ".txt": ("text",),
+}
+"""Suffix of a file -> the formats that go by it; the first one where none of them is asked for."""
 
-    Standard output gets the default format as well, unless `-` or a FILE without format has claimed it.
-    Raises UsageError for a format that is not offered or not installed, and where two outputs claim one place.
+
+def outputs(wanted: Sequence[str], asked: str | None, folder: Path | None = None) -> tuple[Output, ...]:
+    """What to write where; `asked` is the format that was asked for (None: text), relative FILEs lie in `folder`.
+
+    A FILE that names no format tells it by its suffix, else gets what was asked for. Standard output gets that as well,
+    unless `-` or a FILE has taken it. Raises UsageError for a format that is not offered or not installed, a suffix
+    that tells none, and where two outputs claim one place.
     """
-    found = [_output(text, default, folder) for text in wanted]
-    claimed = any(o.path is None for o in found) or not all(map(_names_format, wanted))
+    default = check_format(asked or "text")
+    found = [_output(text, asked, folder) for text in wanted]
+    claimed = any(
+        o.path is None or (o.format == default and not _names_format(text))
+        for o, text in zip(found, wanted, strict=True)
+    )
     everything = found if claimed else [Output(format=default, path=None), *found]
     absent = next(filter(None, (lacking(o.format) for o in everything)), "")
     if absent:
@@ -62,15 +78,29 @@ def _names_format(text: str) -> bool:
     return bool(equals and _WORD.fullmatch(name))
 
 
-def _output(text: str, default: str, folder: Path | None) -> Output:
+def _output(text: str, asked: str | None, folder: Path | None) -> Output:
     name, _, file = text.partition("=")
     if _names_format(text):
         check_format(name)
     else:
-        name, file = default, text
+        name, file = _by_suffix(text, asked), text
     if not file:
         raise UsageError(f"--output {text}: no file is named; use - for standard output")
     return Output(format=name, path=None if file == "-" else (folder or Path()) / file)
+
+
+def _by_suffix(file: str, asked: str | None) -> str:
+    formats = SUFFIXES.get(Path(file).suffix.lower(), ())
+    if asked in formats or (asked is not None and not formats):
+        return str(asked)
+    if formats:
+        return formats[0]
+    if file == "-":
+        return "text"
+    raise UsageError(
+        f"--output {file}: its suffix tells no format; use {', '.join(SUFFIXES)}, or name one of {', '.join(FORMATS)}: "
+        f"--output text={file}"
+    )
 
 
 def emit(path: Path | None, write: Callable[[TextIO], None]) -> None:

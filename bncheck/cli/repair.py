@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import click
 
 from bncheck.cli.common import say
+from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, TableOption, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.cli.progress import progress_shown
@@ -26,7 +27,7 @@ _report_option = partial(click.option, cls=TableOption, heading="Report")
         "repair model.ckpt-300 -o fixed.ckpt --debias --decay 0.999",
     ),
 )
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT", help="Where the repaired copy goes: new.")
 @click.option("--in-place", is_flag=True, hidden=True)
 @takes_options(CommandName.REPAIR, reports=False)

@@ -36,7 +36,7 @@ def inspect_checkpoint(path: str | Path, options: Options) -> Report:
     if not target.raw.tensors:
         kind = "graph" if target.raw.graphs else "model"
         raise UsageError(f"{path}: {target.raw.format}, not a checkpoint: use `bncheck inspect {kind} {path}`")
-    return _judged(target)
+    return judged(target)
 
 
 @takes(Options, CommandName.GRAPH)
@@ -68,7 +68,7 @@ def inspect_model(path: str | Path, options: Options) -> Report:
 
     For a TFLite file `reference` is what it was converted from: whose statistics it has folded in is then proved.
     """
-    return _judged(read_target(path, options, alone=True))
+    return judged(read_target(path, options, alone=True))
 
 
 @takes(Options, CommandName.RUN)
@@ -90,8 +90,8 @@ def _of_run(path: Path, options: Options) -> Report:
         return unreadable(path, error, options.settings)
 
 
-def _judged(target: Target) -> Report:
-    """With what the files are held against."""
+def judged(target: Target) -> Report:
+    """The report on a target, held against the reference where one is given."""
     if target.options.reference is None:
         return target.judged()
     reference, facts = Path(target.options.reference), target.facts

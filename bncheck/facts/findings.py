@@ -339,6 +339,13 @@ class Report(Record, eq=False):
         """Whether the target could not be read: it is one of several, and `headline` says why."""
         return self.exit_code == ExitCode.ERROR
 
+    def __repr__(self) -> str:
+        """One line: verdict, target, how many layers, codes."""
+        codes = ", ".join(dict.fromkeys(finding.code for finding in self.findings)) or "no findings"
+        layers = len(self.layers)
+        told = f"{self.target.format}, {layers} layer{'' if layers == 1 else 's'}, {codes}"
+        return f"<Report {self.verdict.value}: {self.target.path!r}, {told}>"
+
     def to_json(self) -> str:
         """The report as JSON, version 1 (its schema: `bncheck/report/json_v1.schema.json`)."""
         from bncheck.report.wire.json_v1 import dumps  # noqa: PLC0415 - a report knows no reporter until asked for one

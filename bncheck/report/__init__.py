@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, TextIO, cast
 
+from bncheck.facts.extras import install
 from bncheck.facts.findings import Report
 
 _MODULES = {
@@ -37,7 +38,7 @@ def lacking(name: str) -> str:
     absent = [module for module in _NEEDS.get(name, ()) if find_spec(module) is None]
     if not absent:
         return ""
-    return f"--format {name} needs {', '.join(absent)}: install with: pip install 'bncheck[{name}]'"
+    return f"--format {name} needs {', '.join(absent)}: install with: {install(name)}"
 
 
 class Reporter(Protocol):

@@ -33,28 +33,35 @@ class Config(Record):
     Its paths are relative to its own folder.
     """
 
-    format: str | None = _of_reports(None, kinds.FORMAT, "What standard output gets [text].")
+    format: str | None = _of_reports(
+        None,
+        kinds.FORMAT,
+        "Format on standard output: text, json, sarif, junit, github, markdown, html or model-explorer [text].",
+        metavar="FORMAT",
+    )
     output: tuple[str, ...] = _of_reports(
-        (), kinds.TEXTS, "Write a report to FILE, - being standard output; repeatable.", metavar="[FORMAT=]FILE"
+        (),
+        kinds.TEXTS,
+        "Write a report to FILE too; its suffix tells the format (.json, .sarif, .xml, .html, .md). - is standard "
+        "output. Repeatable.",
+        metavar="[FORMAT=]FILE",
     )
-    fail_on: FailOn | None = _of_reports(None, kinds.FAIL_ON, "Exit 1 from here on [error].")
+    fail_on: FailOn | None = _of_reports(None, kinds.FAIL_ON, "Lowest severity that makes the exit code 1 [error].")
     select: tuple[str, ...] = _of_reports(
-        (), kinds.CODES, "Judge only these codes or prefixes: BN1,BN201.", metavar="CODES"
+        (), kinds.CODES, "Judge only these rules, by code or prefix: BN1,BN201.", metavar="CODES"
     )
-    ignore: tuple[str, ...] = _of_reports((), kinds.CODES, "Leave out these codes or prefixes.", metavar="CODES")
-    baseline: Path | None = _of_reports(
-        None, kinds.PATH, "An earlier --format json report: its findings no longer count."
-    )
+    ignore: tuple[str, ...] = _of_reports((), kinds.CODES, "Leave out these rules, by code or prefix.", metavar="CODES")
+    baseline: Path | None = _of_reports(None, kinds.PATH, "Earlier JSON report, whose findings are accepted.")
     path: Path | None = _of_reports(
         None,
         kinds.PATH,
-        "Instead of the nearest bncheck.toml or pyproject.toml with [tool.bncheck].",
+        "Configuration file, instead of the nearest bncheck.toml or pyproject.toml with [tool.bncheck].",
         flag="--config",
         table=ConfigTable.NONE,
     )
-    allow_empty: bool | None = _of_reports(None, kinds.FLAG, "Exit 0 instead of 3 where nothing can be judged.")
-    quiet: bool | None = _of_reports(None, kinds.FLAG, "The verdict, and a line for each finding.", short="-q")
-    verbose: bool | None = _of_reports(None, kinds.FLAG, "All layers, numbers, fixes in full.", short="-v")
+    allow_empty: bool | None = _of_reports(None, kinds.FLAG, "Exit with 0, not 3, where nothing can be judged.")
+    quiet: bool | None = _of_reports(None, kinds.FLAG, "Print the verdict and a line for each finding.", short="-q")
+    verbose: bool | None = _of_reports(None, kinds.FLAG, "Print all layers, all numbers and whole fixes.", short="-v")
     ignores: tuple[Ignore, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of several commands, by their Python names."""

@@ -31,6 +31,7 @@ SYNTHETIC = "synthetic"
 class CommandName(Enum):
     """Who takes an option."""
 
+    CHECK = "check"
     CHECKPOINT = "inspect checkpoint"
     GRAPH = "inspect graph"
     MODEL = "inspect model"
@@ -110,10 +111,10 @@ class Options(Record):
     data: str | Path | None = option(
         None,
         kinds.DATA,
-        "Folder of images, .npy, .npz, TFRecord, or the word synthetic.",
+        "Data to run the model on: folder of images, .npy, .npz, TFRecord, or the word synthetic.",
         helps={
-            _C.GATE: "Run the model on it: folder of images, .npy, .npz, TFRecord, or the word synthetic.",
-            _C.REPAIR: "Folder of images, .npy, .npz or TFRecord, as in training: re-estimate.",
+            _C.GATE: "Also run the model, on this: folder of images, .npy, .npz, TFRecord, or the word synthetic.",
+            _C.REPAIR: "Estimate the statistics from this: folder of images, .npy, .npz or TFRecord, as in training.",
         },
         metavar="D",
         of=_RUNNING,
@@ -124,95 +125,108 @@ class Options(Record):
     quantized: str | Path | None = _of_gate(
         None,
         kinds.PATH,
-        "Compare with this TFLite file; without it the model is converted.",
+        "TFLite file to compare with, instead of converting the model.",
         metavar="FILE",
         of=_QUANTIZING,
     )
     scheme: str | None = _of_gate(
         None,
         kinds.SCHEME,
-        "How to convert [int8: full integer, a scale for each channel]; RECIPE: one of ai-edge-quantizer, by name "
-        "(static_wi8_ai8) or as a JSON file.",
-        metavar=f"[{'|'.join((*SCHEMES, PLACEHOLDER))}]",
+        f"How to quantize: {', '.join(SCHEMES)} or {PLACEHOLDER} [int8: full integer, a scale for each channel]; "
+        "RECIPE is one of ai-edge-quantizer's, by name (static_wi8_ai8) or as a JSON file.",
+        metavar="SCHEME",
         of=_QUANTIZING,
     )
     calibration_batches: int | None = _of_gate(
         None,
         kinds.COUNT,
-        "Batches of the data that the ranges of activations are taken from [16].",
+        "Number of batches that the ranges of activations are taken from [16].",
         metavar="N",
         of=_QUANTIZING,
     )
     against: str | Path | None = _of_gate(
-        None, kinds.PLACE, "Earlier model, or its JSON report: fail on what became worse.", metavar="OLD"
+        None, kinds.PLACE, "Earlier model, or its JSON report: fail only on what is new or worse.", metavar="OLD"
     )
     max_time: float | None = _of_gate(
-        None, kinds.TIME, "Running the model is ended after it: 90 (seconds), 10m, 1h.", metavar="S"
+        None, kinds.TIME, "Stop running the model after this time: 90 (seconds), 10m, 1h.", metavar="S"
     )
     max_memory: float | None = _of_gate(
-        None, kinds.MEMORY, "Running the model is ended beyond it: 2000 (MB), 2GB.", metavar="MB"
+        None, kinds.MEMORY, "Stop running the model above this memory: 2000 (MB), 2GB.", metavar="MB"
     )
     early_stop: bool = _of_gate(
-        True, kinds.FLAG, "Run the model also where a fault leaves no sense in it.", flag="--all-stages"
+        True, kinds.FLAG, "Run the model even after a fault that makes running it pointless.", flag="--all-stages"
     )
     debias: bool = option(
-        False, kinds.FLAG, "No data: undo the init share from decay and number of updates.", of=_REPAIR
+        False, kinds.FLAG, "Need no data: remove the initial value's share by decay and number of updates.", of=_REPAIR
     )
     weights: str | None = option(
         None,
         kinds.one_of("raw", "ema"),
-        "Which weights, where the checkpoint holds averages of them too.",
+        "Which weights to run, where the checkpoint holds averages of them too.",
         helps={_C.REPAIR: "Which weights are served, where the checkpoint holds averages of them too [both]."},
         heading="Model",
         of={_C.TRAIN_VS_EVAL, _C.FLOAT_VS_QUANTIZED, _C.GATE, _C.REPAIR},
         words=Words.RUNNING,
     )
     compare: bool = option(
-        True, kinds.FLAG, "Do not run train mode against eval mode before and after.", flag="--no-compare", of=_REPAIR
+        True, kinds.FLAG, "Do not compare train and eval mode before and after.", flag="--no-compare", of=_REPAIR
     )
 
     allow_unverified: bool = option(
-        False, kinds.FLAG, "Exit 0 also for a copy that nothing independent of its own data confirms.", of=_REPAIR
+        False, kinds.FLAG, "Exit with 0, not 3, where no independent data confirm the copy.", of=_REPAIR
     )
 
     labels: str | None = _of_data(
-        None, kinds.TEXT, "File of integers, a name beside the images, or the word folders.", metavar="L"
+        None,
+        kinds.TEXT,
+        "Labels: a file of integers, the name of an array beside the images, or the word folders.",
+        metavar="L",
     )
     labels_output: str | None = _of_data(
         None, kinds.TEXT, "Output that the labels belong to, where there are several.", metavar="T"
     )
     preprocess: str | None = _of_data(
-        None, kinds.TEXT, "What bytes become: -1..1, 0..1, 0..255, imagenet-mean, ...", metavar="RANGE"
+        None,
+        kinds.TEXT,
+        "Range that pixels are scaled to, as in training: -1..1, 0..1, 0..255, imagenet-mean, ...",
+        metavar="RANGE",
     )
-    channel_order: str = _of_data("rgb", kinds.one_of("rgb", "bgr"), "Of decoded images [rgb].")
+    channel_order: str = _of_data("rgb", kinds.one_of("rgb", "bgr"), "Order of the colours of decoded images [rgb].")
     size: tuple[int, int] | None = _of_data(
         None, kinds.SIZE, "Size of the images, for models that take any.", metavar="HxW"
     )
     batch_size: int | None = _of_data(
-        None, kinds.COUNT, "As in training, if memory allows [the graph's own, else 32].", metavar="N"
+        None, kinds.COUNT, "Samples in a batch; best as in training [the graph's own, else 32].", metavar="N"
     )
     batches: int | None = _of_data(
-        None, kinds.COUNT, "As many at most [all, or as many as repair needs].", metavar="N", words=Words.NONE
+        None,
+        kinds.COUNT,
+        "Largest number of batches to use [all, or as many as repair needs].",
+        metavar="N",
+        words=Words.NONE,
     )
 
     graph: str | Path | None = _of_model(
         None,
         kinds.PATH,
-        "The graph, if not PATH.meta.",
+        "MetaGraph of the checkpoint, if it is not PATH.meta.",
         metavar="META",
-        of={_C.CHECKPOINT, *_RUNNING},
+        of={_C.CHECK, _C.CHECKPOINT, *_RUNNING},
         words=Words.READING,
     )
     use_graph: bool = _of_model(
         True,
         kinds.FLAG,
-        "Leave out the .meta beside a checkpoint.",
+        "Ignore the .meta beside a checkpoint.",
         flag="--no-graph",
-        of={_C.CHECKPOINT, _C.RUN, *_RUNNING},
+        of={_C.CHECK, _C.CHECKPOINT, _C.RUN, *_RUNNING},
         words=Words.READING,
     )
     model: str | None = _of_network(
-        None, kinds.TEXT, "Backbone of a checkpoint: mobilenet_v2:num_classes=10.", metavar="NAME[:k=v,...]"
+        None,
+        kinds.TEXT,
+        "Built-in network of a bare checkpoint: mobilenet_v2:num_classes=10.",
+        metavar="NAME[:k=v,...]",
     )
     builder: str | None = _of_network(
         None,
@@ -222,9 +236,9 @@ class Options(Record):
         table=ConfigTable.NONE,  # it imports code
     )
     inputs: str | None = _of_network(
-        None, kinds.TEXT, "Tensor at which the data enter, where the graph does not tell.", metavar="T"
+        None, kinds.TEXT, "Tensor that takes the data, where the graph does not tell.", metavar="T"
     )
-    outputs: Sequence[str] = _of_network((), kinds.TEXTS, "Tensor to compare at; repeatable.", metavar="T")
+    outputs: Sequence[str] = _of_network((), kinds.TEXTS, "Output tensor to compare. Repeatable.", metavar="T")
     trust_model: bool = _of_network(
         False,
         kinds.FLAG,
@@ -234,7 +248,7 @@ class Options(Record):
     decay: float | None = _of_model(
         None,
         kinds.SHARE,
-        "Decay of the moving averages (0.999), where no file tells it.",
+        "Decay of the moving averages, such as 0.999, where no file tells it.",
         metavar="D",
         table=ConfigTable.TOP,
         words=Words.READING,
@@ -250,7 +264,7 @@ class Options(Record):
     train_ops: Sequence[str] = _of_model(
         (),
         kinds.TEXTS,
-        "Op that trains; repeatable.",
+        "Name of the op that trains. Repeatable.",
         flag="--train-op",
         metavar="NAME",
         table=ConfigTable.TOP,
@@ -259,8 +273,8 @@ class Options(Record):
     reference: str | Path | None = _of_model(
         None,
         kinds.PATH,
-        "A checkpoint whose statistics these must not be equal to; for a TFLite file, what it was converted from.",
-        of={_C.CHECKPOINT, _C.MODEL},
+        "Checkpoint that training started from; for a TFLite file, the model that it was converted from.",
+        of={_C.CHECK, _C.CHECKPOINT, _C.MODEL},
         table=ConfigTable.TOP,
     )
 

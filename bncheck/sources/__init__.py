@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bncheck.facts.errors import NotFound, ReadError, UnknownFormat, UsageError
-from bncheck.sources.bundle.locate import in_step_order, no_checkpoint
+from bncheck.sources.bundle.locate import find, in_step_order, no_checkpoint
 from bncheck.sources.files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.raw import PROVENANCE, RawModel
 from bncheck.sources.stamps import stamps
@@ -151,6 +151,16 @@ def _source(path: Path) -> str:
 def is_model_folder(path: Path) -> bool:
     """Whether a folder is itself a model: a SavedModel, or an unpacked `.keras` archive."""
     return _source(path) != _CHECKPOINT
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path looks like something that bncheck reads: by content where it is a file, unread so far."""
+    try:
+        source = _source(path)
+    except UnknownFormat as error:
+        # what Git LFS has not fetched yet is a model all the same, and its own reader says so
+        return error.reason == not_fetched(path).reason
+    return source != _CHECKPOINT or find(path) is not None
 
 
 def _unknown(head: bytes) -> str:

@@ -30,19 +30,26 @@ ALL = dict(_commands(cli.cli))
 MANY = {path: command for path, command in ALL.items() if isinstance(command, Command)}
 
 
-def _help(path: tuple[str, ...]) -> str:
-    result = CliRunner().invoke(cli.cli, [*path, "--help"], terminal_width=80)
+def _help(path: tuple[str, ...], width: int = 80) -> str:
+    result = CliRunner().invoke(cli.cli, [*path, "--help"], terminal_width=width)
     assert result.exit_code == 0
     return result.output
 
 
+@pytest.mark.parametrize("width", [60, 80])
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_fits_80_columns(path: tuple[str, ...]) -> None:
-    """No line is wider, and no command's one sentence is cut with dots."""
-    text = _help(path)
-    assert max(map(len, text.splitlines())) <= 80
-    listed = text.partition("Commands:\n")[2]
-    assert "..." not in listed
+def test_fits_the_terminal(path: tuple[str, ...], width: int) -> None:
+    """No line is wider but examples, which are copied whole, and no command's one sentence is cut with dots."""
+    text = _help(path, width)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("    bncheck ")) <= width
+    if width == 80 and isinstance(ALL[path], click.Group):
+        assert "..." not in text.partition("Options:\n")[2]
+
+
+def test_commands_stand_under_headings() -> None:
+    """Each once, none forgotten."""
+    listed = re.findall(r"(?m)^  ([a-z]+)  ", _help(()).partition("Options:\n")[2].partition("Examples:")[0])
+    assert sorted(listed) == sorted({path[0] for path in ALL if path})
 
 
 @pytest.mark.parametrize("path", MANY, ids=" ".join)
@@ -68,7 +75,10 @@ def test_examples_are_understood(path: tuple[str, ...]) -> None:
         words = shlex.split(line)
         command: click.Command = cli.cli
         while isinstance(command, click.Group):
-            named = command.get_command(click.Context(command), words.pop(0))
-            assert named is not None
+            named = command.get_command(click.Context(command), words[0])
+            if named is None:
+                named = ALL[("check",)]
+            else:
+                words.pop(0)
             command = named
         command.make_context("bncheck", words)

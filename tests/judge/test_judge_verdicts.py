@@ -1,4 +1,4 @@
-"""The README's table of verdicts, walked row by row."""
+"""The documentation's table of verdicts, walked row by row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bncheck.testing import (
 )
 from bncheck.testing.quantized import operator_loss, quantized, quantized_classes
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "verdicts.md"
 SETTINGS = {
     "--fail-on warning": Settings(fail_on=FailOn.WARNING),
     "--fail-on never": Settings(fail_on=FailOn.NEVER),
@@ -109,7 +109,7 @@ EXAMPLES: Mapping[str, Facts] = {
 
 def rows() -> list[tuple[str, str, int]]:
     """(what was found, verdict, exit code) of each row of the table."""
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     table = text.partition("| What was found | Verdict | Exit code |\n")[2].partition("\n\n")[0]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
     return [(found, verdict, int(code)) for found, verdict, code in cells]

@@ -22,6 +22,7 @@ from bncheck.settings.schemes import SCHEMES
 
 PACKAGE = Path(bncheck.__file__).parent
 FUNCTIONS = {
+    CommandName.CHECK: bncheck.check,
     CommandName.CHECKPOINT: bncheck.inspect_checkpoint,
     CommandName.GRAPH: bncheck.inspect_graph,
     CommandName.MODEL: bncheck.inspect_model,

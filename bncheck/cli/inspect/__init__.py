@@ -11,7 +11,8 @@ _MODULES = {"checkpoint": "checkpoint", "graph": "graph", "model": "model", "run
 
 @click.group(cls=Commands, elsewhere={name: f"{__name__}.{module}" for name, module in _MODULES.items()})
 def inspect() -> None:
-    """Judge files as they are: no TensorFlow, no data.
+    """Judge one kind of file; no TensorFlow, no data.
 
-    Nothing that is in a file is executed.
+    `check` finds out by itself what a path is. These say it, and refuse anything else. Nothing that is in a file is
+    executed.
     """

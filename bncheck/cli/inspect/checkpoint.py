@@ -8,6 +8,7 @@ import click
 
 import bncheck
 from bncheck.cli.common import write_reports
+from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.settings.options import CommandName
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     cls=Command,
     epilog=examples("inspect checkpoint model.ckpt-300", "inspect checkpoint logs/ --steps 5000 --decay 0.999"),
 )
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @takes_options(CommandName.CHECKPOINT)
 def checkpoint(path: str, **asked: Any) -> int:
     """Judge a TensorFlow checkpoint, with the graph beside it.

@@ -8,6 +8,7 @@ import click
 
 import bncheck
 from bncheck.cli.common import write_reports
+from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.settings.options import CommandName
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, epilog=examples("inspect graph model.ckpt-300.meta --train-op train_step"))
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @takes_options(CommandName.GRAPH)
 def graph(path: str, **asked: Any) -> int:
     """Judge a graph: .meta, .pb, .pbtxt, SavedModel."""

@@ -8,6 +8,7 @@ import click
 
 import bncheck
 from bncheck.cli.common import write_reports
+from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.settings.options import CommandName
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command, epilog=examples("inspect model model.keras", "inspect model int8.tflite --reference model.keras")
 )
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @takes_options(CommandName.MODEL)
 def model(path: str, **asked: Any) -> int:
     """Judge a model: SavedModel, .keras, .h5, .tflite, frozen .pb.

@@ -8,6 +8,7 @@ import click
 
 import bncheck
 from bncheck.cli.common import write_reports
+from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, examples
 from bncheck.cli.options import options_given, takes_options
 from bncheck.settings.options import CommandName
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, epilog=examples("inspect run logs/ --output html=run.html"))
-@click.argument("directory")
+@click.argument("directory", shell_complete=complete_paths)
 @takes_options(CommandName.RUN)
 def run(directory: str, **asked: Any) -> int:
     """Judge all checkpoints of a training run's folder.

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bncheck.facts.errors import BncheckError, Malformed
+from bncheck.facts.extras import install
 
 _SCHEMAS = ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated")
 _IDENTIFIER = b"TFL3"
@@ -87,7 +88,7 @@ def _schema() -> Any:
     for name in _SCHEMAS:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             return importlib.import_module(name)
-    raise BncheckError("neither ai-edge-litert nor tensorflow is installed: pip install 'bncheck[tf]'")
+    raise BncheckError(f"neither ai-edge-litert nor tensorflow is installed: {install('tf')}")
 
 
 def show(content: bytes, tensors: Iterable[int]) -> bytes:

@@ -17,6 +17,7 @@ from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.litert.edit import SERVING, check, exchanged, free_batch
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, Unsupported
+from bncheck.facts.extras import install
 from bncheck.recognise.lite.by_lite import without_weights
 from bncheck.sources.raw import RawLite, RawLiteSubgraph, RawLiteTensor, RawModel
 from bncheck.sources.tflite.tflite import parse_lite
@@ -275,7 +276,7 @@ def _interpreters() -> Any:
     for name in _INTERPRETERS:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             return importlib.import_module(name)
-    raise BncheckError("neither ai-edge-litert nor tensorflow is installed: pip install 'bncheck[tf]'")
+    raise BncheckError(f"neither ai-edge-litert nor tensorflow is installed: {install('tf')}")
 
 
 def feeds_of(file: LiteFile, images: NDArray[Any]) -> dict[int, NDArray[Any]]:

@@ -20,6 +20,7 @@ from bncheck.backbones import quiet_tensorflow
 from bncheck.compare.litert.edit import SERVING, signed
 from bncheck.compare.litert.native_output import silence
 from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.extras import install
 from bncheck.settings.schemes import RECIPE
 from bncheck.sources.files import require_file
 
@@ -100,8 +101,6 @@ def _resolved(name: str) -> Any:
 
 def _module(name: str) -> Any:
     if not installed():
-        raise BncheckError(
-            f"ai-edge-quantizer is not installed, whose recipes {RECIPE} names: pip install 'bncheck[aeq]'"
-        )
+        raise BncheckError(f"ai-edge-quantizer is not installed, whose recipes {RECIPE} names: {install('aeq')}")
     with quiet_tensorflow.without_warnings():
         return importlib.import_module(f"{_PACKAGE}.{name}")

@@ -17,6 +17,7 @@ import numpy as np
 from bncheck.compare.twins.keras_vetting import refuse_foreign
 from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.facts.errors import BncheckError
+from bncheck.facts.extras import install
 from bncheck.facts.layers import Layer
 from bncheck.sources.graph import protos
 from bncheck.sources.graph.graphs import graph_def
@@ -114,7 +115,7 @@ def _keras(version: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise BncheckError(f"{error.name} is not installed: pip install 'bncheck[tf]'") from error
+        raise BncheckError(f"{error.name} is not installed: {install('tf')}") from error
 
 
 def _load(keras: Any, path: Path, *, trusted: bool) -> Any:

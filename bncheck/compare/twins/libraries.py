@@ -6,6 +6,7 @@ from typing import Any
 
 from bncheck.backbones import quiet_tensorflow
 from bncheck.facts.errors import BncheckError
+from bncheck.facts.extras import install
 
 
 def load_tensorflow() -> Any:
@@ -13,6 +14,4 @@ def load_tensorflow() -> Any:
     try:
         return quiet_tensorflow.load_tensorflow()
     except ModuleNotFoundError as error:
-        raise BncheckError(
-            f"{error.name} is not installed: comparing runs the model; pip install 'bncheck[tf]'"
-        ) from error
+        raise BncheckError(f"{error.name} is not installed: comparing runs the model; {install('tf')}") from error

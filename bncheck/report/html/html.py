@@ -17,6 +17,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TextIO
 
+from bncheck.facts.extras import install
 from bncheck.facts.findings import Report
 from bncheck.report.escape import visible
 from bncheck.version import __version__
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _PART = re.compile(r"(?<=[/_.:])(?=[^/_.:])")
 _ENDING = re.compile(r"<(/script|!--)", re.IGNORECASE)
-NEEDED = "the HTML report needs Altair, vl-convert and Jinja: install them with: pip install 'bncheck[html]'"
+NEEDED = f"the HTML report needs Altair, vl-convert and Jinja: install them with: {install('html')}"
 
 
 def write(report: Report, stream: TextIO) -> None:

@@ -17,6 +17,7 @@ from bncheck.report.html.parts import Section, weight
 from bncheck.report.html.sections import sections
 from bncheck.report.html.table import layer_columns
 from bncheck.report.views.comparison import DIVERGES, INHERITS
+from bncheck.report.views.rule_page import rule_url
 from bncheck.report.views.story import Story, counts, standing, stories, verdict_told
 
 FULL_LAYERS = 1_500
@@ -253,6 +254,7 @@ def _finding(finding: Finding, report: Report) -> dict[str, Any]:
     return {
         "code": finding.code,
         "slug": finding.slug,
+        "page": rule_url(finding.code),
         "severity": finding.severity.value,
         "confidence": finding.confidence.value,
         "message": finding.message,

@@ -82,6 +82,14 @@ def find(path: Path) -> Place | None:
     return of_v1
 
 
+def prefix_of(path: Path) -> Path:
+    """The prefix of the checkpoint that a file is a part of; the path itself where it is none."""
+    match = _FILE.fullmatch(path.name)
+    if match and match["stem"] and is_file(path.with_name(f"{match['stem']}.index")):
+        return path.with_name(match["stem"])
+    return path
+
+
 def in_step_order(directory: Path) -> list[Path]:
     """Prefixes of all checkpoints in a directory, by the number that ends their name, else by time of writing."""
     stems = [name.removesuffix(".index") for name in names(directory) if name.endswith(".index")]

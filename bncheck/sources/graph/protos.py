@@ -9,7 +9,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import google.protobuf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from bncheck.facts.errors import BncheckError
+
+OLDEST_PROTOBUF = "4.25"
+
+
+def _check_protobuf(installed: str) -> None:
+    """Raises BncheckError for protobuf 3, which lacks what the messages are made with."""
+    if int(installed.split(".", maxsplit=1)[0]) < 4:
+        raise BncheckError(
+            f"protobuf {installed} is installed, and bncheck needs {OLDEST_PROTOBUF} or newer: "
+            f"pip install 'protobuf>={OLDEST_PROTOBUF}'"
+        )
+
+
+_check_protobuf(google.protobuf.__version__)
 
 _PACKAGE = "bncheck"
 

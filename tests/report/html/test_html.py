@@ -23,6 +23,7 @@ import pytest
 from report_example import example
 
 from bncheck import testing
+from bncheck.facts.extras import install
 from bncheck.facts.findings import Gate, Report, Stage, StageName, StageState, Verdict
 from bncheck.facts.measurements import Attribution, Measure
 from bncheck.judge.judge import judge
@@ -380,7 +381,7 @@ def test_without_the_extra_a_notebook_shows_text() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(examples.__file__).parent)
     shown = Page(done.stdout)
     assert {tag for tag, _ in shown.elements} == {"pre", "p", "small"}
-    assert "pip install 'bncheck[html]'" in shown.words()
+    assert install("html") in shown.words()
     assert "FAIL" in shown.words()
 
 
@@ -397,7 +398,7 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> N
     wanted = [*command, "--output", f"html={tmp_path / 'r.html'}"]
     done = subprocess.run(wanted, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "bncheck: --format html needs altair: install with: pip install 'bncheck[html]'\n"
+    assert done.stderr == f"bncheck: --format html needs altair: install with: {install('html')}\n"
     assert list(tmp_path.iterdir()) == []
     assert subprocess.run([*command, "--format", "json"], capture_output=True, check=False).returncode == 0
 

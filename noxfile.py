@@ -1,0 +1,51 @@
+"""The versions that bncheck promises to work with: `nox` runs all, `nox --list` shows them, `nox -s "static-3.12"` one.
+
+Each session makes an environment of its own; interpreters that are not there are skipped.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
+OLDEST = {
+    "3.10": ("numpy==1.23.0", "protobuf==4.25.0", "h5py==3.8.0", "click==8.1.0", "rich==13.0.0", "pathspec==0.12.0"),
+    "3.11": ("numpy==1.23.2", "protobuf==4.25.0", "h5py==3.8.0"),
+    "3.12": ("numpy==1.26.0", "protobuf==5.26.1"),
+    "3.13": ("numpy==2.1.0", "protobuf==6.30.0"),
+}
+"""Python -> the oldest of what has wheels for it: protobuf 4, 5, 6, and 7 by the sessions with the newest."""
+TENSORFLOW = (("3.10", "2.12"), ("3.11", "2.15"), ("3.12", "2.18"), ("3.13", "2.21"))
+"""(Python, TensorFlow): the oldest and the newest, and two between them."""
+FAST = ("python", "-m", "pytest", "-m", "not tensorflow and not browser and not slow", "-n", "2", "-q")
+REAL = ("python", "-m", "pytest", "-m", "tensorflow and not slow", "-n", "2", "-q", "--dist", "loadfile")
+
+
+@nox.session(python=list(OLDEST))
+@nox.parametrize("versions", ["oldest", "newest"])
+def static(session: nox.Session, versions: str) -> None:
+    """The fast tests, without TensorFlow, with the oldest or the newest packages."""
+    session.install(".[test]")
+    if versions == "oldest":
+        session.install(*OLDEST[str(session.python)])
+    session.run(*FAST, *session.posargs)
+
+
+@nox.session
+@nox.parametrize(("python", "tensorflow"), TENSORFLOW)
+def real(session: nox.Session, tensorflow: str) -> None:
+    """The tests against real TensorFlow, TF-slim and LiteRT."""
+    wanted = [f"tensorflow=={tensorflow}.*", "tf-slim>=1.1", "scikit-learn>=1.3", "pillow>=9"]
+    # before 2.15 Keras 2 was TensorFlow's own, and so was the interpreter of TFLite files
+    wanted += [] if tensorflow < "2.15" else [f"tf-keras=={tensorflow}.*", "ai-edge-litert>=1.2"]
+    session.install(".[test]", *wanted)
+    session.run(*REAL, *session.posargs)
+
+
+@nox.session(python="3.12")
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in `build/docs`; every warning is an error."""
+    session.install(".[docs]")
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "docs", "build/docs")
