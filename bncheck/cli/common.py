@@ -88,17 +88,10 @@ def _writer(
 
     def write(stream: TextIO) -> None:
         if place.format == "text":
-            from bncheck.report.escape import encodable, visible  # noqa: PLC0415 - as above
             from bncheck.report.text import text  # noqa: PLC0415 - only where it is wanted
 
-            if many and run:
-                text.write_run(reports, stream, verbose=verbose, quiet=quiet)
-                return
-            for number, report in enumerate(reports):
-                if many:
-                    head = f"{visible(report.target.path)}:\n"
-                    stream.write(encodable(f"\n{head}" if number else head, stream.encoding))
-                text.write(report, stream, verbose=verbose, quiet=quiet)
+            write_text = text.write_run if many and run else text.write_models
+            write_text(reports, stream, verbose=verbose, quiet=quiet)
         elif many:
             reporter(place.format).write_run(reports, stream)
         else:

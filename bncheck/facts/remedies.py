@@ -12,11 +12,12 @@ COLLECT_OF_TOWER = f'{COLLECT[:-1]}, scope="tower_0")'
 
 UNDER_UPDATES = """\
 with tf.control_dependencies(update_ops):
-    train_op = optimizer.minimize(loss, global_step)       # created inside the block"""
+    train_op = optimizer.minimize(loss, global_step)"""
 """TF1, `update_ops` being at hand."""
 
 WIRE_UPDATES = f"""\
-{COLLECT}    # after the whole model is built
+# after the whole model is built
+{COLLECT}
 {UNDER_UPDATES}"""
 """TF1: tf.layers, TF-slim with a raw optimizer, tf.contrib."""
 
@@ -28,7 +29,8 @@ def wire_collection(name: str, *, beside_others: bool = False) -> str:
 
 
 WIRE_KERAS = """\
-updates = model.get_updates_for(images) + model.get_updates_for(None)    # the tensor the model was called on
+# `images` is the tensor the model was called on
+updates = model.get_updates_for(images) + model.get_updates_for(None)
 with tf.control_dependencies(updates):
     train_op = optimizer.minimize(loss, global_step)"""
 """tf.keras layers in a TF1 graph, which by design stay out of UPDATE_OPS."""
@@ -36,55 +38,77 @@ with tf.control_dependencies(updates):
 WIRE_PER_NETWORK = f"""\
 d_updates = {UPDATES[:-1]}, scope="discriminator")
 with tf.control_dependencies(d_updates):
-    d_train = d_optimizer.minimize(d_loss, var_list=d_variables)    # the same for the generator, with its scope"""
+    # the same for the generator, with its scope
+    d_train = d_optimizer.minimize(d_loss, var_list=d_variables)"""
 """Several train ops, each with its own networks."""
 
 UPDATE_ONCE = f"""\
-{COLLECT_OF_TOWER}    # TF-slim, tf.layers: those of one application only
-a, b = tf.split(model(tf.concat([a, b], axis=0), training=True), 2)    # Keras: one application, to the joined batch"""
+# TF-slim, tf.layers: the updates of one tower only
+{COLLECT_OF_TOWER}
+# Keras: one call, on the joined batch
+a, b = tf.split(model(tf.concat([a, b], axis=0), training=True), 2)"""
 """Several updates of one layer in a step."""
 
 LOAD_ALL = """\
-tf.train.Saver(slim.get_model_variables()).restore(session, path)    # TF-slim: not the trainable ones alone
-model.load_weights(path)    # Keras: not by_name, or with every layer named as in the file"""
+# TF-slim: all variables, not only the trainable ones
+tf.train.Saver(slim.get_model_variables()).restore(session, path)
+# Keras: without by_name, or with every layer named as in the file
+model.load_weights(path)"""
 """Gamma, beta and the statistics, with the weights that they belong to."""
 
 CHOSEN_MODE = """\
-net = slim.batch_norm(net, is_training=is_training)                 # TF-slim
-net = tf.layers.batch_normalization(net, training=is_training)      # tf.layers
-x = tf.keras.layers.BatchNormalization()(x, training=training)      # Keras"""
+# TF-slim
+net = slim.batch_norm(net, is_training=is_training)
+# tf.layers
+net = tf.layers.batch_normalization(net, training=is_training)
+# Keras
+x = tf.keras.layers.BatchNormalization()(x, training=training)"""
 """A layer of the framework's own, which keeps statistics and brings its updates along."""
 
 TRAIN_MODE = """\
-net = slim.batch_norm(net, is_training=True)               # TF-slim
-net = tf.layers.batch_normalization(net, training=True)    # tf.layers: the default is False
-logits = model(images, training=True)                      # Keras, in a loop of one's own"""
+# TF-slim
+net = slim.batch_norm(net, is_training=True)
+# tf.layers: the default is False
+net = tf.layers.batch_normalization(net, training=True)
+# Keras, in a custom loop
+logits = model(images, training=True)"""
 """The training graph, or training step, with batch statistics."""
 
 EVAL_MODE = """\
-with slim.arg_scope([slim.batch_norm], is_training=False):    # TF-slim: build anew, restore, then freeze
+# TF-slim: build a new graph, restore into it, then freeze it
+with slim.arg_scope([slim.batch_norm], is_training=False):
     logits = model(images)
-net = tf.layers.batch_normalization(net, training=False)    # tf.layers
-model.export("saved_model")                                 # Keras: without training=True in any call"""
+# tf.layers
+net = tf.layers.batch_normalization(net, training=False)
+# Keras: without training=True in any call
+model.export("saved_model")"""
 """A graph for serving, built for it."""
 
 EVAL_MODE_FROZEN = """\
-net = slim.batch_norm(net, is_training=False)               # TF-slim
-net = tf.layers.batch_normalization(net, training=False)    # tf.layers
-x = base(x, training=False)                                 # Keras"""
+# TF-slim
+net = slim.batch_norm(net, is_training=False)
+# tf.layers
+net = tf.layers.batch_normalization(net, training=False)
+# Keras
+x = base(x, training=False)"""
 """A frozen part of a network that is trained."""
 
 EVAL_MODE_COPY = """\
-net = slim.batch_norm(net, is_training=False, scope="bn", reuse=True)              # TF-slim
-net = tf.layers.batch_normalization(net, training=False, name="bn", reuse=True)    # tf.layers
-val_logits = model(val_images, training=False)                                     # Keras"""
+# TF-slim
+net = slim.batch_norm(net, is_training=False, scope="bn", reuse=True)
+# tf.layers
+net = tf.layers.batch_normalization(net, training=False, name="bn", reuse=True)
+# Keras
+val_logits = model(val_images, training=False)"""
 """A second application, for validation, of the layer `bn`."""
 
 CONSTANT_MODE = """\
-with tf.Graph().as_default():                    # TF-slim, tf.layers
-    logits = model(images, is_training=False)    # a Python bool, not a placeholder
+# TF-slim, tf.layers: is_training is a Python bool, not a placeholder
+with tf.Graph().as_default():
+    logits = model(images, is_training=False)
     tf.train.Saver().restore(session, checkpoint)
-tf.keras.backend.set_learning_phase(0)           # Keras in TF1: before the model is built or loaded"""
+# Keras in TF1: before the model is built or loaded
+tf.keras.backend.set_learning_phase(0)"""
 """A graph whose mode no one can feed."""
 
 QUANTIZE = """\
@@ -97,7 +121,8 @@ converter.target_spec.supported_ops = [
 ]"""
 """TFLite: weights of 8 bits and one scale a channel; in the second, activations of 16 bits and a bias of 64."""
 KEEP_IN_FLOAT = """\
-names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]  # ai_edge_litert's
+# Interpreter: from ai_edge_litert.interpreter
+names = [t["name"] for t in Interpreter("model.tflite").get_tensor_details()]
 kept = [name for name in names if any(part in name for part in parts)]
 debugger = tf.lite.experimental.QuantizationDebugger(
     converter=converter,
@@ -108,6 +133,6 @@ open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())"""
 """TFLite: converts once more and leaves out of quantization the operators whose output tensors have one of `parts` in
 their names, which are those of the file converted before."""
 
-NOTHING = "Nothing, if it is meant so."
-CAUSE_TOLD = "# the cause is told by the findings on values and graph"
+NOTHING = "None needed if this is intended."
+CAUSE_TOLD = "# see the findings on values and graph for the cause"
 """In place of code, where a measurement shows what other findings explain."""

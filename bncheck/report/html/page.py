@@ -18,6 +18,7 @@ from bncheck.report.html.sections import sections
 from bncheck.report.html.table import layer_columns
 from bncheck.report.views.comparison import DIVERGES, INHERITS
 from bncheck.report.views.rule_page import rule_url
+from bncheck.report.views.short_names import told_apart
 from bncheck.report.views.story import Story, counts, standing, stories, verdict_told
 
 FULL_LAYERS = 1_500
@@ -48,7 +49,8 @@ class Block:
 def page(reports: Sequence[Report], *, many: bool) -> dict[str, Any]:
     """The template's variables for one report, or for those of a run."""
     full = _shown_in_full(reports)
-    shown = [_report(report, f"r{n}", full=report in full) for n, report in enumerate(reports)]
+    names = told_apart([report.target.path for report in reports])
+    shown = [_report(report, names[n], f"r{n}", full=report in full) for n, report in enumerate(reports)]
     last = next((n for n in reversed(range(len(reports))) if reports[n].verdict.value != "pass"), len(reports) - 1)
     return {
         "many": many,
@@ -61,7 +63,7 @@ def page(reports: Sequence[Report], *, many: bool) -> dict[str, Any]:
         if _is_run(reports)
         else f"{len(reports)} models",
         "verdict": _worst(reports) if many else reports[0].verdict.value,
-        "run": _run_section(reports) if many else None,
+        "run": _run_section(reports, names) if many else None,
     }
 
 
@@ -98,13 +100,13 @@ def blocks(fix: str) -> list[Block]:
     return found
 
 
-def _report(report: Report, key: str, *, full: bool) -> dict[str, Any]:
+def _report(report: Report, name: str, key: str, *, full: bool) -> dict[str, Any]:
     views = layer_views(report)
     channels = channels_of(report, views) if full else []
     series = used_series(channels)
     return {
         "key": key,
-        "name": _name(report),
+        "name": name,
         "path": report.target.path,
         "verdict": report.verdict.value,
         "told": verdict_told(report),
@@ -151,10 +153,6 @@ def _section(section: Section) -> dict[str, Any]:
         "table_title": section.table_title,
         "notes": section.notes,
     }
-
-
-def _name(report: Report) -> str:
-    return PurePath(report.target.path).name or report.target.path
 
 
 def _is_run(reports: Sequence[Report]) -> bool:
@@ -302,25 +300,25 @@ _MOVED = "layers whose statistics moved"
 _WORST = "initial value's part of the variance, median channel of the worst layer"
 
 
-def _run_section(reports: Sequence[Report]) -> dict[str, Any]:
+def _run_section(reports: Sequence[Report], names: Sequence[str]) -> dict[str, Any]:
     rows = []
     drawn: list[tuple[int, str, float, str]] = []
     stepped = all(report.target.step is not None for report in reports)
-    for n, report in enumerate(reports):
+    for n, (report, name) in enumerate(zip(reports, names, strict=True)):
         views = layer_views(report)
         place = report.target.step if stepped and report.target.step is not None else n + 1
         moved = [layer.moved for layer in report.layers if layer.moved is not None]
         shares = [view.share for view in views if view.share is not None]
         parts = [p.median for view in views if (p := view.init_parts) is not None]
         if moved:
-            drawn.append((place, _MOVED, sum(moved) / len(moved), _name(report)))
+            drawn.append((place, _MOVED, sum(moved) / len(moved), name))
         if parts:
-            drawn.append((place, _WORST, max(parts), _name(report)))
+            drawn.append((place, _WORST, max(parts), name))
         codes = dict.fromkeys(s.cause.code for s in stories(report) if s.severity is not Severity.INFO)
         rows.append(
             {
                 "key": f"r{n}",
-                "name": _name(report),
+                "name": name,
                 "verdict": report.verdict.value,
                 "step": "\u2013" if report.target.step is None else f"{report.target.step:,}",
                 "moved": f"{sum(moved)} of {len(moved)}" if moved else "\u2013",

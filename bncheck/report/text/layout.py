@@ -116,6 +116,12 @@ def hanging(label: str, text: str, width: int, *, indent: int = 2) -> Iterator[L
         yield (" " * indent + pad("" if number else label, LABEL), "label"), (line, "")
 
 
+def indented(text: str, width: int, indent: int) -> Iterator[Line]:
+    """A text in as many lines as it takes, each with so many spaces before it."""
+    for line in wrap(text, width - indent):
+        yield ((" " * indent + line, ""),)
+
+
 def write_lines(lines: Iterable[Line], stream: TextIO) -> None:
     """Writes lines, in colour where the stream is a terminal (or FORCE_COLOR is set) and NO_COLOR is not."""
     if not _coloured(stream):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import PurePath
 from typing import TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
+from bncheck.facts.wording import many
 from bncheck.report.escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
 from bncheck.report.text.comparison import comparison_markdown
 from bncheck.report.text.quantized import quantized_markdown
 from bncheck.report.views.fold_proof import fold_markdown
 from bncheck.report.views.gate import stages_told
+from bncheck.report.views.short_names import told_apart
 from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories, verdict_told
 
 LAYERS_NAMED = 20
@@ -22,25 +23,28 @@ _SIGN = {Severity.ERROR: "🔴", Severity.WARNING: "🟠", Severity.INFO: "🔵"
 
 def write(report: Report, stream: TextIO) -> None:
     """Writes one report as a section."""
-    lines = list(_section(report))
+    _write(report, told_apart([report.target.path])[0], stream)
+
+
+def write_run(reports: Sequence[Report], stream: TextIO) -> None:
+    """Writes a section a report, under names that tell them apart."""
+    for report, name in zip(reports, told_apart([one.target.path for one in reports]), strict=True):
+        _write(report, name, stream)
+        stream.write("\n")
+
+
+def _write(report: Report, name: str, stream: TextIO) -> None:
+    lines = list(_section(report, name))
     kept = (line for n, line in enumerate(lines) if line or lines[n - 1])
     stream.writelines(encodable(line, stream.encoding) + "\n" for line in kept)
 
 
-def write_run(reports: Sequence[Report], stream: TextIO) -> None:
-    """Writes a section a report."""
-    for report in reports:
-        write(report, stream)
-        stream.write("\n")
-
-
-def _section(report: Report) -> Iterator[str]:
+def _section(report: Report, name: str) -> Iterator[str]:
     target = report.target
-    name = PurePath(target.path).name or target.path
     size = (
-        f"{len(report.layers)} batch norm layers"
+        many(len(report.layers), "batch norm layer")
         if report.folded is None
-        else f"{report.folded} operators to fold into"
+        else many(report.folded, "operator") + " to fold into"
     )
     facts = [markdown(target.format), size]
     facts += [f"step {target.step:,}"] if target.step is not None else []
@@ -84,7 +88,7 @@ def _story(story: Story, report: Report) -> Iterator[str]:
     yield markdown_prose(cause.message)
     for finding in story.explained:
         yield ""
-        yield f"Seen also ({finding.code} {finding.slug}, {finding.severity.value}): {markdown_prose(finding.message)}"
+        yield f"Causes {finding.code} {finding.slug} ({finding.severity.value}): {markdown_prose(finding.message)}"
     if cause.why:
         yield ""
         yield f"**Effect** {markdown_prose(cause.why)}"

@@ -1,8 +1,9 @@
-"""Layers' names in tables: without the scopes that they all share."""
+"""Short names: of layers without the scopes that all share, of models with no more folders than tell them apart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 
 def shortened(names: Sequence[str]) -> tuple[str, Mapping[str, str]]:
@@ -23,3 +24,18 @@ def shortened(names: Sequence[str]) -> tuple[str, Mapping[str, str]]:
         return "layer", {name: name for name in names}
     short = {"/".join(path): "/".join(path[head : len(path) - tail]) for path in paths}
     return "/".join((*first[:head], "…", *first[len(first) - tail :])), short
+
+
+def told_apart(paths: Sequence[str]) -> tuple[str, ...]:
+    """The end of each path, with as many folders as it takes to tell it from the others: "wired/model.ckpt-300".
+
+    A path alone is its last part.
+    """
+    parts = [PurePath(path).parts or (path,) for path in paths]
+    return tuple("/".join(own[-_enough(own, parts) :]) for own in parts)
+
+
+def _enough(own: Sequence[str], parts: Sequence[Sequence[str]]) -> int:
+    """Parts that tell it from the others; all of a path that another ends with."""
+    others = [other for other in parts if other != own]
+    return next((n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others)), len(own))

@@ -36,11 +36,12 @@ def verdict_told(report: Report) -> str:
 
 
 def standing(story: Story) -> str:
-    """The severity of the cause, and that of what it explains where that is worse: "warning behind an error"."""
+    """The severity of the cause; where what it explains is worse, how many there are of each: "1 error, 1 warning"."""
     own, worst = story.cause.severity, story.severity
     if own is worst:
         return own.value
-    return f"{own.value} behind {'a' if worst is Severity.WARNING else 'an'} {worst.value}"
+    found = Counter(f.severity for f in (story.cause, *story.explained))
+    return ", ".join(many(found[one], one.value) for one in SEVERITIES if found[one])
 
 
 def stories(report: Report) -> tuple[Story, ...]:

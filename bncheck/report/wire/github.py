@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
+from bncheck.facts.wording import many
 from bncheck.report.escape import encodable, github_data, github_property, visible, visible_lines
 from bncheck.report.views.story import Story, stories
 
@@ -24,7 +25,7 @@ def write(report: Report, stream: TextIO) -> None:
         stream.write(_command(level, file, "bncheck inconclusive", visible(report.headline), stream))
     elif not report.findings:
         what = ", ".join(report.checked) or "nothing"
-        text = f"{len(report.layers)} batch norm layers, no findings; checked: {what}"
+        text = f"{many(len(report.layers), 'batch norm layer')}, no findings; checked: {what}"
         stream.write(_command("notice", file, f"bncheck {report.verdict.value}", text, stream))
 
 
@@ -42,7 +43,7 @@ def _command(level: str, file: str, title: str, body: str, stream: TextIO) -> st
 def _body(story: Story) -> str:
     cause = story.cause
     lines = [visible(cause.message)]
-    lines += [f"Seen also ({f.code} {f.slug}): {visible(f.message)}" for f in story.explained]
+    lines += [f"Causes {f.code} {f.slug}: {visible(f.message)}" for f in story.explained]
     lines += [_layers(cause)] if cause.layers else []
     lines += [f"Effect: {visible(cause.why)}"] if cause.why else []
     fix = visible_lines(cause.fix.strip("\n")) if cause.fix else []

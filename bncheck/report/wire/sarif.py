@@ -1,4 +1,4 @@
-"""SARIF 2.1.0 for code scanning: all rules that ran, results at the model file, layers as logical locations."""
+"""SARIF 2.1.0 for code scanning: all rules that ran, one result a root cause, layers as logical locations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from bncheck.facts.findings import Finding, Report, RuleInfo, Severity, Suppressed
 from bncheck.report.escape import sarif_text, uri_path, visible, visible_lines
 from bncheck.report.views.rule_page import rule_page, rule_url
-from bncheck.report.views.story import stories
+from bncheck.report.views.story import Story, stories
 from bncheck.version import __version__
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -33,9 +33,8 @@ def write_run(reports: Sequence[Report], stream: TextIO) -> None:
 
 
 def _run(report: Report) -> dict[str, Any]:
-    suppressed = [(entry.finding, entry) for entry in report.suppressed]
-    found: list[tuple[Finding, Suppressed | None]] = [(f, None) for f in report.findings]
-    found += suppressed
+    found: list[tuple[Story, Suppressed | None]] = [(story, None) for story in stories(report)]
+    found += [(Story(cause=entry.finding, explained=()), entry) for entry in report.suppressed]
     index = {info.code: number for number, info in enumerate(report.rules)}
     run: dict[str, Any] = {
         "tool": {
@@ -47,10 +46,10 @@ def _run(report: Report) -> dict[str, Any]:
             }
         },
         "columnKind": "unicodeCodePoints",
-        "automationDetails": {"id": f"bncheck/{visible(Path(report.target.path).name)}/"},
+        "automationDetails": {"id": f"bncheck/{_uri(report.target.path).removeprefix('file://').strip('/')}/"},
         "artifacts": [{"location": {"uri": _uri(report.target.path)}, "roles": ["analysisTarget"]}],
         "invocations": [_invocation(report)],
-        "results": [_result(finding, report, index.get(finding.code, -1), by) for finding, by in found],
+        "results": [_result(story, report, index.get(story.cause.code, -1), by) for story, by in found],
         "properties": {"verdict": report.verdict.value, "exitCode": report.exit_code, **_stages(report)},
     }
     return run
@@ -87,17 +86,19 @@ def _precision(confidence: str) -> str:
     return {"high": "very-high", "medium": "high", "low": "medium"}[confidence]
 
 
-def _result(finding: Finding, report: Report, rule_index: int, by: Suppressed | None) -> dict[str, Any]:
+def _result(story: Story, report: Report, rule_index: int, by: Suppressed | None) -> dict[str, Any]:
+    """One root cause; what it explains is told in it, so that an alert is a finding of the text report."""
+    finding = story.cause
     result: dict[str, Any] = {
         "ruleId": finding.code,
-        "level": _LEVEL[finding.severity],
+        "level": _LEVEL[story.severity],
         "rank": _RANK[finding.confidence.value],
-        "message": {"text": sarif_text(_message(finding, report))},
+        "message": {"text": sarif_text(_message(story))},
         "locations": [_location(finding, report)],
         "partialFingerprints": {FINGERPRINT: finding.fingerprint},
         "properties": {
             "layers": [visible(layer) for layer in finding.layers],
-            "causedBy": finding.caused_by,
+            "explains": [{"ruleId": f.code, "fingerprint": f.fingerprint} for f in story.explained],
             "fix": "\n".join(visible_lines(finding.fix)),
         },
     }
@@ -109,10 +110,10 @@ def _result(finding: Finding, report: Report, rule_index: int, by: Suppressed | 
     return result
 
 
-def _message(finding: Finding, report: Report) -> str:
-    explained = next((s.explained for s in stories(report) if s.cause is finding), ())
+def _message(story: Story) -> str:
+    finding = story.cause
     parts = [visible(finding.message)]
-    parts += [f"Seen also ({f.code} {f.slug}): {visible(f.message)}" for f in explained]
+    parts += [f"Causes {f.code} {f.slug}: {visible(f.message)}" for f in story.explained]
     if finding.why:
         parts.append(visible(finding.why))
     return "\n".join(parts)

@@ -49,8 +49,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     If the model has batch norm, give bncheck more to look at:
 
-        bncheck inspect checkpoint model.ckpt-300 --graph model.ckpt-300.meta    # hand-rolled variable names
-        bncheck inspect model saved_model/                                       # Keras: the folder, not a shard
+        # hand-rolled variable names
+        bncheck inspect checkpoint model.ckpt-300 --graph model.ckpt-300.meta
+        # Keras: the folder, not a shard
+        bncheck inspect model saved_model/
 
     TF-slim, tf.layers: save with a Saver of all global variables, so that the statistics are in the file (BN209).
     If it has none, leave it out of the check, or say `--allow-empty`.

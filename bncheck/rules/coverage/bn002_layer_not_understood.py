@@ -45,9 +45,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     Nothing has to be wrong. To have it judged, give more evidence (`--graph META` beside a bare checkpoint, the
     `.keras` file instead of weights only), or use a stock layer, which every converter understands too:
 
-        net = slim.batch_norm(net, is_training=is_training)                 # TF-slim
-        net = tf.layers.batch_normalization(net, training=is_training)      # tf.layers
-        x = tf.keras.layers.BatchNormalization()(x)                         # Keras
+        # TF-slim
+        net = slim.batch_norm(net, is_training=is_training)
+        # tf.layers
+        net = tf.layers.batch_normalization(net, training=is_training)
+        # Keras
+        x = tf.keras.layers.BatchNormalization()(x)
 
     If it is no batch norm: `--ignore BN002`, or an ignore with a reason in `[tool.bncheck]`.
 

@@ -37,9 +37,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Build the graph to be judged with a constant mode:
 
-        with slim.arg_scope(training_scope(is_training=False)): ...         # TF-slim
-        net = tf.layers.batch_normalization(net, training=False)            # tf.layers
-        model.export("saved_model")                                         # Keras
+        # TF-slim
+        with slim.arg_scope(training_scope(is_training=False)): ...
+        # tf.layers
+        net = tf.layers.batch_normalization(net, training=False)
+        # Keras
+        model.export("saved_model")
 
     or measure it: `bncheck compare train-vs-eval PATH --data images/`.
 

@@ -40,7 +40,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Put the data shards beside the index, under the same prefix:
 
-        gsutil cp "gs://bucket/run/model.ckpt-300.*" run/        # .index, .meta and every .data-*-of-*
+        # .index, .meta and every .data-*-of-*
+        gsutil cp "gs://bucket/run/model.ckpt-300.*" run/
         bncheck inspect checkpoint run/model.ckpt-300
 
     This holds alike for checkpoints of TF-slim, tf.layers and Keras (`variables/variables.data-*` of a SavedModel).

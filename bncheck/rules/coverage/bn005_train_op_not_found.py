@@ -41,8 +41,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     Name it, or leave it in the graph for whoever reads the MetaGraph:
 
         bncheck inspect checkpoint model.ckpt-300 --train-op train/Adam
-        tf.add_to_collection("train_op", train_op)      # TF-slim: slim.learning.create_train_op does it by itself
-        train_op = optimizer.minimize(loss, global_step, name="train")      # tf.layers, tf.keras in a TF1 graph
+        # TF-slim: slim.learning.create_train_op does it by itself
+        tf.add_to_collection("train_op", train_op)
+        # tf.layers, tf.keras in a TF1 graph
+        train_op = optimizer.minimize(loss, global_step, name="train")
 
     Keras `fit` has no train op: inspect the `.keras` file or SavedModel instead.
 

@@ -66,7 +66,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         saver = tf.compat.v1.train.Saver()
         with tf.compat.v1.Session(graph=eval_graph) as session:
-            saver.restore(session, "model.ckpt-300")          # and no global_variables_initializer() after it
+            # and no global_variables_initializer() after it
+            saver.restore(session, "model.ckpt-300")
             converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, [images], [logits])
 
     In Keras load the weights into the model that is converted, `training=False`, and compare one layer before and

@@ -98,7 +98,7 @@ def _ending(model: Facts) -> str:
 
 def training_code(*code: str, note: str = "") -> str:
     """The first half of most remedies: what to change before the next run."""
-    head = "The training code, before the next run" + (f" ({note}):" if note else ":")
+    head = "In the training code" + (f" ({note}):" if note else ":")
     return "\n".join((head, *(indented(block) for block in code)))
 
 

@@ -10,7 +10,8 @@ from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Layer
 from bncheck.numerics.channels import keras_made
 
-_TAG = re.compile(r"#.*\b(TF-slim|tf\.layers|Keras)\b")
+_NAME = r"(?:TF-slim|tf\.layers|Keras)"
+_TAG = re.compile(rf"# {_NAME}(?:, {_NAME})*(?=[,:;]|$| in )")
 
 
 class Framework(Enum):
@@ -52,17 +53,28 @@ def made_with(model: Facts, layers: Sequence[Layer] = ()) -> Framework:
 
 
 def in_framework(code: str, framework: Framework) -> str:
-    """The lines of a remedy that speak to this framework: a line marked with its name, and those up to the next mark.
+    """The lines of a remedy that speak to this framework: a comment that begins with it, and those up to the next.
 
-    A remedy without marks suits all. By hand is best replaced by a layer of tf.layers, which needs nothing else.
+    A remedy without such comments suits all. By hand is best replaced by a layer of tf.layers, which needs nothing
+    else. Where only one framework is left, its name goes without saying.
     """
     wanted = {Framework.SLIM: "TF-slim", Framework.KERAS: "Keras"}.get(framework, "tf.layers")
     blocks: list[tuple[str, list[str]]] = []
     for line in code.splitlines():
-        mark = _TAG.search(line)
+        mark = _TAG.match(line)
         if mark or not blocks:
             blocks.append((mark[0] if mark else "", []))
         blocks[-1][1].append(line)
     fitting = [lines for mark, lines in blocks if wanted in mark]
-    chosen = fitting or [lines for _, lines in blocks]
-    return "\n".join(line for lines in chosen for line in lines)
+    if not fitting:
+        return code.rstrip("\n")
+    return "\n".join(line for lines in fitting for line in map(_unmarked, lines) if line is not None)
+
+
+def _unmarked(line: str) -> str | None:
+    """A line without the names of frameworks that begin it; None where nothing else was said."""
+    mark = _TAG.match(line)
+    if mark is None:
+        return line
+    rest = line[mark.end() :].lstrip(",:; ")
+    return f"# {rest}" if rest else None

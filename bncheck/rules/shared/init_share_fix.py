@@ -23,9 +23,9 @@ def shorter_decay(updates: int) -> float:
 def forget_sooner(model: Facts, decay: float) -> str:
     """The training code with that decay."""
     code = in_framework(
-        f"net = slim.batch_norm(net, decay={decay:g})    # TF-slim\n"
-        f"net = tf.layers.batch_normalization(net, momentum={decay:g})    # tf.layers\n"
-        f"x = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)    # Keras",
+        f"# TF-slim\nnet = slim.batch_norm(net, decay={decay:g})\n"
+        f"# tf.layers\nnet = tf.layers.batch_normalization(net, momentum={decay:g})\n"
+        f"# Keras\nx = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)",
         made_with(model),
     )
     return training_code(code, note="a decay that forgets its initial value in a run of this length")

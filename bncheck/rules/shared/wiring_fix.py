@@ -73,7 +73,7 @@ def one_application(model: Facts, layers: Sequence[Layer]) -> str:
     ends = [u.site.rpartition("/")[0] for u in kept if u.site is not None]
     scope = _scope([f"{end}/" for end in ends]) if ends else ""
     scoped = f'{remedies.UPDATES[:-1]}, scope="{scope or "tower_0"}")'
-    return f"update_ops = {scoped}    # those of one application only\n{remedies.UNDER_UPDATES}"
+    return f"# the updates of one tower only\nupdate_ops = {scoped}\n{remedies.UNDER_UPDATES}"
 
 
 def write_updates(model: Facts, layers: Sequence[Layer]) -> str:
@@ -97,12 +97,12 @@ def write_updates(model: Facts, layers: Sequence[Layer]) -> str:
     listed = "".join(f'    "{name}": "{batch}",\n' for name, batch in pairs)
     return (
         "graph, variables = tf.get_default_graph(), {v.op.name: v for v in tf.global_variables()}\n"
-        f"batches = {{    # statistic: the same of the batch\n{listed}}}\n"
+        f"# moving statistic: the batch statistic it averages\nbatches = {{\n{listed}}}\n"
         f"update_ops = {_existing(layers)}\n"
         "for name, batch in batches.items():\n"
         "    v = variables[name]\n"
         "    moment = tf.reshape(graph.get_tensor_by_name(batch), v.shape)\n"
-        f"    update_ops.append(tf.assign_sub(v, {1 - decay:.6g} * (v - moment)))    # decay {decay:g}\n"
+        f"    # decay {decay:g}\n    update_ops.append(tf.assign_sub(v, {1 - decay:.6g} * (v - moment)))\n"
         f"{remedies.UNDER_UPDATES}"
     )
 

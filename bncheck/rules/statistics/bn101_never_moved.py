@@ -60,7 +60,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    The training code, before the next run (TF-slim, tf.layers; `slim.learning.create_train_op` does it by itself):
+    In the training code (TF-slim, tf.layers; `slim.learning.create_train_op` does this by itself):
 
         {WIRE_UPDATES}
 

@@ -86,7 +86,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     Lower the decay for runs of this length: less than 1 % is left after 44 updates at 0.9, 459 at 0.99, 4,603 at
     0.999, 15,349 at 0.9997.
 
-        with slim.arg_scope([slim.batch_norm], decay=0.95):      # tf.layers, Keras: momentum=0.95
+        # tf.layers, Keras: momentum=0.95
+        with slim.arg_scope([slim.batch_norm], decay=0.95):
             logits, _ = model(images)
 
     This checkpoint, without data (exact where decay and count are known), or better with:

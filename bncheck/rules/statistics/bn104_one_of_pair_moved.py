@@ -15,7 +15,8 @@ from bncheck.rules.shared.standing_still import let_move, ruled_out
 from bncheck.testing import batch_norm, facts
 
 BOTH = """\
-update_mean = tf.assign_sub(moving_mean, 0.01 * (moving_mean - mean))    # decay 0.99; mean, variance: of the batch
+# decay 0.99; mean, variance: of the batch
+update_mean = tf.assign_sub(moving_mean, 0.01 * (moving_mean - mean))
 update_variance = tf.assign_sub(moving_variance, 0.01 * (moving_variance - variance))
 with tf.control_dependencies([update_mean, update_variance]):
     train_op = optimizer.minimize(loss, global_step)"""

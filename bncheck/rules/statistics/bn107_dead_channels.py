@@ -51,7 +51,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     Leave it, if the model is served in float or quantized with one scale per channel. Else set gamma of the dead
     channels to 0 and move their constant into beta, or prune them:
 
-        beta = beta - gamma * mean / np.sqrt(variance + epsilon)    # where dead, for an input that is constantly 0
+        # where dead, for an input that is constantly 0
+        beta = beta - gamma * mean / np.sqrt(variance + epsilon)
         gamma = np.where(dead, 0.0, gamma)
 
     In training: less weight decay on gamma and the convolution before, or a smaller learning rate.

@@ -48,7 +48,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Moving statistics are variables, but not trainable ones. Save all of them:
 
-        saver = tf.train.Saver(tf.global_variables())       # not tf.trainable_variables()
+        # not tf.trainable_variables()
+        saver = tf.train.Saver(tf.global_variables())
 
     Keras: save the model or all `model.weights`, not `trainable_weights`; of Keras 3 models `tf.train.Checkpoint`
     leaves out layers that are kept in a Python list, `model.save_weights` does not. This checkpoint: take the

@@ -50,8 +50,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Keep batch norm in float32:
 
-        tf.keras.mixed_precision.set_global_policy("mixed_float16")     # not set_floatx("float16")
-        slim.batch_norm(tf.cast(net, tf.float32))                       # TF-slim, tf.layers: cast before, and back
+        # not set_floatx("float16")
+        tf.keras.mixed_precision.set_global_policy("mixed_float16")
+        # TF-slim, tf.layers: cast before, and back
+        slim.batch_norm(tf.cast(net, tf.float32))
 
     References
     ----------

@@ -52,7 +52,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     share them; or one pass over the training data in training mode with a learning rate of 0. In code, average the
     statistics with the weights, once:
 
-        ema.apply(tf.trainable_variables())     # not moving_average_variables(), which holds the statistics too
+        # not moving_average_variables(), which holds the statistics too
+        ema.apply(tf.trainable_variables())
 
     References
     ----------

@@ -51,7 +51,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     If the layers were meant to learn, wire their updates (`bncheck explain BN201`). If they were frozen on purpose,
     see that training normalised with the stored statistics as well:
 
-        slim.batch_norm(net, is_training=False)      # Keras: base(x, training=False)
+        # TF-slim
+        slim.batch_norm(net, is_training=False)
+        # Keras
+        base(x, training=False)
 
     For data of another kind, gather them anew: `bncheck repair PATH -o OUT --data images/`.
 

@@ -18,7 +18,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, facts, site, wired, with_graph
 
 LARGER = """\
-dataset = dataset.batch(32, drop_remainder=True)    # or any other feed of several samples a step"""
+# or any other feed of several samples a step
+dataset = dataset.batch(32, drop_remainder=True)"""
 
 OF_LOGARITHM = 0.01
 """Of decay**n in its logarithm: float32 and a count of steps that is off by a few; a guess."""

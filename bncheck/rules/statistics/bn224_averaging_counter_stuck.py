@@ -12,7 +12,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, wired, with_graph
 
 COUNT = """\
-train_op = optimizer.minimize(loss, global_step=global_step)    # the variable given as num_updates"""
+# the variable given as num_updates
+train_op = optimizer.minimize(loss, global_step=global_step)"""
 
 
 @rule(

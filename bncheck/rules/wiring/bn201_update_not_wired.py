@@ -66,7 +66,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     TF-slim, tf.layers: collect the updates after the whole model is built, create the train op under them:
 
         {WIRE_UPDATES}
-        train_op = slim.learning.create_train_op(loss, optimizer)       # or let TF-slim do it
+        # or let TF-slim do it
+        train_op = slim.learning.create_train_op(loss, optimizer)
 
     A block around a train op that exists already, around the optimizer's constructor, or around `tf.identity(loss)`
     does nothing. Keras in a TF1 graph keeps its updates to itself: depend on `model.get_updates_for(images)`.

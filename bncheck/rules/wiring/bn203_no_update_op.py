@@ -57,7 +57,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     By hand:
 
         average = tf.train.ExponentialMovingAverage(0.99)
-        update = average.apply([mean, variance])           # this is what creates the update
+        # this is what creates the update
+        update = average.apply([mean, variance])
         with tf.control_dependencies([update]):
             train_op = optimizer.minimize(loss, global_step)
 

@@ -47,7 +47,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---
     Build the graph for inference, restore, then export; rewriting the attribute in place is not enough:
 
-        tf.keras.backend.set_learning_phase(0)                      # Keras in TF1: before building or loading
+        # Keras in TF1: before building or loading
+        tf.keras.backend.set_learning_phase(0)
         {EVAL_MODE}
 
     References

@@ -63,8 +63,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     Build the graph for serving with a Python bool; feed the switch while training:
 
         {CONSTANT_MODE}
-        session.run(train_op, {images: batch, is_training: True})                   # TF-slim, tf.layers
-        session.run(train_op, {images: batch, "keras_learning_phase:0": True})      # Keras in a TF1 graph
+        # TF-slim, tf.layers
+        session.run(train_op, {images: batch, is_training: True})
+        # Keras in a TF1 graph
+        session.run(train_op, {images: batch, "keras_learning_phase:0": True})
 
     References
     ----------
@@ -176,7 +178,8 @@ def _turned_on(found: Switch) -> str:
     if found.kind == "variable":
         return (
             f'switch = next(v for v in tf.global_variables() if v.op.name == "{found.predicate}")\n'
-            f"switch.load({found.train_when}, session)    # before training; {not found.train_when} before evaluation"
+            f"# before training; {not found.train_when} before evaluation\n"
+            f"switch.load({found.train_when}, session)"
         )
     name, value = found.turned_on_by or (found.predicate, found.train_when)
     return f'session.run(train_op, {{images: batch, "{name}:0": {value}}})'

@@ -14,7 +14,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, switch, wired, with_graph
 
 INSIDE = """\
-def train():                                   # create the update inside the branch function
+# create the update inside the branch function
+def train():
     update = moving_mean.assign_sub((moving_mean - mean) * (1 - decay))
     with tf.control_dependencies([update]):
         return tf.identity(mean), tf.identity(variance)

@@ -14,7 +14,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, facts, graph_facts, saver, unread, untouched, wired, with_graph
 
 SAVE_ALL = """\
-saver = tf.train.Saver()                                     # all global variables; or, where a list is needed:
+# all global variables; or, where a list is needed:
+saver = tf.train.Saver()
 statistics = [v for v in tf.global_variables() if "moving_" in v.name]
 saver = tf.train.Saver(tf.trainable_variables() + statistics + [global_step])"""
 

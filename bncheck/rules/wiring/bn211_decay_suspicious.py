@@ -20,9 +20,12 @@ ROUNDING = 1e-6
 """Graphs hold 1 - decay in float32."""
 
 SET = """\
-with slim.arg_scope([slim.batch_norm], decay=0.99): ...             # TF-slim
-net = tf.layers.batch_normalization(net, momentum=0.99)             # tf.layers
-x = tf.keras.layers.BatchNormalization(momentum=0.99)(x)            # Keras"""
+# TF-slim
+with slim.arg_scope([slim.batch_norm], decay=0.99): ...
+# tf.layers
+net = tf.layers.batch_normalization(net, momentum=0.99)
+# Keras
+x = tf.keras.layers.BatchNormalization(momentum=0.99)(x)"""
 
 
 @rule("BN211", "decay-suspicious", severity=Severity.WARNING, needs=Needs.NOTHING, sees="C02 E08", sees_too="C01")

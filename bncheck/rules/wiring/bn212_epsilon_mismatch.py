@@ -29,9 +29,12 @@ ALIVE = 1e-3
 guess."""
 
 SET = """\
-with slim.arg_scope([slim.batch_norm], epsilon=1e-3): ...           # TF-slim: one scope for both graphs
-net = tf.layers.batch_normalization(net, epsilon=1e-3)              # tf.layers
-x = tf.keras.layers.BatchNormalization(epsilon=1e-3)(x)             # Keras"""
+# TF-slim: one scope for both graphs
+with slim.arg_scope([slim.batch_norm], epsilon=1e-3): ...
+# tf.layers
+net = tf.layers.batch_normalization(net, epsilon=1e-3)
+# Keras
+x = tf.keras.layers.BatchNormalization(epsilon=1e-3)(x)"""
 
 
 class _Epsilons(Record):

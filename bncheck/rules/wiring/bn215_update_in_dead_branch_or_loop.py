@@ -17,8 +17,10 @@ from bncheck.rules.shared.layer_calls import with_switch
 from bncheck.testing import batch_norm, switch, unread, untouched, unwired, wired, with_graph
 
 IN_PLACE = """\
-net = slim.batch_norm(net, is_training=True, updates_collections=None)    # TF-slim; tf.layers has no such form
-x = tf.keras.layers.BatchNormalization()(x, training=True)                # Keras: outside of the loop"""
+# TF-slim; tf.layers has no such form
+net = slim.batch_norm(net, is_training=True, updates_collections=None)
+# Keras: outside of the loop
+x = tf.keras.layers.BatchNormalization()(x, training=True)"""
 
 
 @rule(

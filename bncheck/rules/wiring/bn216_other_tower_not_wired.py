@@ -15,7 +15,8 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, site, update, wired, with_graph
 
 ALL_TOWERS = f"""\
-{remedies.COLLECT}    # of all towers: after the last one is built
+# of all towers: after the last one is built
+{remedies.COLLECT}
 {remedies.UNDER_UPDATES}"""
 
 

@@ -17,9 +17,12 @@ from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, keras_file, site
 
 SET = """\
-net = slim.batch_norm(net, data_format="NCHW")                      # TF-slim
-net = tf.layers.batch_normalization(net, axis=1)                    # tf.layers, channels first
-x = tf.keras.layers.BatchNormalization(axis=1)(x)                   # Keras, channels first; -1 is channels last"""
+# TF-slim
+net = slim.batch_norm(net, data_format="NCHW")
+# tf.layers, channels first
+net = tf.layers.batch_normalization(net, axis=1)
+# Keras, channels first; -1 is channels last
+x = tf.keras.layers.BatchNormalization(axis=1)(x)"""
 
 _RANKS = {
     "Conv1D": 3,

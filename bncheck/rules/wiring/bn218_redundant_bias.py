@@ -14,9 +14,12 @@ from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, wired, with_graph
 
 NO_BIAS = """\
-net = slim.conv2d(net, 64, 3, normalizer_fn=slim.batch_norm)        # TF-slim: leaves the bias out by itself
-net = tf.layers.conv2d(net, 64, 3, use_bias=False)                  # tf.layers
-x = tf.keras.layers.Conv2D(64, 3, use_bias=False)(x)                # Keras"""
+# TF-slim: leaves the bias out by itself
+net = slim.conv2d(net, 64, 3, normalizer_fn=slim.batch_norm)
+# tf.layers
+net = tf.layers.conv2d(net, 64, 3, use_bias=False)
+# Keras
+x = tf.keras.layers.Conv2D(64, 3, use_bias=False)(x)"""
 
 
 @rule("BN218", "redundant-bias", severity=Severity.INFO, needs=Needs.SITES, sees="E10")

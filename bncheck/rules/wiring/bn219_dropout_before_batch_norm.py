@@ -14,11 +14,14 @@ from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, wired, with_graph
 
 AFTER = """\
-net = slim.batch_norm(slim.conv2d(net, 64, 3), is_training=True)    # TF-slim: dropout after the last batch norm
+# TF-slim: dropout after the last batch norm
+net = slim.batch_norm(slim.conv2d(net, 64, 3), is_training=True)
 net = slim.dropout(net, keep_prob=0.8, is_training=True)
-net = tf.layers.batch_normalization(tf.layers.conv2d(net, 64, 3), training=True)    # tf.layers: the same order
+# tf.layers: the same order
+net = tf.layers.batch_normalization(tf.layers.conv2d(net, 64, 3), training=True)
 net = tf.layers.dropout(net, rate=0.2, training=True)
-x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))    # Keras"""
+# Keras
+x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))"""
 
 
 @rule(

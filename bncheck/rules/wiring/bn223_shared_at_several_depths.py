@@ -15,9 +15,12 @@ from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, site, wired, with_graph
 
 OF_ITS_OWN = """\
-net = slim.batch_norm(net, scope=f"bn{i}")                  # TF-slim: no reuse among the layers of one network
-net = tf.layers.batch_normalization(net, name=f"bn{i}")     # tf.layers
-x = tf.keras.layers.BatchNormalization()(x)                 # Keras: a new layer for every place"""
+# TF-slim: no reuse among the layers of one network
+net = slim.batch_norm(net, scope=f"bn{i}")
+# tf.layers
+net = tf.layers.batch_normalization(net, name=f"bn{i}")
+# Keras: a new layer for every place
+x = tf.keras.layers.BatchNormalization()(x)"""
 
 
 @rule(

@@ -61,7 +61,7 @@ def test_golden_quiet() -> None:
 def test_cause_comes_with_what_it_explains() -> None:
     """BN101 is told inside BN201 and has no block of its own."""
     shown = _render(example())
-    assert shown.index("BN201 update-not-wired · error · 3 of 3 layers") < shown.index("(BN101 never-moved)")
+    assert shown.index("BN201 update-not-wired · error · 3 of 3 layers") < shown.index("Causes   BN101 never-moved")
     assert "\nBN101" not in shown
 
 
@@ -75,9 +75,10 @@ def test_code_of_a_fix_is_kept_verbatim() -> None:
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 110, 300])
 def test_prose_fits_the_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line but code and layer tables is wider than the terminal, at any width."""
+    """No line but code, commands and layer tables is wider than the terminal, at any width."""
     monkeypatch.setenv("COLUMNS", str(columns))
-    prose = [line for line in _render(example()).splitlines() if "tf." not in line and "optimizer" not in line]
+    code = ("tf.", "optimizer", "    bncheck ")
+    prose = [line for line in _render(example()).splitlines() if not any(mark in line for mark in code)]
     assert max(map(len, prose)) <= columns
 
 
@@ -209,10 +210,49 @@ def test_cells_of_wide_and_combining_characters() -> None:
     assert cut("层", 1) == "层"
 
 
-def test_warning_behind_an_error_is_said_to_be_one() -> None:
-    """A cause that is milder than what it explains is headed by both."""
+def test_milder_cause_is_headed_by_both_severities() -> None:
+    """A warning that explains an error counts as both."""
     report = example()
     findings = tuple(replace(f, severity=Severity.WARNING) if f.code == "BN201" else f for f in report.findings)
     shown = _render(replace(report, findings=findings))
-    assert "BN201 update-not-wired · warning behind an error · 3 of 3 layers" in shown
-    assert "(BN101 never-moved, error)" in shown
+    assert "BN201 update-not-wired · 1 error, 1 warning · 3 of 3 layers" in shown
+    assert "Causes   BN101 never-moved (error)" in shown
+
+
+def test_command_is_one_line_that_can_be_copied() -> None:
+    """However long its path, no command is wrapped or cut, in the fix, in a sentence, or in what is not checked."""
+    command = f"bncheck repair runs/{'deep/' * 30}model.ckpt-300 -o fixed.ckpt --data images/"
+    report = example()
+    finding = replace(report.findings[1], fix=f"This checkpoint, without retraining:\n    {command}")
+    report = replace(report, findings=(finding,), not_checked=(replace(report.not_checked[0], how=command),))
+    assert [line.strip() for line in _render(report).splitlines()].count(command) == 2
+    assert [line.strip() for line in _render(report, quiet=True).splitlines()].count(command) == 1
+
+
+def test_quiet_is_a_whole_sentence() -> None:
+    """The first sentence of a message, never cut; the second is for those who ask."""
+    report = example()
+    long = "It has " + "very " * 80 + "many words."
+    shown = _render(replace(report, findings=(replace(report.findings[1], message=f"{long} And more."),)), quiet=True)
+    assert long in " ".join(shown.split())
+    assert "And more" not in shown
+
+
+def test_first_screen_leaves_evidence_and_effect_to_verbose() -> None:
+    """A finding is its cause and its fix in ten lines at most; nothing is lost with --verbose."""
+    report = replace(example(), findings=example().findings[:2])
+    short, full = _render(report), _render(report, verbose=True)
+    assert "Effect" not in short
+    assert report.findings[1].why in " ".join(full.split())
+    assert report.findings[0].message in " ".join(full.split())
+    assert len(short.split("\n\n")[1].splitlines()) <= 10
+
+
+def test_models_of_one_name_are_told_apart() -> None:
+    """Two checkpoints with one name in two folders are headed by their folders too."""
+    one, two = (replace(example(), target=replace(example().target, path=f"{x}/model.ckpt-300")) for x in "ab")
+    stream = io.StringIO()
+    text.write_models([one, two], stream, quiet=True)
+    assert [line for line in stream.getvalue().splitlines() if line.startswith("FAIL  ")] == [
+        f"FAIL  {x}/model.ckpt-300 · TF1 checkpoint + MetaGraph · 3 batch norm layers" for x in "ab"
+    ]

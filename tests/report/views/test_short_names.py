@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bncheck.judge.judge import judge
 from bncheck.report.text.layout import cells
-from bncheck.report.views.short_names import shortened
+from bncheck.report.views.short_names import shortened, told_apart
 from bncheck.testing import batch_norm, classes_compared, compared, difference, facts
 
 
@@ -64,3 +64,19 @@ def test_names_get_the_room_of_the_heads() -> None:
     assert [line.split()[0] for line in lines[units + 1 : units + 9]] == [
         name.layer.removeprefix("MobilenetV2/").removesuffix("/BatchNorm") for name in layers
     ]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a/model.ckpt-300"], ["model.ckpt-300"]),
+        (["a/m.keras", "b/n.keras"], ["m.keras", "n.keras"]),
+        (["x/forgotten/m", "x/wired/m"], ["forgotten/m", "wired/m"]),
+        (["m", "x/m"], ["m", "x/m"]),
+        (["x/m", "x/m"], ["m", "m"]),
+        ([""], [""]),
+    ],
+)
+def test_told_apart(paths: list[str], names: list[str]) -> None:
+    """As many folders as it takes, and no more."""
+    assert list(told_apart(paths)) == names

@@ -72,7 +72,6 @@ def test_levels_and_suppressions() -> None:
     """Severities become levels; what was ignored is there, marked and justified."""
     results = _parsed(example())["runs"][0]["results"]
     assert [(r["ruleId"], r["level"], "suppressions" in r) for r in results] == [
-        ("BN101", "error", False),
         ("BN201", "error", False),
         ("BN107", "warning", False),
         ("BN218", "note", False),
@@ -123,3 +122,19 @@ def test_hostile_names_are_no_links_or_placeholders() -> None:
     assert "\\[bold\\]x" in text
     assert "{{0}}" in text
     assert "\x1b" not in text
+
+
+def test_explained_findings_are_told_in_their_cause() -> None:
+    """What a cause explains is no alert of its own: as many results as the text report has findings."""
+    result = _parsed(example())["runs"][0]["results"][0]
+    assert [entry["ruleId"] for entry in result["properties"]["explains"]] == ["BN101"]
+    assert "BN101 never-moved" in result["message"]["text"]
+
+
+def test_runs_of_one_name_have_ids_of_their_own() -> None:
+    """Code scanning replaces the results of a run by those of the next with the same id."""
+    one, two = (replace(example(), target=replace(example().target, path=f"{x}/model.ckpt-300")) for x in "ab")
+    assert [run["automationDetails"]["id"] for run in _parsed(one, two)["runs"]] == [
+        "bncheck/a/model.ckpt-300/",
+        "bncheck/b/model.ckpt-300/",
+    ]
