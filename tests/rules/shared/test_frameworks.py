@@ -48,7 +48,6 @@ def test_one_framework_one_block(framework: Framework, call: str) -> None:
     assert [line for line in code.splitlines() if not line.startswith("#")] == [
         line for line in code.splitlines() if call in line
     ]
-    assert framework.value not in code
 
 
 def test_lines_below_a_mark_belong_to_it() -> None:
