@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import re
 import json
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
