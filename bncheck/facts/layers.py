@@ -170,6 +170,8 @@ class Site(Record, eq=False):
     """Tensors of its batch mean and batch variance; None: not two tensors, or inside a condition, loop or function."""
     before: tuple[str, ...] = ()
     """Sites whose output reaches it as activations; looked for only where a layer has two, or modes differ."""
+    row: int | None = None
+    """Row of its statistics, where those of several time steps lie in one variable and the graph names the row."""
     train_ops: tuple[str, ...] = ()
     """Train ops that depend on it."""
     outputs: tuple[str, ...] = ()
@@ -191,6 +193,8 @@ class Update(Record, eq=False):
     """"AssignSub", "AssignVariableOp", ..."""
     role: Role
     variable: str
+    row: int | None = None
+    """The one row that it writes, as `Site.row`; None: all, or not told."""
     decay: float | None = None
     decay_rises: bool = False
     """Whether `decay` is only what it rises to (`num_updates`, a schedule), so that decay**n is too much."""

@@ -29,7 +29,7 @@ from bncheck.facts.layers import (
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
 from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
-from bncheck.recognise.graph.passes import reduced_sizes, sites_before
+from bncheck.recognise.graph.passes import reduced_sizes, row_of, sites_before
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import FAKE_QUANT, VARIABLES, declared_shape, describe_switch, variable_name
 from bncheck.recognise.graph.train import find_restores, regularised
@@ -246,6 +246,7 @@ def _site(graph: GraphView, paired: PairedSite, before: Mapping[int, tuple[str, 
         reduced=reduced_sizes(flat, paired.train),
         moments=_moments(graph, paired.train),
         before=before.get(site.node, ()),
+        row=row_of(graph, paired.train),
         train_ops=tuple(op.name for op in graph.train_ops if any(op.runs[n] for n in nodes)),
         backpropagated=None if graph.learning is None else any(graph.learning[n] for n in nodes),
         outputs=tuple(name for name, runs in graph.outputs.items() if any(runs[n] for n in nodes)),

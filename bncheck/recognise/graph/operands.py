@@ -57,6 +57,8 @@ class Operand(NamedTuple):
     count under a sum)."""
     reshaped: tuple[int, ...] = ()
     """Shape a stored vector is reshaped to ("1, C, 1, 1" tells channels first), where it is."""
+    rows: frozenset[int] = frozenset()
+    """Constant numbers of the rows that are taken of a table."""
 
     @property
     def chooses(self) -> bool:
@@ -158,7 +160,8 @@ class _Classifier:
         if op == "Cast" and is_condition(graph, node):
             return Operand(scalars=(predicate(graph, e)[0],))
         if op in ROWS and (variable := self._table(node)) is not None:
-            return Operand(stored=(variable,))
+            row = row_number(graph, graph.data[node][1])
+            return Operand(stored=(variable,), rows=frozenset() if row is None else frozenset({row}))
         return _NOTHING if is_count_op(op) and is_count(graph, e) else None
 
     def _back(self, e: int) -> tuple[int, ...] | None:
@@ -245,6 +248,7 @@ def _union(operands: list[Operand]) -> Operand:
         unclear_axes=any(operand.unclear_axes for operand in operands),
         axes=next((operand.axes for operand in operands if operand.axes), ()),
         reshaped=next((operand.reshaped for operand in operands if operand.reshaped), ()),
+        rows=frozenset().union(*(operand.rows for operand in operands)),
     )
 
 
@@ -279,6 +283,12 @@ def is_table(graph: FlatGraph, node: int) -> bool:
     """Whether a variable is a matrix: per-channel vectors of several time steps."""
     shape = declared_shape(graph, node)
     return shape is not None and len(shape) == 2 and min(shape) > 1
+
+
+def row_number(graph: FlatGraph, e: int) -> int | None:
+    """The one row that a constant index tells; None where it is computed, or tells several."""
+    index = constant(graph, e)
+    return int(index.reshape(-1)[0]) if index is not None and index.size == 1 else None
 
 
 def reduces_batch(axes: tuple[int, ...]) -> bool:

@@ -10,6 +10,7 @@ from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph.group_sites import PairedSite
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape
+from bncheck.recognise.graph.updates import moments_of, row_written
 from bncheck.recognise.graph.upstream import DATA_INPUT, LINEAR
 from bncheck.recognise.graph.view import GraphView
 
@@ -21,6 +22,15 @@ def reduced_sizes(flat: FlatGraph, site: FoundSite) -> tuple[int, ...] | None:
         return None
     channels = site.axis % len(shape)
     return (*shape[:channels], *shape[channels + 1 :])
+
+
+def row_of(graph: GraphView, site: FoundSite) -> int | None:
+    """The one row of a table of statistics that a site reads, or to which its moments are written; None else."""
+    written = [
+        row_written(graph.flat, write) for e in moments_of(site) for write in graph.writes.by_moment.get(e, ())
+    ]
+    rows = {*site.mean.rows, *site.variance.rows, *(row for row in written if row is not None)}
+    return rows.pop() if len(rows) == 1 else None
 
 
 def sites_before(graph: GraphView, layers: Sequence[Sequence[PairedSite]]) -> dict[int, tuple[str, ...]]:

@@ -36,7 +36,7 @@ SWITCHES = frozenset({"Switch", "RefSwitch"})
 ROWS = frozenset({"Gather", "GatherV2", "ResourceGather", "StridedSlice"})
 """Ops that take rows of a table, such as the statistics of one time step."""
 SELECTS = frozenset({"Select", "SelectV2"})
-_STEPS = PASS | MERGES | SELECTS | {"IdentityN", "ConcatV2"}
+_STEPS = PASS | MERGES | SELECTS | {"IdentityN", "ConcatV2", "Pack"}
 _LIMIT = 400
 """Edges one question may visit; per-channel operands need a few dozen."""
 
@@ -50,6 +50,8 @@ def steps_back(graph: FlatGraph, e: int) -> tuple[int, ...] | None:
     data = graph.data[node]
     if op in PASS:
         return data[:1] or None
+    if op == "Pack":  # `[value]`, as a row that is scattered
+        return data if len(data) == 1 else None
     if op == "IdentityN":
         return data[port_of(e) : port_of(e) + 1] or None
     if op in MERGES:

@@ -10,7 +10,7 @@ from bncheck.recognise.graph.counters import fixed_numbers, stuck_counter
 from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import describe_switch, variable_name
-from bncheck.recognise.graph.updates import Write, decay_of
+from bncheck.recognise.graph.updates import Write, decay_of, row_written
 from bncheck.recognise.graph.view import GraphView
 
 _BEHIND_AN_UPDATE = frozenset({"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}) | CONDITIONALS
@@ -58,6 +58,7 @@ def update_facts(
         op=flat.ops[write.node],
         role=role,
         variable=variable_name(flat, write.variable),
+        row=row_written(flat, write),
         decay=decay,
         decay_rises=rises,
         stuck_counter="" if counter is None else variable_name(flat, counter),

@@ -10,7 +10,7 @@ from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Contexts
 from bncheck.recognise.graph.evaluate import evaluate
 from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
-from bncheck.recognise.graph.operands import FUSED, Operand, classify
+from bncheck.recognise.graph.operands import FUSED, Operand, classify, row_number
 from bncheck.recognise.graph.reductions import is_shifted_by
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import VARIABLES, sources, uniform_initial
@@ -127,6 +127,11 @@ def written_variable(graph: FlatGraph, node: int) -> int | None:
         return None
     variable = nodes.pop()
     return graph.whole.get(variable, variable) if graph.ops[variable] in VARIABLES else None
+
+
+def row_written(graph: FlatGraph, write: Write) -> int | None:
+    """The one row of a table that a write changes; None where it changes others too, or that cannot be told."""
+    return row_number(graph, graph.data[write.node][1]) if graph.ops[write.node] in _TO_ROWS else None
 
 
 def _squares(graph: FlatGraph, e: int) -> bool:

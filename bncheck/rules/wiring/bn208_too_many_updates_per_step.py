@@ -91,8 +91,9 @@ def _loads(layer: Layer) -> list[_Load]:
     """The heaviest load of each layer: over its two statistics and the train ops that update them."""
     found: list[_Load] = []
     for role in Role:
-        for op in dict.fromkeys(op for u in layer.updates for op in u.train_ops):
-            together = _together([u for u in layer.updates if u.role is role and op in u.train_ops])
+        written = dict.fromkeys((op, u.row) for u in layer.updates for op in u.train_ops)
+        for op, row in written:
+            together = _together([u for u in layer.updates if u.role is role and u.row == row and op in u.train_ops])
             if len(together) > 1:
                 decays = [u.decay for u in together if u.decay is not None]
                 step = sum(1 - decay for decay in decays) if len(decays) == len(together) else None

@@ -48,7 +48,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     By the activations: one site of the layer is reached from another through data, weights left aside. Towers, and
-    the two sides of a siamese network, lie beside one another: BN208 and BN304 look at those.
+    the two sides of a siamese network, lie beside one another: BN208 and BN304 look at those. Time steps that each have
+    a row of their own in one variable share nothing.
 
     Not detected
     ------------
@@ -86,8 +87,11 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 def _in_a_row(layer: Layer) -> list[Site]:
     """Sites of the layer that lie behind or before another of its sites."""
-    own = {site.name for site in layer.sites}
-    behind = {site.name: own.intersection(site.before) - {site.name} for site in layer.sites}
+    rows = {site.name: site.row for site in layer.sites}
+    behind = {
+        site.name: {name for name in site.before if name != site.name and rows.get(name, -1) == site.row}
+        for site in layer.sites
+    }
     before = set().union(*behind.values()) if behind else set()
     return [site for site in layer.sites if behind[site.name] or site.name in before]
 
@@ -96,16 +100,17 @@ def _applied(*sites: Site) -> Facts:
     return with_graph(replace(wired(batch_norm("bn")), sites=sites))
 
 
-def _place(name: str, *before: str) -> Site:
-    return site(name, train_ops=("Adam",), before=before)
+def _place(name: str, *before: str, row: int | None = None) -> Site:
+    return site(name, train_ops=("Adam",), before=before, row=row)
 
 
 def clean() -> tuple[Facts, ...]:
-    """One place; two towers; a tower behind another layer."""
+    """One place; two towers; a tower behind another layer; two time steps with a row each."""
     return (
         _applied(_place("bn/a")),
         _applied(_place("bn/a"), _place("bn/b")),
         _applied(_place("bn/a"), _place("tower/bn", "tower/other")),
+        _applied(_place("bn/a", row=0), _place("bn_1/a", "bn/a", row=1)),
     )
 
 
