@@ -26,9 +26,7 @@ def reduced_sizes(flat: FlatGraph, site: FoundSite) -> tuple[int, ...] | None:
 
 def row_of(graph: GraphView, site: FoundSite) -> int | None:
     """The one row of a table of statistics that a site reads, or to which its moments are written; None else."""
-    written = [
-        row_written(graph.flat, write) for e in moments_of(site) for write in graph.writes.by_moment.get(e, ())
-    ]
+    written = [row_written(graph.flat, write) for e in moments_of(site) for write in graph.writes.by_moment.get(e, ())]
     rows = {*site.mean.rows, *site.variance.rows, *(row for row in written if row is not None)}
     return rows.pop() if len(rows) == 1 else None
 
