@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck.facts.arrays import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
 from bncheck.facts.command_words import Given as Given  # noqa: PLC0414 - as above
+from bncheck.facts.copies import Copied
 from bncheck.facts.formats import Format
 from bncheck.facts.gaps import Gap
 from bncheck.facts.norm_kinds import NormKind
@@ -268,6 +269,7 @@ class Layer(Record, eq=False):
     trainable: bool | None = None
     """The configuration's flag, or whether gamma/beta stand in `trainable_variables`; None unknown."""
     debias: Debias | None = None
+    copied: Copied | None = None
     averaged: Mapping[str, str] = field(default_factory=dict)
     """Role value ("gamma") or "kernel" -> key of its weight-averaging shadow (`.../ExponentialMovingAverage`)."""
     shadow_statistics: Mapping[str, Vector] = field(default_factory=dict)

@@ -51,6 +51,18 @@ def training_variants() -> Iterator[Variant]:
         yield Variant(f"moments over towers, {said}", codes, partial(over_towers, run=run))
         yield Variant(f"2 replicas, {said}", codes, partial(replicated, 2, run=run), resource=run)
     yield Variant("4 replicas, updates run", "", partial(replicated, 4, run=True))
+    for tau in (1.0, 0.05):
+        for resource in (False, True):
+            kind = f"target network, tau {tau:g}{', resources' if resource else ''}"
+            half, whole = (partial(followed, copied, tau=tau) for copied in (v1.trainable_variables, _of_network))
+            yield Variant(f"{kind}, trainables", "BN203", half, steps=20, resource=resource)
+            yield Variant(f"{kind}, statistics too", "", whole, steps=20, resource=resource)
+    yield Variant("weights averaged (SWA), trainables", "BN203", partial(averaged, v1.trainable_variables), steps=20)
+    yield Variant("weights averaged (SWA), statistics too", "", partial(averaged, _of_network), steps=20)
+    yield Variant("GAN, both networks wired", "", partial(adversaries, ("d", "g")), steps=60)
+    yield Variant("GAN, the generator alone", "BN202", partial(adversaries, ("g",)), steps=60)
+    yield Variant("GAN, the discriminator alone", "BN202", partial(adversaries, ("d",)), steps=60)
+    yield Variant("GAN, none wired", "BN201", partial(adversaries, ()), steps=20)
     yield Variant("batches of 1, declared", "BN117", partial(dense, 1), steps=60)
     yield Variant("batches of 1, tf.layers", "BN117", partial(dense, None, batch=1), steps=60)
     yield Variant("batches of 1, TF-slim", "BN117", partial(dense, None, batch=1, by_slim=True), steps=60)
@@ -192,3 +204,55 @@ def dense(declared: int | None, *, batch: int | None = None, by_slim: bool = Fal
     else:
         h = layers.batch_normalization(h, momentum=0.9, training=True)
     return trained(h, update_ops(), batch=batch or declared or 16)
+
+
+def _of_network(scope: str) -> list[Any]:
+    return [v for v in v1.global_variables(scope) if "Adam" not in v.op.name]
+
+
+def _network(x: Any, scope: str, *, training: bool, reuse: bool | None = None, channels: int = 2) -> Any:
+    with v1.variable_scope(scope, reuse=reuse):
+        h = layers.batch_normalization(conv(x), momentum=0.9, training=training, name="bn")
+        return conv(tf.nn.relu(h), channels, "out")
+
+
+def followed(copied: Callable[[str], list[Any]], *, tau: float) -> Script:
+    """A target network, in eval mode, into which variables of the trained one are assigned at every step."""
+    values = _network(images(), "online", training=True)
+    later = v1.placeholder_with_default(tf.ones([16, 6, 6, 3]), [16, 6, 6, 3])
+    target = tf.stop_gradient(_network(later, "target", training=False))
+    loss = tf.reduce_mean(tf.square(values - tf.reduce_mean(target) * 0.1 - 1.0))
+    with tf.control_dependencies(update_ops()):
+        step = v1.train.AdamOptimizer(0.01).minimize(
+            loss, v1.train.get_or_create_global_step(), var_list=v1.trainable_variables("online")
+        )
+    pairs = zip(copied("target"), copied("online"), strict=True)
+    return Script(tf.group(step, *[to.assign(of if tau == 1 else tau * of + (1 - tau) * to) for to, of in pairs]))
+
+
+def averaged(copied: Callable[[str], list[Any]]) -> Script:
+    """A second network that holds the mean of the weights of all steps."""
+    step = trained(_network(images(), "net", training=True), update_ops()).train
+    _network(v1.placeholder(tf.float32, [None, 6, 6, 3]), "swa", training=False)
+    count = v1.get_variable("models", [], initializer=v1.zeros_initializer(), trainable=False)
+    with tf.control_dependencies([step]):
+        pairs = zip(copied("swa"), copied("net"), strict=True)
+        means = tf.group(*[mean.assign((mean * count + v) / (count + 1)) for mean, v in pairs])
+    with tf.control_dependencies([means]):
+        return Script(count.assign_add(1.0))
+
+
+def adversaries(run: tuple[str, ...]) -> Script:
+    """A generator and a discriminator, each with a step of its own; the updates of those of `run` hang on theirs."""
+    noise = v1.placeholder_with_default(v1.random_normal([16, 6, 6, 3]), [16, 6, 6, 3], "z")
+    fake = _network(noise, "g", training=True, channels=3)
+    real, faked = (
+        _network(x, "d", training=True, reuse=reuse, channels=1) for x, reuse in ((images(), None), (fake, True))
+    )
+    losses = {"d": loss_of(real) + tf.reduce_mean(tf.square(faked)), "g": loss_of(faked)}
+    steps = []
+    for name, loss in losses.items():
+        with tf.control_dependencies(v1.get_collection(_UPDATE_OPS, name) if name in run else []):
+            optimizer = v1.train.AdamOptimizer(0.01, name=f"{name}_step")
+            steps.append(optimizer.minimize(loss, var_list=v1.trainable_variables(f"{name}/")))
+    return Script([*steps, v1.assign_add(v1.train.get_or_create_global_step(), 1)])

@@ -62,6 +62,10 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
         _layer(graph, layer, [_site(graph, one, before) for one in sites], paired=sites, hints=hints)
         for layer, sites in zip(graph.layers, paired, strict=True)
     )
+    if graph.writes.copies:
+        from bncheck.recognise.copied_layers import with_copies  # noqa: PLC0415 - start-up
+
+        layers = with_copies(graph.writes, graph.layers, layers)
     if worth_predicting(layers):
         from bncheck.recognise.predicted.in_graph import with_predictions  # noqa: PLC0415 - start-up
 

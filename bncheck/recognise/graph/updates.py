@@ -13,7 +13,7 @@ from bncheck.recognise.graph.flat import FlatGraph, edge, node_of
 from bncheck.recognise.graph.operands import FUSED, Operand, classify, row_number
 from bncheck.recognise.graph.reductions import is_shifted_by
 from bncheck.recognise.graph.sites import FoundSite
-from bncheck.recognise.graph.trace import VARIABLES, sources, uniform_initial
+from bncheck.recognise.graph.trace import VARIABLES, declared_shape, sources, uniform_initial
 
 _TO_ROWS = frozenset(
     "ScatterUpdate ScatterAdd ScatterSub StridedSliceAssign ResourceScatterUpdate ResourceScatterAdd "
@@ -51,6 +51,8 @@ class Writes(Record, eq=False):
     auxiliary: frozenset[int]
     """Variables that hold the biased average of a zero-debiased update, the deviation of a derived variance, or the
     moments of one batch that are averaged elsewhere."""
+    copies: dict[int, tuple[int, bool]]
+    """Variable -> (the one other variable that is written over it, whether mixed with what was there)."""
 
     @cached_property
     def first_of(self) -> dict[int, Write]:
@@ -109,13 +111,24 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
         if source not in averaged[source].operand.stored and write.variable not in averaged
     ]
     every = found + debiased + derived + remote
+    known = {write.node for write in every}
+    rest = [write for write in indirect if write.node not in known]
+    copies = {write.variable: of for write in rest if (of := _copied(graph, write)) is not None}
     return Writes(
+        copies=copies,
         from_moments=tuple(sorted(every, key=lambda write: write.node)),
         initial=initial,
         auxiliary=frozenset(
             v for write in every for v in (write.debias_of, write.derived_from, write.averages) if v is not None
         ),
     )
+
+
+def _copied(graph: FlatGraph, write: Write) -> tuple[int, bool] | None:
+    """(variable that is written over another, whether mixed with what was there); None where more enters."""
+    others = [v for v in write.operand.stored if v != write.variable]
+    counts = all(graph.ops[v] in VARIABLES and declared_shape(graph, v) == () for v in write.operand.other)
+    return None if len(others) != 1 or not counts else (others[0], write.variable in write.operand.stored)
 
 
 def written_variable(graph: FlatGraph, node: int) -> int | None:

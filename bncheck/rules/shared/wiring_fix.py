@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from bncheck.facts import remedies
 from bncheck.facts.layers import Facts, Layer, Presence, Update
-from bncheck.facts.training import roles, training_sites
+from bncheck.facts.training import roles, trainers, training_sites
 from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
 from bncheck.rules.shared.init_share_fix import shorter_decay
 
@@ -52,13 +52,22 @@ def wire(model: Facts, layers: Sequence[Layer]) -> str:
 def per_network(model: Facts, layers: Sequence[Layer]) -> str:
     """The step of one of several networks, with the updates and the variables of its own scope."""
     code = wire(model, layers)
-    inside = _scope([f"{layer.name}/" for layer in layers])
+    inside = _scope(trained_with(model, layers) or [f"{layer.name}/" for layer in layers])
     of_updates = _scope([update.name for layer in layers for update in layer.updates])
     if not inside or made_with(model, layers) is Framework.KERAS:
         return code
     if of_updates:
         code = code.replace(remedies.UPDATES, f'{remedies.UPDATES[:-1]}, scope="{of_updates}")')
     return code.replace("(loss, global_step)", f'(loss, global_step, var_list=tf.trainable_variables("{inside}"))')
+
+
+def trained_with(model: Facts, layers: Sequence[Layer]) -> list[str]:
+    """Variables of the train ops that train these layers, where other train ops train none of them: one network."""
+    ops = model.graph.train_ops if model.graph is not None else ()
+    training = {name for layer in layers for name in trainers(layer)}
+    own = {name for op in ops if op.name in training for name in op.variables}
+    others = {name for op in ops if op.name not in training for name in op.variables}
+    return sorted(own) if others and not own & others else []
 
 
 def one_application(model: Facts, layers: Sequence[Layer]) -> str:
@@ -104,6 +113,24 @@ def write_updates(model: Facts, layers: Sequence[Layer]) -> str:
         "    moment = tf.reshape(graph.get_tensor_by_name(batch), v.shape)\n"
         f"    # decay {decay:g}\n    update_ops.append(tf.assign_sub(v, {1 - decay:.6g} * (v - moment)))\n"
         f"{remedies.UNDER_UPDATES}"
+    )
+
+
+def copy_statistics(model: Facts, layers: Sequence[Layer]) -> str:
+    """Assignments that copy the statistics of trained layers to their copies, by name, and run with the weights'."""
+    known = {layer.name: layer for layer in model.layers}
+    pairs = [
+        (vector.name, source.name)
+        for layer in layers
+        if layer.copied is not None
+        for vector, source in zip(layer.statistics, known[layer.copied.source].statistics, strict=True)
+    ]
+    listed = "".join(f'    "{name}": "{source}",\n' for name, source in pairs)
+    return (
+        f"variables = {{v.op.name: v for v in tf.global_variables()}}\ncopies = {{    # statistic: that of the "
+        f"trained layer\n{listed}}}\n"
+        "copy_statistics = [tf.assign(variables[name], variables[source]) for name, source in copies.items()]\n"
+        "session.run(copy_statistics)    # wherever the weights are copied"
     )
 
 

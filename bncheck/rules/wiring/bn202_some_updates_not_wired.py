@@ -13,7 +13,7 @@ from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.fixes import repaired
-from bncheck.rules.shared.wiring_fix import collection_of, per_network, wire
+from bncheck.rules.shared.wiring_fix import collection_of, per_network, trained_with, wire
 from bncheck.testing import batch_norm, untouched, unwired, update, updates, wired, with_graph
 
 _BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
@@ -128,7 +128,10 @@ def _pattern(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> tu
     code = wire(model, bare)
     if not ops & others:
         names = quoted(op for group in ops for op in group)
-        return f"They are all layers that {names} trains, under which no update hangs.", per_network(model, bare)
+        told = f"They are all layers that {names} trains, under which no update hangs."
+        if trained_with(model, bare):
+            told += " The train ops share no variable, as those of a GAN's two networks: each must run its own updates."
+        return told, per_network(model, bare)
     if list(layers[first:]) == list(bare):
         early = (
             f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when "
