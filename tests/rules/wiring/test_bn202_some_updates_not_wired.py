@@ -67,3 +67,14 @@ def test_a_second_trainer_without_updates_is_a_warning_or_a_note() -> None:
     assert only(SOME, with_graph(layer)).severity is Severity.WARNING
     layer = replace(wired(batch_norm("bn")), trained_by=("Adam", "warmup"))
     assert only(SOME, with_graph(layer)).severity is Severity.INFO
+
+
+def test_the_steps_of_a_gan_are_told_by_what_they_train() -> None:
+    """Where no other step trains a variable of theirs, that is said, and the fix trains the whole network."""
+    model = with_graph(wired(batch_norm("d/bn"), "d_adam"), unwired(untouched("g/bn"), "g_adam"))
+    assert model.graph is not None
+    variables = {"d_adam": ("d/bn/gamma", "d/w"), "g_adam": ("g/bn/gamma", "g/w")}
+    ops = tuple(replace(op, variables=variables[op.name]) for op in model.graph.train_ops)
+    found = only(SOME, replace(model, graph=replace(model.graph, train_ops=ops)))
+    assert "as those of a GAN's two networks" in found.message
+    assert 'var_list=tf.trainable_variables("g/")' in found.fix
