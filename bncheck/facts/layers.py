@@ -15,6 +15,8 @@ from bncheck.facts.gaps import Gap
 from bncheck.facts.norm_kinds import NormKind
 from bncheck.facts.provenance import Provenance
 from bncheck.facts.record import Record
+from bncheck.facts.training_ops import Saver as Saver  # noqa: PLC0414 - as above
+from bncheck.facts.training_ops import TrainOp as TrainOp  # noqa: PLC0414 - as above
 
 if TYPE_CHECKING:
     from bncheck.facts.fake_quant import FakeQuantFacts
@@ -296,24 +298,6 @@ class Layer(Record, eq=False):
         return any(known) if known else None
 
 
-class TrainOp(Record):
-    """An op whose run trains."""
-
-    name: str
-    found_by: str
-    """"collection", "sink", "--train-op"."""
-    variables: tuple[str, ...] = ()
-    """Variables its optimizer writes."""
-
-
-class Saver(Record):
-    """What one SaveV2 op writes."""
-
-    name: str
-    keys: frozenset[str]
-    variables: frozenset[str]
-
-
 class Purpose(Enum):
     """What a graph is for, as its ops tell."""
 
@@ -363,6 +347,8 @@ class RunFacts(Record, eq=False):
     """Where `updates` comes from."""
     optimizer_slots: tuple[int, int] | None = None
     """(slot variables with a value other than zero, slot variables), None where there are none."""
+    biases_moved: bool | None = None
+    """Whether a bias differs between its channels, as none does before training; None where none was read."""
     keys: frozenset[str] | None = None
     """Keys of the checkpoint; None without a checkpoint."""
     values: bool = False

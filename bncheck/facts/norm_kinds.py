@@ -12,3 +12,7 @@ class NormKind(Enum):
     RENORMALISED = "is batch renormalisation (renorm=True)"
     GHOST = "takes its moments over parts of the batch (virtual_batch_size)"
     SEVERAL_AXES = "keeps several axes, such as axis=[1, 3]"
+
+
+KERAS_1_MODE_2 = "a Keras 1 batch norm with mode=2 always uses the batch's own statistics"
+"""Why such a layer has no moving statistics."""

@@ -21,6 +21,8 @@ from bncheck.sources.raw import RawModel, RawTensor
 _GLOBAL_STEP = re.compile(r"(^|/)global_step$")
 _ITERATIONS = re.compile(r"(^|/)_?(iterations?|iter)(_\d+)?$")
 _BETA_POWER = re.compile(r"(^|.*/)beta([12])_power(_\d+)?$")
+_BIAS = re.compile(r"(^|/)bias(es)?$")
+_BIASES_LOOKED_AT = 50
 _INTEGERS = {"int32": 4, "int64": 8, "uint32": 4, "uint64": 8}
 _FLOATS = frozenset({"float32", "float64"})
 
@@ -61,10 +63,25 @@ def run_facts(raw: RawModel, hints: Options) -> RunFacts:
         updates=updates,
         updates_from=source,
         optimizer_slots=_moved(slots) if slots else None,
+        biases_moved=_biases_moved(tensors, names),
         keys=frozenset(tensors) if tensors else None,
         values=any(tensor.unavailable is None or tensor.crc32c is not None for tensor in _each(tensors)),
         index_only=bool(tensors) and all(tensor.unavailable is not None for tensor in _each(tensors)),
     )
+
+
+def _biases_moved(tensors: Mapping[str, RawTensor], names: Mapping[str, str]) -> bool | None:
+    """Whether any bias differs between channels; those of an LSTM start at zeros and ones, and tell nothing then."""
+    decided = None
+    for key in [key for key, name in names.items() if _BIAS.search(name)][:_BIASES_LOOKED_AT]:
+        tensor = tensors[key]
+        if tensor.unavailable is not None or tensor.dtype not in _FLOATS or len(tensor.shape) != 1:
+            continue
+        values = np.unique(tensor.read())
+        if values.size > 1 and not set(values.tolist()) <= {0.0, 1.0}:
+            return True
+        decided = False
+    return decided
 
 
 def _slots(tensors: Mapping[str, RawTensor]) -> list[RawTensor]:

@@ -225,3 +225,18 @@ def test_a_repaired_checkpoint_counts_no_updates(tmp_path: Path) -> None:
     assert run_facts(raw, Options()).updates is None
     assert run_facts(raw, Options(steps=7)).updates == 7
     assert "repaired by bncheck" in raw.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("biases", "moved"),
+    [
+        ({}, None),
+        ({"fc/bias": np.full(4, 0.1, np.float32)}, False),
+        ({"lstm/bias": np.array([0, 1, 0, 0], np.float32)}, False),
+        ({"conv/biases": np.zeros(4, np.float32), "fc/bias": np.array([0, 0.01, 0, 0.2], np.float32)}, True),
+        ({"fc/bias/Adam": np.array([0, 0.01, 0, 0.2], np.float32)}, None),
+    ],
+)
+def test_biases_tell_of_training(biases: dict[str, Any], moved: bool | None, tmp_path: Path) -> None:  # noqa: FBT001
+    """A bias that differs between channels was trained; an LSTM starts at zeros and ones, slots are none."""
+    assert run(tmp_path, {"conv/kernel": np.ones((2, 4), np.float32), **biases}).biases_moved is moved

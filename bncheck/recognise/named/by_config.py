@@ -10,7 +10,7 @@ from typing import Any
 
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import DecaySource, Facts, Layer, Mode, Origin, Role, Site, Vector
-from bncheck.facts.norm_kinds import NormKind
+from bncheck.facts.norm_kinds import KERAS_1_MODE_2, NormKind
 from bncheck.recognise.named.by_position import kernel_channels, recognise_positional
 from bncheck.recognise.named.config_sites import ConfigWiring, sites_of
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
@@ -141,7 +141,7 @@ def _configured(
         yield Gap(kind=GapKind.STATISTICS, where=stored.path, why=weights.problem)
     vectors = {role: _vector(raw, stored, role, weights) for role in Role}
     if mode == 2:
-        reason = "a Keras 1 batch norm with mode=2 always uses the batch's own statistics"
+        reason = KERAS_1_MODE_2
         vectors |= {role: absent(role, reason) for role in (Role.MEAN, Role.VARIANCE)}
     sites = sites_of(wiring, stored, epsilon=_number(config.get("epsilon")), always_batch=mode == 2)
     decay = _number(config.get("momentum")) if hints.decay is None else hints.decay

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
+from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Layer, RunFacts, Vector
 from bncheck.facts.wording import many
 from bncheck.numerics.channels import names, never_moved, trained
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.fixes import keeps_its_statistics, training_code_and_repair
+from bncheck.rules.shared.fixes import keeps_its_statistics, training_code, training_code_and_repair
 from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.rules.shared.modes import accuracies, eval_is_better, train_meets_labels
 from bncheck.rules.shared.standing_still import let_move, ruled_out
@@ -47,7 +49,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     checkpoint is at hand, its checksums are compared with those of that many zeros and ones. Training shows in betas
     (else gammas) that moved, in optimizer slots other than zero, or in the count of updates; the step counter alone
     does not tell, since fine-tuning resets it. Layers whose gamma and beta never moved either, while others' did, are
-    frozen on purpose and not accused. If nothing moved at all the model is not trained yet: a note, no error. Labels
+    frozen on purpose and not accused. If nothing moved at all the model is not trained yet: a note, no error; a WARNING
+    if biases of other layers moved, for then the weights were loaded, or copied, without those of batch norm. Labels
     tell more: where eval mode meets more of them than train mode, the weights were trained with these statistics, a
     WARNING; where train mode meets them though nothing of batch norm moved, weights were loaded without it, an ERROR.
 
@@ -83,12 +86,13 @@ def check(model: Facts) -> Iterator[Evidence]:
     fits = eval_is_better(model.comparison)
     severity, confidence, reading = _measured_standing(model) or _standing(model.run, judged, moved)
     idle = len(judged) - len(accused)
+    left = _NOT_BY_FIT if moved and model.format.kind is FileKind.KERAS else ""
     rest = f" The beta or gamma of {many(idle, 'layer')} has not: frozen, or in no use." if idle else ""
     yield Evidence(
         layers=names(accused),
         message=(
             f"{_since(model.run)}{_initial(judged)} in {len(judged)} of {many(len(judged), 'layer')}{reading}{rest}"
-            f"{ruled_out(model, accused) if severity is Severity.ERROR else ''}"
+            f"{(ruled_out(model, accused) or left) if severity is Severity.ERROR else ''}"
         ),
         severity=severity,
         confidence=confidence,
@@ -121,6 +125,11 @@ def _left_out(model: Facts) -> bool:
     return not any(map(trained, layers)) and any(layer.affine_moved is False for layer in layers)
 
 
+_COUNTED_ON = re.compile(r"batch_normalization_\d+")
+_NOT_BY_FIT = (
+    " `fit` updates them in every layer that it trains. So a loop of one's own called the model without "
+    "`training=True`, or a clone, or an average of weights, was given the trainable weights alone."
+)
 _FITS = (
     "Batch norm normalises nothing in such a model, which made training slower; what was trained works all the same, "
     "and new statistics would break it."
@@ -141,6 +150,9 @@ def _standing(run: RunFacts, judged: list[Layer], moved: list[Layer]) -> tuple[S
         return Severity.ERROR, sure, f", while {_affine(judged)} have moved."
     seen = f"{counted:,} steps were counted" if counted else "the optimizer's slots are filled"
     if any(layer.affine_moved is False for layer in judged):
+        if run.biases_moved:
+            others = f"; no beta or gamma has moved either, although biases of other layers have. {_missed(judged)}"
+            return Severity.WARNING, Confidence.MEDIUM, others
         if counted or slots:
             frozen = f"; no beta or gamma has moved either, although {seen}: batch norm was frozen, or is not in use."
             return Severity.WARNING, Confidence.LOW, frozen
@@ -150,6 +162,18 @@ def _standing(run: RunFacts, judged: list[Layer], moved: list[Layer]) -> tuple[S
     if counted:
         return Severity.WARNING, Confidence.MEDIUM, f", although {seen}."
     return Severity.INFO, Confidence.LOW, "; nothing at hand tells whether the model was trained at all."
+
+
+def _missed(judged: list[Layer]) -> str:
+    """How weights come to be loaded without those of batch norm; by names that Keras counts on, where it shows."""
+    numbers = [_COUNTED_ON.fullmatch(layer.name.rpartition("/")[2]) for layer in judged]
+    if all(numbers) and judged:
+        return (
+            f"`{judged[0].name}` is a name that Keras gives by itself and counts on from model to model: "
+            "`load_weights(by_name=True)` does not find it in a file of another model and leaves the layer as it was. "
+            "Else batch norm was frozen before it was ever trained."
+        )
+    return _NOT_LOADED
 
 
 def _affine(judged: list[Layer]) -> str:
@@ -178,6 +202,8 @@ def _initial(judged: list[Layer]) -> str:
 
 def _fix(model: Facts, accused: list[Layer]) -> str:
     """Both remedies: the code that trains, and this file."""
+    if model.run.biases_moved and accused and all(layer.affine_moved is False for layer in accused):
+        return training_code(in_framework(remedies.LOAD_ALL, made_with(model)), note="where the weights are loaded")
     if keeps_its_statistics(model):
         return training_code_and_repair(model, train_mode(model))
     if _left_out(model):
@@ -211,10 +237,11 @@ def clean() -> tuple[Facts, ...]:
 
 
 def broken() -> tuple[Facts, ...]:
-    """Updates forgotten; a fine-tune that reset its counter; no gamma and beta at all; not trained yet (a note)."""
+    """Updates forgotten; a fine-tune that reset its counter; no gamma and beta; not trained yet; not loaded."""
     return (
         facts(untouched("conv1/bn"), untouched("conv2/bn", gamma=None)),
         facts(untouched("bn"), run=RunFacts(values=True, global_step=0)),
         facts(untouched("bn", gamma=None, beta=None), run=RunFacts(values=True, global_step=300, updates=300)),
         facts(untouched("bn", gamma=1.0, beta=0.0), run=RunFacts(values=True, global_step=0)),
+        facts(untouched("batch_normalization_2", gamma=1.0, beta=0.0), run=RunFacts(values=True, biases_moved=True)),
     )

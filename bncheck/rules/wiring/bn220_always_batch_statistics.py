@@ -8,6 +8,7 @@ from dataclasses import replace
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode
+from bncheck.facts.norm_kinds import KERAS_1_MODE_2
 from bncheck.facts.training import has_statistics, served_outputs
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
@@ -79,6 +80,12 @@ def check(model: Facts) -> Iterator[Evidence]:
         text = "{} that training goes through {} with the batch at hand and {} no moving statistics: there is nothing "
         text += "to serve one sample with, and nothing to fold."
         yield _evidence(model, others, Severity.WARNING, text)
+    of_keras_1 = [layer for layer in meant if layer.mean.reason == KERAS_1_MODE_2]
+    meant = [layer for layer in meant if layer not in of_keras_1]
+    if of_keras_1:
+        text = "{} {} with the batch at hand and {} no moving statistics: `mode=2` of Keras 1 asks for it. What is "
+        text += "predicted for one image depends on those beside it."
+        yield _evidence(model, of_keras_1, Severity.INFO, text)
     if meant:
         text = "{} {} with batch statistics only and {} no moving ones: by design in pix2pix or MAML, else a fault."
         yield _evidence(model, meant, Severity.INFO, text)

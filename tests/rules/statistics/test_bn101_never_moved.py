@@ -111,3 +111,25 @@ def test_one_moved_layer_makes_it_another_finding() -> None:
     assert list(NEVER.check(mixed)) == []
     assert only(SOME, mixed).layers == ("a",)
     assert list(SOME.check(facts(untouched("a"), untouched("b")))) == []
+
+
+def test_weights_loaded_without_batch_norm() -> None:
+    """Biases moved and nothing of batch norm did: automatic names tell of `by_name`; loading is to be mended."""
+    loaded = RunFacts(values=True, biases_moved=True)
+    layers = [untouched(f"batch_normalization_{n}", gamma=1.0, beta=0.0) for n in (2, 3)]
+    found = only(NEVER, facts(*layers, run=loaded))
+    assert (found.severity, found.confidence) == (Severity.WARNING, Confidence.MEDIUM)
+    assert "`load_weights(by_name=True)` does not find it" in found.message
+    assert "load" in found.fix
+    assert "bncheck repair" not in found.fix
+    named = only(NEVER, facts(untouched("stem/bn", gamma=1.0, beta=0.0), run=loaded))
+    assert "by_name" not in named.message
+    fresh = only(NEVER, facts(*layers, run=RunFacts(values=True, biases_moved=False)))
+    assert fresh.severity is Severity.INFO
+
+
+def test_a_keras_file_rules_fit_out() -> None:
+    """What `fit` trains it updates: a loop of one's own, or a clone with the trainable weights alone, is left."""
+    found = only(NEVER, keras_file(untouched("bn")))
+    assert "`fit` updates them in every layer that it trains" in found.message
+    assert "a clone" in found.message
