@@ -19,7 +19,7 @@ from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
 from bncheck.facts.repairs import LayerRepair, RepairJudgement, RepairReport, RepairVerdict
 from bncheck.judge.repair_verdict import JUDGED_BY_NOTHING, judge_repair, refused_by_files, with_averages
-from bncheck.repair.estimate import Estimate, reestimate
+from bncheck.repair.estimate import Estimate, reestimate, rescued
 from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.ranges import new_ranges
 from bncheck.repair.statistics import NewStatistics
@@ -36,8 +36,9 @@ from bncheck.sources.raw import RawModel
 def repair(path: str | Path, output: str | Path, options: Options) -> RepairReport:
     """Writes a copy of a model with right batch norm statistics; the source is only read.
 
-    Either from `data` (population statistics of every layer with batch statistics in all layers, `population`) or by
-    `debias` (undoes decay**steps exactly, `statistics.debiased`). `decay`, `steps` and `train_ops` supply what the
+    From `data` (population statistics of every layer with batch statistics in all layers, `population`), by `debias`
+    (undoes decay**steps exactly, `statistics.debiased`) or, as a last resort, by `rescue` (statistics of made-up
+    pictures). `decay`, `steps` and `train_ops` supply what the
     files do not say. `progress` hears of the stage ("estimate", "record ranges", "compare before", "compare after") and
     of its samples.
 
@@ -46,10 +47,8 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     NoModel where there is no batch norm, BncheckError where the model cannot be run. Nothing is written then.
     """
     options = _all_at_once(options)
-    debias, progress = options.debias, options.progress
-    if (options.data is None) == (not debias):
-        given = "both are given" if debias else "none is given"
-        raise UsageError(f"a repair takes either --data or --debias: {given}")
+    progress, method = options.progress, _method(options)
+    debias = method == "debias"
     refuse_two_networks(options)
     files = read_target(path, options)
     place = destination(files.raw, Path(output))
@@ -59,15 +58,16 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     if refused:
         return _not_written(files, output, None, RepairJudgement(verdict=RepairVerdict.REFUSED, reasons=refused))
     estimate: Estimate | None = None
-    target = files
+    target = files if debias else with_chosen_weights(in_network(files))
     if debias:
         found = undo(files.facts, options)
+    elif method == "rescue":
+        found = rescued(target.raw, options, progress)
     else:
-        target = with_chosen_weights(in_network(files))
         estimate = reestimate(target.raw, options, progress)
         found = estimate.replacement
     opened = None if estimate is None else estimate.data
-    other = None if debias or options.weights is not None else both_or_refused(target)
+    other = None if estimate is None or options.weights is not None else both_or_refused(target)
     of_averages = None if other is None else reestimate(other.raw, options, progress)
     before = judged(
         files if debias else with_chosen_weights(files),
@@ -95,7 +95,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         source=Path(path),
         hashed=place.hashed,
         output=place.path,
-        method="debias" if debias else "data",
+        method=method,
         repaired=repaired,
         left=found.left,
         decay=known_decay,
@@ -121,7 +121,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         source=str(path),
         output=str(place.path),
         format=files.raw.format.label,
-        method="debias" if debias else "data",
+        method=method,
         repaired=repaired,
         left=found.left,
         files=tuple(str(file) for file in made.files),
@@ -142,6 +142,16 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         judgement=judgement,
         allow_unverified=options.allow_unverified,
     )
+
+
+def _method(options: Options) -> str:
+    """Which of "data", "debias" and "rescue" is asked for. Raises UsageError unless it is just one."""
+    asked = {"data": options.data is not None, "debias": options.debias, "rescue": options.rescue}
+    chosen = [name for name, wanted in asked.items() if wanted]
+    if len(chosen) != 1:
+        given = f"{' and '.join(f'--{name}' for name in chosen)} are given" if chosen else "none is given"
+        raise UsageError(f"a repair takes one of --data, --debias and --rescue: {given}")
+    return chosen[0]
 
 
 def _judgement(
@@ -166,7 +176,7 @@ def _not_written(
         source=files.path,
         output=str(output),
         format=files.raw.format.label,
-        method="debias" if files.options.debias else "data",
+        method=_method(files.options),
         repaired=(),
         left=(),
         files=(),

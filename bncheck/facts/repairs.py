@@ -152,7 +152,7 @@ class RepairReport:
     output: str
     format: str
     method: str
-    """"data" or "debias"."""
+    """"data", "debias" or "rescue"."""
     repaired: tuple[LayerRepair, ...]
     left: tuple[LayerLeft, ...]
     files: tuple[str, ...]

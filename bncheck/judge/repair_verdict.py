@@ -67,7 +67,7 @@ def refusal(trial: Trial) -> str:
 
 JUDGED_BY_NOTHING = RepairJudgement(
     verdict=RepairVerdict.UNVERIFIED,
-    reasons=("Nothing was run, so nothing independent of the averages confirms them.",),
+    reasons=("No data were run, so nothing confirms the new statistics.",),
 )
 """Of a repair without data."""
 

@@ -16,12 +16,14 @@ from bncheck.compare.train_eval import Prepared, prepare
 from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts, Layer, PerChannel, Presence
 from bncheck.facts.repairs import LayerLeft, PopulationFacts, Trial
+from bncheck.facts.wording import many
 from bncheck.numerics.channels import median
 from bncheck.numerics.init_share import init_share
 from bncheck.numerics.input_range import ALIKE, range_factor
 from bncheck.recognise import recognise
+from bncheck.repair.few_images import FEW, RESCUED, of_pictures, picture_input, with_pictures
 from bncheck.repair.population import TOLERANCE, Population, population
-from bncheck.repair.splits import Split, mean_noise, splits
+from bncheck.repair.splits import Split, gathered, mean_noise, splits
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
 from bncheck.repair.train_twin import TrainTwin, open_train_twin
 from bncheck.repair.trial import candidates, try_out
@@ -61,6 +63,27 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
         return tried(twins, prepared, counted, options, lambda done: progress("try", done))
 
 
+def rescued(raw: RawModel, options: Options, progress: Callable[[str, int], None]) -> Replacement:
+    """Statistics of made-up pictures for every layer of the forward pass, where there is no data at all.
+
+    Raises UsageError where the model takes no images, or does not say of which size (`--size`).
+    """
+    prepared = _runnable(raw, options)
+    with open_train_twin(prepared.forward) as twin:
+        if len(twin.inputs) > 1:
+            raise UsageError(f"{raw.path}: takes {len(twin.inputs)} inputs, and pictures can stand in for one")
+        size, low, high = picture_input(twin.inputs[0], options, str(raw.path))
+        progress("estimate", 0)
+        moments = of_pictures(twin, size, low, high)
+    layers = [layer for layer in prepared.facts.layers if layer.name in moments and _stores(layer)]
+    left = [layer for layer in prepared.facts.layers if layer not in layers]
+    return Replacement(
+        new=tuple(reestimated(layer.name, moments[layer.name]) for layer in layers),
+        left=tuple(LayerLeft(layer=layer.name, reason="the forward pass does not reach it") for layer in left),
+        notes=(RESCUED,),
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counted:
     """What went through the train twin."""
@@ -68,12 +91,17 @@ class Counted:
     data: Data
     population: Population
     cut: tuple[Split, ...]
+    mixed: Population | None = None
+    """What statistics are made of where the samples are few images."""
 
 
 def count(twin: TrainTwin, data: Data, options: Options, progress: Callable[[int], None]) -> Counted:
     """The moments of all data, and of halves of them."""
     found = population(twin, data, tolerance=_tolerance(options), progress=progress)
-    return Counted(data=data, population=found, cut=splits(twin, data, found))
+    cut = splits(twin, data, found)
+    few = found.samples < FEW and len(twin.inputs) == 1
+    mixed = with_pictures(twin, gathered(data, found.samples), found) if few else None
+    return Counted(data=data, population=found, cut=cut, mixed=mixed)
 
 
 def tried(
@@ -89,7 +117,8 @@ def tried(
         converged=found.converged,
         change=found.change if np.isfinite(found.change) else 1.0,
     )
-    new = tuple(_estimated(name, found) for name in _new(prepared.facts, found))
+    source = counted.mixed or found
+    new = tuple(_estimated(name, source) for name in _new(prepared.facts, source))
     reached = [layer for layer in prepared.facts.layers if layer.name in found.moments]
     stored = {
         layer.name: (layer.mean.values, layer.variance.values)
@@ -109,7 +138,7 @@ def tried(
     by_name = {layer.name: layer for layer in reached}
     in_order = [by_name[site.layer] for site in prepared.forward.sites]
     return Estimate(
-        replacement=Replacement(new=new, left=left, population=facts, notes=_notes(facts, options)),
+        replacement=Replacement(new=new, left=left, population=facts, notes=(*_notes(facts, options), *_told(counted))),
         data=data,
         trial=replace(trial, range_factor=_range_factor(in_order, found, prepared.facts.run.updates)),
         noise=mean_noise(counted.cut),
@@ -153,6 +182,17 @@ def _estimated(layer: str, counted: Population) -> NewStatistics:
         return reestimated(layer, counted.moments[layer])
     except Refused as error:
         raise UsageError(str(error)) from None
+
+
+def _told(counted: Counted) -> tuple[str, ...]:
+    """What few images were mixed with, as a note."""
+    if counted.mixed is None:
+        return ()
+    note = (
+        f"{many(counted.population.samples, 'image')} alone make noisy statistics: those of made-up pictures were "
+        f"mixed in, which count as one image more. {FEW} images need no such help"
+    )
+    return (note,)
 
 
 def _notes(facts: PopulationFacts, options: Options) -> tuple[str, ...]:

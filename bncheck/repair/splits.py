@@ -42,7 +42,7 @@ def splits(model: TrainMode, batches: Iterable[Batch], estimate: Population) -> 
     no other batches than its own is cut between them.
     """
     if estimate.samples <= FEW:
-        found = _cut(model, _gathered(batches, estimate.samples), estimate)
+        found = _cut(model, gathered(batches, estimate.samples), estimate)
         if found:
             return found
     if estimate.halves is None:
@@ -89,7 +89,8 @@ def _moments(model: TrainMode, half: NDArray[np.generic], size: int) -> Mapping[
     return by_layer(model, sites) if all(np.all(part.count > 1) for part in sites) else None
 
 
-def _gathered(batches: Iterable[Batch], count: int) -> NDArray[np.generic]:
+def gathered(batches: Iterable[Batch], count: int) -> NDArray[np.generic]:
+    """The first samples of some data (count, ...), without labels."""
     found: list[NDArray[np.generic]] = []
     for images, _ in batches:
         found.append(images)

@@ -159,6 +159,9 @@ class Options(Record):
     debias: bool = option(
         False, kinds.FLAG, "Need no data: remove the initial value's share by decay and number of updates.", of=_REPAIR
     )
+    rescue: bool = option(
+        False, kinds.FLAG, "Last resort, without any data: take the statistics of made-up pictures.", of=_REPAIR
+    )
     weights: str | None = option(
         None,
         kinds.one_of("raw", "ema"),

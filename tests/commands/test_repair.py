@@ -57,9 +57,9 @@ def test_debias_needs_neither_data_nor_tensorflow(tmp_path: Path) -> None:
 
 def test_a_repair_says_what_to_do_with_what(tmp_path: Path) -> None:
     """Neither way, both ways, data that tell nothing."""
-    with pytest.raises(UsageError, match="either --data or --debias"):
+    with pytest.raises(UsageError, match="one of --data, --debias and --rescue"):
         repair(source("wired"), tmp_path / "out")
-    with pytest.raises(UsageError, match="either --data or --debias"):
+    with pytest.raises(UsageError, match="one of --data, --debias and --rescue"):
         repair(source("wired"), tmp_path / "out", debias=True, data="images")
     assert list(tmp_path.iterdir()) == []
 
@@ -80,7 +80,7 @@ def test_the_command_prints_before_and_after(tmp_path: Path, capsys: pytest.Capt
         (["-o", path, "--debias"], "is the source itself"),
         (["--in-place", "--debias"], "in place"),
         (["--debias"], "-o OUT"),
-        (["-o", str(tmp_path / "c")], "either --data or --debias"),
+        (["-o", str(tmp_path / "c")], "one of --data, --debias and --rescue"),
         (["-o", str(tmp_path / "c"), "--debias", "--size", "big"], "HEIGHTxWIDTH"),
     ):
         assert main(["repair", path, *arguments]) == 2

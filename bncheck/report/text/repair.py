@@ -84,6 +84,8 @@ def _method(report: RepairReport) -> str:
             f"population statistics over {many(facts.samples, 'sample')} in {batches} of {facts.batch_size} "
             f"({stood}) of {facts.description}; every layer in train mode, dropout off"
         )
+    if report.method == "rescue":
+        return "statistics of made-up pictures, clouds and discs, with every layer in train mode; no data"
     shares = [layer.share for layer in report.repaired if layer.share is not None]
     decay = "" if report.decay is None else f"decay {report.decay:g}, "
     clipped = sum(layer.clipped for layer in report.repaired)
