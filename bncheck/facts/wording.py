@@ -32,7 +32,9 @@ def about_time(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """As in "91.4 %"; below a tenth of a percent with two significant digits: "0.0061 %"."""
+    """As in "91.4 %"; below a tenth of a percent with two significant digits: "0.0061 %"; "NaN" or "infinite"."""
+    if not math.isfinite(share):
+        return "NaN" if math.isnan(share) else "infinite"
     return f"{100 * share:.1f} %" if abs(share) >= 0.001 or share == 0 else f"{100 * share:.2g} %"
 
 

@@ -13,6 +13,7 @@ from bncheck.facts.findings import Report
 from bncheck.facts.layers import PerChannel
 from bncheck.numerics.channels import finite, median
 from bncheck.report.html.layers import LayerView
+from bncheck.report.html.parts import NEGLIGIBLE
 
 BUDGET = 120_000
 """Values in one page, about six bytes each."""
@@ -57,7 +58,9 @@ class Channels:
 
 def channels_of(report: Report, views: Sequence[LayerView]) -> list[Channels]:
     """Of all layers in their order, then of quantized operators that are no layer's."""
-    found = [Channels(name=view.name, values=_of_layer(view)) for view in views]
+    parts = [view.contribution for view in views if view.contribution is not None]
+    left = any(bool(np.any(~(part < NEGLIGIBLE))) for part in parts)  # NaN is worth a look
+    found = [Channels(name=view.name, values=_of_layer(view, with_init=left)) for view in views]
     if report.quantized is not None:
         known = {view.name for view in views}
         found += [
@@ -89,8 +92,8 @@ def used_series(entries: Iterable[Channels]) -> list[Series]:
     return [series for series in SERIES if series.key in keys]
 
 
-def _of_layer(view: LayerView) -> dict[str, PerChannel]:
-    known: dict[str, PerChannel | None] = {"init": view.contribution, "fold": view.ranges}
+def _of_layer(view: LayerView, *, with_init: bool) -> dict[str, PerChannel]:
+    known: dict[str, PerChannel | None] = {"init": view.contribution if with_init else None, "fold": view.ranges}
     if view.difference is not None:
         with np.errstate(over="ignore"):
             known["ratio"] = np.exp(view.difference.log_variance_ratio)

@@ -113,7 +113,7 @@ def error_chart(points: Sequence[ErrorPoint], *, first_bad: str = "", floor: str
         rings = alt.Chart(_data(marked)).mark_point(
             size=_dot_size(_last(points), 120), filled=False, stroke="var(--c-bad)", strokeWidth=2
         )
-        told = [*_named(), alt.Tooltip("t:N", title="goes wrong by itself")]
+        told = [*_named(), alt.Tooltip("t:N", title="diverges by itself")]
         layers.append(rings.encode(x=_number_axis(_last(points), x), y=alt.Y("y:Q"), tooltip=told))
     if odd:
         crosses = alt.Chart(_data(odd)).mark_point(shape="cross", angle=45, size=110, filled=True, fill="var(--c-bad)")
@@ -379,7 +379,7 @@ def _dot_size(count: int, largest: int) -> alt.ExprRef:
 
 def _flag(number: int, count: int, x: str) -> Any:
     left = number > 0.6 * count
-    base = alt.Chart(_data([{"o": number, "t": "first to go wrong"}])).encode(x=_number_axis(count, x))
+    base = alt.Chart(_data([{"o": number, "t": "first to diverge"}])).encode(x=_number_axis(count, x))
     rule = base.mark_rule(stroke="var(--c-bad)", strokeWidth=1.25, strokeDash=[2, 3])
     text = base.mark_text(
         align="right" if left else "left", baseline="top", dx=-6 if left else 6, dy=2, color="var(--c-bad)", fontSize=11

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -63,6 +64,7 @@ def page(reports: Sequence[Report], *, many: bool) -> dict[str, Any]:
         if _is_run(reports)
         else f"{len(reports)} models",
         "verdict": _worst(reports) if many else reports[0].verdict.value,
+        "summary": _summary(reports) if many else "",
         "run": _run_section(reports, names) if many else None,
     }
 
@@ -184,9 +186,9 @@ def _tiles(report: Report, views: Sequence[LayerView]) -> Iterator[Tile]:
     wrong = [view for view in views if view.state == DIVERGES]
     if report.comparison is not None and report.comparison.layers:
         inherit = sum(1 for view in views if view.state == INHERITS)
-        note = f"{inherit} more inherit it" if inherit else "by themselves, against the noise of a batch"
+        note = f"{inherit} more inherit the error" if inherit else "by themselves, beyond batch noise"
         of = f"{len(wrong)} of {len(report.comparison.layers)}"
-        yield Tile(label="Layers that go wrong", value=of, note=note, tone="bad" if wrong else "good")
+        yield Tile(label="Layers that diverge", value=of, note=note, tone="bad" if wrong else "good")
     moved = [view.layer.moved for view in views if view.layer is not None and view.layer.moved is not None]
     if moved and not (report.comparison is not None and all(moved)):
         yield Tile(
@@ -294,6 +296,13 @@ def _shown_in_full(reports: Sequence[Report]) -> list[Report]:
 def _worst(reports: Sequence[Report]) -> str:
     verdicts = {report.verdict.value for report in reports}
     return next((verdict for verdict in ("fail", "inconclusive") if verdict in verdicts), "pass")
+
+
+def _summary(reports: Sequence[Report]) -> str:
+    """How many fail, pass, ...: the worst first."""
+    found = Counter(report.verdict.value for report in reports)
+    told = ", ".join(f"{found[verdict]} {verdict}" for verdict in ("fail", "inconclusive", "pass") if found[verdict])
+    return f"{len(reports)} checkpoints of one run: {told}" if _is_run(reports) else told
 
 
 _MOVED = "layers whose statistics moved"

@@ -67,6 +67,8 @@ def weight(share: float) -> str:
 
 
 _NOTHING = 1e-5
+NEGLIGIBLE = 1e-3
+"""A part of every variance below which a chart of it would be empty."""
 
 
 def range_points(
@@ -106,11 +108,14 @@ def range_legend(points: Sequence[RangePoint], neutral: str = "") -> Legend:
 
 def error_legend(points: Sequence[ErrorPoint], floor: str) -> Legend:
     """For charts of local and cumulative error."""
-    parts = [("line local", "local error: this layer alone"), ("line arrives", "error that arrives at its output")]
+    parts = [
+        ("line local", "local error: this layer alone"),
+        ("line arrives", "error at its output, earlier layers included"),
+    ]
     if any(p.floor is not None for p in points):
         parts.append(("dash", floor))
     if any(p.bad for p in points):
-        parts.append(("ring", "goes wrong by itself"))
+        parts.append(("ring", "diverges by itself"))
     if any(not (math.isfinite(p.local) and math.isfinite(p.arrives)) for p in points):
         parts.append(("cross", "NaN or infinite"))
     return tuple(parts)
@@ -128,11 +133,11 @@ def error_told(points: Sequence[ErrorPoint], floor: str) -> str:
         parts.append(f"the largest local error is {fine_percent(worst.local)} of the signal, in {worst.name}{times}")
     if arriving:
         most = max(arriving, key=lambda p: p.arrives)
-        parts.append(f"at most {fine_percent(most.arrives)} arrives, at {most.name}")
+        parts.append(f"the largest error with earlier layers included is {fine_percent(most.arrives)}, at {most.name}")
     told = "; ".join(parts)
     return f"{told[:1].upper()}{told[1:]}." if told else ""
 
 
 def made_up(data: DataFacts) -> tuple[str, ...]:
     """A note that the data were made up; none for real ones."""
-    return ("The data are synthetic noise: this says nothing of real data.",) if data.synthetic else ()
+    return ("The data are synthetic noise: this says nothing about real data.",) if data.synthetic else ()

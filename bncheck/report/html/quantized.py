@@ -41,7 +41,7 @@ def quantized_section(report: Report) -> Section | None:
     return Section(
         key="quantized",
         title=title(replace(measured, quantized=PurePath(measured.quantized).name)),
-        lead="Both with the stored statistics: what rounding, clipping and a shift of the mean cost each operator.",
+        lead="Both with the stored statistics: what rounding, clipping and mean shift cost each operator.",
         facts=tuple(facts),
         charts=tuple(_quantized_charts(report, measured.operators)),
         table=HtmlTable(head=("tensor", "in", "layer", "why"), rows=lost) if lost else None,
@@ -86,7 +86,7 @@ def _quantized_charts(report: Report, operators: Sequence[OperatorLoss]) -> Iter
         )
         for point, operator in zip(points, operators, strict=True)
     )
-    head = ("#", "operator", "kind", "local error", "error that arrives", "rmse / scale", "weights")
+    head = ("#", "operator", "kind", "local error", "error at output", "rmse / scale", "weights")
     first = next((point.name for point in points if point.bad), "")
     yield Chart(
         key="loss",
@@ -94,7 +94,7 @@ def _quantized_charts(report: Report, operators: Sequence[OperatorLoss]) -> Iter
         told=error_told(points, "rounding alone"),
         spec=charts.error_chart(points, first_bad=first, floor="rounding alone", x=_ORDER),
         table=HtmlTable(head=head, rows=rows),
-        legend=error_legend(points, "what rounding alone does"),
+        legend=error_legend(points, "rounding alone"),
     )
     shares = list(_shares(points, operators))
     if shares:
@@ -209,7 +209,7 @@ def waterfall_steps(found: Attribution) -> list[LossStep]:
     for arithmetic in Precision:
         repaired = _measured(found, CellStatistics.REESTIMATED, arithmetic)
         if repaired is not None:
-            steps.append(_total(f"repaired, {arithmetic.value}", repaired, found, kind="repaired"))
+            steps.append(_total(f"re-estimated, {arithmetic.value}", repaired, found, kind="repaired"))
     return steps
 
 

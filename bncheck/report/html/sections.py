@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts.findings import Meaning, Report
-from bncheck.facts.wording import decibel, fine_percent, many
+from bncheck.facts.wording import fine_percent, many
 from bncheck.numerics.spread import spread
 from bncheck.report.html import charts
 from bncheck.report.html.charts import ErrorPoint, RangePoint
 from bncheck.report.html.layers import LayerView, named_by
 from bncheck.report.html.parts import (
+    NEGLIGIBLE,
     Chart,
     HtmlTable,
     Section,
@@ -54,10 +55,10 @@ def _train_eval(report: Report, views: Sequence[LayerView]) -> Section | None:
     made = tuple(_train_eval_charts(report, measured)) if measured else ()
     return Section(
         key="train-eval",
-        title="Train mode against eval mode",
+        title="Train mode vs eval mode",
         lead=(
             "The same data through the same weights, once normalised with the statistics of the batch (train mode), "
-            "once with the stored ones (eval mode). A healthy model gives the same answer but for the noise of a batch."
+            "once with the stored ones (eval mode). In a healthy model both agree up to batch noise."
         ),
         facts=tuple(facts_told(comparison)),
         charts=made,
@@ -85,19 +86,16 @@ def _train_eval_charts(report: Report, views: Sequence[LayerView]) -> Iterator[C
             fine_percent(p.local),
             fine_percent(p.floor or 0.0),
             fine_percent(p.arrives),
-            decibel(p.arrives),
         )
         for p in points
     )
     yield Chart(
         key="error",
-        title="Where the error enters, and what arrives",
-        told=error_told(points, "the noise of a batch"),
+        title="Where the error arises, and how it adds up",
+        told=error_told(points, "batch noise"),
         spec=charts.error_chart(points, first_bad=first_bad_layer(report) or ""),
-        table=HtmlTable(
-            head=("#", "layer", "local error", "noise floor", "error that arrives", "arrives, dB"), rows=rows
-        ),
-        legend=error_legend(points, "noise floor: what a batch does by chance"),
+        table=HtmlTable(head=("#", "layer", "local error", "batch noise", "error at output"), rows=rows),
+        legend=error_legend(points, "batch noise"),
     )
     bad = named_by(report, Meaning.LAYER_DIFFERS)
     differences = {view.name: view.difference for view in views if view.difference is not None}
@@ -158,9 +156,9 @@ def _init(report: Report, views: Sequence[LayerView]) -> Section | None:
     points = range_points(known, bad, {view.name: view.init_parts for view in known})
     told = _share_told(shares, report.target.updates)
     charts_: tuple[Chart, ...] = ()
-    if points:
+    if points and (bad or max(p.worst for p in points) >= NEGLIGIBLE):
         most = max(points, key=lambda p: p.middle)
-        part = f"It makes up most in {most.name}: {weight(most.middle)} of its median channel's variance."
+        part = f"In {most.name} it makes up most: {weight(most.middle)} of the median channel's variance."
         charts_ = (
             Chart(
                 key="init",
@@ -175,11 +173,11 @@ def _init(report: Report, views: Sequence[LayerView]) -> Section | None:
         key="init",
         title="How much is still the initial value",
         lead=(
-            "Moving averages start at mean 0 and variance 1 and forget it as decay to the power of the updates. "
-            "What is left does most harm where the true variance is small."
+            "Moving averages start at mean 0 and variance 1; after n updates, decay**n of that is left. "
+            "It does most harm where the true variance is small."
         ),
+        facts=() if charts_ else (("Left", told),),
         charts=charts_,
-        notes=() if charts_ else (told,),
     )
 
 
@@ -188,8 +186,8 @@ def _share_told(shares: Sequence[float], updates: int | None) -> str:
     between = weight(low) if weight(low) == weight(high) else f"{weight(low)} to {weight(high)}"
     after = "" if updates is None else f" after {updates:,} updates"
     never = sum(1 for share in shares if share == 1)
-    stuck = f" In {never} of {many(len(shares), 'layer')} the variance never left it." if never else ""
-    return f"The initial value still has a weight of {between}{after}.{stuck}"
+    stuck = f" In {never} of {many(len(shares), 'layer')} the variance never moved." if never else ""
+    return f"The initial value still weighs {between}{after}.{stuck}"
 
 
 def _folded(report: Report, views: Sequence[LayerView]) -> Section | None:
@@ -214,8 +212,8 @@ def _folded(report: Report, views: Sequence[LayerView]) -> Section | None:
         key="folded",
         title="Folded ranges",
         lead=(
-            f"The largest weight of each output channel of {what}. One scale for a whole kernel is set by the widest "
-            "channel; the others get what is left of its 128 levels. Scales per channel do not mind."
+            f"The largest weight of each output channel of {what}. The widest channel sets the scale of a "
+            "per-tensor kernel; the others share what is left of its 128 levels. Per-channel scales are unaffected."
         ),
         charts=(
             Chart(

@@ -50,7 +50,7 @@ _HEAD: tuple[tuple[str, str, bool], ...] = (
     ("layer", "name, and the findings that name it", True),
     ("channels", "", False),
     ("mode", "of its sites in the graph", False),
-    ("state", "goes wrong by itself, or inherits it", False),
+    ("state", "diverges by itself, or inherits the error", False),
     ("local error", "its own, share of the signal's energy, train against eval mode", False),
     ("arrives", "error at its output, all upstream ones included", False),
     ("noise floor", "local error that a batch of this size has by chance", False),

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from bncheck.facts.findings import Report
 from bncheck.facts.measurements import DataFacts
+from bncheck.facts.wording import many
 from bncheck.report.escape import markdown, markdown_code, visible
 from bncheck.report.text.layout import Line, cells, hanging, pad, wrap
-from bncheck.report.views.comparison import DIVERGES, HEAD, facts_told, first_bad_layer, table
+from bncheck.report.views.comparison import DIVERGES, HEAD, LEGEND, facts_told, first_bad_layer, table
 
-ROWS = 8
+ROWS = 4
 """Layers that are shown without --verbose."""
 
 
@@ -22,26 +23,34 @@ def comparison_lines(report: Report, width: int, *, verbose: bool) -> Iterator[L
     comparison = report.comparison
     if comparison is None:
         return
-    yield from head_lines("Train mode against eval mode", comparison.data)
+    yield from head_lines("Train mode vs eval mode", comparison.data)
     yield from facts_lines(facts_told(comparison), width)
     if report.quantized is not None and not verbose and first_bad_layer(report) is None:
         return
     shared, rows = table(report, None if verbose else ROWS)
     yield from table_lines((shared, *HEAD), rows, width, bad=DIVERGES)
     yield from rest_line(len(comparison.layers) - len(rows), "layer")
+    yield from legend_lines(LEGEND, width)
 
 
 def head_lines(title: str, data: DataFacts) -> Iterator[Line]:
-    """What was compared; where the data were made up, that they tell nothing."""
+    """What was compared; that synthetic data say nothing."""
     yield ()
-    yield (title, "label"), (" · synthetic noise: says nothing of real data" if data.synthetic else "", "inconclusive")
+    yield (
+        (title, "label"),
+        (" · synthetic noise: says nothing about real data" if data.synthetic else "", "inconclusive"),
+    )
+
+
+def legend_lines(text: str, width: int) -> Iterator[Line]:
+    """What the columns of a table hold, below it."""
+    yield from ((("  " + line, "dim"),) for line in wrap(text, width - 2))
 
 
 def rest_line(left: int, noun: str) -> Iterator[Line]:
     """How many rows were left out, and how to have them; nothing where there are none."""
     if left:
-        rest = f"{left} {noun}s that lose less by themselves" if left > 1 else f"one {noun} that loses less by itself"
-        yield ((f"  and {rest}: --verbose", "dim"),)
+        yield ((f"  and {many(left, noun)} with a smaller error: --verbose", "dim"),)
 
 
 def facts_lines(facts: Sequence[tuple[str, str]], width: int) -> Iterator[Line]:
@@ -103,7 +112,7 @@ def comparison_markdown(report: Report) -> Iterator[str]:
     comparison = report.comparison
     if comparison is None:
         return
-    yield from head_markdown("Train mode against eval mode", comparison.data, facts_told(comparison))
+    yield from head_markdown("Train mode vs eval mode", comparison.data, facts_told(comparison))
     yield ""
     shared, rows = table(report, ROWS)
     yield from table_markdown(("layer" if shared == "layer" else markdown_code(shared), *HEAD), rows)
@@ -114,7 +123,7 @@ def head_markdown(title: str, data: DataFacts, facts: Sequence[tuple[str, str]])
     yield f"### {title}"
     yield ""
     if data.synthetic:
-        yield "- **synthetic noise**: says nothing of real data"
+        yield "- **synthetic noise**: says nothing about real data"
     yield from (f"- {label}: {markdown(text)}" for label, text in facts)
 
 

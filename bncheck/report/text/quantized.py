@@ -11,6 +11,7 @@ from bncheck.report.text.comparison import (
     facts_lines,
     head_lines,
     head_markdown,
+    legend_lines,
     rest_line,
     table_lines,
     table_markdown,
@@ -20,8 +21,8 @@ from bncheck.report.views.comparison import first_bad_layer
 from bncheck.report.views.quantized import HEAD, LOSES, facts_told, losing, square, table, title
 
 _LEGEND = (
-    "local: its own loss; arrives: all before it included; stats: what stored statistics alone do, in float; "
-    "steps: error over scale (rounding alone 0.29)"
+    "local error: of this operator alone; total: with all before it; stats: of the stored statistics, in float; "
+    "steps: error over scale (rounding alone: 0.29)"
 )
 
 
@@ -47,8 +48,7 @@ def quantized_lines(report: Report, width: int, *, verbose: bool) -> Iterator[Li
         return
     yield from table_lines((shared, *HEAD), rows_of_table, width, bad=LOSES)
     yield from rest_line(len(measured.operators) - len(rows_of_table), "operator")
-    if verbose:
-        yield from facts_lines([("", _LEGEND)], width)
+    yield from legend_lines(_LEGEND, width)
 
 
 def quantized_markdown(report: Report) -> Iterator[str]:

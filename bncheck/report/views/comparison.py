@@ -1,4 +1,4 @@
-"""What comparing measured, for all formats: which layers go wrong, which inherit it, in numbers."""
+"""What comparing measured, for all formats: which layers diverge, which inherit the error, in numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bncheck.facts.findings import Meaning, Report, Severity
 from bncheck.facts.layers import PerChannel
 from bncheck.facts.measurements import Comparison, DataFacts, LayerDifference, OutputDifference
 from bncheck.facts.ratios import scores_of, sqnr_db
-from bncheck.facts.wording import decibel, many, percent
+from bncheck.facts.wording import many, percent
 from bncheck.numerics.divergence import diverging, inheriting
 from bncheck.report.views.short_names import shortened
 
@@ -20,7 +20,7 @@ DIVERGES, INHERITS, GOOD = "diverges", "inherits", "good"
 
 
 def states(report: Report) -> Mapping[str, str]:
-    """Layer -> whether it goes wrong by itself, only inherits it, or is good."""
+    """Layer -> whether it diverges by itself, only inherits the error, or is good."""
     comparison = report.comparison
     if comparison is None:
         return {}
@@ -36,7 +36,7 @@ def states(report: Report) -> Mapping[str, str]:
 
 
 def first_bad_layer(report: Report) -> str | None:
-    """The first in forward order that goes wrong by itself."""
+    """The first in forward order that diverges by itself."""
     return next((name for name, state in states(report).items() if state == DIVERGES), None)
 
 
@@ -134,8 +134,8 @@ def facts_told(comparison: Comparison) -> list[tuple[str, str]]:
         told.append(("Accuracy", f"train mode {percent(train)}, eval mode {percent(stored)}"))
     told += [("Output", f"{output.name}: {output_told(output)}") for output in comparison.outputs]
     if comparison.batch_dependence is not None:
-        times = f"{comparison.batch_dependence:.2g} times the signal's energy"
-        told.append(("Served", f"one sample alone and in its batch differ by {times}"))
+        times = percent(comparison.batch_dependence)
+        told.append(("Served", f"one sample differs by {times} between alone and in its batch"))
     return told
 
 
@@ -144,15 +144,19 @@ def output_told(output: OutputDifference) -> str:
     parts = []
     if output.agreement is not None:
         floor = "" if output.agreement_floor is None else f" (batch noise alone: {percent(output.agreement_floor)})"
-        parts.append(f"the same top class for {percent(output.agreement)}{floor}")
+        parts.append(f"agree on {percent(output.agreement)} of the samples{floor}")
     if output.probability_drift is not None:
-        parts.append(f"probabilities drift by {output.probability_drift:.3f}")
-    floor = "" if output.floor is None else f" (batch noise alone: {decibel(output.floor)} dB)"
-    parts.append(f"SQNR {decibel(output.nmse)} dB{floor}, cosine {output.cosine:.3f}")
+        parts.append(f"probabilities differ by {output.probability_drift:.3f}")
+    floor = "" if output.floor is None else f" (batch noise alone: {percent(output.floor)})"
+    parts.append(f"off by {percent(output.nmse)}{floor}, cosine {output.cosine:.3f}")
     return ", ".join(parts)
 
 
-HEAD = ("", "local dB", "floor dB", "arrives dB", "mean shift", "var ratio")
+HEAD = ("", "local error", "batch noise", "total error", "mean shift", "var ratio")
+LEGEND = (
+    "local error: of this layer alone; total: with all before it; mean shift: in standard deviations; "
+    "var ratio: batch over stored"
+)
 """Of the columns behind the layer's name."""
 
 
@@ -193,9 +197,9 @@ def _row(layer: LayerDifference, state: str) -> tuple[str, ...]:
     ratio = math.exp(float(np.sort(ratios)[ratios.size // 2])) if ratios.size else math.nan
     return (
         "" if state == GOOD else state,
-        decibel(layer.local_nmse),
-        decibel(layer.local_floor),
-        decibel(layer.cumulative_nmse),
+        percent(layer.local_nmse),
+        percent(layer.local_floor),
+        percent(layer.cumulative_nmse),
         f"{root_mean_square(layer.mean_shift):.2f}",
         "?" if math.isnan(ratio) else f"{ratio:.3g}",
     )

@@ -110,7 +110,7 @@ def fold_told(proof: FoldProof) -> list[tuple[str, str]]:
         told.append(
             (
                 "Differs",
-                f"by at most {worst.error:.2g} of a layer's largest value, where rounding allows {worst.tolerance:.2g}",
+                f"by at most {worst.error:.2g} of a layer's largest value (rounding allows {worst.tolerance:.2g})",
             )
         )
     return told

@@ -19,7 +19,7 @@ from bncheck.facts.measurements import (
     Unmatched,
 )
 from bncheck.facts.ratios import scores_of, sqnr_db
-from bncheck.facts.wording import decibel, many, percent
+from bncheck.facts.wording import many, percent
 from bncheck.report.views.comparison import data_document, output_document, output_told
 from bncheck.report.views.short_names import shortened
 
@@ -33,7 +33,7 @@ _ROWS = {
 _HEADS = {
     Measure.ACCURACY: "accuracy",
     Measure.AGREEMENT: "agreement with batch statistics",
-    Measure.NMSE: "SQNR",
+    Measure.NMSE: "output error",
 }
 
 
@@ -53,26 +53,26 @@ def loses(operator: OperatorLoss, names: frozenset[str]) -> bool:
 def attribution_told(found: Attribution) -> str:
     """Which step loses what, as a sentence without its full stop."""
     if found.measure is Measure.NMSE:
-        more = f"quantization by {found.quantization:.2g}" if found.quantization >= 0 else "quantization by no"
+        more = f"by {percent(found.quantization)}" if found.quantization >= 0 else "no further"
         if found.statistics <= 0:
-            return f"the stored statistics put the output off by no more than batch noise does, {more} of its energy"
-        return f"the stored statistics put the output off by {found.statistics:.2g} of its energy, {more} more"
+            return f"the stored statistics put the output off no further than batch noise, quantization {more}"
+        return f"the stored statistics put the output off by {percent(found.statistics)}, quantization {more}"
     points = f"points of {found.measure.value}"
     statistics, rest = 100 * found.statistics, 100 * found.quantization
     if not math.isfinite(statistics + rest):
-        return "what is lost is no number"
+        return "the loss is NaN"
     if statistics > 0 and rest > 0:
         return (
-            f"of the {statistics + rest:.1f} {points} lost, {statistics:.1f} are the stored statistics', {rest:.1f} "
-            "quantization's"
+            f"{statistics + rest:.1f} {points} lost: {statistics:.1f} by the stored statistics, {rest:.1f} by "
+            "quantization"
         )
     if statistics > 0:
         gained = f"; quantization gains {-rest:.1f}" if rest else ""
-        return f"{statistics:.1f} {points} are lost, all by the stored statistics{gained}"
+        return f"{statistics:.1f} {points} lost, all by the stored statistics{gained}"
     gains = f"the stored statistics gain {-statistics:.1f}" if statistics else "the stored statistics lose nothing"
     if rest > 0:
-        return f"{rest:.1f} {points} are lost, all by quantization; {gains}"
-    return f"no {points} are lost: {gains}, quantization {f'gains {-rest:.1f}' if rest else 'loses nothing'}"
+        return f"{rest:.1f} {points} lost, all by quantization; {gains}"
+    return f"no {points} lost: {gains}, quantization {f'gains {-rest:.1f}' if rest else 'loses nothing'}"
 
 
 def cell_told(cell: Cell, measure: Measure) -> str:
@@ -82,7 +82,7 @@ def cell_told(cell: Cell, measure: Measure) -> str:
         return "-"
     if measure is not Measure.NMSE:
         return percent(value)
-    return "reference" if cell.statistics is CellStatistics.BATCH else f"{decibel(value)} dB"
+    return "reference" if cell.statistics is CellStatistics.BATCH else percent(value)
 
 
 def square(found: Attribution) -> list[tuple[str, str, str]]:
@@ -127,16 +127,16 @@ def rounded_told(rounded: Rounded) -> str:
 
 def title(measured: QuantizedComparison) -> str:
     """What was compared: the scheme, or the given file."""
-    return f"Float against {measured.quantized or 'the given file' if measured.was_given else measured.scheme}"
+    return f"Float vs {measured.quantized or 'the given file' if measured.was_given else measured.scheme}"
 
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
-HEAD = ("", "local dB", "arrives dB", "stats dB", "steps", "mostly")
-"""Of the columns behind the name: own loss, all upstream included, that of the stored statistics in float; the error in
-steps of the output's scale; what most of the own loss is."""
+HEAD = ("", "local error", "total error", "stats error", "steps", "mostly")
+"""Of the columns after the name: own error, all before it included, that of the stored statistics in float; error in
+steps of the output's scale; what most of the own error is."""
 
 
 def table(report: Report, most: int | None) -> tuple[str, list[tuple[str, ...]]]:
@@ -164,9 +164,9 @@ def _row(operator: OperatorLoss, bad: frozenset[str], statistics: Mapping[str, f
     own = None if operator.layer is None else statistics.get(operator.layer)
     return (
         LOSES if loses(operator, bad) else "",
-        decibel(operator.local_nmse),
-        decibel(operator.cumulative_nmse),
-        "" if own is None else decibel(own),
+        percent(operator.local_nmse),
+        percent(operator.cumulative_nmse),
+        "" if own is None else percent(own),
         "" if operator.rmse_over_scale is None else f"{operator.rmse_over_scale:.2f}",
         mostly(operator),
     )

@@ -31,8 +31,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Nothing found is not the same as nothing wrong. A checker that passes what it cannot see would pass a renamed, an
-    exported or a wrong file; so this ends in exit code 3, or 0 with `--allow-empty`.
+    Finding nothing is not the same as finding nothing wrong. A check that passes what it cannot see would also pass a
+    renamed, exported or wrong file, so this ends with exit code 3, or 0 with `--allow-empty`.
 
     How it decides
     --------------
@@ -55,7 +55,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         bncheck inspect model saved_model/
 
     TF-slim, tf.layers: save with a Saver of all global variables, so that the statistics are in the file (BN209).
-    If it has none, leave it out of the check, or say `--allow-empty`.
+    If it has none, leave it out of the check, or use `--allow-empty`.
 
     References
     ----------
@@ -66,23 +66,20 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     unclear = [gap for gap in model.gaps if gap.kind is GapKind.LAYER]
     looked = [
-        f"{model.graph.nodes:,} graph nodes" if model.graph is not None else "",
-        f"{len(model.run.keys):,} variables" if model.run.keys is not None else "",
-        f"{model.lite.operators:,} operators" if model.lite is not None else "",
+        many(model.graph.nodes, "graph node") if model.graph is not None else "",
+        many(len(model.run.keys), "variable") if model.run.keys is not None else "",
+        many(model.lite.operators, "operator") if model.lite is not None else "",
     ]
     where = " and ".join(part for part in looked if part)
     seen = (
-        f" {many(len(unclear), 'place')} looked like it and {'was' if len(unclear) == 1 else 'were'} not understood: "
+        f" {many(len(unclear), 'place')} looked like it but could not be recognised: "
         f"{quoted(gap.where for gap in unclear)}."
         if unclear
         else ""
     )
     nameless = model.lite is not None and model.lite.folded
     if nameless:
-        seen = (
-            " Some may be folded into them, of which neither a name nor an operator tells; `--reference`, with the "
-            "model that it was converted from, would prove it."
-        )
+        seen = " Some may be folded into them without a trace; `--reference` with the source model would prove it."
     yield Evidence(
         layers=(),
         message=f"No batch norm was found{f' among {where}' if where else ''}: nothing was judged.{seen}",
@@ -92,9 +89,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 
 _PROVE = """\
-If the model has batch norm, tell what it was converted from:
+If the model has batch norm, name the model it was converted from:
     bncheck inspect model model.tflite --reference saved_model/
-If it has none, leave it out of the check, or say `--allow-empty`."""
+If it has none, leave it out of the check, or use `--allow-empty`."""
 
 
 def clean() -> tuple[Facts, ...]:

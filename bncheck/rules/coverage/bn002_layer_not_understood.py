@@ -21,7 +21,7 @@ from bncheck.testing import batch_norm, facts
     sees="E09",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Something looks like batch norm and could not be read as one; it was not judged.
+    """Something looks like batch norm but could not be recognised, so it was not judged.
 
     What it detects
     ---------------
@@ -30,7 +30,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A pass covers the layers that were judged and no others. These were left out.
+    A pass only covers the layers that were judged, not these.
 
     How it decides
     --------------

@@ -14,7 +14,7 @@ from bncheck.testing import batch_norm, facts, served, serving, wired, with_grap
 
 @rule("BN003", "mode-unknown", severity=Severity.INFO, needs=Needs.NOTHING, sees="F07")
 def check(model: Facts) -> Iterator[Evidence]:
-    """It cannot be told whether a site normalises with batch or with stored statistics.
+    """Whether a site normalises with batch or with stored statistics is unknown.
 
     What it detects
     ---------------
@@ -22,8 +22,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The rules on modes (BN203 to BN206, BN220) cannot speak for these sites. In a serving graph that is a warning:
-    whether predictions depend on the rest of the batch is then open.
+    The rules on modes (BN203 to BN206, BN220) cannot judge these sites. In a serving graph this is a warning:
+    predictions may depend on the rest of the batch.
 
     How it decides
     --------------
@@ -60,7 +60,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     why = f" ({'; '.join(reasons[:3])})" if reasons else ""
     yield Evidence(
         layers=tuple(dict.fromkeys(layer.name for layer, _ in sites)),
-        message=f"The mode of {many(len(places), 'site')} could not be told{why}: {quoted(places)}."
+        message=f"The mode of {many(len(places), 'site')} is unknown{why}: {quoted(places)}."
         + (f" Serving outputs depend on {served_ones} of them." if served_ones else ""),
         severity=Severity.WARNING if served_ones else Severity.INFO,
         location=places[0],

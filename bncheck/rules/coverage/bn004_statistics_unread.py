@@ -15,7 +15,7 @@ from bncheck.testing import batch_norm, facts, graph_facts, unread, wired
 
 @rule("BN004", "statistics-unread", severity=Severity.WARNING, needs=Needs.NOTHING)
 def check(model: Facts) -> Iterator[Evidence]:
-    """Statistics exist whose values could not be read; they were not, or only in part, judged.
+    """Statistics exist whose values could not be read, so they were judged only in part or not at all.
 
     What it detects
     ---------------
@@ -24,8 +24,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A pass says nothing of values that nobody saw. With an index alone "never moved" is still decided exactly, from
-    the checksum of each tensor; how large, how far from initial, how dead a channel is stays open.
+    A pass says nothing about values that were not read. With only an index, "never moved" is still decided exactly,
+    from each tensor's checksum; sizes, init share and dead channels stay unknown.
 
     How it decides
     --------------
@@ -59,10 +59,10 @@ def check(model: Facts) -> Iterator[Evidence]:
             partly,
             model,
             Severity.INFO,
-            "Their checksums tell whether they moved (BN101, BN102); sizes, dead channels and init share stay open.",
+            "Checksums show whether they moved (BN101, BN102), but not sizes, dead channels or init share.",
         )
     if unknown:
-        yield _evidence(unknown, model, Severity.WARNING, "Not even whether they ever moved is known.")
+        yield _evidence(unknown, model, Severity.WARNING, "Whether they ever moved is unknown, too.")
     known = {vector.name for layer in model.layers for vector in layer.statistics}
     others = [gap for gap in model.gaps if gap.kind is GapKind.STATISTICS and gap.where not in known]
     if others:

@@ -16,7 +16,7 @@ from bncheck.testing import batch_norm, facts, graph_facts, served, serving, unw
 
 @rule("BN005", "train-op-not-found", severity=Severity.WARNING, needs=Needs.NOTHING)
 def check(model: Facts) -> Iterator[Evidence]:
-    """The graph trains, but which op is run to train it could not be told: the wiring was not judged.
+    """The graph trains, but its train op was not found, so the wiring was not judged.
 
     What it detects
     ---------------
@@ -24,8 +24,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Whether updates are wired (BN201, BN202) is a question about the train op: without it nobody knows what a training
-    step runs. The wiring is the most frequent fault, so this silence must be heard.
+    Whether updates are wired (BN201, BN202) depends on the train op: without it, what a training step runs is unknown.
+    Wiring is the most frequent fault, so this must not pass in silence.
 
     How it decides
     --------------
@@ -60,7 +60,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     what = f"the wiring of {many(count, 'update op')} was not judged" if count else "what it runs was not judged"
     yield Evidence(
         layers=(),
-        message=f"The graph optimises {many(len(graph.optimized), 'variable')}, and no train op was found: {what}.",
+        message=f"The graph trains {many(len(graph.optimized), 'variable')}, but no train op was found: {what}.",
         location=graph.path,
         fix=gap.how if gap is not None else "",
         measurements=(

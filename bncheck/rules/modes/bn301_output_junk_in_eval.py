@@ -24,7 +24,7 @@ from bncheck.testing import classes_compared, compared, difference, features_com
     sees_too="A01",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """With its stored statistics the model does worse than with those of the batch.
+    """The model does worse with its stored statistics than with those of the batch.
 
     What it detects
     ---------------
@@ -33,7 +33,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Eval mode is what is served, exported and quantized; a model that only works in train mode works for nobody.
+    Eval mode is what is served, exported and quantized; a model that only works in train mode is useless.
 
     How it decides
     --------------
@@ -73,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     certain = labels_tell(comparison)
     told = "The output is junk in eval mode"
     if unclear:
-        told = "The output is another in eval mode, and labels would tell whether it is worse"
+        told = "The output differs in eval mode; only labels would show whether it is worse"
     yield Evidence(
         layers=(),
         message=f"{told}: {output.told}.",

@@ -16,7 +16,7 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.data_mismatch import if_data_fit, unlike_training
 from bncheck.rules.shared.lag import SETTLE, lag
-from bncheck.rules.shared.layer_told import how_off, loses, times_told
+from bncheck.rules.shared.layer_told import how_off, off
 from bncheck.rules.shared.modes import (
     CAUSES,
     MEASURED,
@@ -43,7 +43,7 @@ from bncheck.testing import classes_compared, compared, difference
     sees_too="C13 C21 E09 G06",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """A layer's stored statistics are not those of the data that reaches it.
+    """A layer's stored statistics are not those of the data it gets.
 
     What it detects
     ---------------
@@ -52,7 +52,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The layer normalises by numbers that do not describe its input; errors of several layers multiply.
+    The layer normalises with numbers that do not describe its input, and the errors of several layers multiply.
 
     How it decides
     --------------
@@ -127,18 +127,18 @@ def _note(comparison: Comparison, apart: list[LayerDifference]) -> Evidence:
     """Statistics that are not those of these data, and serve the model as well as these would or better."""
     most = max(apart, key=lambda layer: layer.local_nmse)
     better = eval_is_better(comparison)
-    reading = "the better one" if better else "as good"
+    reading = "better" if better else "as good"
     return Evidence(
         layers=tuple(layer.layer for layer in apart),
-        message=f"These data have other statistics than those stored in {len(apart)} of "
-        f"{many(len(each_layer(comparison)), 'layer')}, most of all {most.layer}, and eval mode is {reading}: "
+        message=f"The data's statistics differ from the stored ones in {len(apart)} of "
+        f"{many(len(each_layer(comparison)), 'layer')}, most in {most.layer}, yet eval mode is {reading}: "
         f"{accuracies(comparison)}.",
         severity=Severity.INFO,
         confidence=Confidence.HIGH,
-        fix="Nothing: the stored statistics are those that the weights were trained with."
+        fix="None needed: the weights were trained with the stored statistics."
         if better
-        else "Nothing: by the labels the model bears it.",
-        why="Data of another kind, or batches of another mixture, have moments of their own; accuracy tells whether "
+        else "None needed: accuracy does not suffer.",
+        why="Data of another kind, or batches mixed differently, have other statistics; accuracy shows whether "
         "that matters.",
         measurements=_measured(comparison, apart),
     )
@@ -146,16 +146,15 @@ def _note(comparison: Comparison, apart: list[LayerDifference]) -> Evidence:
 
 def _message(comparison: Comparison, wrong: list[LayerDifference], *, drift: bool) -> str:
     first = wrong[0]
-    times = first.local_nmse / first.local_floor if first.local_floor else math.inf
-    floor = f", {times_told(times)} what a batch does by chance" if math.isfinite(times) and times >= 2 else ""
+    floor = f" (batch noise alone: {percent(first.local_floor)})" if math.isfinite(first.local_floor) else ""
     count, among = len(wrong), len(each_layer(comparison))
-    go = "drift" if drift else "go wrong"
-    others = f" the first of {many(count, 'layer')} that {go}" if count > 1 else " where it goes wrong"
+    go = "drift" if drift else "diverge"
+    others = f" the first of {many(count, 'layer')} that {go}" if count > 1 else " where the modes diverge"
     if count == 1 and among > 1:
-        others = " the only layer that goes wrong by itself"
+        others = " the only layer that diverges by itself"
     inherit = len(inheriting(comparison, {layer.layer for layer in wrong}))
-    behind = f" {many(inherit, 'layer')} behind only inherit{'s' if inherit == 1 else ''} it." if inherit else ""
-    return f"{first.layer} is{others}: it {loses(first.local_nmse)}{floor}.{how_off(first)}{behind}"
+    behind = f" {many(inherit, 'later layer')} only inherit{'s' if inherit == 1 else ''} the error." if inherit else ""
+    return f"{first.layer} is{others}: its output {off(first.local_nmse)}{floor}.{how_off(first)}{behind}"
 
 
 def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], *, junk: bool) -> Evidence:
@@ -166,15 +165,15 @@ def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], 
     worst = max(places, key=lambda place: place.local_nmse)
     return Evidence(
         layers=tuple(apart),
-        message=f"{name} stands in {used} places whose data differ{others}: its statistics are right for all of them "
-        f"together, while by itself the worst place {loses(worst.local_nmse)}."
-        + (" One set of statistics cannot fit them all." if junk else " The output bears it."),
+        message=f"{name} serves {used} places whose data differ{others}: its statistics fit them all together, but the "
+        f"output of the worst place {off(worst.local_nmse)}."
+        + (" One set of statistics cannot fit them all." if junk else " The model's output is unaffected."),
         severity=Severity.ERROR if junk else Severity.INFO,
         confidence=Confidence.MEDIUM,
-        fix="Give each place a batch norm of its own (the convolutions may stay shared), or bring the data of all "
-        "places to one range."
+        fix="Give each place its own batch norm (convolutions can stay shared), or bring the data of all places into "
+        "one range."
         if junk
-        else "Nothing.",
+        else "None needed.",
         measurements=tuple(
             Measurement(name=f"local NMSE, {place.layer}", value=place.local_nmse, limit=layer_limit(comparison, place))
             for place in [place for each in apart.values() for place in each][:MEASURED]
@@ -185,11 +184,11 @@ def _shared(comparison: Comparison, apart: Mapping[str, list[LayerDifference]], 
 def _sum_of_small(layers: list[LayerDifference]) -> str:
     if len(layers) == 1:
         return (
-            f"{layers[0].layer}, the only layer, {loses(layers[0].local_nmse)}: little, and yet the output is "
-            f"junk for it alone.{how_off(layers[0])}"
+            f"In {layers[0].layer}, the only layer, the output {off(layers[0].local_nmse)}: little, yet enough to "
+            f"make the model's output junk.{how_off(layers[0])}"
         )
     names = listing([f"{layer.layer} ({percent(layer.local_nmse)})" for layer in layers])
-    return f"No layer goes wrong by itself: small losses of {many(len(layers), 'layer')} add up, most in {names}."
+    return f"No layer diverges by itself: small errors of {many(len(layers), 'layer')} add up, most in {names}."
 
 
 def clean() -> tuple[Facts, ...]:

@@ -23,7 +23,7 @@ from bncheck.testing import classes_compared, compared, difference
     sees_too="C06",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The data given are too few, or in batches too small, for train mode to be a reference.
+    """The data are too few, or the batches too small, for train mode to be a reference.
 
     What it detects
     ---------------
@@ -32,8 +32,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The statistics of a small batch are off by chance, by 1.5 over the number of values, and layer after layer adds to
-    it: what looks like a fault of the model may be that of the reference.
+    The statistics of a small batch are off by chance, by 1.5 over the number of values, and every layer adds to it: an
+    apparent fault of the model may be one of the reference.
 
     How it decides
     --------------
@@ -74,14 +74,14 @@ def _fix(model: Facts, comparison: Comparison, fewest: int) -> str:
     """More samples, other outputs, or the same run with batches that are large enough."""
     size = comparison.data.batch_size
     if comparison.data.samples < FEWEST_SAMPLES:
-        return f"Give more samples: {FEWEST_SAMPLES} at least, and some hundreds to be sure."
+        return f"Give more samples: at least {FEWEST_SAMPLES}, better a few hundred."
     if comparison.data.batches > 1 and all(output.floor is None for output in comparison.outputs):
         command = fixes.compare(fixes.without(model, "--outputs"), "--outputs", "TENSOR")
-        return f"Name an output that has a row for each sample:\n{fixes.indented(command)}"
+        return f"Name an output with one row per sample:\n{fixes.indented(command)}"
     larger = max(2 * size, math.ceil(size * FEWEST_VALUES / max(fewest, 1)))
     wanted = str(min(larger, comparison.data.samples)) if comparison.data.batches > 1 else str(max(size // 4, 8))
     command = fixes.compare(fixes.without(model, "--batch-size"), "--batch-size", wanted)
-    return f"More data, or in batches of another size:\n{fixes.indented(command)}"
+    return f"Give more data, or another batch size:\n{fixes.indented(command)}"
 
 
 def clean() -> tuple[Facts, ...]:

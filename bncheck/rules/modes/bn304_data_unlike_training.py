@@ -26,7 +26,7 @@ from bncheck.testing import batch_norm, classes_compared, compared, difference, 
     sees_too="B13 C19",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The data given seem to be other than those the model was trained on.
+    """The data seem unlike those the model was trained on.
 
     What it detects
     ---------------
@@ -77,8 +77,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 
 _FIX_OF_COPY = (
-    "Give the data in the range that the copy was repaired for (--preprocess). If the model is served on data like "
-    "these, repair the original from them."
+    "Give the data in the range the copy was repaired for (--preprocess). If the model is served on data like "
+    "these, repair the original with them."
 )
 
 
@@ -91,12 +91,12 @@ def _range_fix(model: Facts, factor: float) -> str:
     fitting = fitting_ranges(model, factor)
     if fitting:
         command = fixes.compare(fixes.without(model, "--preprocess"), "--preprocess", fitting[0])
-        return f"Give the data in the range that the model was trained on:\n{fixes.indented(command)}"
+        return f"Give the data in the range the model was trained on:\n{fixes.indented(command)}"
     change = f"divided by {factor:.3g}" if factor > 1 else f"multiplied by {1 / factor:.3g}"
     return (
-        f"Give the data in the range that the model was trained on: about as they are, {change}, but for an offset. "
-        "Bytes become what --preprocess says. If this is what it was trained on, the moving_variance of its first "
-        "layer is wrong by that factor."
+        f"Give the data in the range the model was trained on: roughly these, {change}, up to an offset "
+        "(--preprocess scales bytes). If the model was trained on these data, the moving variance of its first layer "
+        "is wrong by that factor."
     )
 
 
@@ -109,10 +109,7 @@ def _fix(model: Facts, unlike: Unlike) -> str:
     labels = () if labelled else ("--labels", "labels.npy" if arrays else "folders")
     images = () if arrays else ("--preprocess", "-1..1", "--channel-order", "bgr")
     command = fixes.compare(model, *images, *labels)
-    return (
-        "Give what the model was trained on, in its range and channel order, best with labels, such as:\n"
-        f"{fixes.indented(command)}"
-    )
+    return f"Give training data in their range and channel order, ideally with labels:\n{fixes.indented(command)}"
 
 
 _DOUBLED = np.log(np.array([4.0, 4.1, 3.9, 4.0]))

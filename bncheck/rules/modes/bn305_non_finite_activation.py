@@ -34,7 +34,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    One NaN spreads to everything behind it; a quantizer calibrated on it takes garbage for the range.
+    One NaN spreads to every later layer; a quantizer calibrated on it gets meaningless ranges.
 
     How it decides
     --------------
@@ -64,7 +64,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     outputs = [output for output in comparison.outputs if math.isnan(output.cosine)]
     if found:
         first = found[0]
-        behind = f", and {many(len(found) - 1, 'layer')} behind it" if len(found) > 1 else ""
+        behind = f", and {many(len(found) - 1, 'layer')} after it" if len(found) > 1 else ""
         sums = f"{many(first.non_finite, 'sum')} of {first.layer} {'is' if first.non_finite == 1 else 'are'}"
         yield Evidence(
             layers=tuple(dict.fromkeys(layer.layer for layer in found)),
@@ -76,7 +76,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         names = ", ".join(output.name for output in outputs)
         yield Evidence(
             layers=(),
-            message=f"No layer of batch norm holds NaN or infinity, but the output does: {names}.",
+            message=f"The output holds NaN or infinity, though no batch norm layer does: {names}.",
             location=outputs[0].name,
             measurements=(Measurement(name="outputs that are not finite", value=len(outputs), limit=0),),
         )
@@ -89,9 +89,9 @@ def _fix(model: Facts, first: LayerDifference) -> str:
     arrives = not np.all(np.isfinite(first.log_variance_ratio)) and not np.all(np.isfinite(first.mean_shift))
     if arrives and values and all(np.all(np.isfinite(each)) for each in values):
         return (
-            f"The stored statistics of {first.layer} are numbers: NaN reaches it with those of the batch as well, from "
-            "a kernel, gamma or beta before it. New statistics do not help; go back to an earlier checkpoint (`bncheck "
-            "inspect run DIR` judges all of a folder)."
+            f"The stored statistics of {first.layer} are finite, and batch statistics give NaN too: it comes from a "
+            "kernel, gamma or beta before it. New statistics do not help; go back to an earlier checkpoint (`bncheck "
+            "inspect run DIR` checks a whole folder)."
         )
     return f"This checkpoint, if its statistics are the cause:\n{fixes.indented(fixes.repair(model))}"
 

@@ -35,8 +35,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Batch statistics are at work in the served graph: the same image gets different answers from one request to the
-    next, and alone it is normalised by itself, to nearly nothing.
+    The served graph uses batch statistics: the same image gets different predictions from one request to the next, and
+    alone it is normalised by itself, to nearly nothing.
 
     How it decides
     --------------
@@ -62,8 +62,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=(),
-        message="The answer for one sample differs between alone and in its batch by "
-        f"{percent(comparison.batch_dependence)} of its energy.",
+        message="The output for one sample changes by "
+        f"{percent(comparison.batch_dependence)} when it is run alone instead of in its batch.",
         fix=fixes.training_code(in_framework(remedies.EVAL_MODE, made_with(model)), note="for export"),
         measurements=(
             Measurement(name="NMSE of f(X)[0] against f(X[:1])", value=comparison.batch_dependence, limit=DEPENDS),

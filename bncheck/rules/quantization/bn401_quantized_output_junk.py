@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import GIVEN, QuantizedComparison
-from bncheck.facts.wording import decibel, percent
+from bncheck.facts.wording import percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.quantized import judged_quantized, losing
 from bncheck.testing.quantized import attributed, operator_loss, quantized, quantized_classes, quantized_features
@@ -25,7 +25,7 @@ COLLAPSED = 1.0
     sees="G02",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Quantized, the model does worse than in float with the same statistics.
+    """The quantized model does worse than in float with the same statistics.
 
     What it detects
     ---------------
@@ -34,7 +34,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The quantized file is what runs on the device; a float model that is right is of no use there.
+    The quantized file is what runs on the device; a correct float model does not help there.
 
     How it decides
     --------------
@@ -71,11 +71,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     if found is None or measured is None or not found.lost.junk:
         return
     culprits = losing(measured)
-    blamed = "" if culprits else " No operator loses much by itself: small losses add up."
+    blamed = "" if culprits else " No operator loses much by itself: small errors add up."
     scheme = "The given file" if measured.was_given else measured.scheme
     yield Evidence(
         layers=(),
-        message=f"{scheme} loses what the model knew: {found.lost.told}.{blamed}",
+        message=f"{scheme} breaks the model: {found.lost.told}.{blamed}",
         severity=None if found.ruin else Severity.WARNING,
         confidence=Confidence.HIGH if found.certain else Confidence.MEDIUM,
         location=measured.outputs[0].name if len(measured.outputs) == 1 else "",
@@ -88,14 +88,12 @@ def _collapse(measured: QuantizedComparison) -> Iterator[Evidence]:
     for output in measured.outputs[:1]:
         if output.nmse < COLLAPSED:
             continue
-        kept = (
-            f", {percent(output.agreement)} of the samples keep their top class" if output.agreement is not None else ""
-        )
+        kept = f", {percent(output.agreement)} agreement" if output.agreement is not None else ""
         yield Evidence(
             layers=(),
-            message=f"{measured.scheme} loses the output: {output.name} is off by more than the float signal itself "
-            f"({decibel(output.nmse)} dB{kept}). The data are noise, but the same that it was calibrated on: no others "
-            "would fit its ranges better.",
+            message=f"{measured.scheme} breaks the model: {output.name} is off by {percent(output.nmse)}{kept}. "
+            "The data are noise, but it was calibrated on the same noise, so no other data would fit its ranges "
+            "better.",
             severity=Severity.WARNING,
             confidence=Confidence.MEDIUM,
             location=output.name,

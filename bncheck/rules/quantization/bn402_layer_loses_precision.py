@@ -46,7 +46,7 @@ _CONCENTRATED = 10.0
     sees_too="G09 G10",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """An operator loses precision by itself when it is quantized, more than rounding explains.
+    """An operator loses more precision in quantization than rounding explains.
 
     What it detects
     ---------------
@@ -55,8 +55,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Two or three layers usually make all of the loss; kept in float, or given one scale a channel, they cost little.
-    What arrives at a layer does not tell which: in one published MobileNetV2 the culprit was the second lowest there.
+    Usually two or three layers cause the whole loss; kept in float, or given one scale per channel, they cost little.
+    The total error at a layer does not show which: in one published MobileNetV2 the culprit had the second lowest.
 
     How it decides
     --------------
@@ -129,11 +129,11 @@ def _loss(operator: OperatorLoss) -> float:
 
 def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
     first = worst[0]
-    most = f" loses most by itself, of {many(len(worst), 'operator')} that do" if len(worst) > 1 else " loses precision"
+    most = f" loses the most precision of {many(len(worst), 'operator')}" if len(worst) > 1 else " loses precision"
     told = f"{first.name} ({first.kind}){most}: {_size(first)}.{_how(first)}"
     kinds = Counter(cause(operator) for operator in worst if cause(operator))
     if len(worst) > 1:
-        told += f" In order: {listing([f'{o.name} ({_part(_loss(o))})' for o in worst[1:]])}."
+        told += f" Then: {listing([f'{o.name} ({_part(_loss(o))})' for o in worst[1:]])}."
     if len(kinds) > 1:
         told += f" By cause: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}."
     tensors = sum(operator.weight_per_channel is False for operator in worst)
@@ -144,15 +144,15 @@ def _message(worst: list[OperatorLoss], measured: QuantizedComparison) -> str:
 
 def _size(operator: OperatorLoss) -> str:
     if not math.isfinite(operator.local_nmse):
-        return "all of its output is lost to NaN or infinity" if operator.non_finite else "its output has no signal"
+        return "its output is NaN or infinite" if operator.non_finite else "its output has no signal"
     if ruled(operator):
         return (
-            f"channel {ruling_channel(operator)} rules the range of its output, and of the median channel "
-            f"{_part(median_channel(operator))} is lost to rounding"
+            f"channel {ruling_channel(operator)} dominates the range of its output, so the median channel is off by "
+            f"{_part(median_channel(operator))}"
         )
-    parts = [f"{_part(operator.local_nmse)} of its output's energy"]
+    parts = [f"its output is off by {_part(operator.local_nmse)}"]
     if operator.rmse_over_scale is not None:
-        parts.append(f"an error of {operator.rmse_over_scale:.2g} steps of its scale where rounding makes 0.29")
+        parts.append(f"or {operator.rmse_over_scale:.2g} steps of its scale (rounding alone: 0.29)")
     return ", ".join(parts)
 
 
@@ -164,22 +164,22 @@ def _how(operator: OperatorLoss) -> str:
     """What makes it up, and where."""
     whole, kind = operator.local_nmse, cause(operator)
     if ruled(operator):
-        return " The layers that read it can do no better."
+        return " Later layers cannot recover it."
     if not kind:
         return ""
     if operator.weights_beyond is not None and of_other_weights(operator):
         return (
-            f" Its kernel is no rounding of the model's: {percent(operator.weights_beyond)} of the weights are further "
-            "off than half a step. It was converted from other weights, or changed since."
+            f" Its kernel is not the model's, rounded: {percent(operator.weights_beyond)} of the weights are off by "
+            "more than half a step. It was converted from other weights, or changed since."
         )
     share = {"clipping": operator.clipping_nmse, "bias": operator.bias_nmse, "rounding": operator.rounding_nmse}[kind]
     named = {"clipping": "clipping", "bias": "a shift of whole channels", "rounding": "rounding"}[kind]
     kernel = ""
     if kind == "rounding" and operator.weight_nmse is not None and operator.weight_nmse > PRECISE:
-        scales = "one scale" if operator.weight_per_channel is False else "a scale a channel"
-        kernel = f": its kernel, with {scales}, is off by {percent(operator.weight_nmse)} itself"
+        scales = "one scale" if operator.weight_per_channel is False else "one scale per channel"
+        kernel = f": its kernel alone, with {scales}, is off by {percent(operator.weight_nmse)}"
     channels = _concentrated(operator)
-    return f" {percent(share / whole)} of that is {named}{kernel}.{channels}"
+    return f" {percent(share / whole)} of the error is {named}{kernel}.{channels}"
 
 
 def _concentrated(operator: OperatorLoss) -> str:

@@ -33,7 +33,7 @@ NOTHING = 2**BITS
     sees_too="C18",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Dead channels, folded, get the largest weights of the layer and take the quantization levels of the living.
+    """When folded, dead channels get the largest weights of the layer and take the others' quantization levels.
 
     What it detects
     ---------------
@@ -42,10 +42,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A dead channel is divided by sqrt(epsilon) alone: 32 times the weights of a channel with variance 1 at epsilon
-    1e-3, 316 times at 1e-5. With one 8-bit scale for the kernel the others keep 8 of 255 levels in the first case,
-    and in the second every one of their weights rounds to 0. MobileNetV1 per-tensor: 1.8 % top-1, 45.7 % after
-    repairing nothing but dead channels. With a scale per channel it does no harm.
+    A dead channel is divided by sqrt(epsilon) alone: 32 times the weights of a channel with variance 1 at epsilon 1e-3,
+    316 times at 1e-5. With one 8-bit scale for the kernel the others keep 8 of 255 levels in the first case; in the
+    second, all their weights round to 0. MobileNetV1 per-tensor: 1.8 % top-1, and 45.7 % after repairing only dead
+    channels. Per-channel scales are unaffected.
 
     How it decides
     --------------
@@ -82,13 +82,14 @@ def check(model: Facts) -> Iterator[Evidence]:
     guessed = assumed(model, [ranges.layer.name for ranges in bad])
     ruin = not guessed and any(ranges.with_kernel and ranges.dead_ratio > NOTHING for ranges in bad)
     layers = names(ranges.layer for ranges in bad)
-    basis = "" if read else " The kernels were not read, so this rests on the fold scales alone."
+    basis = "" if read else " The kernels were not read: this rests on the fold scales alone."
     yield Evidence(
         layers=layers,
         message=(
-            f"Folded, dead channels of {worst.layer.name} get weights {worst.dead_ratio:.0f} times those of the median "
-            f"living channel, which keeps {2 * levels(worst.dead_ratio):.1f} of 255 levels with one scale for the "
-            f"kernel. {many(len(layers), 'layer')}: {listing(layers)}.{basis}"
+            f"Folding gives dead channels of {worst.layer.name} weights {worst.dead_ratio:.0f} times those of the "
+            "median "
+            f"living channel, which with one scale per kernel keeps {2 * levels(worst.dead_ratio):.1f} of 255 levels. "
+            f"{many(len(layers), 'layer')}: {listing(layers)}.{basis}"
             f"{ASSUMED if guessed else ''}"
         ),
         severity=Severity.ERROR if ruin else Severity.WARNING,

@@ -32,7 +32,7 @@ class Saturated:
 
 @rule("BN405", "bias-saturated", severity=Severity.ERROR, needs=Needs.LITE, sees="G08")
 def check(model: Facts) -> Iterator[Evidence]:
-    """An integer bias stands at the limit of its type, so part of what batch norm folds into was cut off.
+    """An integer bias is at the limit of its type, so part of what batch norm folds into it was clipped.
 
     What it detects
     ---------------
@@ -43,8 +43,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     Folding puts `beta - mean * gamma / sqrt(variance + epsilon)` into the bias. Its scale is the input's scale times
     the channel's weight scale, so a channel with a tiny folded kernel (gamma or variance collapsed) has tiny steps,
-    2**31 of them do not reach the bias, and the converter cuts it off without a word. Reported losses exceed half of
-    the accuracy.
+    2**31 of them do not reach the bias, and the converter silently clips it. Reported losses exceed half of the
+    accuracy.
 
     How it decides
     --------------
@@ -81,8 +81,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     if broken:
         yield Evidence(
             layers=tuple(operator.name for operator, _ in broken),
-            message=f"{many(sum(count for _, count in broken), 'channel')} with a weight or bias scale that is "
-            "negative or no number: nonsense comes out of them.",
+            message=f"{many(sum(count for _, count in broken), 'channel')} with a negative or NaN scale of "
+            "weights or bias: their output is nonsense.",
             location=broken[0][0].name,
             measurements=tuple(
                 Measurement(name=f"improper scales of {operator.name}", value=count, limit=0, unit="channels")
@@ -94,7 +94,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=tuple(operator.name for operator, _ in zero),
             message=f"{many(sum(count for _, count in zero), 'channel')} with a weight scale of zero: "
-            "the kernel is zero there, and so is the bias, whatever it was meant to be.",
+            "kernel and bias are zero there, whatever they should be.",
             severity=Severity.WARNING,
             confidence=Confidence.MEDIUM,
             location=zero[0][0].name,
@@ -122,7 +122,7 @@ def _saturated(operator: FoldedOperator) -> Saturated | None:
 def _cut_off(saturated: list[Saturated]) -> Evidence:
     """One finding for all operators, the numbers of each as measurements."""
     first, channels = saturated[0], sum(found.channels for found in saturated)
-    stands_for = "" if first.reach is None else f", which stands for {first.reach:.3g}"
+    stands_for = "" if first.reach is None else f", which means {first.reach:.3g}"
     measurements: list[Measurement] = []
     for found in saturated:
         name = found.operator.name
@@ -135,7 +135,7 @@ def _cut_off(saturated: list[Saturated]) -> Evidence:
         layers=tuple(found.operator.name for found in saturated),
         message=f"{many(channels, 'channel')} of {many(len(saturated), 'operator')} with a bias at the limit "
         f"of its type: in {first.operator.name}, {first.channels} of {first.operator.channels} at +-{first.limit}"
-        f"{stands_for}. The true bias is larger and was cut off.",
+        f"{stands_for}. The true bias is larger and was clipped.",
         location=first.operator.name,
         measurements=tuple(measurements),
     )

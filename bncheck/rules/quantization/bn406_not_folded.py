@@ -19,12 +19,12 @@ _LARGEST_EPSILON = 0.01
 """1 / sqrt(1 + epsilon), the multiplier of a layer at its initial values, lies between 0.995 and 1; none
 larger is in use, as far as known."""
 _FIX_NEVER = """\
-Inspect what it was converted from (BN101, BN201 name the cause), repair that, and convert again:
+Inspect the source model (BN101, BN201 name the cause), repair it, and convert again:
     bncheck repair PATH -o OUT --data images/"""
 _FIX_MOMENTS = """\
 Export the model in inference mode (is_training=False, training=False; see BN205, BN220) and convert again."""
 _FIX_PERHAPS = """\
-Nothing, if it is preprocessing or scaling. A batch norm on the input has no convolution before it to fold into."""
+None needed if this is preprocessing or scaling. A batch norm on the input has no convolution before it to fold into."""
 _ABSORBING = ("FULLY_CONNECTED",)
 """Operators into whose bias the converter can fold an ADD before it while the MUL stays."""
 
@@ -40,9 +40,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A converter folds a batch norm only into the convolution or dense layer right before it. Behind an activation, a
+    A converter folds a batch norm only into the convolution or dense layer right before it. After an activation, a
     pooling or a concatenation it stays: two more passes over the tensor, and once quantized each rounds to 8 bits
-    again, over the range of the widest channel. Quantization-aware training often refuses such a layer.
+    again, over the range of the widest channel. Quantization-aware training often rejects such a layer.
 
     How it decides
     --------------
@@ -85,8 +85,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     if moments:
         yield Evidence(
             layers=_names(moments),
-            message=f"{_several(len(moments))} computed with the moments of the batch at hand "
-            f"({', '.join(moments[0].operators)}): the answer for one input depends on the others in its batch.",
+            message=f"{_several(len(moments))} computed with batch statistics "
+            f"({', '.join(moments[0].operators)}): the output for one input depends on the others in its batch.",
             confidence=Confidence.MEDIUM,
             location=moments[0].name,
             fix=_FIX_MOMENTS,
@@ -97,7 +97,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=_names(untouched),
             message=f"{_several(len(untouched))} left as a MUL without an ADD, {_after(untouched)}: mean and beta are "
-            "exactly 0 in every channel, which only statistics that were never updated are.",
+            "exactly 0 in every channel, as in statistics that were never updated.",
             confidence=Confidence.MEDIUM,
             location=untouched[0].name,
             fix=_FIX_NEVER,
@@ -108,8 +108,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     if sure:
         yield Evidence(
             layers=_names(sure),
-            message=f"{_several(len(sure))} not folded: {' and '.join(sure[0].operators)} stand on their own, "
-            f"{_after(sure)}{'' if all_named else ' (told by the arithmetic, not by name)'}.",
+            message=f"{_several(len(sure))} not folded: {' and '.join(sure[0].operators)} remain, "
+            f"{_after(sure)}{'' if all_named else ' (recognised by arithmetic, not by name)'}.",
             confidence=Confidence.HIGH if all_named else Confidence.MEDIUM,
             location=sure[0].name,
             measurements=_counts(sure),

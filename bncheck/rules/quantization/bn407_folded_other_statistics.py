@@ -29,7 +29,7 @@ _WHOSE = {
     sees="G04",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The TFLite file has other statistics folded into its weights than the model that it was converted from holds.
+    """The weights of the TFLite file have other statistics folded in than its source model holds.
 
     What it detects
     ---------------
@@ -39,8 +39,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Once folded, nothing in the file says which statistics were used. A model that was right before is then wrong on the
-    device, at every precision, and tools that compare a quantized file with its own float file see no difference.
+    Once folded, nothing in the file shows which statistics were used. A correct model is then wrong on the device, at
+    every precision, and tools that compare a quantized file with its own float file see no difference.
 
     How it decides
     --------------
@@ -126,7 +126,7 @@ def _different(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_hold(found)} neither the stored statistics nor any others at hand: "
+        message=f"{_of(found, proof)} {_hold(found)} neither the stored statistics nor any known ones: "
         f"{listing([f'{layer.layer} ({layer.why})' if layer.why else layer.layer for layer in found])}.",
         location=found[0].operator,
         measurements=_measured(found, proof),
@@ -161,8 +161,8 @@ def _never_moved(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_hold(found)} the stored statistics, which are still the initial ones though "
-        f"gamma or beta were trained: the conversion is faithful, the model was broken before: "
+        message=f"{_of(found, proof)} {_hold(found)} the stored statistics, but these are still initial though "
+        f"gamma or beta were trained: the conversion is right, the model was broken before: "
         f"{listing(_names(found))}.",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM,
@@ -180,7 +180,7 @@ def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
         layers=_names(found),
         message=f"{_of(found, proof)} {_were(found)} not found in the file: {listing(_names(found))}.{_reason(found)}",
         severity=Severity.WARNING,
-        fix="Give the model that the file was converted from, with its graph or configuration where there is one.",
+        fix="Give the model the file was converted from, with its graph or configuration if there is one.",
         measurements=_measured(found, proof),
     )
 

@@ -28,7 +28,7 @@ from bncheck.testing.quantized import attributed, operator_loss, quantized, quan
     sees="G11",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The model loses what it loses before quantization: its stored statistics are at fault.
+    """The model is broken before quantization: its stored statistics are at fault.
 
     What it detects
     ---------------
@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Tools that hold a quantized model against its own float form cannot see it: a checkpoint whose updates were
-    forgotten agrees with its int8 file for 100.0 % of the samples, at 45 dB, better than a healthy one. Calibration,
+    Tools that compare a quantized model with its own float form cannot see it: a checkpoint whose updates were
+    forgotten agrees with its int8 file on 100.0 % of the samples, at 45 dB, better than a healthy one. Calibration,
     other schemes and quantization-aware training all leave it junk.
 
     How it decides
@@ -73,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     doubtful = in_doubt(model.comparison, before) or (unlike is not None and unlike.decides)
     certain = labels_tell(model.comparison)
     found = measured.attribution
-    told = f"{before.told[0].upper()}{before.told[1:]}: before any quantization" if found is None else _divided(found)
+    told = f"{before.told[0].upper()}{before.told[1:]}, before any quantization" if found is None else _divided(found)
     yield Evidence(
         layers=(),
         message=f"{_OPENING[doubtful]} {told}.{_agrees(measured)}{_repaired(measured)}",
@@ -82,15 +82,15 @@ def check(model: Facts) -> Iterator[Evidence]:
         fix=if_data_fit(
             unlike,
             f"{fixes.training_code_and_repair(model, remedies.CAUSE_TOLD)}\n"
-            "Then quantize again: this quantized file cannot be repaired.",
+            "Then quantize again: the quantized file cannot be repaired.",
         ),
         measurements=(Measurement(name=before.name, value=before.value, limit=before.limit), *_measured(found)),
     )
 
 
 _OPENING = {
-    False: "The model is broken before it is quantized.",
-    True: "On these data the model loses before it is quantized, if they are what it was made for.",
+    False: "The model is broken before quantization.",
+    True: "If these data are like the training data, the model is broken before quantization.",
 }
 
 
@@ -99,14 +99,14 @@ def _divided(found: Attribution) -> str:
     lost = found.statistics + found.quantization
     if found.measure is Measure.NMSE:
         return (
-            f"Stored statistics put the output off by {found.statistics:.2g} of its energy, quantization by "
-            f"{max(found.quantization, 0.0):.2g} more"
+            f"Stored statistics put the output off by {percent(found.statistics)}, quantization by another "
+            f"{percent(max(found.quantization, 0.0))}"
         )
     statistics, rest = 100 * found.statistics, 100 * found.quantization
     gains = "quantization wins back" if rest < 0 else "quantization loses"
     return (
-        f"Of the {100 * max(lost, found.statistics):.1f} points of {found.measure.value} lost, {statistics:.1f} go "
-        f"from batch to stored statistics, both in float; {gains} {abs(rest):.1f}"
+        f"Of {100 * max(lost, found.statistics):.1f} points of {found.measure.value} lost, the stored statistics lose "
+        f"{statistics:.1f} (in float); {gains} {abs(rest):.1f}"
     )
 
 
@@ -119,7 +119,7 @@ def _agrees(measured: QuantizedComparison) -> str:
     if output is None or output.agreement is None or not output.agreement >= _AGREES:
         return ""
     return (
-        f" Quantized and float agree on {percent(output.agreement)} of the top classes, so comparing these two alone "
+        f" Quantized and float agree on {percent(output.agreement)} of the samples, so comparing only these two "
         "shows nothing."
     )
 

@@ -18,7 +18,7 @@ MANY = 0.1
 
 @rule("BN409", "tensors-unmatched", severity=Severity.WARNING, needs=Needs.QUANTIZED, sees_too="G04")
 def check(model: Facts) -> Iterator[Evidence]:
-    """Tensors of the float or the quantized file have no counterpart in the other, and were not compared.
+    """Tensors of the float or the quantized file have no counterpart in the other and were not compared.
 
     What it detects
     ---------------
@@ -26,7 +26,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    An operator that is not compared may be the one that loses precision: a short list of losses is not a clean one.
+    An operator that is not compared may be the one that loses precision: a short list of losses does not mean all is
+    well.
 
     How it decides
     --------------
@@ -81,10 +82,10 @@ def _without_operator(layers: Sequence[Unmatched]) -> Evidence:
     has, its = ("has", "its") if len(layers) == 1 else ("have", "their")
     return Evidence(
         layers=tuple(one.name for one in layers),
-        message=f"{many(len(layers), 'layer')} {has} no operator of {its} own, and all operators were compared: "
+        message=f"{many(len(layers), 'layer')} {has} no operator of {its} own; all operators were compared: "
         f"{listing([one.name for one in layers])}. {first.name}: {first.why}.",
         severity=Severity.INFO,
-        fix=f"Nothing has to be done: what {its} arithmetic costs is part of the loss of the operators it is in.",
+        fix=f"None needed: {its} rounding error is part of the operators' it was merged into.",
         measurements=(Measurement(name="layers without an operator", value=len(layers), limit=0, unit="layers"),),
     )
 

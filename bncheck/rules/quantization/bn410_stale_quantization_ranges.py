@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, PerChannel
-from bncheck.facts.wording import listing, many
+from bncheck.facts.wording import listing, many, percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import this_checkpoint
 from bncheck.testing import batch_norm, facts
@@ -37,9 +37,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The served graph and the converter read these ranges. Weights beyond them are cut off, and within much too wide ones
-    nothing but a few levels is left. It happens where statistics are put right and ranges are not: a checkpoint
-    repaired so had 99.2 % accuracy in float and 11.4 % in its own graph, and 97.2 % once the ranges were recorded anew.
+    The served graph and the converter read these ranges. Weights beyond them are clipped, and ranges much too wide
+    leave only a few levels. It happens when statistics are corrected and ranges are not: a checkpoint repaired like
+    this had 99.2 % accuracy in float and 11.4 % in its own graph, and 97.2 % once the ranges were recorded again.
 
     How it decides
     --------------
@@ -85,16 +85,16 @@ def _misfit(model: Facts, stale: Sequence[RecordedRange]) -> Evidence:
     assert worst.noise is not None
     assert worst.least_noise is not None
     layers = tuple(recorded.layer for recorded in stale if recorded.layer is not None)
-    cut = "cuts them off" if _outside(worst) else "leaves them few levels"
-    untouched = " They still are what the graph starts with." if all(map(_initial, stale)) else ""
+    cut = "clips them" if _outside(worst) else "leaves them few levels"
+    untouched = " They still have their initial values." if all(map(_initial, stale)) else ""
     return Evidence(
         layers=layers,
         message=(
-            f"The ranges by which folded weights are rounded do not fit the stored statistics in "
-            f"{many(len(layers), 'layer')}: {listing(layers)}. Folded, the weights of {worst.layer} reach from "
+            f"The quantization ranges of folded weights do not fit the stored statistics in "
+            f"{many(len(layers), 'layer')}: {listing(layers)}. The folded weights of {worst.layer} reach from "
             f"{float(worst.extent[0].min()):.3g} to {float(worst.extent[1].max()):.3g}; the range from "
-            f"{_lowest(worst.low):.3g} to {_highest(worst.high):.3g} {cut}, at {worst.noise:.2%} of their energy "
-            f"instead of {worst.least_noise:.2g}.{untouched}"
+            f"{_lowest(worst.low):.3g} to {_highest(worst.high):.3g} {cut}: they are off by {percent(worst.noise)} "
+            f"instead of {percent(worst.least_noise)}.{untouched}"
         ),
         severity=Severity.ERROR if worst.noise > JUNK else Severity.WARNING,
         location=worst.low.name,
@@ -123,7 +123,8 @@ def _never_written(model: Facts, known: FakeQuantFacts) -> Iterator[Evidence]:
     yield Evidence(
         layers=(),
         message=(
-            f"{len(untouched)} of {many(len(told), 'range')} of activations still are what the graph starts with, "
+            f"{len(untouched)} of {many(len(told), 'activation range')} still "
+            f"{'has its' if len(untouched) == 1 else 'have their'} initial values, "
             f"{_lowest(untouched[0].low):g} to {_highest(untouched[0].high):g}, although the weights were trained: "
             f"{listing(names)}."
         ),

@@ -10,7 +10,6 @@ from typing import Any
 from bncheck.facts.findings import Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Before, Scores, same_data, scores
-from bncheck.facts.ratios import sqnr_db
 from bncheck.facts.wording import percent
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.modes import CAUSES, ERRORS_ALLOWED, TIMES_FLOOR
@@ -33,7 +32,7 @@ TIMES_ERROR = 2.0
     explained_by=(*CAUSES, "BN301", "BN302", "BN305"),
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The model does worse than the earlier one that it is held against.
+    """The model does worse than the earlier one it is compared with.
 
     What it detects
     ---------------
@@ -42,7 +41,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A model can get worse without any single fault that a rule knows, and faults that were accepted can get worse.
+    A model can get worse without any single fault that a rule knows, and accepted faults can get worse.
 
     How it decides
     --------------
@@ -107,7 +106,7 @@ def _lost(what: str, new: Scores, old: Scores, floor: float) -> Iterator[_Loss]:
     elif new.nmse is not None and old.nmse is not None and new.agreement is None and old.agreement is None:
         limit = max(TIMES_ERROR * old.nmse, TIMES_FLOOR * floor)
         if not new.nmse <= limit:
-            told = f"SQNR of the output in {what} {sqnr_db(new.nmse):.1f} dB, before {sqnr_db(old.nmse):.1f} dB"
+            told = f"output error in {what} {percent(new.nmse)}, before {percent(old.nmse)}"
             yield _Loss(told=told, name=f"NMSE of the output in {what}", value=new.nmse, limit=limit)
 
 

@@ -78,13 +78,13 @@ def if_data_fit(unlike: Unlike | None, remedy: str) -> str:
     """A remedy that new statistics belong to, which other data than the training's would make worse."""
     if unlike is None or not unlike.decides:
         return remedy
-    return f"First see whether the data are what the model was trained on (BN304). If they are:\n{remedy}"
+    return f"First check that these are data like the training data (BN304). If so:\n{remedy}"
 
 
 NOT_TRAINED = Unlike(
     layers=(),
-    told="The model is not trained yet: no moving statistic, beta or gamma ever left its initial value. In such a "
-    "model the modes differ whatever the data are, and nothing can be said of either before it is trained.",
+    told="The model is not trained yet: no moving statistic, beta or gamma ever left its initial value. The modes of "
+    "such a model always differ.",
     name="layers that were trained",
     value=0,
     limit=1,
@@ -98,7 +98,7 @@ def _of_another_copy(comparison: Comparison, told: str, name: str, value: float,
     junk = output is not None and output.junk
     return Unlike(
         layers=(),
-        told=f"{told} The copy is not judged by what it makes of them." if junk else told,
+        told=f"{told} The copy is not judged by them." if junk else told,
         name=name,
         value=value,
         limit=limit,
@@ -130,9 +130,9 @@ def _strange_labels(comparison: Comparison) -> Unlike:
     classes = (None if output is None else output.classes) or 0
     return Unlike(
         layers=(),
-        told=f"In neither mode is the accuracy above what chance gives among {classes} classes "
-        f"({percent(train)} in train mode): the model has not learned them, which is not batch norm's doing, or the "
-        "labels are numbered otherwise, or the data are not what it was trained on.",
+        told=f"Accuracy is no better than chance among {classes} classes in either mode "
+        f"({percent(train)} in train mode): the model has not learned them, the labels are numbered differently, or "
+        "the data are not like the training data.",
         name="accuracy in train mode",
         value=train,
         limit=informed_accuracy(classes) if classes else 1.0,
@@ -152,8 +152,9 @@ def _first_layer(comparison: Comparison) -> Unlike | None:
         return None
     return Unlike(
         layers=(wrong[0].layer,),
-        told=f"Only the first layer, {wrong[0].layer}, is off, which sees the data as they are: either they are unlike "
-        "the training's (--preprocess, --channel-order, other images), or its statistics are wrong. Labels would tell.",
+        told=f"Only the first layer, {wrong[0].layer}, is off, and it sees the data directly: either they are unlike "
+        "the training data (--preprocess, --channel-order, other images), or its statistics are wrong. Labels would "
+        "show which.",
         name=f"local NMSE, {wrong[0].layer}",
         value=wrong[0].local_nmse,
         limit=divergence_limit(comparison),
@@ -180,9 +181,9 @@ def _rescaled(model: Facts, comparison: Comparison) -> Unlike | None:
         return None
     return Unlike(
         layers=(layers[0].layer,),
-        told=f"The data are in another range than the model was trained on: in all channels of the first layer, "
-        f"{layers[0].layer}, the variances of the batches are {factor**2:.3g} times the stored ones, as input "
-        f"{factor:.3g} times as large has.{_ranges(model, factor)} The model is not judged by what it makes of them.",
+        told=f"The data are not in the range the model was trained on: in every channel of the first layer, "
+        f"{layers[0].layer}, batch variances are {factor**2:.3g} times the stored ones, as if the input were "
+        f"{factor:.3g} times as large.{_ranges(model, factor)} The model is not judged by these data.",
         name=f"batch over stored variance, {layers[0].layer}",
         value=factor**2,
         limit=RANGE**2,
@@ -227,7 +228,7 @@ def _ranges(model: Facts, factor: float) -> str:
         return f" It was given in {given}; {' or '.join(fitting)} fits." if fitting else ""
     apart = [pair for pair in ranges_apart(factor) if "imagenet-mean" not in pair]  # 0..255, but for an offset
     pairs = [f"{one} to a model of {other}" for one, other in apart]
-    return f" So it would be with input in {' or '.join(pairs[:2])}." if pairs else ""
+    return f" That fits input in {' or '.join(pairs[:2])}." if pairs else ""
 
 
 def _off(comparison: Comparison) -> list[LayerDifference]:
@@ -254,10 +255,9 @@ def _common_factor(layer: LayerDifference) -> float | None:
 def _other_range(comparison: Comparison, layer: LayerDifference, factor: float) -> Unlike:
     return Unlike(
         layers=(layer.layer,),
-        told=f"The first layer, {layer.layer}, is off by one factor, and hardly a layer behind it: the variances "
-        f"of its batches are {factor:.3g} times the stored ones, as those of input {math.sqrt(factor):.3g} times as "
-        "large would be. Check --preprocess; if that is what the model was trained on, its moving_variance is wrong by "
-        "this factor.",
+        told=f"The first layer, {layer.layer}, is off by one factor, later layers hardly at all: batch variances "
+        f"are {factor:.3g} times the stored ones, as if the input were {math.sqrt(factor):.3g} times as large. "
+        "Check --preprocess; if the input is right, its moving variance is wrong by this factor.",
         name=f"batch over stored variance, {layer.layer}",
         value=factor,
         limit=math.exp(SCALED),
@@ -272,10 +272,10 @@ def _everywhere(comparison: Comparison) -> Unlike | None:
         return None
     return Unlike(
         layers=() if len(wrong) >= MOST * len(layers) else tuple(layer.layer for layer in wrong),
-        told=f"{len(wrong)} of {many(len(layers), 'layer')} are off, {wrong[0].layer} among them, which sees the "
-        "data as they are, and neither values nor wiring show a fault: either the data are unlike those the statistics "
-        "come from (other images, --preprocess, --channel-order), or the statistics are those of other weights or "
-        "another domain. Labels would tell: if train mode is accurate and eval mode is not, the model is at fault.",
+        told=f"{len(wrong)} of {many(len(layers), 'layer')} are off, among them {wrong[0].layer}, which sees the "
+        "data directly, though values and wiring show no fault: either the data are unlike the training data (other "
+        "images, --preprocess, --channel-order), or the statistics belong to other weights or another domain. Labels "
+        "would show which: if only train mode is accurate, the model is at fault.",
         name="share of layers that diverge",
         value=len(wrong) / len(layers),
         limit=0.0,
@@ -292,9 +292,9 @@ def _awake(model: Facts, comparison: Comparison) -> Unlike | None:
     worst = max(awake, key=lambda layer: layer.local_nmse)
     return Unlike(
         layers=tuple(layer.layer for layer in awake),
-        told=f"What {worst.layer} loses it loses in channels that by their stored variances were constant in training "
-        f"({listing([str(channel) for channel in worst.worst_channels])} most of all) and vary in these data: either "
-        "the data are unlike the training's, or those variances were lost (rounded to 0). Labels would tell.",
+        told=f"The error of {worst.layer} lies in channels that were constant in training, by their stored variances "
+        f"(most in {listing([str(channel) for channel in worst.worst_channels])}), and vary in these data: either the "
+        "data are unlike the training data, or those variances were rounded to 0. Labels would show which.",
         name=f"local NMSE, {worst.layer}",
         value=worst.local_nmse,
         limit=divergence_limit(comparison),

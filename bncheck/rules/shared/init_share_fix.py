@@ -28,7 +28,7 @@ def forget_sooner(model: Facts, decay: float) -> str:
         f"# Keras\nx = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)",
         made_with(model),
     )
-    return training_code(code, note="a decay that forgets its initial value in a run of this length")
+    return training_code(code, note="a decay short enough for this run")
 
 
 def forget_and_repair(model: Facts, used: float | None = None) -> str:
@@ -42,9 +42,9 @@ def forget_and_repair(model: Facts, used: float | None = None) -> str:
     again = forget_sooner(model, decay)
     if 0 < used <= decay:
         enough = math.ceil(-LEFT / math.log10(used))
-        again = f"Train on: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
+        again = f"Train longer: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
     return (
-        f"{again}\nThis checkpoint, without data (exact if decay and count are), or better with images:\n"
+        f"{again}\nThis checkpoint, without data (if decay and steps are exact), or better with images:\n"
         f"{indented(debias(model, used))}\n{indented(repair(model))}"
     )
 

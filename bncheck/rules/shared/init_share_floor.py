@@ -32,7 +32,7 @@ EXPECTED = 0.3
 """Variance that the weights let expect of the channels at a floor, over the stored one, below which the floor is no
 variance of data. Where a share of 0.02 to 0.5 was mixed into healthy models (MobileNetV2, DS-CNN, MobileNetV1, Chiron)
 it is 0.15 at most; what is expected of one layer is off by a factor of 2, seldom more."""
-_TELL = "Give --decay and --steps to have it judged."
+_TELL = "Give --decay and --steps to have it checked."
 
 
 def told_by_floor(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
@@ -49,7 +49,7 @@ def told_by_floor(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
     elif floor.crowded and floor.bound >= UNREAD_MUCH:
         message = (
             f"No moving variance of {many(floor.channels, 'channel')} is below {floor.bound:.3g}, and a tenth of them "
-            f"crowd just above: up to that much may still be initial value. {_TELL}"
+            f"lie just above: up to that much may still be initial value. {_TELL}"
         )
         yield _bounded(model, judged, floor.bound, message)
 
@@ -65,9 +65,9 @@ def _contradicted(model: Facts, judged: list[Layer], bound: float, expected: flo
     if worst <= SOME and factor <= SHRINK_SOME:
         return
     message = (
-        f"No moving variance is below {bound:.3g}, and a tenth of them lie just above, where their weights predict "
-        f"{percent(expected)} of that: {percent(bound)} of the statistics is still the initial value. It makes up "
-        f"{percent(worst)} of the median variance of the layer that it weighs on most."
+        f"No moving variance is below {bound:.3g}, and a tenth of them lie just above, though their weights predict "
+        f"{percent(expected)} of that: {percent(bound)} of the statistics is still initial value. It makes up "
+        f"{percent(worst)} of the median variance in the worst layer."
     )
     much = worst > MUCH or factor > SHRINK_MUCH
     found = replace(
@@ -86,8 +86,8 @@ def _floor(model: Facts, judged: list[Layer], bound: float) -> Evidence:
     fitting = (d for d in DECAYS if updates and bound / FLOOR_FIT <= d**updates <= bound * (1 + CONTRADICTION))
     decay = next(fitting, None)
     message = (
-        f"The smallest moving variances of {many(len(judged), 'layer')} all lie just above {bound:.3g}, as they do "
-        f"where {percent(bound)} of each is still its initial value"
+        f"The smallest moving variances of {many(len(judged), 'layer')} all lie just above {bound:.3g}, as if "
+        f"{percent(bound)} of each were still initial value"
     )
     if decay is None or updates is None:
         return replace(_bounded(model, judged, bound, f"{message}. {_TELL}"), severity=Severity.WARNING)
@@ -102,7 +102,7 @@ def _bounded(model: Facts, judged: list[Layer], bound: float, message: str) -> E
         message=message,
         severity=Severity.INFO,
         confidence=Confidence.LOW,
-        fix=f"{_TELL} Where the share is high, with images or without:\n{indented(repair(model))}\n"
+        fix=f"{_TELL} If the share is high, with images or without:\n{indented(repair(model))}\n"
         f"{indented(debias(model))}",
         measurements=(Measurement(name="upper bound of the init share", value=bound, limit=UNREAD_MUCH),),
     )

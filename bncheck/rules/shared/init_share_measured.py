@@ -39,9 +39,9 @@ def measured(model: Facts, left: ShareInData) -> Evidence:
     output = None if model.comparison is None else judged_output(model.comparison)
     return Evidence(
         layers=left.layers,
-        message=f"{percent(left.share)} of the statistics is still the initial value. With that taken out, stored "
-        f"variances are those of the data given but for a factor of {math.exp(left.after):.2f} in the median channel; "
-        f"as they are, {math.exp(left.before):.3g}. The run was too short for its decay.",
+        message=f"{percent(left.share)} of the statistics is still initial value. Without it, the stored variances "
+        f"match the data within a factor of {math.exp(left.after):.2f} in the median channel; with it, "
+        f"{math.exp(left.before):.3g}. The run was too short for its decay.",
         severity=Severity.ERROR if output is not None and output.junk else Severity.WARNING,
         confidence=Confidence.HIGH,
         fix=forget_and_repair(model),
@@ -84,17 +84,17 @@ def in_the_light_of_data(model: Facts, found: Evidence) -> Evidence:
     if is_refuted(model, found.layers):
         return replace(
             found,
-            message=f"By its counters, {found.message[0].lower()}{found.message[1:]} On the data given eval mode does "
-            "as well as train mode, so more updates went in than were counted.",
+            message=f"By its counters, {found.message[0].lower()}{found.message[1:]} Yet on these data eval mode does "
+            "as well as train mode, so there were more updates than counted.",
             severity=Severity.INFO,
             confidence=Confidence.LOW,
-            fix="Nothing, if the data are those of training.",
+            fix="None needed if these are data like the training data.",
         )
     if found.severity is not Severity.ERROR or not is_borne(model):
         return found
     return replace(
         found,
-        message=f"{found.message} On the data given the output bears it.",
+        message=f"{found.message} On these data the output is unaffected.",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM,
     )

@@ -12,8 +12,9 @@ from bncheck.rules.shared.init_share_measured import share_in_data
 from bncheck.rules.shared.modes import judged_output, labels_tell
 
 SETTLE = """\
-learning_rate = tf.train.cosine_decay(start, global_step, steps)    # or any other that falls to near 0
-# or go on from here for some hundred steps at a hundredth of the learning rate"""
+# or any other schedule that ends near 0
+learning_rate = tf.train.cosine_decay(start, global_step, steps)
+# or continue for a few hundred steps at a hundredth of the learning rate"""
 """Weights that hardly move any more let their averages catch up."""
 
 FORGOTTEN = 0.01
@@ -37,12 +38,12 @@ def lag(model: Facts) -> str:
     if known_cause(model) or unlike_training(model) is not None:
         return ""
     # the first layer sees the data as they are: where it drifts too, they may be at fault
-    other = ", unless these data are of another domain than the training's" if drifting[0] is layers[0] else ""
+    other = ", unless these data are from another domain than the training data" if drifting[0] is layers[0] else ""
     decay = max(layer.decay or 0.0 for layer in model.layers)
     return (
-        f" Wiring and decay ({decay:g}) are in order, the statistics moved, and nothing of the initial value is left: "
-        f"the averages, which are those of about the last {round(1 / (1 - decay)):,} updates, trail weights that still "
-        f"moved fast when training ended{other}."
+        f" Wiring and decay ({decay:g}) are in order, the statistics moved, and no initial value is left: the averages "
+        f"cover about the last {round(1 / (1 - decay)):,} updates and lag behind weights that were still changing fast "
+        f"when training ended{other}."
     )
 
 

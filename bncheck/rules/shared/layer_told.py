@@ -19,13 +19,11 @@ TEN, MILLION = 10, 1_000_000
 """Factors from which they are told without decimals, and without digits."""
 
 
-def loses(nmse: float) -> str:
-    """What a local error does, as a verb with its object."""
+def off(nmse: float) -> str:
+    """How far an output is off, as the rest of a sentence about it."""
     if not math.isfinite(nmse):
-        return "loses all of its output to NaN"
-    if nmse > 1:
-        return f"errs by {times_told(nmse)} its output's energy"
-    return f"loses {percent(nmse)} of its output's energy"
+        return "is NaN"
+    return f"is off by {percent(nmse)}" if nmse < TEN else f"is off by {times_told(nmse)} its energy"
 
 
 def times_told(factor: float) -> str:
@@ -40,14 +38,14 @@ def how_off(layer: LayerDifference) -> str:
     parts = []
     ratios = finite(layer.log_variance_ratio)
     if ratios.size and abs(median(ratios)) >= RATIO_TOLD:
-        parts.append(f"its variances are {math.exp(-median(ratios)):.3g} times those of the data (median)")
+        parts.append(f"its stored variances are {math.exp(-median(ratios)):.3g} times those of the data (median)")
     shifts = finite(layer.mean_shift)
     shift = float(np.sqrt(np.mean(np.square(shifts)))) if shifts.size else 0.0
     if shift >= SHIFT_TOLD:
-        parts.append(f"its means are off by {shift:.2g} of its deviations")
+        parts.append(f"its means are off by {shift:.2g} standard deviations")
     if ratios.size < layer.log_variance_ratio.size:
-        parts.append(f"in {many(layer.log_variance_ratio.size - ratios.size, 'channel')} a variance is no number")
+        parts.append(f"the variance of {many(layer.log_variance_ratio.size - ratios.size, 'channel')} is NaN")
     if not parts and layer.worst_channels:
-        parts.append(f"most of it in channels {listing([str(channel) for channel in layer.worst_channels])}")
+        parts.append(f"most of the error is in channels {listing([str(channel) for channel in layer.worst_channels])}")
     text = " and ".join(parts)
     return f" {text[0].upper()}{text[1:]}." if text else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bncheck.facts.findings import Meaning
 from bncheck.facts.ratios import informed_accuracy, scores_of
 from bncheck.facts.record import Record
-from bncheck.facts.wording import many_are, percent
+from bncheck.facts.wording import many, many_are, percent
 from bncheck.numerics.divergence import diverging, layer_limit
 
 if TYPE_CHECKING:
@@ -163,12 +163,12 @@ def too_few(comparison: Comparison) -> str:
     data = comparison.data
     fewest = min((layer.samples for layer in comparison.layers), default=FEWEST_VALUES)
     if data.samples < FEWEST_SAMPLES:
-        return f"{many_are(data.samples, 'sample')} too few: {FEWEST_SAMPLES} or more are needed"
+        return f"{many_are(data.samples, 'sample')} too few: at least {FEWEST_SAMPLES} are needed"
     if fewest < FEWEST_VALUES:
         name = next(layer.layer for layer in comparison.layers if layer.samples == fewest)
         return (
-            f"Batches of {data.batch_size} leave {name} {fewest} value{'s' if fewest != 1 else ''} a channel, from "
-            f"which no mean and variance can be told: {FEWEST_VALUES} or more are needed"
+            f"Batches of {data.batch_size} give {name} {many(fewest, 'value')} per channel, too few for a mean and "
+            f"variance: at least {FEWEST_VALUES} are needed"
         )
     return ""
 
@@ -183,10 +183,8 @@ def _too_noisy(comparison: Comparison) -> str:
             return f"Train mode, the reference, is too noisy in batches of {data.batch_size}: {noise}"
     if all(_floor(output) is None for output in comparison.outputs):
         if data.batches > 1:
-            return "No output has a row for each sample, so that nothing tells what batch noise alone does"
-        return (
-            f"One batch of {data.batch_size} without labels does not tell what batch noise alone does: 2 or more needed"
-        )
+            return "No output has one row per sample, so batch noise cannot be measured"
+        return f"One batch of {data.batch_size} without labels does not show batch noise: at least 2 are needed"
     return ""
 
 
@@ -194,8 +192,9 @@ def _noise(output: OutputDifference) -> str:
     if output.agreement_floor is not None:
         low = output.agreement_floor < AGREES_WITH_ITSELF
         return f"it agrees with itself on {percent(output.agreement_floor)} of the samples" if low else ""
-    high = output.floor is not None and not output.floor <= NOISE_FLOOR
-    return f"between batches {output.name} differs by {output.floor:.2g} of its signal" if high else ""
+    if output.floor is None or output.floor <= NOISE_FLOOR:
+        return ""
+    return f"{output.name} differs by {percent(output.floor)} between batches"
 
 
 def _floor(output: OutputDifference) -> float | None:
@@ -266,8 +265,8 @@ def _by_agreement(comparison: Comparison, output: OutputDifference) -> Junk | No
     gap = output.agreement_floor - output.agreement
     limit = beyond_chance(AGREEMENT_GAP, differing, comparison.data.samples)
     return Junk(
-        told=f"eval mode agrees with train mode on the class of {percent(output.agreement)} of the samples, train mode "
-        f"with itself on {percent(output.agreement_floor)}",
+        told=f"eval mode agrees with train mode on {percent(output.agreement)} of the samples (train mode with itself: "
+        f"{percent(output.agreement_floor)})",
         name=f"agreement lost at {output.name}",
         value=gap,
         limit=limit,
@@ -279,8 +278,8 @@ def _by_error(output: OutputDifference) -> Junk | None:
         return None
     limit = min(max(OUTPUT_NMSE, TIMES_FLOOR * output.floor), max(PLAIN_NMSE, PLAIN_TIMES * output.floor))
     return Junk(
-        told=f"{output.name} in eval mode is off by {output.nmse:.2g} times the signal's energy "
-        f"(cosine {output.cosine:.3f}); batch noise alone makes {output.floor:.2g}",
+        told=f"{output.name} in eval mode is off by {percent(output.nmse)} (batch noise alone: "
+        f"{percent(output.floor)}; cosine {output.cosine:.3f})",
         name=f"NMSE of {output.name}",
         value=output.nmse,
         limit=limit,

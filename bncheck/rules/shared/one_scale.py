@@ -9,7 +9,7 @@ from bncheck.facts.layers import Facts, Layer
 from bncheck.numerics.channel_ranges import FoldedRanges, folded_ranges
 from bncheck.numerics.init_share import USUAL_EPSILON
 
-ASSUMED = f" No file tells epsilon: {USUAL_EPSILON:g}, TensorFlow's default, is assumed."
+ASSUMED = f" Epsilon is unknown: TensorFlow's default, {USUAL_EPSILON:g}, is assumed."
 
 
 def concerned(model: Facts) -> list[FoldedRanges]:

@@ -19,12 +19,12 @@ def of_another_model(worst: list[OperatorLoss], measured: QuantizedComparison, s
     others = sum(map(of_other_weights, known))
     return Evidence(
         layers=tuple(dict.fromkeys(operator.layer or operator.name for operator in worst)),
-        message=f"The kernels of {others} of {many(len(known), 'operator')} are no roundings of the model's: the file "
-        "was converted from other weights, or changed since. What it loses beside the model tells nothing of "
+        message=f"The kernels of {others} of {many(len(known), 'operator')} are not roundings of the model's: the file "
+        "was converted from other weights, or changed since. Its difference from the model says nothing about "
         "quantization.",
         severity=severity,
         location=worst[0].tensor,
-        fix="Give the model that the file was converted from, or convert this one (leave `--quantized` out).",
+        fix="Give the model the file was converted from, or let bncheck convert this one (omit `--quantized`).",
         measurements=tuple(
             Measurement(name=f"weights beyond rounding, {one.name}", value=one.weights_beyond or 0.0, limit=BEYOND)
             for one in worst[:MEASURED]

@@ -35,8 +35,7 @@ def other_input(model: Facts) -> tuple[str, str, float, float] | None:
     if abs(math.log(factor)) <= math.log(RANGE) and shift <= SHIFT:
         return None
     told = (
-        f"The statistics of this copy are of input {_told(made)}, as {repaired.file} says; these data lie "
-        f"{_told(seen)}."
+        f"According to {repaired.file}, this copy was repaired with input {_told(made)}; these data lie {_told(seen)}."
     )
     if abs(math.log(factor)) > math.log(RANGE):
         return told, "deviation of the input over that of the repair", factor, RANGE

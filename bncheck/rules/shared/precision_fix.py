@@ -20,21 +20,21 @@ def mend_or_keep_in_float(worst: list[OperatorLoss], measured: QuantizedComparis
     kinds = {cause(operator) for operator in worst}
     advice: list[str] = []
     if any(operator.weight_per_channel is False for operator in worst):
-        advice.append("Quantize with one scale a channel, which is what the converter does unless told otherwise.")
+        advice.append("Quantize with one scale per channel, the converter's default.")
     if "clipping" in kinds:
-        advice.append("Clipping: calibrate on more data of the kind that is served (--calibration-batches).")
+        advice.append("Clipping: calibrate on more data like those served (--calibration-batches).")
     if "bias" in kinds:
-        advice.append("Shifted channels: switch dead ones off before folding (bncheck explain BN404).")
+        advice.append("Shifted channels: disable dead ones before folding (bncheck explain BN404).")
     if any(ruled(operator) for operator in worst):
         advice.append(
-            "A channel that rules the range: divide its gamma and beta by what it is larger than the others, and "
-            "multiply\nthe weights behind it by as much, where only a ReLU lies between; or give activations 16 bits "
-            "(int16x8)."
+            "A channel dominates the range: scale its gamma and beta down to the others, and the weights that read it "
+            "up "
+            "by\nthe same factor, if only a ReLU lies between; or use 16-bit activations (int16x8)."
         )
     given = measured.was_given
     parts = dict.fromkeys(operator.tensor if given else _stem(operator.tensor) for operator in worst[:KEPT])
     more = f"  # and {len(worst) - KEPT} more" if len(worst) > KEPT else ""
-    advice.append(f"Or keep {'them' if len(worst) > 1 else 'it'} in float, found by the names of output tensors:")
+    advice.append(f"Or keep {'them' if len(worst) > 1 else 'it'} in float, by the names of output tensors:")
     named = f"parts = ({''.join(f'{part!r}, ' for part in parts).rstrip()}){more}"
     return "\n".join((*advice, indented(f"{named}\n{remedies.KEEP_IN_FLOAT}")))
 

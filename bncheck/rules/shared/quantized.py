@@ -20,7 +20,7 @@ from bncheck.facts.measurements import (
     QuantizedComparison,
 )
 from bncheck.facts.ratios import informed_accuracy, scores_of
-from bncheck.facts.wording import decibel, percent
+from bncheck.facts.wording import percent
 from bncheck.numerics.channels import median
 from bncheck.rules.shared.modes import ACCURACY_GAP, Junk, beyond_chance, judged_output
 
@@ -96,7 +96,7 @@ def _by_accuracy(measured: QuantizedComparison) -> Quantized:
     differing = 1 - ((None if output is None else output.agreement) or 0.0)
     limit = beyond_chance(ACCURACY_GAP, differing, measured.data.samples)
     lost = Junk(
-        told=f"accuracy is {percent(low)}, and {percent(stored)} in float with the same statistics",
+        told=f"accuracy is {percent(low)} ({percent(stored)} in float, with the same statistics)",
         name="accuracy lost by quantization",
         value=stored - low,
         limit=limit,
@@ -110,8 +110,8 @@ def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Qu
     differing = 1 - output.agreement
     limit = beyond_chance(DISAGREES, differing, measured.data.samples)
     lost = Junk(
-        told=f"{percent(output.agreement)} of the samples keep the top class of the float model "
-        f"({decibel(output.nmse)} dB at {output.name})",
+        told=f"it agrees with the float model on {percent(output.agreement)} of the samples "
+        f"({output.name} is off by {percent(output.nmse)})",
         name=f"disagreement at {output.name}",
         value=differing,
         limit=limit,
@@ -122,8 +122,7 @@ def _by_agreement(measured: QuantizedComparison, output: OutputDifference) -> Qu
 
 def _by_error(output: OutputDifference) -> Quantized:
     lost = Junk(
-        told=f"{output.name} is off by {output.nmse:.2g} times the float signal's energy "
-        f"({decibel(output.nmse)} dB, cosine {output.cosine:.3f})",
+        told=f"{output.name} is off by {percent(output.nmse)} (cosine {output.cosine:.3f})",
         name=f"NMSE of {output.name}",
         value=output.nmse,
         limit=OUTPUT_NMSE,
@@ -143,7 +142,7 @@ def _repaired(measured: QuantizedComparison) -> Quantized | None:
     limit = {Measure.ACCURACY: ACCURACY_GAP, Measure.AGREEMENT: DISAGREES}.get(found.measure, OUTPUT_JUNK)
     if found.measure is not Measure.NMSE:
         limit = beyond_chance(limit, max(1 - after, 0.0), measured.data.samples)
-    alike = ", converted again alike" if measured.was_given else ""
+    alike = " and converted the same way" if measured.was_given else ""
     lost = Junk(
         told=f"with statistics re-estimated{alike}, "
         + (

@@ -25,8 +25,8 @@ def ruled_out(model: Facts, layers: Sequence[Layer]) -> str:
     if not always_updated(model, layers):
         return ""
     return (
-        " It is not the wiring: in the graph at hand the train op runs every update, in any mode. So this checkpoint "
-        "comes of another graph, or was saved or restored without the statistics."
+        " The wiring of this graph is fine: its train op runs every update. So the checkpoint comes from another "
+        "graph, or was saved or restored without the statistics."
     )
 
 
@@ -36,4 +36,4 @@ def let_move(model: Facts, layers: Sequence[Layer]) -> str:
         return this_checkpoint(model)
     if is_training_graph(model) or not keras_made(model):
         return training_code_and_repair(model, wire(model, layers))
-    return training_code_and_repair(model, KERAS_LOOP, note="Keras, in a loop of one's own")
+    return training_code_and_repair(model, KERAS_LOOP, note="Keras, in a custom loop")

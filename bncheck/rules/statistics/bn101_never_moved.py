@@ -40,8 +40,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    With `is_training=False`, and once folded for quantization, each layer normalises with mean 0 and variance 1
-    instead of its own: training went by other statistics, or batch norm was only an affine there.
+    With `is_training=False`, and once folded for quantization, each layer normalises with mean 0 and variance 1 instead
+    of its own statistics: the model was trained with other statistics, or batch norm only scales and shifts.
 
     How it decides
     --------------
@@ -87,7 +87,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     severity, confidence, reading = _measured_standing(model) or _standing(model.run, judged, moved)
     idle = len(judged) - len(accused)
     left = _NOT_BY_FIT if moved and model.format.kind is FileKind.KERAS else ""
-    rest = f" The beta or gamma of {many(idle, 'layer')} has not: frozen, or in no use." if idle else ""
+    rest = f" In {many(idle, 'layer')} gamma and beta have not: frozen, or unused." if idle else ""
     yield Evidence(
         layers=names(accused),
         message=(
@@ -96,7 +96,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         ),
         severity=severity,
         confidence=confidence,
-        fix="Nothing, if it is yet to be trained." if severity is Severity.INFO else _fix(model, accused),
+        fix="None needed if the model is not trained yet." if severity is Severity.INFO else _fix(model, accused),
         why=_FITS if fits else "",
         measurements=_measurements(model.run, judged, moved),
     )
@@ -108,8 +108,8 @@ def _measured_standing(model: Facts) -> tuple[Severity, Confidence, str] | None:
     if comparison is None or comparison.data.synthetic:
         return None
     if eval_is_better(comparison):
-        fit = "the weights fit them, as those of a model do that was trained in eval mode"
-        return Severity.WARNING, Confidence.HIGH, f", and yet {accuracies(comparison)}: {fit}."
+        fit = "the weights fit them, so the model was trained in eval mode"
+        return Severity.WARNING, Confidence.HIGH, f", yet {accuracies(comparison)}: {fit}."
     if _left_out(model):
         kept = "no beta or gamma has moved either, though the other weights are trained"
         return Severity.ERROR, Confidence.HIGH, f"; {kept} ({accuracies(comparison)}). {_NOT_LOADED}"
@@ -131,12 +131,12 @@ _NOT_BY_FIT = (
     "`training=True`, or a clone, or an average of weights, was given the trainable weights alone."
 )
 _FITS = (
-    "Batch norm normalises nothing in such a model, which made training slower; what was trained works all the same, "
-    "and new statistics would break it."
+    "Batch norm normalises nothing in this model, which slows training; the trained weights work all the same, and new "
+    "statistics would break them."
 )
 _NOT_LOADED = (
-    "So the weights were loaded without batch norm's own, by names that do not fit perhaps, or batch norm was frozen "
-    "before it was ever trained."
+    "The weights were loaded without those of batch norm, perhaps because of their names, or batch norm was frozen "
+    "from the start."
 )
 
 
@@ -147,21 +147,21 @@ def _standing(run: RunFacts, judged: list[Layer], moved: list[Layer]) -> tuple[S
     if moved:
         meant_to = counted > 0 or slots or any(layer.updates for layer in moved)
         sure = Confidence.HIGH if meant_to else Confidence.MEDIUM
-        return Severity.ERROR, sure, f", while {_affine(judged)} have moved."
+        return Severity.ERROR, sure, f", while {_affine(judged)} moved."
     seen = f"{counted:,} steps were counted" if counted else "the optimizer's slots are filled"
     if any(layer.affine_moved is False for layer in judged):
         if run.biases_moved:
             others = f"; no beta or gamma has moved either, although biases of other layers have. {_missed(judged)}"
             return Severity.WARNING, Confidence.MEDIUM, others
         if counted or slots:
-            frozen = f"; no beta or gamma has moved either, although {seen}: batch norm was frozen, or is not in use."
+            frozen = f"; no beta or gamma has moved either, although {seen}: batch norm was frozen, or is unused."
             return Severity.WARNING, Confidence.LOW, frozen
         return Severity.INFO, Confidence.HIGH, "; no beta or gamma has moved either: the model is not trained yet."
     if (run.updates or 0) > 0 or slots:
         return Severity.ERROR, Confidence.MEDIUM, f", although {seen}."
     if counted:
         return Severity.WARNING, Confidence.MEDIUM, f", although {seen}."
-    return Severity.INFO, Confidence.LOW, "; nothing at hand tells whether the model was trained at all."
+    return Severity.INFO, Confidence.LOW, "; whether the model was trained is unknown."
 
 
 def _missed(judged: list[Layer]) -> str:
@@ -177,16 +177,18 @@ def _missed(judged: list[Layer]) -> str:
 
 
 def _affine(judged: list[Layer]) -> str:
-    """How many betas have moved ("52 of 52 betas"), or gammas where there is no beta."""
+    """How many betas have moved ("52 of 52 betas have"), or gammas where there is no beta."""
     betas = [layer.beta.moved for layer in judged if layer.beta.moved is not None]
     gammas = [layer.gamma.moved for layer in judged if layer.gamma.moved is not None]
     known, word = (betas, "beta") if any(betas) else (gammas, "gamma")
-    return f"{sum(known)} of {len(known):,} {word}s"
+    if len(known) == 1:
+        return f"its {word} has"
+    return f"{sum(known)} of {len(known):,} {word}s have"
 
 
 def _since(run: RunFacts) -> str:
     steps = run.updates or run.global_step
-    return f"After {many(steps, 'step')} every " if steps else "Every "
+    return f"After {many(steps, 'step')}, every " if steps else "Every "
 
 
 def _initial(judged: list[Layer]) -> str:
@@ -197,7 +199,7 @@ def _initial(judged: list[Layer]) -> str:
 
     if all(usual(vector) for layer in judged for vector in layer.statistics):
         return "moving mean is exactly 0 and every moving variance exactly 1"
-    return "moving mean and moving variance is exactly the initial value"
+    return "moving mean and variance still has exactly its initial value"
 
 
 def _fix(model: Facts, accused: list[Layer]) -> str:

@@ -34,8 +34,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    One such layer is enough: in inference it normalises with mean 0 and variance 1, and everything after it gets an
-    input that training never produced.
+    One such layer is enough: in inference it normalises with mean 0 and variance 1, and every later layer gets input
+    that training never produced.
 
     How it decides
     --------------
@@ -69,25 +69,25 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     total = many(len(still) + len(moved), "layer")
     for layers, severity, confidence, reading in (
-        ([x for x in still if x.affine_moved], Severity.ERROR, Confidence.HIGH, "although gamma or beta has moved"),
+        ([x for x in still if x.affine_moved], Severity.ERROR, Confidence.HIGH, "although gamma or beta moved"),
         (
             [x for x in still if x.affine_moved is None],
             Severity.ERROR,
             Confidence.MEDIUM,
-            "while the others have moved",
+            "while the others moved",
         ),
         (
             [x for x in still if x.affine_moved is False],
             Severity.INFO,
             Confidence.MEDIUM,
-            "and so are gamma and beta: frozen on purpose, not trained yet, or missed by a load that goes by names",
+            "nor did gamma and beta: frozen on purpose, not trained yet, or skipped when weights were loaded by name",
         ),
     ):
         if layers:
             yield Evidence(
                 layers=names(layers),
                 message=(
-                    f"The moving mean and variance of {len(layers)} of {total} are exactly initial, {reading}: "
+                    f"The moving mean and variance of {len(layers)} of {total} never moved, {reading}: "
                     f"{listing(names(layers))}.{ruled_out(model, layers) or _pattern(model, layers)}"
                 ),
                 severity=severity,
@@ -106,9 +106,9 @@ def _pattern(model: Facts, layers: list[Layer]) -> str:
     ordered = all(layer.origin in (Origin.GRAPH, Origin.CONFIG) for layer in model.layers)
     scopes = {layer.name.partition("/")[0] for layer in layers}
     if len(layers) > 1 and len(scopes) == 1 and not any(other.name.partition("/")[0] in scopes for other in others):
-        return f" They are all layers of `{scopes.pop()}`: a tower, branch or target network that nothing updates?"
+        return f" They are all layers of `{scopes.pop()}`: a tower, branch or target network that is never updated?"
     if ordered and len(others) > 1 and model.layers[-len(layers) :] == tuple(layers):
-        return f" They are all layers from `{layers[0].name}` on: was UPDATE_OPS read before these were built?"
+        return f" They are all layers from `{layers[0].name}` on: was UPDATE_OPS read before they were built?"
     return ""
 
 

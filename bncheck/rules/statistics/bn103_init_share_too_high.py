@@ -42,7 +42,7 @@ NOTICED = 0.01
     sees="C01 D08",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The moving statistics moved, but the initial value still makes up too much of them.
+    """The moving statistics moved, but too much of them is still initial value.
 
     What it detects
     ---------------
@@ -51,8 +51,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    5 % of a 1 are fatal where the true variance is 0.02: it is stored as 0.067, the layer's output shrinks to 55 %,
-    and so does the next one's, and the next.
+    5 % of an initial 1 is fatal where the true variance is 0.02: it is stored as 0.067, the layer's output shrinks to
+    55 %, and so does the next layer's, and the next.
 
     How it decides
     --------------
@@ -139,8 +139,8 @@ def _evidence(
     worst = max((seen for seen, _ in bad), key=lambda seen: (seen.effect or 0.0, seen.share))
     share = max(seen.share for seen, _ in bad)
     layers = names(seen.layer for seen, _ in bad)
-    doubt = "" if standing[1] is not Confidence.LOW else " No variance is near that: was the counter reset?"
-    effect = "the values themselves were not read"
+    doubt = "" if standing[1] is not Confidence.LOW else " No variance is close to that: was the counter reset?"
+    effect = "the values were not read"
     found = [
         Measurement(name="init share", value=share, limit=UNREAD_MUCH if worst.median is None else MUCH),
         Measurement(name="updates", value=model.run.updates or 0),
@@ -148,7 +148,7 @@ def _evidence(
     ]
     if worst.median is not None and worst.worst is not None:
         effect = (
-            f"it is 0, so {worst.layer.name} divides by too little"
+            f"it is 0, so {worst.layer.name} divides by too small a number"
             if worst.layer.variance.starts_at == 0
             else f"it makes up {percent(worst.median)} of the median moving variance in {worst.layer.name}"
         )
@@ -159,7 +159,7 @@ def _evidence(
         ]
     return Evidence(
         layers=layers,
-        message=f"{percent(share)} of the statistics is still the initial value after {_updates(model, worst.layer)} "
+        message=f"{percent(share)} of the statistics is still initial value after {_updates(model, worst.layer)} "
         f"with decay {worst.layer.decay:g}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
         f"{listing(layers)}.{doubt}",
         severity=standing[0],

@@ -15,7 +15,7 @@ from bncheck.rules.shared.standing_still import let_move, ruled_out
 from bncheck.testing import batch_norm, facts
 
 BOTH = """\
-# decay 0.99; mean, variance: of the batch
+# mean and variance are those of the batch; decay 0.99
 update_mean = tf.assign_sub(moving_mean, 0.01 * (moving_mean - mean))
 update_variance = tf.assign_sub(moving_variance, 0.01 * (moving_variance - variance))
 with tf.control_dependencies([update_mean, update_variance]):
@@ -31,7 +31,7 @@ with tf.control_dependencies([update_mean, update_variance]):
     meaning=Meaning.VALUES_FAULT,
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Of a layer's moving mean and variance, only one ever moved.
+    """Only one of a layer's moving mean and variance ever moved.
 
     What it detects
     ---------------
@@ -39,8 +39,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The two are written by the same step. Where one stood still, its update was lost, and the layer normalises with a
-    pair that never belonged together.
+    The same step should write both. If one never moved, its update was lost, and the layer normalises with a mean and
+    variance that do not belong together.
 
     How it decides
     --------------
@@ -91,8 +91,8 @@ def _cause(model: Facts, layers: list[Layer], what: str) -> str:
     """What the graph tells of the statistic that stood still, as a sentence with a space before."""
     if model.graph is None:
         return (
-            " TF-slim, tf.layers and Keras always update both, so an update written by hand lacks one, or the two came "
-            "from a file that has one of them."
+            " TF-slim, tf.layers and Keras update both: a hand-written update misses one, or the file they came from "
+            "held only one."
         )
     found = [u for layer in layers for u in layer.updates if u.role.value == what]
     under = dict.fromkeys(u.branch.predicate for u in found if u.branch is not None and u.train_ops)

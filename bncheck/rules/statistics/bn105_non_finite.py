@@ -21,7 +21,7 @@ from bncheck.testing import batch_norm, facts
     needs=Needs.VALUES,
     explained_by=("BN111", "BN208"),
     meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
-    ends_gate="NaN or infinity is all that the model could answer",
+    ends_gate="the model can only answer NaN or infinity",
     sees="B02 B16 C05 C21",
     sees_too="C08",
 )
@@ -34,8 +34,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The channel is NaN in inference and so is, a layer later, everything. Training does not show it: it normalises with
-    the batch's own statistics, and the moving ones never recover, for a NaN stays in the average for good.
+    The channel is NaN in inference, and one layer later everything is. Training does not show it, because it normalises
+    with batch statistics; and the moving ones never recover, because NaN stays in an average forever.
 
     How it decides
     --------------
@@ -80,11 +80,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     ]
     said = ", ".join(f"{item.value} {item.name}" for item in found)
     only_variance = sum(map(sum, by_role.values())) == by_role["variance"][0]
-    hint = " Only variances are NaN: batches of one value a channel?" if only_variance else ""
+    hint = " Only variances are NaN: did batches hold one value per channel?" if only_variance else ""
     yield Evidence(
         layers=names(bad),
-        message=f"Values that are no finite numbers in {many(len(bad), 'layer')} ({said}): "
-        f"{listing(names(bad))}.{hint}",
+        message=f"NaN or infinity in {many(len(bad), 'layer')} ({said}): {listing(names(bad))}.{hint}",
         location=next(vector.name for vector in _vectors(bad[0]) if _counts(vector) != (0, 0)),
         measurements=tuple(found),
     )

@@ -24,7 +24,7 @@ ROUNDING = 0.01
     needs=Needs.VALUES,
     explained_by=("BN208", "BN109", "BN110"),
     meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
-    ends_gate="the square root of a negative number is no number",
+    ends_gate="the square root of a negative variance is NaN",
     sees="C04",
     sees_too="B11 C09",
 )
@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Inference divides by sqrt(variance + epsilon): NaN where the sum is not positive, a far too large scale where it
-    nearly is. Training normalises with the batch's own variance and shows nothing.
+    Inference divides by sqrt(variance + epsilon): the result is NaN if the sum is negative, and far too large if it is
+    nearly 0. Training normalises with the batch's variance and shows nothing.
 
     How it decides
     --------------
@@ -70,11 +70,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     nan = sum(without_root.values())
     channels = sum(int((_variance(layer) < 0).sum()) for layer in bad)
     worst = min(bad, key=_lowest)
-    end = (
-        f", and with epsilon added still not positive in {many(nan, 'channel')}, which means NaN in inference"
-        if nan
-        else ""
-    )
+    end = f", and not even positive with epsilon added in {many(nan, 'channel')}: inference gives NaN" if nan else ""
     yield Evidence(
         layers=names(bad),
         message=(

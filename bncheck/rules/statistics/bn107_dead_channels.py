@@ -22,7 +22,7 @@ training scripts, rounder ones between by guess."""
 
 @rule("BN107", "dead-channels", severity=Severity.WARNING, needs=Needs.VALUES, sees="C18")
 def check(model: Facts) -> Iterator[Evidence]:
-    """Channels whose moving variance has collapsed to nothing: they carry no signal any more.
+    """The moving variance of some channels has collapsed to nothing: they carry no signal any more.
 
     What it detects
     ---------------
@@ -31,9 +31,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Harmless in float: the channel puts out its beta. Folded for quantization, its weights are multiplied by
-    gamma / sqrt(epsilon), 32 times those of a channel with variance 1 at epsilon 1e-3 and 316 times at 1e-5, and with
-    one scale for the whole kernel the others round to little or nothing. BN404 works that out for this model.
+    Harmless in float: the channel outputs its beta. When folded for quantization, its weights are multiplied by gamma /
+    sqrt(epsilon), 32 times those of a channel with variance 1 at epsilon 1e-3 and 316 times at 1e-5, and with one scale
+    for the whole kernel the others round to little or nothing. BN404 works this out for this model.
 
     How it decides
     --------------
@@ -73,15 +73,19 @@ def check(model: Facts) -> Iterator[Evidence]:
     measured: tuple[Measurement, ...] = ()
     if floors:
         decay = max(set(floors), key=floors.count)
-        said = f" At the floor of float32 that a decay of {decay:g} leaves: {many(len(floors), 'channel')}."
+        said = (
+            f" {many(len(floors), 'channel').capitalize()} decayed to the smallest float32 that decay {decay:g} "
+            "can reach."
+        )
         measured = (Measurement(name="decay told by the floor", value=decay),)
     worst = max(sick, key=lambda layer: float(dead_channels(layer).mean()))
     most = dead_channels(worst)
     yield Evidence(
         layers=names(sick),
         message=(
-            f"{count:,} of {many(total, 'channel')} are dead, their moving variance below {DEAD_VARIANCE:g}{exact}, in "
-            f"{many(len(sick), 'layer')} (most in {worst.name}, {int(most.sum())} of {most.size}): "
+            f"{count:,} of {many(total, 'channel')} {'is' if count == 1 else 'are'} dead (moving variance below "
+            f"{DEAD_VARIANCE:g}{exact}) in {many(len(sick), 'layer')}, most in {worst.name} ({int(most.sum())} of "
+            f"{most.size}): "
             f"{listing(names(sick))}.{said}"
         ),
         location=worst.variance.name,

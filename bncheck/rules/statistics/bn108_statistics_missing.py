@@ -19,7 +19,7 @@ from bncheck.testing import batch_norm, facts
     severity=Severity.ERROR,
     needs=Needs.VALUES,
     explained_by=("BN209", "BN115"),
-    ends_gate="a model without its statistics cannot be run",
+    ends_gate="a model cannot run without its statistics",
     sees_too="D01 D02",
 )
 def check(model: Facts) -> Iterator[Evidence]:
@@ -32,8 +32,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Whoever restores it gets an error, or, with a lenient restore, statistics at their initial values: junk in
-    inference. What training gathered is lost, though not beyond repair.
+    Restoring it raises an error, or, if the restore is lenient, leaves statistics at their initial values: junk in
+    inference. The trained statistics are lost, but a repair can re-estimate them.
 
     How it decides
     --------------
@@ -64,7 +64,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     lost = [vector for layer in bad for vector in layer.statistics if _missing(vector)]
     kept = sum(any(vector.presence is Presence.PRESENT for vector in (layer.gamma, layer.beta)) for layer in bad)
-    beside = f" Their gamma or beta are there in {kept}: were only trainable variables saved?" if kept else ""
+    beside = f" It does hold gamma or beta of {kept}: were only trainable variables saved?" if kept else ""
     yield Evidence(
         layers=names(bad),
         message=(

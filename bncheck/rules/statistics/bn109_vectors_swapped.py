@@ -28,11 +28,11 @@ a guess."""
     needs=Needs.VALUES,
     confidence=Confidence.MEDIUM,
     meaning=Meaning.VALUES_FAULT | Meaning.FITS_NO_DATA,
-    refuses_repair="new statistics would be written over what may be its gamma or beta",
+    refuses_repair="new statistics could overwrite its gamma or beta",
     sees="D05 E03",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The four vectors of the layers look exchanged: a "variance" with both signs, a "mean" that is all positive.
+    """The vectors of the layers look swapped: a "variance" with both signs, a "mean" that is all positive.
 
     What it detects
     ---------------
@@ -40,7 +40,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    All shapes fit and nothing complains; the predictions are junk, or NaN.
+    All shapes fit, so nothing raises an error; the predictions are junk, or NaN.
 
     How it decides
     --------------
@@ -75,11 +75,11 @@ def check(model: Facts) -> Iterator[Evidence]:
             first, place = layers[0]
             concerned = names(layer for layer, _ in layers)
             here = "moving variance" if what == "A variance" else "gamma"
-            signs = "is negative in a tenth of the channels or more" if what == "A variance" else "is centred at 0"
+            signs = "is negative in at least a tenth of the channels" if what == "A variance" else "is centred at 0"
             yield Evidence(
                 layers=concerned,
                 message=(
-                    f"{what} seems to stand where {place} belongs, and another vector in its place: the {here} "
+                    f"{what} seems to be stored as {place}, and another vector in its place: the {here} "
                     f"{signs}, while the {place} is positive in every channel, in {len(layers)} of "
                     f"{many(len(judged), 'layer')}: {listing(concerned)}."
                 ),

@@ -37,7 +37,7 @@ RATIO = 1e6
     sees_too="B11 B16",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Moving variances of a size that no activation has: the average diverged, or the activations did.
+    """Moving variances are larger than activations can be: the average or the activations diverged.
 
     What it detects
     ---------------
@@ -46,7 +46,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The channel's output is 0 in inference whatever comes in, and its folded weights vanish.
+    In inference the channel's output is always 0, and its folded weights vanish.
 
     How it decides
     --------------
@@ -83,8 +83,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         and (_largest(layer) > HUGE or (place > 0 and _median(layer) > max(INNER, RATIO * usual)))
     ]
     for layers, severity, reading in (
-        (overshot, Severity.ERROR, "beside negative ones: several updates in one step overshoot"),
-        (large, Severity.WARNING, "more than activations are likely to have"),
+        (overshot, Severity.ERROR, "and others are negative: several updates in one step overshoot"),
+        (large, Severity.WARNING, "more than activations plausibly have"),
     ):
         if layers:
             worst = max(layers, key=_largest)

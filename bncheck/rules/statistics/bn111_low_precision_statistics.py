@@ -32,8 +32,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    An update moves the average by (1 - decay) of a difference. In bfloat16 changes below 0.4 % are rounded away, in
-    float16 below 0.05 %: the average stands still long before it arrives. float16 overflows at 65,504.
+    An update moves the average by (1 - decay) of a difference. bfloat16 rounds changes below 0.4 % away, float16 below
+    0.05 %: the average stops long before it converges. float16 overflows at 65,504.
 
     How it decides
     --------------
@@ -64,8 +64,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         full = sum(_at_limit(vector) for layer in half for vector in layer.statistics)
         kind = next(vector.dtype for vector in half[0].statistics if vector.dtype in STEP)
         stuck = sum(layer.decay is not None and 1 - layer.decay < STEP[kind] for layer in half)
-        notes = f" At its largest number or infinite: {many(full, 'value')}." if full else ""
-        notes += f" In {stuck} of them one update is finer than its rounding." if stuck else ""
+        notes = f" {many(full, 'value').capitalize()} at the largest number of the type or infinite." if full else ""
+        notes += f" In {stuck} of them rounding swallows a single update." if stuck else ""
         yield Evidence(
             layers=names(half),
             message=f"The moving statistics of {many(len(half), 'layer')} are {kind}: {listing(names(half))}.{notes}",
@@ -84,7 +84,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             yield Evidence(
                 layers=names(rounded),
                 message=(
-                    f"The moving statistics of {many(len(rounded), 'layer')} are float32, yet every value is a {kind} "
+                    f"The moving statistics of {many(len(rounded), 'layer')} are float32, but every value is a {kind} "
                     "number: they were stored or trained in half precision."
                 ),
                 severity=Severity.INFO,

@@ -23,7 +23,7 @@ PART = 0.5
     "BN112", "collapsed-gamma", severity=Severity.WARNING, needs=Needs.VALUES, confidence=Confidence.MEDIUM, sees="C17"
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Most of a layer's gammas have shrunk to nothing: its channels are switched off.
+    """Most of a layer's gammas have shrunk to nothing, which switches its channels off.
 
     What it detects
     ---------------
@@ -31,8 +31,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Such a channel puts out its beta whatever comes in. The model computes and ships what it does not use, and what is
-    left of gamma is quantized to nothing. Weight decay on gamma does that unintended.
+    Such a channel always outputs its beta. The model computes and ships what it does not use, and the rest of gamma is
+    quantized to nothing. Weight decay on gamma can do this unintentionally.
 
     How it decides
     --------------
@@ -65,7 +65,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             yield Evidence(
                 layers=names(layers),
                 message=(
-                    f"Half or more of the gammas of {many(len(layers), 'layer')} are {reading} (most in {worst.name}, "
+                    f"At least half of the gammas of {many(len(layers), 'layer')} are {reading} (most in {worst.name}, "
                     f"{100 * _part(worst, zero=zero):.0f} %): {listing(names(layers))}."
                 ),
                 severity=severity,

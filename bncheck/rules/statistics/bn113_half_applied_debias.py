@@ -22,7 +22,7 @@ from bncheck.testing import batch_norm, facts
     sees="C03",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Zero-debias corrects one of the two statistics only; the other keeps its initial share.
+    """Zero-debias corrects only one of the two statistics; the other keeps its init share.
 
     What it detects
     ---------------
@@ -31,8 +31,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The mean is right from the first steps on, which reads as if the warm-up were cured. The variance still starts at 1
-    and needs the whole of it.
+    The mean is right from the first steps on, so the warm-up seems solved. The variance still starts at 1 and needs all
+    of it.
 
     How it decides
     --------------
@@ -64,11 +64,11 @@ def check(model: Facts) -> Iterator[Evidence]:
             first = layers[0]
             fixed, left = ("mean", "variance") if first.debias and first.debias.mean else ("variance", "mean")
             shares = [share for layer in layers if (share := init_share(layer, model.run.updates)) is not None]
-            said = f" of which up to {percent(max(shares))} is the initial value" if shares else ""
+            said = f", up to {percent(max(shares))} of which is initial value" if shares else ""
             yield Evidence(
                 layers=names(layers),
                 message=(
-                    f"Zero-debias holds for the moving {fixed} of {many(len(layers), 'layer')} and not for the moving "
+                    f"Zero-debias corrects the moving {fixed} of {many(len(layers), 'layer')} but not the moving "
                     f"{left}{said}: {listing(names(layers))}."
                 ),
                 severity=severity,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Purpose, Role, Saver
-from bncheck.facts.wording import listing, many
+from bncheck.facts.wording import listing, many, many_are
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import batch_norm, facts, vector
@@ -23,7 +23,7 @@ from bncheck.testing import batch_norm, facts, vector
     sees="C13 C14",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The checkpoint holds averaged weights, and statistics that were gathered under other ones.
+    """The checkpoint holds averaged weights with statistics of the raw ones.
 
     What it detects
     ---------------
@@ -32,8 +32,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Statistics belong to the weights that produced them. With averages over a long time (SWA) the averaged model can
-    score near chance until its statistics are gathered anew. A shadow of a moving average lags twice.
+    Statistics belong to the weights that produced them. With long averages (SWA), the averaged model can score near
+    chance until its statistics are re-estimated. A second average of a moving average lags twice.
 
     How it decides
     --------------
@@ -63,14 +63,22 @@ def check(model: Facts) -> Iterator[Evidence]:
     raw = [layer for layer in model.layers if layer.averaged and not layer.shadow_statistics]
     served = [layer for layer in raw if _restores_averages(model.graph, layer)]
     for layers, severity, reading in (
-        (served, Severity.WARNING, "and the inference graph restores them together with statistics that are not"),
-        ([x for x in raw if x not in served], Severity.INFO, "and statistics that are not: serve one or the other"),
+        (
+            served,
+            Severity.WARNING,
+            "and the inference graph combines the averaged ones with statistics of the raw ones",
+        ),
+        (
+            [x for x in raw if x not in served],
+            Severity.INFO,
+            "but statistics of the raw ones only: serve the raw ones, or re-estimate",
+        ),
     ):
         if layers:
             yield Evidence(
                 layers=names(layers),
                 message=(
-                    f"Averaged weights beside the raw ones in {many(len(layers), 'layer')}, {reading}: "
+                    f"{many_are(len(layers), 'layer')} stored with averaged and with raw weights, {reading}: "
                     f"{listing(names(layers))}."
                 ),
                 severity=severity,
@@ -82,8 +90,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=names(twice),
             message=(
-                f"The moving statistics of {many(len(twice), 'layer')} are themselves averaged, so that copy lags "
-                f"twice: {listing(names(twice))}. Restore the statistics under their raw names."
+                f"The moving statistics of {many(len(twice), 'layer')} are averaged a second time, so that copy "
+                f"lags twice: {listing(names(twice))}. Restore the statistics under their raw names."
             ),
             severity=Severity.INFO,
             location=next(iter(twice[0].shadow_statistics.values())).name,

@@ -22,8 +22,8 @@ STATISTICS = ("/moving_mean", "/moving_variance")
     "checkpoint-graph-mismatch",
     severity=Severity.ERROR,
     needs=Needs.GRAPH | Needs.VALUES,
-    ends_gate="graph and checkpoint are not of one model",
-    refuses_repair="graph and checkpoint are not of one model, so that its layers cannot be told from others",
+    ends_gate="graph and checkpoint belong to different models",
+    refuses_repair="graph and checkpoint belong to different models, so layers cannot be matched",
     sees="D07",
     sees_too="D03 D06",
 )
@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A lenient restore leaves the one at its initial value and drops the other. A network built without its `arg_scope`
-    has biases where the checkpoint has batch norm, and runs.
+    A lenient restore leaves what the checkpoint lacks at its initial value and drops the rest. A network built without
+    its `arg_scope` has biases where the checkpoint has batch norm, and runs.
 
     How it decides
     --------------
@@ -84,7 +84,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=names(reshaped),
             message=(
-                f"Another shape in the checkpoint than in the graph in {many(len(reshaped), 'layer')} ({first.name}: "
+                f"Checkpoint and graph have different shapes in {many(len(reshaped), 'layer')} ({first.name}: "
                 f"{first.shape} instead of {graph.variables[first.name]}): {listing(names(reshaped))}."
             ),
             location=first.name,

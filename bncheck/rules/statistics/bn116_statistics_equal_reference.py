@@ -25,7 +25,7 @@ from bncheck.testing import batch_norm, facts
     sees_too="A18 C15",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The moving statistics are bit-identical to the reference checkpoint's: fine-tuning never updated them.
+    """The moving statistics are identical to the reference checkpoint's: fine-tuning never updated them.
 
     What it detects
     ---------------
@@ -34,7 +34,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Why it matters
     --------------
     A fine-tune that starts from good statistics hides forgotten updates from BN101: they have moved, but for other
-    weights and other data. Accuracy in training is high, in inference low on the new data.
+    weights and other data. Training accuracy is high, inference accuracy on the new data low.
 
     How it decides
     --------------
@@ -75,11 +75,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     slots = model.run.optimizer_slots is not None and model.run.optimizer_slots[0] > 0
     went_on = slots or (model.run.updates or 0) > 0
     whole = len(equal) == len(judged)
-    reading = "although training went on" if whole and went_on else "as a frozen backbone's would be"
+    reading = "although training went on" if whole and went_on else "as in a frozen backbone"
     yield Evidence(
         layers=names(equal),
         message=(
-            f"The moving statistics of {len(equal)} of {many(len(judged), 'layer')} are bit-identical to the "
+            f"The moving statistics of {len(equal)} of {many(len(judged), 'layer')} are identical to the "
             f"reference's, {reading}: {listing(names(equal))}."
         ),
         severity=Severity.WARNING if whole and went_on else Severity.INFO,

@@ -18,7 +18,7 @@ from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, facts, site, wired, with_graph
 
 LARGER = """\
-# or any other feed of several samples a step
+# any input with several samples per step will do
 dataset = dataset.batch(32, drop_remainder=True)"""
 
 OF_LOGARITHM = 0.01
@@ -36,7 +36,7 @@ _DENSE = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "
     sees="B16 C05",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Training normalised each value with itself: one sample a batch, and no positions to average over.
+    """Training normalised each value with itself: one sample per batch, and no positions to average over.
 
     What it detects
     ---------------
@@ -44,9 +44,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The mean of one value is that value and its variance is 0, so the layer's output is its beta, whatever came in:
-    nothing before it can learn through it. The moving variance holds what is left of its initial value, decay**n, and
-    dividing by it in eval mode blows the signal up. Statistics gathered anew do not mend weights trained like that.
+    The mean of one value is that value and its variance is 0, so the layer's output is always its beta: nothing before
+    it can learn through it. The moving variance holds what is left of its initial value, decay**n, and dividing by it
+    in eval mode blows the signal up. New statistics do not fix weights trained like this.
 
     How it decides
     --------------
@@ -75,16 +75,17 @@ def check(model: Facts) -> Iterator[Evidence]:
         sizes = next(s.reduced for s in training_sites(by_shape[0]) if s.reduced and set(s.reduced) == {1})
         yield _evidence(
             by_shape,
-            f"Training gives {many(len(by_shape), 'layer')} one value a channel, for the moments average over "
-            f"{' x '.join(map(str, sizes))}: {listing(names(by_shape))}. The mean is that value and the variance 0, "
-            f"so the output is beta, whatever comes in.{_seen(by_shape, model.run)}",
+            f"In training, {many(len(by_shape), 'layer')} {'sees' if len(by_shape) == 1 else 'see'} one value per "
+            "channel "
+            f"(moments over {' x '.join(map(str, sizes))}): {listing(names(by_shape))}. The mean is that value and the "
+            f"variance 0, so the output is always beta.{_seen(by_shape, model.run)}",
             Confidence.HIGH,
         )
     if by_value:
         yield _evidence(
             by_value,
-            f"No batch had any spread in {many(len(by_value), 'layer')}: {listing(names(by_value))}. The moving "
-            f"means differ from channel to channel.{_seen(by_value, model.run)}",
+            f"The batches had no variance in {many(len(by_value), 'layer')}: {listing(names(by_value))}. Yet the "
+            f"moving means differ between channels.{_seen(by_value, model.run)}",
             Confidence.MEDIUM,
         )
 
@@ -144,7 +145,7 @@ def _evidence(layers: list[Layer], message: str, confidence: Confidence) -> Evid
         message=message,
         confidence=confidence,
         location=layers[0].variance.name,
-        fix=fixes.training_code(LARGER, note="more than one value a channel; the weights have to be trained again"),
+        fix=fixes.training_code(LARGER, note="more than one value per channel; then train again"),
         includes=("BN403", "BN404"),
         measurements=(
             Measurement(name="layers whose batches have no spread", value=len(layers), limit=0, unit="layers"),

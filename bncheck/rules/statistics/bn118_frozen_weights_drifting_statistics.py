@@ -28,7 +28,7 @@ _TINY = 1e-12
     sees="B05",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The weights are the reference checkpoint's and the moving statistics are not: only half of it was frozen.
+    """Weights equal the reference checkpoint's but the moving statistics do not: only half was frozen.
 
     What it detects
     ---------------
@@ -37,10 +37,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Who freezes weights (`tf.stop_gradient`, `var_list`, in Keras 1 and 2.0 `trainable=False`) mostly means the whole
-    network to stay. In train mode its statistics go on moving to the new data, so that its features in eval mode are
-    no longer those of the pretrained network: what else reads them (another head, a target network, the old task) gets
-    other numbers, without any weight having changed.
+    Freezing weights (`tf.stop_gradient`, `var_list`, in Keras 1 and 2.0 `trainable=False`) usually means to keep the
+    whole network. In train mode its statistics still follow the new data, so in eval mode its features are no longer
+    those of the pretrained network: whatever else reads them (another head, a target network, the old task) gets other
+    numbers, though no weight has changed.
 
     How it decides
     --------------
@@ -71,13 +71,13 @@ def check(model: Facts) -> Iterator[Evidence]:
     most = max(layers, key=lambda layer: found[layer.name])
     yield Evidence(
         layers=names(layers),
-        message=f"Gamma, beta and kernel of {many(len(layers), 'layer')} of {len(judged)} are bit for bit the "
-        f"reference's, their moving statistics are not: {listing(names(layers))}. The mean moved by up to "
-        f"{found[most.name]:.2g} of the reference's deviations ({most.name}).",
+        message=f"Gamma, beta and kernel of {many(len(layers), 'layer')} of {len(judged)} are identical to the "
+        f"reference's, but the moving statistics drifted: {listing(names(layers))}. The mean moved by up to "
+        f"{found[most.name]:.2g} of the reference's standard deviations ({most.name}).",
         location=most.mean.name,
         fix=fixes.training_code(
             in_framework(remedies.EVAL_MODE_FROZEN, made_with(model, layers)),
-            note="if the layers are meant to stay as they were",
+            note="to keep the layers as they were",
         ),
         measurements=(
             Measurement(

@@ -98,14 +98,15 @@ def check(model: Facts) -> Iterator[Evidence]:
     layers = names(layer for layer, _ in bad)
     yield Evidence(
         layers=layers,
-        message=f"The moving means of {many(len(bad), 'layer')} of {len(judged)} do not follow from the weights before "
-        f"{'it' if len(bad) == 1 else 'them'}: {listing(layers)}. In {worst.name} stored and predicted means correlate "
-        f"by {seen.correlation:.2f} over {many(seen.channels, 'channel')} (healthy layers: {HEALTHY} and more) and "
-        f"differ by {seen.error:.2g} deviations. {_origin(donors, bad)}",
+        message=f"The moving means of {many(len(bad), 'layer')} of {len(judged)} do not fit the weights before "
+        f"{'it' if len(bad) == 1 else 'them'}: {listing(layers)}. In {worst.name}, stored and predicted means "
+        "correlate "
+        f"by {seen.correlation:.2f} over {many(seen.channels, 'channel')} (healthy: at least {HEALTHY}) and "
+        f"differ by {seen.error:.2g} standard deviations. {_origin(donors, bad)}",
         severity=Severity.ERROR if sure else Severity.WARNING,
         confidence=Confidence.HIGH if sure else Confidence.MEDIUM,
         location=worst.mean.name,
-        fix=f"Restore the statistics from the file that the weights came from, or estimate them anew:\n"
+        fix=f"Restore the statistics from the file the weights came from, or re-estimate them:\n"
         f"{indented(repair(model))}",
         measurements=(
             Measurement(name="correlation of stored and predicted means", value=seen.correlation, limit=HEALTHY),
@@ -136,11 +137,11 @@ def _origin(donors: Mapping[str, str], bad: Sequence[tuple[Layer, Agreement]]) -
     """Where the stored vectors may come from, as a sentence."""
     if donors:
         layer, donor = next(iter(donors.items()))
-        return f"The means of {layer} fit the weights of {donor}: they are that layer's."
+        return f"The means of {layer} fit the weights of {donor}: they belong to that layer."
     shuffled = [found for _, found in bad if found.in_order > IN_ORDER and found.error > 2 * HARM]
     if len(shuffled) > len(bad) / 2:
-        return "Sorted, they fit: the channels are in another order, or of another model of this kind."
-    return "They are of other weights: another checkpoint, or a time before the last training."
+        return "Sorted, they fit: the channels are in another order, or come from another model of this kind."
+    return "They belong to other weights: another checkpoint, or an earlier stage of training."
 
 
 _WEIGHTS = np.linspace(-2.0, 2.0, 32)

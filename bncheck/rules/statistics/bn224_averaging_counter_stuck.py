@@ -24,7 +24,7 @@ train_op = optimizer.minimize(loss, global_step=global_step)"""
     sees_too="C02",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The decay is meant to rise with a count that nothing ever writes, so it stays at its first value.
+    """The decay should rise with a counter that nothing writes, so it stays at its first value.
 
     What it detects
     ---------------
@@ -62,13 +62,13 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     first = next(iter(found))
     decay = next((u.decay for u in first.updates if u.stuck_counter and u.decay is not None), None)
-    kept = "" if decay is None else f" It stays at {decay:g}, so a step keeps {percent(decay)} of the average."
+    kept = "" if decay is None else f" It stays at {decay:g}, so each step keeps {percent(decay)} of the average."
     counters = tuple(dict.fromkeys(found.values()))
     code = COUNT.replace("the variable", f"`{counters[0]}`, the variable")
     yield Evidence(
         layers=tuple(layer.name for layer in found),
-        message=f"The decay of {many(len(found), 'layer')} is meant to rise with {quoted(counters)}, which no op of "
-        f"the graph ever writes.{kept}",
+        message=f"The decay of {many(len(found), 'layer')} should rise with {quoted(counters)}, but no op in the "
+        f"graph writes it.{kept}",
         location=counters[0],
         fix=fixes.training_code_and_repair(model, code),
         measurements=(

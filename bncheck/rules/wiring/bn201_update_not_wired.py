@@ -17,10 +17,10 @@ from bncheck.rules.shared.wiring_fix import collection_of, waiting, wire
 from bncheck.testing import batch_norm, facts, graph_facts, unread, untouched, unwired, wired, with_graph
 
 _BY_HAND = (
-    " Yet the statistics of every layer have moved: someone runs the updates by hand (session.run(update_ops)), or "
-    "they were restored from another run."
+    " Yet the statistics of every layer have moved: the script runs the updates by hand (session.run(update_ops)), or "
+    "another run's statistics were restored."
 )
-_AFTER_EACH_STEP = "Nothing, if that call follows each step of training. Else let the train op run them:"
+_AFTER_EACH_STEP = "None needed if that call follows every training step. Otherwise let the train op run them:"
 
 
 @rule(
@@ -41,9 +41,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Training normalises with batch statistics and looks healthy; with is_training=False, and once folded for
-    quantization, each layer normalises with the initial values, mean 0 and variance 1, which fit no data. A quantized
-    copy agrees with that to the last digit, so that no comparison of the two shows it.
+    Training normalises with batch statistics and looks healthy. With is_training=False, and once folded for
+    quantization, each layer normalises with its initial mean 0 and variance 1, which fit no data. A quantized copy
+    agrees with that to the last digit, so comparing the two shows nothing.
 
     How it decides
     --------------
@@ -91,9 +91,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     fix = fixes.training_code_and_repair(model, wire(model, layers))
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"None of the {many(count, 'update op')} is run by the train op{'s' if len(ops) > 1 else ''} "
-        f"{quoted(ops)}: nothing {'they depend' if len(ops) > 1 else 'it depends'} on writes a moving mean or "
-        f"variance. {_cause(model, layers, groups)}{_moved_by(model) if values else ''}",
+        message=f"{'The train ops' if len(ops) > 1 else 'The train op'} {quoted(ops)} "
+        f"{'run' if len(ops) > 1 else 'runs'} "
+        f"{'none of the ' + many(count, 'update op') if count > 1 else 'no update op'}. "
+        f"{_cause(model, layers, groups)}{_moved_by(model) if values else ''}",
         severity=Severity.INFO if repaired(model) or by_hand else Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values or (values is None and groups) else Confidence.HIGH,
         location=ops[0],
@@ -127,20 +128,20 @@ def _collected(layers: Sequence[Layer]) -> int:
 def _cause(model: Facts, layers: Sequence[Layer], groups: Sequence[str]) -> str:
     if groups:
         which = f"{quoted(groups)} {'waits' if len(groups) == 1 else 'wait'} for them instead"
-        return f"{which}; gradients do not depend on it, so training runs no such op."
+        return f"{which}, but gradients do not depend on it, so training never runs it."
     collected = _collected(layers)
     if collected:
         return (
-            f"UPDATE_OPS holds {collected} of them, so the layers queued them: the collection was read before the "
-            "layers were built, its block creates no train op, or it was never read."
+            f"UPDATE_OPS holds {collected} of them, but it was read before the layers were built, read without "
+            "creating the train op under it, or never read."
         )
     own = collection_of(layers)
     if own:
-        holds = "which is empty" if not (model.graph and model.graph.update_collection) else "which has none of them"
-        return f"They are in the collection `{own}`: a script that reads UPDATE_OPS, {holds}, misses them all."
+        holds = "which is empty" if not (model.graph and model.graph.update_collection) else "which holds none of them"
+        return f"They are in the collection `{own}`; a script that reads UPDATE_OPS, {holds}, misses them all."
     if made_with(model, layers) is Framework.KERAS:
-        return "UPDATE_OPS is empty: Keras layers in a TF1 graph keep their updates to themselves."
-    return "No collection holds them and no op waits for them, so a train op gets them only if it is given them."
+        return "UPDATE_OPS is empty: in a TF1 graph, Keras layers do not add their updates to it."
+    return "No collection holds them and no op waits for them."
 
 
 def clean() -> tuple[Facts, ...]:

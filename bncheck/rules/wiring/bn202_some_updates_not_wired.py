@@ -16,7 +16,7 @@ from bncheck.rules.shared.fixes import repaired
 from bncheck.rules.shared.wiring_fix import collection_of, per_network, trained_with, wire
 from bncheck.testing import batch_norm, untouched, unwired, update, updates, wired, with_graph
 
-_BY_HAND = " Yet their statistics have moved: someone runs those updates by hand, or they were restored."
+_BY_HAND = " Yet their statistics have moved: the script runs those updates by hand, or they were restored."
 
 
 @rule(
@@ -30,7 +30,7 @@ _BY_HAND = " Yet their statistics have moved: someone runs those updates by hand
     sees="A03",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Training runs the updates of some layers and not of others.
+    """Training runs the updates of some layers but not of others.
 
     What it detects
     ---------------
@@ -39,7 +39,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    One layer at its initial statistics is enough to ruin inference: all that follow get an input that training never
+    One layer with initial statistics is enough to ruin inference: every later layer gets input that training never
     produced. The half that is wired makes the code look right.
 
     How it decides
@@ -123,25 +123,25 @@ def _pattern(model: Facts, bare: Sequence[Layer], layers: Sequence[Layer]) -> tu
     if own and not any(
         own in update.collections for layer in layers if layer not in unwired_ones for update in layer.updates
     ):
-        told = f"Their updates are in the collection `{own}`, those of the others are not: it is not read."
+        told = f"Only their updates are in the collection `{own}`, which is not read."
         return told, remedies.wire_collection(own, beside_others=True)
     code = wire(model, bare)
     if not ops & others:
         names = quoted(op for group in ops for op in group)
-        told = f"They are all layers that {names} trains, under which no update hangs."
+        told = f"They are the layers that {names} trains, without running any update."
         if trained_with(model, bare):
-            told += " The train ops share no variable, as those of a GAN's two networks: each must run its own updates."
+            told += " The train ops share no variable, as in a GAN: each must run its own updates."
         return told, per_network(model, bare)
     if list(layers[first:]) == list(bare):
         early = (
-            f"In forward order {first} of {len(layers)} are wired, and none from `{bare[0].name}` on, as when "
-            "UPDATE_OPS is read before the rest is built."
+            f"The first {first} of {len(layers)} are wired, and none from `{bare[0].name}` on: UPDATE_OPS may have "
+            "been read before the rest was built."
         )
         return early, code
     if list(layers[: len(bare)]) == list(bare):
         replaced = (
-            f"In forward order only those from `{layers[len(bare)].name}` on are wired, as when the list is replaced, "
-            "or collected with a scope, where it should grow."
+            f"Only those from `{layers[len(bare)].name}` on are wired: the list of updates may have been overwritten, "
+            "or collected with a scope."
         )
         return replaced, code
     return f"Not wired: {quoted(layer.name for layer in bare)}.", code
@@ -158,8 +158,8 @@ def _half(model: Facts, half: Sequence[Layer]) -> Evidence:
     values = together([vector.moved for vector in lacking])
     return Evidence(
         layers=tuple(layer.name for layer in half),
-        message=f"Of {many(len(half), 'layer')} the train op updates one statistic only; the moving {which} is written "
-        "by an op that it does not run.",
+        message=f"The train op updates only one statistic of {many(len(half), 'layer')}: it does not run the op that "
+        f"writes the moving {which}.",
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values else Confidence.HIGH,
         location=lacking[0].name,
@@ -179,8 +179,8 @@ def _lagging(layers: Sequence[Layer]) -> Evidence:
     idle = dict.fromkeys(op for layer in layers for op in _idle_trainers(layer))
     return Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"{quoted(idle)} also trains {many(len(layers), 'layer')} and runs no update of their statistics; "
-        "only steps of the other train op refresh them.",
+        message=f"{quoted(idle)} also trains {many(len(layers), 'layer')} but runs none of the updates; only the other "
+        "train op does.",
         severity=Severity.INFO if moved(layers) else Severity.WARNING,
         confidence=Confidence.MEDIUM,
         location=next(iter(idle)),

@@ -15,7 +15,7 @@ from bncheck.rules.shared import fixes
 from bncheck.rules.shared.wiring_fix import copy_statistics, train_mode, write_updates
 from bncheck.testing import batch_norm, untouched, unwired, updates, wired, with_graph
 
-_MOVED = " Yet they have moved: restored from another run, or written in a way that was not followed."
+_MOVED = " Yet they have moved: restored from another run, or written in a way bncheck cannot trace."
 
 
 @rule(
@@ -27,7 +27,7 @@ _MOVED = " Yet they have moved: restored from another run, or written in a way t
     sees="A16 A19",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """A layer trains on batch statistics, has moving statistics, and the graph holds no op that updates them.
+    """A layer trains on batch statistics and has moving statistics, but the graph has no op to update them.
 
     What it detects
     ---------------
@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    No wiring can help where there is no update. What evaluation reads is the initial value for ever: mean 0, and
-    variance 1, or 0 where an `ExponentialMovingAverage` of a tensor started it, which ends in NaN or huge outputs.
+    Without an update there is nothing to wire. Evaluation reads the initial values forever: mean 0, and variance 1, or
+    0 if an `ExponentialMovingAverage` of a tensor started it, which ends in NaN or huge outputs.
 
     How it decides
     --------------
@@ -80,8 +80,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     lacking = " and ".join(role for role in ("mean", "variance") if any(role in _lacking(layer) for layer in layers))
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"No op in the graph writes the moving {lacking} of {many(len(layers), 'layer')} that "
-        f"{quoted(op for layer in layers for op in trainers(layer))} trains on batch statistics: "
+        message=f"No op in the graph updates the moving {lacking} of {many(len(layers), 'layer')} trained on batch "
+        f"statistics by {quoted(op for layer in layers for op in trainers(layer))}: "
         f"{quoted(layer.name for layer in layers)}.{_MOVED if values else ''}",
         severity=Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.LOW if values else Confidence.MEDIUM if values is None else Confidence.HIGH,

@@ -27,7 +27,7 @@ from bncheck.testing import batch_norm, facts, graph_facts, site, unread, untouc
     sees_too="A11 A13",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Training normalises with the stored statistics: batch norm is only an affine there.
+    """Training normalises with the stored statistics, so batch norm only scales and shifts.
 
     What it detects
     ---------------
@@ -35,9 +35,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    With statistics at 0 and 1 batch norm normalises nothing: training is unstable and slow, as if there were none.
-    Train and eval agree, misleadingly, so no comparison of the two shows it, and repairing the statistics afterwards
-    would break the model: its weights fit the affine.
+    With statistics at 0 and 1, batch norm normalises nothing: training is slow and unstable. Train and eval mode agree,
+    so comparing them shows nothing, and repairing the statistics afterwards would break the model: its weights fit the
+    initial ones.
 
     How it decides
     --------------
@@ -80,9 +80,9 @@ def check(model: Facts) -> Iterator[Evidence]:
             Severity.ERROR if never or all_of_them else Severity.WARNING,
             Confidence.HIGH if never else Confidence.MEDIUM,
             optimised=len(optimised),
-            reading=f" The statistics of {len(never)} of them are exactly initial: batch norm is only an affine there."
+            reading=f" In {len(never)} of them the statistics never moved, so batch norm only scales and shifts there."
             if never
-            else " Whether the statistics were ever trained is not known: give the checkpoint.",
+            else " Give the checkpoint to see whether the statistics were ever trained.",
         )
     deliberate = [layer for layer in frozen if layer.moved is True]
     if deliberate:
@@ -92,7 +92,8 @@ def check(model: Facts) -> Iterator[Evidence]:
             Severity.INFO,
             Confidence.LOW,
             optimised=len(optimised),
-            reading=" Their statistics come from earlier training: deliberate when fine-tuning, and then no fault.",
+            reading=" Their statistics come from earlier training, which is fine if this is fine-tuning with frozen "
+            "statistics.",
         )
 
 
@@ -102,8 +103,9 @@ def _evidence(
     meant = severity is Severity.INFO
     return Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"{quoted(op for layer in layers for op in trainers(layer))} optimises gamma or beta of {len(layers)} "
-        f"of {many(optimised, 'layer')} through sites that normalise with the stored statistics (eval mode).{reading}",
+        message=f"{quoted(op for layer in layers for op in trainers(layer))} trains {len(layers)} of "
+        f"{many(optimised, 'layer')} "
+        f"in eval mode, with the stored statistics.{reading}",
         severity=severity,
         confidence=confidence,
         location=training_sites(layers[0])[0].name,

@@ -18,7 +18,7 @@ from bncheck.testing import batch_norm, keras_file, served, serving, site, wired
 
 @rule("BN205", "served-in-train-mode", severity=Severity.ERROR, needs=Needs.SITES, sees="B08 F01 F02 F06 F07 G01 G06")
 def check(model: Facts) -> Iterator[Evidence]:
-    """The model to be served normalises with the statistics of whatever batch it is given.
+    """The model to be served normalises with the statistics of whatever batch it gets.
 
     What it detects
     ---------------
@@ -27,8 +27,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A prediction then depends on the other images of its batch, a batch of one is normalised to nearly nothing, the
-    trained statistics are never used, and converters refuse the graph or leave batch norm unfolded.
+    A prediction then depends on the other samples of its batch, a batch of one is normalised to nearly nothing, the
+    trained statistics are never used, and converters reject the graph or leave batch norm unfolded.
 
     How it decides
     --------------
@@ -61,19 +61,19 @@ def check(model: Facts) -> Iterator[Evidence]:
     if graph is None:
         found = [layer for layer in layers if layer.origin is Origin.CONFIG and _all_train(layer)]
         if found:
-            yield _evidence(model, found, Severity.WARNING, "`training=True` is written into the calls of")
+            yield _evidence(model, found, Severity.WARNING, "`training=True` is fixed in the calls of")
     elif graph.serving:
         found = [layer for layer in layers if _served(layer)]
         if found:
             outputs = quoted(out for layer in found for s in _served(layer) for out in served_outputs(s.outputs))
-            yield _evidence(model, found, Severity.ERROR, f"{outputs} depends on train-mode sites of")
+            yield _evidence(model, found, Severity.ERROR, f"Computing {outputs} uses train mode in")
         dropped = [layer for layer in model.layers if statistics_dropped(model, layer)]
         if dropped:
             yield _dropped(model, dropped)
     elif graph.purpose is Purpose.INFERENCE:
         found = [layer for layer in layers if _all_train(layer)]
         if found:
-            yield _evidence(model, found, Severity.WARNING, "The graph trains nothing, yet applies in train mode")
+            yield _evidence(model, found, Severity.WARNING, "The graph trains nothing, yet uses train mode in")
 
 
 def _served(layer: Layer) -> list[Site]:
@@ -90,15 +90,14 @@ def _dropped(model: Facts, layers: list[Layer]) -> Evidence:
     sites = [s for layer in layers for s in _served(layer)]
     return Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"{quoted(out for s in sites for out in served_outputs(s.outputs))} depends on train-mode sites of "
-        f"{many(len(layers), 'layer')}: the training graph was frozen, so they normalise with the batch at hand, and "
-        "their moving statistics are no longer in the file.",
+        message=f"Computing {quoted(out for s in sites for out in served_outputs(s.outputs))} uses train mode in "
+        f"{many(len(layers), 'layer')}: the training graph was frozen, without the moving statistics.",
         severity=Severity.ERROR,
         confidence=Confidence.MEDIUM,
         location=sites[0].name,
         fix=fixes.training_code(
             in_framework(remedies.EVAL_MODE, made_with(model, layers)),
-            note="restore the checkpoint into that graph, then freeze",
+            note="restore the checkpoint into this graph, then freeze it",
         ),
         measurements=(Measurement(name="sites in train mode", value=len(sites), limit=0, unit="sites"),),
     )
@@ -113,8 +112,8 @@ def _evidence(model: Facts, layers: list[Layer], severity: Severity, what: str) 
     total = sum(has_statistics(layer) for layer in model.layers)
     return Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"{what} {len(layers)} of {many(total, 'layer')}: they normalise with the batch at hand and leave "
-        "their moving statistics unused.",
+        message=f"{what} {len(layers)} of {many(total, 'layer')}. Predictions depend on the batch, and the moving "
+        "statistics are unused.",
         severity=severity,
         confidence=Confidence.HIGH if severity is Severity.ERROR else Confidence.MEDIUM,
         location=sites[0].name,

@@ -32,7 +32,7 @@ from bncheck.testing import batch_norm, served, serving, switch, untouched, unwi
     sees="A09 F03 F04 F07",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """A placeholder still decides between batch and stored statistics, where it should be settled.
+    """A switch still decides between batch and stored statistics, where it should be fixed.
 
     What it detects
     ---------------
@@ -41,9 +41,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    What the model computes depends on a switch that no one sees: unset it may be an error, or the wrong mode. A
-    condition around batch norm keeps converters from folding it. In training, a default of False turns batch norm into
-    an affine with statistics 0 and 1, and nothing complains.
+    What the model computes depends on a switch that is easy to miss: left unset, it is an error or the wrong mode. A
+    condition around batch norm keeps converters from folding it. In training, a default of False makes batch norm use
+    statistics 0 and 1, without any error.
 
     How it decides
     --------------
@@ -97,24 +97,24 @@ def _left_open(model: Facts, found: Switch, layers: Sequence[Layer], *, serving:
     taken = None if model.graph is None else model.graph.signature_inputs
     decided = found.default is not None and found.train_when is not None
     if not found.kind.startswith("placeholder"):
-        severity, reading = Severity.INFO, f"is {found.kind}: what it will be is not in the graph"
+        severity, reading = Severity.INFO, f"is {found.kind}: the graph does not tell its value"
     elif found.kind == "placeholder" and serving and taken is not None and found.predicate not in taken:
         severity = Severity.ERROR
-        reading = "has no default, and no signature takes it: no client can run the model"
+        reading = "has no default, and no signature takes it, so no client can run the model"
     elif not decided:
         severity = Severity.WARNING if serving or values is False else Severity.INFO
         reading = "has no default, so every caller must feed it"
     elif found.default == found.train_when:
         severity = Severity.ERROR if serving else Severity.WARNING
-        reading = f"defaults to {found.default}: unless fed, the model normalises with the batch at hand"
+        reading = f"defaults to {found.default}: unless it is fed, the model uses batch statistics"
     else:
         junk = still(layers) == len(layers) and any(layer.affine_moved for layer in layers)
         severity = Severity.INFO if values else Severity.ERROR if junk else Severity.WARNING
-        reading = f"defaults to {found.default}, which selects the stored statistics"
+        reading = f"defaults to {found.default}: stored statistics"
     unmoved = still(layers)
     seen = (
-        f" The statistics of {unmoved} of {many(len(layers), 'layer')} never moved: either it was never fed "
-        f"{found.train_when} in training, and batch norm is only an affine, or what is stored is junk."
+        f" The statistics of {unmoved} of {many(len(layers), 'layer')} never moved: either training never fed "
+        f"{found.train_when}, so the weights fit them, or they are junk."
         if unmoved
         else ""
     )
@@ -144,8 +144,9 @@ def _never_fed(model: Facts) -> Iterator[Evidence]:
     found = next(s.switch for s in training_sites(layers[0]) if s.switch is not None)
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"{_never_on(found)}: the train op runs the updates of {many(len(layers), 'layer')}, gamma or beta "
-        "moved, every statistic is exactly initial. The model was trained in eval mode, and its weights fit that.",
+        message=f"{_never_on(found)}: gamma or beta moved in {many(len(layers), 'layer')}, the train op runs the "
+        "updates, and "
+        "yet no statistic moved. The model was trained in eval mode, and its weights fit that.",
         severity=Severity.ERROR,
         confidence=Confidence.HIGH if found.default is not None else Confidence.MEDIUM,
         location=found.predicate,

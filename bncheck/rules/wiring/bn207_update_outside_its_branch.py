@@ -31,7 +31,7 @@ mean, variance = tf.cond(is_training, train, lambda: (moving_mean, moving_varian
     sees="B01",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The mode is switched, the update is not: it also runs in evaluation.
+    """The mode is switched but the update is not: it also runs in evaluation.
 
     What it detects
     ---------------
@@ -77,7 +77,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     if certain:
         yield _evidence(certain, Severity.WARNING, Confidence.HIGH, "so evaluation runs them too")
     if possible:
-        yield _evidence(possible, Severity.INFO, Confidence.LOW, "so whatever else runs them runs them in evaluation")
+        yield _evidence(possible, Severity.INFO, Confidence.LOW, "so evaluation may run them too")
 
 
 def _loose(layer: Layer) -> list[Update]:

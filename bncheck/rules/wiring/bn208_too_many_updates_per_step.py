@@ -119,21 +119,19 @@ def _suspicious(load: _Load) -> bool:
 def _evidence(model: Facts, loads: Sequence[_Load], severity: Severity) -> Evidence:
     worst = max(loads, key=lambda load: (load.step or 0.0, load.count))
     if worst.step is None:
-        effect = "with a decay that could not be told"
+        effect = "decay unknown"
     elif worst.resource:
         effect = f"N (1 - decay) = {worst.step:.3g}, " + (
-            "beyond 2: it diverges" if worst.step >= MUCH else "it overshoots"
+            "over 2: it diverges" if worst.step >= MUCH else "it overshoots"
         )
     else:
-        effect = (
-            f"N (1 - decay) = {worst.step:.3g} on reference variables: a race, in which each result depends on luck"
-        )
+        effect = f"N (1 - decay) = {worst.step:.3g} on reference variables: a race, so results vary from run to run"
     found = [Measurement(name="updates of one variable in a step", value=worst.count, limit=1, unit="ops")]
     if worst.step is not None:
         found.append(Measurement(name="N (1 - decay)", value=worst.step, limit=MUCH if worst.step >= MUCH else SOME))
     return Evidence(
         layers=tuple(load.layer.name for load in loads),
-        message=f"{quoted(load.train_op for load in loads)} updates each statistic up to {worst.count} times in one "
+        message=f"{quoted(load.train_op for load in loads)} updates each statistic up to {worst.count} times per "
         f"step ({effect}).",
         severity=severity,
         confidence=Confidence.HIGH if severity is Severity.ERROR else Confidence.MEDIUM,

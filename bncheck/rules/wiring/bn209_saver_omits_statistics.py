@@ -34,7 +34,7 @@ MUCH_INITIAL = 0.05
     sees_too="D03",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """A Saver writes or restores a layer's weights and leaves out its moving statistics.
+    """A Saver saves or restores a layer's weights but leaves out its moving statistics.
 
     What it detects
     ---------------
@@ -44,8 +44,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    After a restore the statistics are whatever the initialiser gave, 0 and 1, or restoring fails. Training went well,
-    evaluation in the same process did too; what was restored elsewhere normalises with other numbers.
+    After a restore the statistics are what the initialiser gave, 0 and 1, or restoring fails. Training went well, and
+    so did evaluation in the same process; once restored elsewhere, the model normalises with other numbers.
 
     How it decides
     --------------
@@ -85,11 +85,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     layers, lost = list(found), [vector for vectors in found.values() for vector in vectors]
     held = all(vector.presence is Presence.PRESENT for vector in lost)
     writers = quoted(saver.name for saver in graph.savers)
-    also = " The checkpoint at hand holds them, so another Saver wrote it." if held else ""
+    also = " This checkpoint holds them, so another Saver wrote it." if held else ""
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"Of {many(len(layers), 'layer')}, {writers} writes the weights "
-        f"and leaves out {many(len(lost), 'statistic')}: {quoted(v.name for v in lost)}.{also}",
+        message=f"{writers} saves the weights of {many(len(layers), 'layer')} but leaves out "
+        f"{many(len(lost), 'statistic')}: {quoted(v.name for v in lost)}.{also}",
         severity=Severity.WARNING if held else Severity.ERROR,
         confidence=Confidence.MEDIUM if held else Confidence.HIGH,
         location=graph.savers[0].name,
@@ -125,12 +125,15 @@ def _not_restored(model: Facts, graph: GraphFacts) -> Iterator[Evidence]:
         )
         yield Evidence(
             layers=tuple(layer.name for layer in layers),
-            message=f"`{restore.name}` fills gamma or beta of {many(len(layers), 'layer')} from another checkpoint and "
-            f"leaves out their moving mean and variance: training started from initial statistics, {kept}. No "
-            "statistic is trainable, so a list of trainable variables has none.",
+            message=f"`{restore.name}` restores gamma or beta of {many(len(layers), 'layer')} from another "
+            "checkpoint, but "
+            f"not the moving mean and variance: training started from initial statistics, {kept}. Statistics are not "
+            "trainable, so a list of trainable variables holds none.",
             confidence=Confidence.HIGH if never else Confidence.MEDIUM,
             location=restore.name,
-            fix=fixes.training_code_and_repair(model, _restore_all(layers, restore), note="where it is restored"),
+            fix=fixes.training_code_and_repair(
+                model, _restore_all(layers, restore), note="where the checkpoint is restored"
+            ),
             measurements=(
                 Measurement(name="layers restored without statistics", value=len(layers), limit=0, unit="layers"),
                 Measurement(name="variables restored", value=len(restore.variables), unit="variables"),

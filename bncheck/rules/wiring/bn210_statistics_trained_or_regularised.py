@@ -30,7 +30,7 @@ train_op = optimizer.minimize(loss, global_step, var_list=weights)"""
     sees_too="C17",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Moving statistics are treated as weights: an optimizer writes them, or weight decay pulls at them.
+    """Moving statistics are treated as weights: an optimizer writes them, or weight decay shrinks them.
 
     What it detects
     ---------------
@@ -39,9 +39,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Statistics are measurements. Gradients make them anything, a variance even negative; weight decay pulls both
-    towards 0, and dividing by a root of nearly 0 blows the output up in inference only. Weight decay on gamma is a
-    choice of many recipes and shrinks channels to nothing, which folding then makes visible.
+    Statistics are measurements. Gradients can turn them into anything, even a negative variance; weight decay pulls
+    both towards 0, and dividing by a root of nearly 0 blows up the output, in inference only. Many recipes choose
+    weight decay on gamma, which shrinks channels to nothing; folding makes that visible.
 
     How it decides
     --------------
@@ -76,18 +76,16 @@ def check(model: Facts) -> Iterator[Evidence]:
     regularised = [layer for layer in rest if _statistics(layer, graph.regularised)]
     listed = [x for x in rest if _statistics(x, graph.trainable) and not _statistics(x, graph.regularised)]
     if harmful:
-        text = "An optimizer writes the moving statistics of {}: they follow gradients instead of the data."
+        text = "An optimizer trains the moving statistics of {}: they follow gradients instead of the data."
         yield _evidence(graph, harmful, Severity.ERROR, Confidence.HIGH, text)
     if zero:
-        text = "An optimizer writes the moving statistics of {}; through a switch their gradient is zero in training."
+        text = "An optimizer is given the moving statistics of {}, but a switch makes their gradient zero in training."
         yield _evidence(graph, zero, Severity.WARNING, Confidence.MEDIUM, text)
     if regularised:
-        text = (
-            "An L2 loss stands on the moving statistics of {}; no optimizer writes them, so it only adds to the loss."
-        )
+        text = "The moving statistics of {} have an L2 loss; no optimizer writes them, so it only adds to the loss."
         yield _evidence(graph, regularised, Severity.WARNING, Confidence.HIGH, text)
     if listed:
-        text = "The moving statistics of {} are listed as trainable, and no optimizer writes them: on purpose, perhaps."
+        text = "The moving statistics of {} are listed as trainable, but no optimizer writes them."
         yield _evidence(graph, listed, Severity.INFO, Confidence.LOW, text)
     yield from _affine(graph, model)
 
@@ -129,8 +127,8 @@ def _affine(graph: GraphFacts, model: Facts) -> Iterator[Evidence]:
     if layers:
         yield Evidence(
             layers=tuple(layer.name for layer in layers),
-            message=f"Weight decay (an L2 loss) stands on gamma or beta of {many(len(layers), 'layer')}: channels may "
-            "shrink to nothing (BN112).",
+            message=f"Weight decay (an L2 loss) applies to gamma or beta of {many(len(layers), 'layer')}: channels may "
+            "shrink to zero (BN112).",
             severity=Severity.INFO,
             confidence=Confidence.HIGH,
             location=layers[0].gamma.name or layers[0].beta.name,

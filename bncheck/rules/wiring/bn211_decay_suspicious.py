@@ -30,7 +30,7 @@ x = tf.keras.layers.BatchNormalization(momentum=0.99)(x)"""
 
 @rule("BN211", "decay-suspicious", severity=Severity.WARNING, needs=Needs.NOTHING, sees="C02 E08", sees_too="C01")
 def check(model: Facts) -> Iterator[Evidence]:
-    """The decay of the moving averages is a number that nobody means.
+    """The decay of the moving averages is hardly intended.
 
     What it detects
     ---------------
@@ -92,25 +92,28 @@ def _judged(model: Facts, decay: float, layers: Sequence[Layer]) -> Iterator[Evi
         moved = [layer for layer in layers if layer.moved]
         never = [layer for layer in layers if not layer.moved]
         if never:
-            text = "a decay of 1 keeps everything: the statistics never move."
+            text = "a decay of 1 means the statistics never move."
             yield _evidence(model, decay, never, (Severity.ERROR, Confidence.HIGH), text)
         if moved:
-            text = "a decay of 1 keeps everything; these statistics moved, so they come from elsewhere (a converter)."
+            text = (
+                "a decay of 1 means the statistics never move; these did, so they come from elsewhere, such as a "
+                "converter."
+            )
             yield _evidence(model, decay, moved, (Severity.WARNING, Confidence.MEDIUM), text)
     elif decay < 0 or decay > 1:
-        text = "outside 0 to 1 the average does not settle, it diverges."
+        text = "outside 0 to 1 the average diverges."
         yield _evidence(model, decay, layers, (Severity.ERROR, Confidence.HIGH), text)
     elif decay == 0:
-        text = "a decay of 0 stores the last batch alone; some do it on purpose (meta learning)."
+        text = "a decay of 0 keeps only the last batch, as some meta-learning code does on purpose."
         yield _evidence(model, decay, layers, (Severity.WARNING, Confidence.MEDIUM), text)
     elif decay < SMALL:
         text = (
-            f"it keeps {100 * decay:.3g} % a step, so the statistics are those of the last few batches. As PyTorch's "
-            f"momentum it would be {1 - decay:.6g} here."
+            f"each step keeps only {100 * decay:.3g} %, so the statistics cover just the last few batches. If this is "
+            f"PyTorch's momentum, the decay is {1 - decay:.6g}."
         )
         yield _evidence(model, decay, layers, (Severity.WARNING, Confidence.HIGH), text)
     else:
-        text = "so slow an average takes more than 46,000 updates to forget 99 % of its initial value."
+        text = "it takes more than 46,000 updates to forget 99 % of the initial value."
         yield _evidence(model, decay, layers, (Severity.INFO, Confidence.HIGH), text)
 
 

@@ -58,8 +58,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The scale is gamma / sqrt(variance + epsilon). Where the variance is small the two sites are two models, and the
-    difference multiplies from layer to layer.
+    The scale is gamma / sqrt(variance + epsilon). Where the variance is small the two sites compute different things,
+    and the difference multiplies from layer to layer.
 
     How it decides
     --------------
@@ -117,12 +117,12 @@ def _severity(spread: _Epsilons) -> Severity:
 def _evidence(model: Facts, found: list[_Epsilons], severity: Severity) -> Evidence:
     worst = max(found, key=lambda spread: (spread.ratio or 0.0, spread.largest / max(spread.smallest, 1e-30)))
     effect = (
-        "how much that matters depends on the moving variance, which was not read"
+        "the effect depends on the moving variance, which was not read"
         if worst.ratio is None
-        else f"in the channel of smallest variance the scales differ by a factor of {worst.ratio:.4g}"
+        else f"in the channel with the smallest variance the scales differ by a factor of {worst.ratio:.4g}"
     )
     fused = abs(worst.largest - FUSED_MINIMUM) < 1e-9 and worst.smallest < FUSED_MINIMUM
-    raised = " 1.001e-05 is the fused op's minimum, to which it raises what is smaller." if fused else ""
+    raised = " The fused op raises epsilon to at least 1.001e-05." if fused else ""
     numbers = [
         Measurement(name="smallest epsilon", value=worst.smallest),
         Measurement(name="largest epsilon", value=worst.largest),
@@ -131,8 +131,8 @@ def _evidence(model: Facts, found: list[_Epsilons], severity: Severity) -> Evide
         numbers.append(Measurement(name="ratio of the scales", value=worst.ratio, limit=SOME))
     return Evidence(
         layers=tuple(spread.layer.name for spread in found),
-        message=f"{many(len(found), 'layer')} {'is' if len(found) == 1 else 'are'} applied with epsilon "
-        f"{worst.smallest:g} and {worst.largest:g}: {effect}.{raised}",
+        message=f"{many(len(found), 'layer')} {'uses' if len(found) == 1 else 'use'} epsilon {worst.smallest:g} in "
+        f"one place and {worst.largest:g} in another: {effect}.{raised}",
         severity=severity,
         confidence=Confidence.MEDIUM if worst.ratio is None else Confidence.HIGH,
         location=worst.layer.sites[0].name if worst.layer.sites else "",

@@ -32,7 +32,7 @@ _VALIDATION = re.compile(
     sees_too="B10",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The train op also runs updates whose data are not those it trains on.
+    """The train op also runs updates fed by data it does not train on.
 
     What it detects
     ---------------
@@ -102,14 +102,14 @@ def _by_gradient(model: Facts, layers: Sequence[Layer]) -> Evidence:
     found = [(layer, u) for layer in layers for u in _outside(layer)]
     foreign = dict.fromkeys(name for layer, u in found for name in u.inputs if name not in _learning_inputs(layer))
     fed = (
-        f"they are fed by {quoted(foreign)}, not by the data it trains on"
+        f"their input is {quoted(foreign)}, not the training data"
         if foreign
-        else "they see the same data again"
+        else "they see the same data a second time"
     )
     return Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"{quoted(op for _, u in found for op in u.train_ops)} also runs {many(len(found), 'update op')} of "
-        f"sites that no gradient flows from ({quoted(dict.fromkeys(u.site or '' for _, u in found), 2)}): {fed}.",
+        f"sites that it does not train ({quoted(dict.fromkeys(u.site or '' for _, u in found), 2)}): {fed}.",
         severity=Severity.WARNING if foreign else Severity.INFO,
         confidence=Confidence.HIGH,
         location=found[0][1].name,
@@ -138,14 +138,14 @@ def _by_inputs(model: Facts, layers: Sequence[Layer]) -> Evidence:
     disjoint = sum(bool(found) for found in sets) > 1
     validation = not known and disjoint and any(_VALIDATION.search(name) for name in (*names, *sites))
     if validation:
-        reading = "one of them looks like a validation tower built in train mode"
+        reading = "one looks like a validation tower built in train mode"
     elif model.graph is not None and len(model.graph.train_ops) > 1:
-        reading = "as in a GAN whose real and generated batches share one average, which then fits neither"
+        reading = "as in a GAN whose real and generated batches share one average that fits neither"
     else:
-        reading = "harmless for siamese networks and towers; a fault if one of them is a validation tower"
+        reading = "harmless for siamese networks and towers, a fault if one is a validation tower"
     return Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"Training averages {many(len(sets), 'kind')} of data into the statistics of "
+        message=f"Training mixes {many(len(sets), 'kind')} of data into the statistics of "
         f"{many(len(layers), 'layer')} (fed by {quoted(names)}): {reading}.",
         severity=Severity.WARNING if validation else Severity.INFO,
         confidence=Confidence.LOW,
@@ -167,7 +167,7 @@ def _by_owner(model: Facts, train_op: str, layers: Sequence[Layer]) -> Evidence:
     return Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"`{train_op}` also runs the updates of {many(len(layers), 'layer')} that {owners} trains and updates: "
-        "each round of both moves these statistics twice.",
+        "each round of both updates these statistics twice.",
         severity=Severity.INFO,
         confidence=Confidence.MEDIUM,
         location=train_op,

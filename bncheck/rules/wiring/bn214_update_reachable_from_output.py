@@ -35,8 +35,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Inference changes the model: each request moves the statistics, answers depend on the requests before, and two
-    replicas drift apart. Frozen into constants, the graph does not even load ("float incompatible with float_ref").
+    Inference changes the model: each request moves the statistics, outputs depend on earlier requests, and two replicas
+    drift apart. Frozen into constants, the graph does not even load ("float incompatible with float_ref").
 
     How it decides
     --------------
@@ -63,9 +63,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     free = [layer for layer in model.layers if any(not is_conditional(u) for u in _reached(layer))]
     guarded = [layer for layer in model.layers if layer not in free and _reached(layer)]
     if free:
-        yield _evidence(model, free, Severity.ERROR, "each prediction moves the statistics")
+        yield _evidence(model, free, Severity.ERROR, "each prediction changes the statistics")
     if guarded:
-        yield _evidence(model, guarded, Severity.WARNING, "a condition guards them, but converters refuse such a graph")
+        yield _evidence(model, guarded, Severity.WARNING, "a condition guards them, but converters reject such a graph")
 
 
 def _reached(layer: Layer) -> list[Update]:

@@ -19,7 +19,7 @@ from bncheck.testing import batch_norm, switch, unread, untouched, unwired, wire
 IN_PLACE = """\
 # TF-slim; tf.layers has no such form
 net = slim.batch_norm(net, is_training=True, updates_collections=None)
-# Keras: outside of the loop
+# Keras: outside the loop
 x = tf.keras.layers.BatchNormalization()(x, training=True)"""
 
 
@@ -32,7 +32,7 @@ x = tf.keras.layers.BatchNormalization()(x, training=True)"""
     sees="A14 A15",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """UPDATE_OPS lists an update that lives inside a condition or a loop, where the train op cannot wait for it.
+    """UPDATE_OPS lists an update inside a condition or a loop, where the train op cannot wait for it.
 
     What it detects
     ---------------
@@ -40,9 +40,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A train op that waits for an op in a branch not taken is dead itself: the step returns without an error and
-    nothing is trained, not even the step counter. An op inside a loop cannot be waited for from outside ("inputs from
-    different frames"); who then leaves the updates out has statistics that never move.
+    A train op that waits for an op in a branch not taken is dead itself: the step returns without an error, but nothing
+    is trained, not even the step counter. An op inside a loop cannot be waited for from outside ("inputs from different
+    frames"); leaving the updates out instead gives statistics that never move.
 
     How it decides
     --------------
@@ -74,18 +74,18 @@ def check(model: Facts) -> Iterator[Evidence]:
     branches = [x for x in model.layers if x not in in_loops and any(u.collected_in_branch for u in x.updates)]
     if loops:
         severity = Severity.WARNING if moved(loops) else Severity.ERROR
-        text = "live inside a loop and are listed in UPDATE_OPS: the train op cannot wait for them"
+        text = "are inside a loop but listed in UPDATE_OPS: the train op cannot wait for them"
         yield _evidence(model, loops, _collected(loops), severity, text)
     if branches:
         values = moved(branches)
         severity = Severity.INFO if values else Severity.WARNING if values is None else Severity.ERROR
-        text = "live inside a condition and are listed in UPDATE_OPS: a train op that waits for them is dead, without"
-        text += " an error, whenever the other branch is taken"
+        text = "are inside a condition but listed in UPDATE_OPS: a train op that waits for them silently does"
+        text += " nothing whenever the other branch is taken"
         yield _evidence(model, branches, _collected(branches), severity, text)
     inside = [x for x in model.layers if x not in in_loops and _repeated(x)]
     if inside:
         found = [u for layer in inside for u in _repeated(layer)]
-        text = "run at every iteration of a loop, so a step of training averages over more than one batch"
+        text = "run in every iteration of a loop, so a training step averages over more than one batch"
         yield _evidence(model, inside, found, Severity.INFO, text)
 
 
@@ -97,7 +97,7 @@ def _fix(model: Facts, layers: Sequence[Layer], found: Sequence[Update]) -> str:
         return fixes.training_code(code, note="in the body of the loop")
     switch = next((update.branch for update in found if update.branch is not None), None)
     code = f"{with_switch(model, layers, switch)}\n{remedies.WIRE_UPDATES}"
-    return fixes.training_code(code, note="outside of the condition")
+    return fixes.training_code(code, note="outside the condition")
 
 
 def _repeated(layer: Layer) -> list[Update]:

@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The statistics see only a part of each batch: noisier, and biased where the towers get different data. One tower on
-    purpose is common practice and good enough; the last one by accident is a list overwritten in a loop.
+    The statistics see only part of each batch: noisier, and biased if the towers get different data. Updating one tower
+    on purpose is common practice and good enough; updating only the last one is usually a list overwritten in a loop.
 
     How it decides
     --------------
@@ -92,10 +92,10 @@ def _evidence(towers: Sequence[bool], layers: Sequence[Layer]) -> Evidence:
     one = count == 1
     place = "the first" if towers[0] else "the last" if towers[-1] else "one in the middle"
     reading = (
-        f"only {place} has its updates wired: common practice if meant so"
-        + (", or a list overwritten in the loop over towers" if not towers[0] else "")
+        f"only {place} has its updates wired: common practice"
+        + (", unless the loop over towers overwrites the list" if not towers[0] else "")
         if one
-        else f"{count} have their updates wired and {len(towers) - count} have not"
+        else f"the updates of {count} are wired and those of {len(towers) - count} are not"
     )
     lost = [u.name for layer in layers for u in layer.updates if not u.train_ops]
     return Evidence(

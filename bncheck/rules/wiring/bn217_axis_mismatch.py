@@ -37,7 +37,7 @@ _RANKS = {
 
 @rule("BN217", "axis-mismatch", severity=Severity.ERROR, needs=Needs.SITES, meaning=Meaning.VALUES_FAULT, sees="E07")
 def check(model: Facts) -> Iterator[Evidence]:
-    """Batch norm normalises along another axis than the convolution before it has its channels on.
+    """Batch norm normalises along another axis than the channels of the convolution before it.
 
     What it detects
     ---------------
@@ -114,12 +114,12 @@ def _evidence(
     counts = (
         f"`{layer.name}` has {layer.channels} channels and {quoted([operator])} {filters} filters"
         if severity is Severity.ERROR
-        else "the counts do not contradict it, so a transposition may lie between"
+        else "the channel counts fit, so there may be a transposition between them"
     )
     return Evidence(
         layers=layers,
         message=f"{many(len(layers), 'layer')} {'normalises' if len(layers) == 1 else 'normalise'} along axis "
-        f"{site.axis} after a convolution with its channels on axis {site.linear_axis}: {counts}.",
+        f"{site.axis}, after a convolution with its channels on axis {site.linear_axis}: {counts}.",
         severity=severity,
         confidence=confidence,
         location=site.name,

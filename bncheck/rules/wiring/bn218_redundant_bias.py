@@ -24,7 +24,7 @@ x = tf.keras.layers.Conv2D(64, 3, use_bias=False)(x)"""
 
 @rule("BN218", "redundant-bias", severity=Severity.INFO, needs=Needs.SITES, sees="E10")
 def check(model: Facts) -> Iterator[Evidence]:
-    """A bias is added right before batch norm, which takes it out again.
+    """A bias right before batch norm has no effect.
 
     What it detects
     ---------------
@@ -32,9 +32,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Batch norm subtracts the mean, and the bias with it: its gradient is zero, its memory wasted, and what it holds
-    only moves the moving mean along. Harmless, unless weights and statistics come from different places: then the
-    moving mean lacks the bias, and every output is shifted.
+    Batch norm subtracts the mean, and the bias with it: its gradient is zero, its memory wasted, and its value only
+    shifts the moving mean. Harmless, unless weights and statistics come from different places: then the moving mean
+    lacks the bias, and every output is shifted.
 
     How it decides
     --------------
@@ -59,10 +59,10 @@ def check(model: Facts) -> Iterator[Evidence]:
         biases = [site.bias for layer in layers for site in layer.sites if site.bias]
         yield Evidence(
             layers=tuple(layer.name for layer in layers),
-            message=f"A bias is added right before {len(layers)} of {many(len(model.layers), 'layer')}, where "
-            f"the mean takes it out again: {quoted(biases)}.",
+            message=f"A bias right before {len(layers)} of {many(len(model.layers), 'layer')} has no effect: batch "
+            f"norm subtracts it again: {quoted(biases)}.",
             location=biases[0],
-            fix=fixes.training_code(in_framework(NO_BIAS, made_with(model, layers)), note="saves parameters, no more"),
+            fix=fixes.training_code(in_framework(NO_BIAS, made_with(model, layers)), note="it only saves parameters"),
             measurements=(Measurement(name="redundant biases", value=len(set(biases)), limit=0, unit="variables"),),
         )
 

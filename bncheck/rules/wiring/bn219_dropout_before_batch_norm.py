@@ -33,7 +33,7 @@ x = tf.keras.layers.Dropout(0.2)(tf.keras.layers.BatchNormalization()(x))"""
     sees="B14",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """Dropout lies before batch norm, with nothing but linear ops between.
+    """Dropout precedes batch norm, with only linear ops between them.
 
     What it detects
     ---------------
@@ -41,8 +41,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Dropout raises the variance in training and not in inference. The moving variance is learned with it and used
-    without it, so in inference each such layer's output is too small: the "variance shift" of arXiv 1801.05134.
+    Dropout raises the variance in training but not in inference. The moving variance includes it, so in inference each
+    such layer's output is too small: the "variance shift" of arXiv 1801.05134.
 
     How it decides
     --------------
@@ -70,8 +70,9 @@ def check(model: Facts) -> Iterator[Evidence]:
         dropouts = [site.dropout for layer in layers for site in layer.sites if site.dropout]
         yield Evidence(
             layers=tuple(layer.name for layer in layers),
-            message=f"Dropout lies before {len(layers)} of {many(len(model.layers), 'layer')} with only linear ops "
-            f"between ({quoted(dropouts)}): their moving variance is learned with it and used without.",
+            message=f"Dropout precedes {len(layers)} of {many(len(model.layers), 'layer')}, with only linear ops "
+            "between "
+            f"({quoted(dropouts)}): the moving variance includes its noise, inference does not.",
             location=dropouts[0],
             fix=fixes.training_code(in_framework(AFTER, made_with(model, layers))),
             measurements=(Measurement(name="layers after dropout", value=len(layers), limit=0, unit="layers"),),

@@ -37,7 +37,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    A prediction depends on the other images of its batch, a batch of one is special, and nothing can be folded. It is
+    A prediction depends on the other samples of its batch, a batch of one is special, and nothing can be folded. It is
     also how pix2pix, MAML and some style transfer networks work, by design.
 
     How it decides
@@ -73,12 +73,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     meant = [layer for layer in idle if not layer.sites[0].train_ops or _by_design(model, layer)]
     others = [layer for layer in idle if layer not in meant]
     if served_ones:
-        text = "Serving outputs depend on {} that {} with the batch at hand and {} no moving statistics: by design, or "
+        text = "Serving outputs depend on {} that {} with batch statistics and {} no moving ones: by design, or "
         text += "exported from the training graph."
         yield _evidence(model, served_ones, Severity.WARNING, text)
     if others:
-        text = "{} that training goes through {} with the batch at hand and {} no moving statistics: there is nothing "
-        text += "to serve one sample with, and nothing to fold."
+        text = "{} in the training path {} with batch statistics and {} no moving ones: there is nothing to serve one "
+        text += "sample with, and nothing to fold."
         yield _evidence(model, others, Severity.WARNING, text)
     of_keras_1 = [layer for layer in meant if layer.mean.reason == KERAS_1_MODE_2]
     meant = [layer for layer in meant if layer not in of_keras_1]
@@ -87,7 +87,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         text += "predicted for one image depends on those beside it."
         yield _evidence(model, of_keras_1, Severity.INFO, text)
     if meant:
-        text = "{} {} with batch statistics only and {} no moving ones: by design in pix2pix or MAML, else a fault."
+        text = "{} {} with batch statistics only and {} no moving ones: normal in pix2pix or MAML, otherwise a fault."
         yield _evidence(model, meant, Severity.INFO, text)
 
 
@@ -115,7 +115,7 @@ def _evidence(model: Facts, layers: Sequence[Layer], severity: Severity, text: s
         location=sites[0].name,
         fix=fixes.training_code(
             in_framework(remedies.CHOSEN_MODE, made_with(model, layers)),
-            note="a layer with statistics, if it is not meant so",
+            note="unless intended, use a layer with statistics",
         ),
         measurements=(Measurement(name="layers without statistics", value=len(layers), limit=0, unit="layers"),),
     )

@@ -25,7 +25,7 @@ from bncheck.testing import batch_norm, site, wired, with_graph
     sees="B03",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """A second application of the network, which nothing trains, normalises with the batch: its metrics lie.
+    """A second application of the network, which nothing trains, uses batch statistics: its metrics lie.
 
     What it detects
     ---------------
@@ -34,9 +34,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    What it puts out depends on the other samples of the batch and never on the moving statistics. Validation then
-    looks as good as training, even where eval mode, which is what will be served, is broken; and a prediction for one
-    sample is another than for many.
+    Its output depends on the other samples of the batch and never on the moving statistics. Validation then looks as
+    good as training even if eval mode, which will be served, is broken; and a prediction for one sample differs from
+    that for many.
 
     How it decides
     --------------
@@ -68,11 +68,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     source = f", fed by {quoted(fed)}," if fed else ""
     yield Evidence(
         layers=tuple(layer.name for layer in found),
-        message=f"{many(len(found), 'trained layer')} {'is' if len(found) == 1 else 'are'} applied once more at "
-        f"{quoted(site.name for site in sites)}{source} where nothing is trained, in train mode too: what is "
-        "computed there depends on the batch at hand and tells nothing of the moving statistics.",
+        message=f"{many(len(found), 'trained layer')} {'is' if len(found) == 1 else 'are'} applied again in train "
+        "mode at "
+        f"{quoted(site.name for site in sites)}{source} where nothing is trained: an evaluation there depends on the "
+        "batch and does not test the moving statistics.",
         location=sites[0].name,
-        fix=fixes.training_code(eval_copy(model, list(found)), note="where the second application is built"),
+        fix=fixes.training_code(eval_copy(model, list(found)), note="where the layer is applied again"),
         measurements=(
             Measurement(name="sites in train mode that nothing trains", value=len(sites), limit=0, unit="sites"),
         ),

@@ -25,7 +25,7 @@ from bncheck.testing import batch_norm, site, wired, with_graph
     sees="B08",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """In one forward pass some layers are fixed in train mode, while others are switched or in eval mode.
+    """In one forward pass some layers are always in train mode, while others are switched or in eval mode.
 
     What it detects
     ---------------
@@ -34,9 +34,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    With the switch off the network is in no mode: some layers normalise with the moving statistics, others with the
-    batch at hand, so a prediction depends on the other samples and one sample alone gives another result. Nothing
-    complains, and training looks healthy.
+    With the switch off, the network mixes modes: some layers normalise with moving statistics, others with those of the
+    batch, so a prediction depends on the other samples, and one sample alone gives another result. There is no error,
+    and training looks healthy.
 
     How it decides
     --------------
@@ -82,7 +82,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     switch = next((site.switch for site in others.values() if site.mode is Mode.SWITCHED), None)
     yield Evidence(
         layers=tuple(layer.name for layer in found),
-        message=f"{many(len(found), 'layer')} {'is' if len(found) == 1 else 'are'} fixed in train mode "
+        message=f"{many(len(found), 'layer')} {'is' if len(found) == 1 else 'are'} always in train mode "
         f"({listing([layer.name for layer in found])}), while {many(len(rest), 'layer')} of the same forward pass "
         f"{_follow(list(others.values()), len(rest))} ({listing([layer.name for layer in rest])}): "
         "a prediction depends on the other samples of its batch.",

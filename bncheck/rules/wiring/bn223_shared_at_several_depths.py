@@ -15,11 +15,11 @@ from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.testing import batch_norm, site, wired, with_graph
 
 OF_ITS_OWN = """\
-# TF-slim: no reuse among the layers of one network
+# TF-slim: no reuse within one network
 net = slim.batch_norm(net, scope=f"bn{i}")
 # tf.layers
 net = tf.layers.batch_normalization(net, name=f"bn{i}")
-# Keras: a new layer for every place
+# Keras: a new layer for each place
 x = tf.keras.layers.BatchNormalization()(x)"""
 
 
@@ -33,7 +33,7 @@ x = tf.keras.layers.BatchNormalization()(x)"""
     sees_too="B11",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """One batch norm serves several places of one forward pass, one behind the other, that see different data.
+    """One batch norm serves several places of one forward pass that see different data.
 
     What it detects
     ---------------
@@ -42,8 +42,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    In train mode each place has the moments of its own batch. The moving statistics are a mixture of all of them, and
-    fit none: in eval mode each place is normalised with those of the others. Its gamma and beta are shared as well.
+    In train mode each place has the statistics of its own batch. The moving statistics mix all of them and fit none: in
+    eval mode each place is normalised with those of the others. Gamma and beta are shared as well.
 
     How it decides
     --------------
@@ -74,8 +74,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     yield Evidence(
         layers=tuple(layer.name for layer in shared),
         message=f"{many(len(shared), 'layer')} {'serves' if len(shared) == 1 else 'serve'} several places of one "
-        f"forward pass, one behind the other, with one set of statistics ({places}{more} places): "
-        f"{quoted(site.name for site in shared[most])}. What is stored is a mixture of what they see.",
+        f"forward pass, one after the other, with one set of statistics ({places}{more} places): "
+        f"{quoted(site.name for site in shared[most])}. It holds a mixture of all of them.",
         location=shared[most][0].name,
         fix=fixes.training_code(in_framework(OF_ITS_OWN, made_with(model, list(shared)))),
         measurements=(

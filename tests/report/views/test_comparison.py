@@ -43,7 +43,7 @@ def test_the_table_counts_as_the_message_does(arrives: float, named: int) -> Non
     facts = compared(difference("bad", local=0.5, cumulative_nmse=0.5), *healthy, samples=64, accuracy=(0.95, 0.4))
     report = judge(facts)
     (told,) = [finding.message for finding in report.findings if finding.code == "BN302"]
-    assert told.count(f"{named} layers behind only inherit it") == told.count("inherit") == bool(named)
+    assert told.count(f"{named} later layers only inherit the error") == told.count("inherit") == bool(named)
     assert [layer["state"] for layer in document(report)["comparison"]["layers"]].count("inherits") == named
 
 
@@ -58,15 +58,15 @@ def test_nothing_bad() -> None:
 
 
 def test_text_shows_the_worst_in_forward_order() -> None:
-    """Eight rows without --verbose, the bad layer among them, in order; scopes that all share stand in the head."""
+    """Four rows without --verbose, the bad layer among them, in order; scopes that all share stand in the head."""
     shown = written(corrupted())
     rows = [line.split()[0] for line in shown.splitlines() if line.startswith("  block_")]
-    assert len(rows) == 8
+    assert len(rows) == 4
     assert rows == sorted(rows, key=lambda row: int(row.removeprefix("block_")))
     assert "net/…/bn" in shown
     assert any("block_4" in line and "diverges" in line for line in shown.splitlines())
-    assert "and 4 layers that lose less" in shown
-    assert "and 4 layers" not in written(corrupted(), verbose=True)
+    assert "and 8 layers with a smaller error" in shown
+    assert "with a smaller error" not in written(corrupted(), verbose=True)
 
 
 @pytest.mark.parametrize("name", FORMATS)

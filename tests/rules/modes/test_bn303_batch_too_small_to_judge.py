@@ -17,7 +17,7 @@ NOISY = classes_compared(0.4, agreement_floor=0.5)
 @pytest.mark.parametrize(
     ("measured", "says"),
     [
-        ({"samples": 8}, "Give more samples: 32 at least"),
+        ({"samples": 8}, "at least 32"),
         ({"output": NOISY}, "--labels y --batch-size 64"),
         ({"places": [difference(samples=2)]}, "--labels y --batch-size 256"),
         ({"output": features_compared(floor=None)}, "--batch-size 16 --labels y --outputs TENSOR"),

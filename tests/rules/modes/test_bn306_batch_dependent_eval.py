@@ -18,6 +18,6 @@ def test_limit(dependence: float | None, *, speaks: bool) -> None:
 def test_remedy_is_a_graph_for_serving() -> None:
     """The number is told, and how to export without batch statistics."""
     found = only(check, compared(difference(), batch_dependence=0.7))
-    assert "by 70.0 % of its energy" in found.message
+    assert "by 70.0 %" in found.message
     assert found.layers == ()
     assert "training=False" in found.fix

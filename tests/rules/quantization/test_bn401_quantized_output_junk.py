@@ -56,7 +56,7 @@ def test_labels_that_float_does_not_meet_tell_nothing() -> None:
     """A float model at chance leaves agreement as the measure."""
     model = quantized(operator_loss(), output=quantized_classes(0.3), accuracy=(0.1, 0.1))
     (found,) = run_junk(model)
-    assert "top class" in found.message
+    assert "agrees with the float model on 30.0 %" in found.message
     assert found.confidence is Confidence.MEDIUM
 
 

@@ -58,8 +58,8 @@ def test_doubtful_data_are_no_verdict() -> None:
     report = judge(replace(model, comparison=first))
     (found,) = [finding for finding in report.findings if finding.code == "BN408"]
     assert (found.severity, found.confidence) == (Severity.WARNING, Confidence.LOW)
-    assert found.message.startswith("On these data")
-    assert found.fix.startswith("First see whether the data are what the model was trained on (BN304).")
+    assert found.message.startswith("If these data")
+    assert found.fix.startswith("First check that these are data like the training data (BN304).")
     assert report.verdict is Verdict.INCONCLUSIVE
 
 

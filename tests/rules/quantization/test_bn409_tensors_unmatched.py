@@ -40,4 +40,4 @@ def test_a_layer_that_the_converter_took_in_needs_nothing() -> None:
     taken = unmatched("b", layer="b", why="the converter took it in")
     found = only(check, quantized(operator_loss("dense"), unmatched=(taken,)))
     assert (found.severity, found.layers) == (Severity.INFO, ("b",))
-    assert found.fix.startswith("Nothing has to be done")
+    assert found.fix.startswith("None needed")

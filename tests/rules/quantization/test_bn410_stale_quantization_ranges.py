@@ -52,7 +52,7 @@ def test_a_range_of_other_statistics_is_an_error(times: float, severity: Severit
     (evidence,) = _found(_recorded(times))
     assert evidence.severity is severity
     assert evidence.layers == ("bn",)
-    assert ("cuts them off" in evidence.message) == (times < 1)
+    assert ("clips them" in evidence.message) == (times < 1)
 
 
 def test_between_the_two_it_warns() -> None:

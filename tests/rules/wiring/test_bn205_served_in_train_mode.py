@@ -26,7 +26,7 @@ SERVED = bn205_served_in_train_mode.check
 def test_served_train_mode_names_the_output() -> None:
     """The message says which output depends on the batch, and how many layers do it."""
     found = only(SERVED, serving(served(batch_norm("a"), Mode.TRAIN), served(batch_norm("b"))))
-    assert found.message.startswith("`serving_default/logits` depends on train-mode sites of 1 of 2 layers")
+    assert found.message.startswith("Computing `serving_default/logits` uses train mode in 1 of 2 layers")
     assert found.severity is Severity.ERROR
 
 

@@ -51,7 +51,7 @@ def test_pytorchs_momentum_is_translated() -> None:
     """0.1 from PyTorch is 0.9 here; the message names Keras' word and where the number stands."""
     message = only(DECAY, keras_file(configured(0.1))).message
     assert message.startswith("The momentum of 1 layer is 0.1 (configuration)")
-    assert "would be 0.9 here" in message
+    assert "the decay is 0.9" in message
 
 
 def test_a_float32_decay_is_not_suspicious() -> None:

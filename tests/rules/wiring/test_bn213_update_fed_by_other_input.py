@@ -23,7 +23,7 @@ def test_a_validation_tower_by_its_gradients() -> None:
     """No gradient flows from it and its data are others: a warning, sure of itself, that names the input."""
     found = only(OTHER_INPUT, with_graph(two_towers("images", "other_images", name="bn_1", learns=False)))
     assert (found.severity, found.confidence) == (Severity.WARNING, Confidence.HIGH)
-    assert "fed by `other_images`, not by the data it trains on" in found.message
+    assert "their input is `other_images`" in found.message
 
 
 def test_siamese_towers_are_only_noted() -> None:

@@ -27,10 +27,10 @@ TOWERS = bn216_other_tower_not_wired.check
 @pytest.mark.parametrize(
     ("wiring", "severity", "said"),
     [
-        ("+-", Severity.INFO, "only the first has its updates wired: common practice if meant so."),
-        ("---+", Severity.INFO, "only the last has its updates wired: common practice if meant so, or a list"),
+        ("+-", Severity.INFO, "only the first has its updates wired"),
+        ("---+", Severity.INFO, "only the last has its updates wired"),
         ("-+-", Severity.INFO, "only one in the middle"),
-        ("++-", Severity.WARNING, "2 have their updates wired and 1 have not"),
+        ("++-", Severity.WARNING, "the updates of 2 are wired and those of 1 are not"),
     ],
 )
 def test_which_towers_are_wired(wiring: str, severity: Severity, said: str) -> None:
