@@ -118,6 +118,6 @@ def test_averages_that_trail(tmp_path: Path) -> None:
     in_train, in_eval = accuracy(report)
     assert in_eval < in_train - 0.05
     told = finding(report, "BN302")
-    assert "trail weights that still moved fast" in told.message
+    assert "weights that were still changing fast" in told.message
     assert "diverge" not in told.message
     assert "learning_rate" in told.fix
