@@ -96,12 +96,12 @@ FAILURE_MODES: tuple[FailureMode, ...] = (
     FailureMode(
         "C11",
         "every rank has statistics of its own",
-        "One rank's checkpoint is consistent in itself; the others are not at hand.",
+        "One rank's checkpoint is consistent in itself; the others are not given.",
     ),
     FailureMode(
         "C12",
         "statistics averaged over replicas on saving",
-        "The saved mean over replicas is a good estimate; the live model it differs from is not at hand.",
+        "The saved mean over replicas is a good estimate; the live model it differs from is missing.",
     ),
     FailureMode("C13", "averaged weights without new statistics"),
     FailureMode("C14", "average of the averages"),

@@ -45,7 +45,7 @@ class Registry(Collection[Rule]):
         return len(self._listed)
 
     def lacking(self, code: str, at_hand: Needs) -> Needs:
-        """The evidence that this rule needs and that is not at hand."""
+        """The evidence that this rule needs and that is missing."""
         known = next((needs for prefix, needs in self._needs.items() if code.startswith(prefix)), Needs.NOTHING)
         return known & ~at_hand or self.rule(code).needs & ~at_hand
 

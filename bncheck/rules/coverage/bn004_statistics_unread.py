@@ -19,7 +19,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     What it detects
     ---------------
-    Moving means and variances that the checkpoint declares and whose data are not at hand: an absent shard, an index
+    Moving means and variances that the checkpoint declares and whose data are missing: an absent shard, an index
     without data, a type that is not read.
 
     Why it matters
@@ -82,7 +82,7 @@ def _unread(layer: Layer) -> bool:
 
 def _evidence(layers: list[Layer], model: Facts, severity: Severity, rest: str) -> Evidence:
     vectors = [v for layer in layers for v in layer.statistics if v.presence is Presence.UNREAD]
-    reason = next((v.reason for v in vectors if v.reason), "not at hand")
+    reason = next((v.reason for v in vectors if v.reason), "they are missing")
     return Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"The values of {len(layers)} of {many(len(model.layers), 'layer')} were not read: {reason}. {rest}",
@@ -111,7 +111,7 @@ def broken() -> tuple[Facts, ...]:
 
 def index_only(layer: Layer) -> Layer:
     """`layer` as an index tells it: never constant by its checksums, its values absent."""
-    held = unread(layer, "only the index is at hand")
+    held = unread(layer, "only the index was given")
     return replace(
         held,
         mean=replace(held.mean, constant_checked=True, constant=layer.mean.constant),

@@ -38,7 +38,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Name it, or leave it in the graph for whoever reads the MetaGraph:
+    Name it, or leave it in the graph for readers of the MetaGraph:
 
         bncheck inspect checkpoint model.ckpt-300 --train-op train/Adam
         # TF-slim: slim.learning.create_train_op does it by itself

@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    By the best measure at hand, over all samples. With labels: accuracy in eval mode more than 3.5 points below that in
-    train mode. Without: agreement on the top class 8.5 points below the agreement of train mode with itself when the
+    By the best measure available, over all samples. With labels: accuracy in eval mode more than 3.5 points below that
+    in train mode. Without: agreement on the top class 8.5 points below the agreement of train mode with itself when the
     same samples are dealt to other batches. Outputs that are no classes: an error above 0.3 of the signal's energy and
     4 times that of train mode with itself, or above 0.1 and 20 times that; the same goes where train mode gives three
     quarters of the samples one class, for then naming it always looks nearly as good. A gap must also exceed two

@@ -49,7 +49,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Fix
     ---
     Look at the statistics, gamma and beta of the first layer named; data that hold NaN themselves are refused before.
-    Non-finite or negative statistics are made anew by:
+    Non-finite or negative statistics are re-estimated by:
 
         bncheck repair PATH -o OUT --data images/
 

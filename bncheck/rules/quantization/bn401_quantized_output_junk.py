@@ -38,11 +38,11 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    By the best measure at hand, over all samples. With labels that the float model meets: accuracy more than 3.5 points
-    lower. Without: more than 15 % of the samples change their top class, while the output's error is above 0.05 of its
-    energy (13 dB; below, the classes were a toss-up). Outputs that are no classes: an error above 0.1 of the signal's
-    energy (10 dB) is a warning, above 0.3 (5 dB) an error. A loss must also exceed two standard errors of so many
-    samples. Healthy int8: 99 % of the digits, 97 % of visual wake words keep their class. On synthetic data only a
+    By the best measure available, over all samples. With labels that the float model meets: accuracy more than 3.5
+    points lower. Without: more than 15 % of the samples change their top class, while the output's error is above 0.05
+    of its energy (13 dB; below, the classes were a toss-up). Outputs that are no classes: an error above 0.1 of the
+    signal's energy (10 dB) is a warning, above 0.3 (5 dB) an error. A loss must also exceed two standard errors of so
+    many samples. Healthy int8: 99 % of the digits, 97 % of visual wake words keep their class. On synthetic data only a
     collapse counts, as a warning of medium confidence: an error of the signal's whole energy (0 dB), in a model that
     was calibrated on the same data.
 
@@ -53,7 +53,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Mend the layers that BN402 names; without one, calibrate on more data of the kind that is served:
+    Fix the layers that BN402 names; without one, calibrate on more data like those served:
 
         bncheck compare float-vs-quantized PATH --data images/ --calibration-batches 32
 

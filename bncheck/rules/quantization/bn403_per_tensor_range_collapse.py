@@ -58,7 +58,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     for what dead ones do to the others is BN404's. Layers whose kernel was not read are left out, and those in
     which every channel is dead (BN107). In a TFLite file it is fact: the integer kernel has one scale, and its
     channels spread that far. Once a model was quantized and measured, only layers whose kernel has one scale count.
-    The error of the output that is told with it comes of the largest and typical weight of each channel and of the
+    The error of the output that is told with it comes from the largest and typical weight of each channel and of the
     power that batch norm gives it (`bncheck.numerics.fold_forecast.forecast`).
 
     Not detected

@@ -36,7 +36,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     What it detects
     ---------------
     MUL and ADD (or SUB, DIV) by per-channel constants in a TFLite file; a lone MUL where a batch norm's statistics
-    were never updated; normalisation by the moments of the batch at hand.
+    were never updated; normalisation by the moments of the batch itself.
 
     Why it matters
     --------------

@@ -45,13 +45,13 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     For each layer kernel * gamma / sqrt(variance + epsilon) and beta - mean * gamma / sqrt(variance + epsilon), a
-    convolution's bias included, are computed and held against every operator of that shape. Folding multiplies each
+    convolution's bias included, are computed and compared with every operator of that shape. Folding multiplies each
     channel of the kernel by one number, so the operator is found by its kernel whatever was folded; names only settle
     ties. Kernel and bias must both agree within what rounding to the file's types explains: 1e-6 of a channel's largest
     number for float32, 2**-11 more for float16, half a step for integers. What the converter takes in besides is
     recognised: a multiplication or addition of one number (scaled images, hard swish), a second batch norm or scale, a
     dense layer behind, arithmetic that was left standing as MUL and ADD. Only where no such explanation fits is it an
-    ERROR, with the statistics that do fit, where any at hand do. Another epsilon, and averages of the statistics
+    ERROR, with the statistics that do fit, where any given do. Another epsilon, and averages of the statistics
     without averaged weights, are a WARNING. Layers that were not found are a WARNING, and the verdict is inconclusive.
     A faithful fold of statistics that never moved is told too: the fault lies in the model (BN101).
 

@@ -56,8 +56,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Record the ranges anew with the statistics; a repair does it (`bncheck repair PATH -o OUT --data DATA`), and so does
-    training on for some hundred steps with the updates wired.
+    Record the ranges again with the statistics; a repair does it (`bncheck repair PATH -o OUT --data DATA`), and so
+    does training on for some hundred steps with the updates wired.
 
     References
     ----------

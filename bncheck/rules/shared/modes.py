@@ -61,7 +61,7 @@ NOISE_FLOOR = 0.5
 
 
 class Junk(Record):
-    """How far an output is off, by the best measure at hand."""
+    """How far an output is off, by the best measure available."""
 
     told: str
     """The numbers, as the rest of a sentence."""

@@ -48,7 +48,7 @@ MOSTLY = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """How much quantization costs at the output, by the best measure at hand."""
+    """How much quantization costs at the output, by the best measure available."""
 
     lost: Junk
     certain: bool

@@ -46,7 +46,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     Equality is exact, for one update with decay 0.999 already leaves 0.005 and 1.003. Where only the index of a
-    checkpoint is at hand, its checksums are compared with those of that many zeros and ones. Training shows in betas
+    checkpoint is given, its checksums are compared with those of that many zeros and ones. Training shows in betas
     (else gammas) that moved, in optimizer slots other than zero, or in the count of updates; the step counter alone
     does not tell, since fine-tuning resets it. Layers whose gamma and beta never moved either, while others' did, are
     frozen on purpose and not accused. If nothing moved at all the model is not trained yet: a note, no error; a WARNING

@@ -43,7 +43,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     beta are initial too is frozen on purpose, or new and not trained yet: a note. One without gamma and beta is an
     error of medium confidence. Which layers they are tells the cause: all layers from one on in forward order means
     that `UPDATE_OPS` was read before the rest of the model was built; all layers of one scope means a tower, branch or
-    target network that nobody updates.
+    target network that is never updated.
 
     Not detected
     ------------

@@ -38,7 +38,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     Missing is told from absent and from unread: a layer that normalises with batch moments only has none by design,
-    and a data shard that is not at hand is reported as unread (BN004).
+    and a missing data shard is reported as unread (BN004).
 
     Not detected
     ------------

@@ -44,7 +44,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Not detected
     ------------
-    Statistics that moved a little and then stood still.
+    Statistics that moved a little and then stopped.
 
     Fix
     ---
@@ -56,7 +56,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         # Keras
         base(x, training=False)
 
-    For data of another kind, gather them anew: `bncheck repair PATH -o OUT --data images/`.
+    For data of another kind, re-estimate them: `bncheck repair PATH -o OUT --data images/`.
 
     References
     ----------

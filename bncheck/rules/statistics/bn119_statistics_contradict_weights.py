@@ -72,7 +72,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Fix
     ---
-    Restore the statistics from the file that the weights came from, or estimate them anew:
+    Restore the statistics from the file that the weights came from, or re-estimate them:
 
         bncheck repair PATH -o OUT --data images/
 

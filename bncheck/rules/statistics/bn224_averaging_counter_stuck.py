@@ -39,11 +39,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     An update's decay is the minimum of a constant and of something made of a scalar variable; nothing in the graph
-    writes that variable but its initialiser and restores; and where a checkpoint is at hand, the variable is 0 there.
+    writes that variable but its initialiser and restores; and where a checkpoint is given, the variable is 0 there.
 
     Not detected
     ------------
-    A count that an op writes which nobody runs. A count that is fed.
+    A count whose op is never run. A count that is fed.
 
     Fix
     ---

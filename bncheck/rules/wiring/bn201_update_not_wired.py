@@ -49,7 +49,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     For each layer whose gamma or beta a train op optimises (or, without either, that a train op depends on) and that
     trains on batch statistics: is one of its updates an ancestor of a train op? None in any layer: this rule; some:
-    BN202. ERROR where the statistics never moved or are not at hand. WARNING where they all moved: then someone runs
+    BN202. ERROR where the statistics never moved or are not given. WARNING where they all moved: then the script runs
     the updates by hand (`session.run(update_ops)`), or they were restored from another run; a note where one op waits
     for all updates and only one restore could have brought them. The cause is told apart
     by which collection lists the updates and by which ops outside the train op wait for them.

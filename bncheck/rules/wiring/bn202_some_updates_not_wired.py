@@ -47,7 +47,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     As BN201, layer by layer; a layer is wired if a train op runs an update of its mean and one of its variance.
     Several train ops that each update their own network (GANs) are healthy, and so is an update that runs with another
     train op than its own. Layers wired up to some depth and none after it: `UPDATE_OPS` was read too early. ERROR where
-    an unwired layer's statistics never moved or are not at hand, WARNING where all moved. Two train ops of which one
+    an unwired layer's statistics never moved or are not given, WARNING where all moved. Two train ops of which one
     updates: WARNING, or a note where the statistics moved.
 
     Not detected

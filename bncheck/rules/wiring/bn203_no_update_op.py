@@ -43,7 +43,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     In a training graph, for layers that a train op trains through a site in train or switched mode: no op assigns the
-    moving mean or variance from batch moments. ERROR where the values never moved or are not at hand, WARNING of low
+    moving mean or variance from batch moments. ERROR where the values never moved or are not given, WARNING of low
     confidence where they moved: then they were restored, or are written in a way that bncheck does not follow.
     A copy: assignments write another layer's gamma or beta to this one's, a site reads its statistics, nothing writes
     these. Weighed in the same way.

@@ -43,7 +43,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     By the mode of the sites that the train op depends on. Statistics that never moved: ERROR. Statistics that moved:
     a note of low confidence, for fine-tuning a pretrained network on its stored statistics is a deliberate practice
-    (detection, segmentation). Not at hand: ERROR of medium confidence where it holds for all layers, WARNING where
+    (detection, segmentation). Not given: ERROR of medium confidence where it holds for all layers, WARNING where
     only for some. Layers whose gamma and beta are not optimised are frozen on purpose and left alone.
 
     Not detected

@@ -49,7 +49,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     Serving or predict graph: ERROR (served) or WARNING if the default selects batch statistics. A served switch
     without default: ERROR if no signature takes it, WARNING else. WARNING if the default selects statistics that are
-    not at hand; ERROR if those never moved while gamma or beta did; INFO else.
+    not given; ERROR if those never moved while gamma or beta did; INFO else.
     Training graph: silent, a placeholder is the normal way there; ERROR if it drives all trained layers, the train op
     runs their updates, and yet no statistic moved while gamma or beta did: then it was never True. That holds for
     variables and comparisons (`keep_prob < 1`) as well, which are told with their names.

@@ -51,7 +51,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Not detected
     ------------
-    Updates in `UPDATE_OPS`: only the train op runs these, so long as nobody feeds it the eval mode.
+    Updates in `UPDATE_OPS`: only the train op runs these, as long as it is never fed the eval mode.
 
     Fix
     ---

@@ -50,7 +50,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     A Saver's list is a constant in the graph (`SaveV2/tensor_names`), so this needs no checkpoint. Savers that cover a
-    part, such as a backbone's, are fine as long as another writes the statistics. WARNING where a checkpoint at hand
+    part, such as a backbone's, are fine as long as another writes the statistics. WARNING where a given checkpoint
     holds the statistics after all: then another Saver wrote it. What a restore reads is a constant as well
     (`RestoreV2`): one that fills gamma or beta and no statistics is the cause where they never moved, and, with medium
     confidence, where more than a twentieth of them is initial.

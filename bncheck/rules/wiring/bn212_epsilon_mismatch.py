@@ -69,7 +69,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Not detected
     ------------
-    An epsilon that differs from that of the framework the weights came from: both sides must be at hand.
+    An epsilon that differs from that of the framework the weights came from: both sides must be given.
 
     Fix
     ---

@@ -37,8 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     What it detects
     ---------------
     Updates that a train op runs although their batch moments come from another input than the loss: a validation tower
-    built in train mode with reuse, `model.updates` of a Keras input nobody feeds. As notes: a GAN's discriminator that
-    averages real and generated batches into one, a train op that updates a network it does not train.
+    built in train mode with reuse, `model.updates` of a Keras input that is never fed. As notes: a GAN's discriminator
+    that averages real and generated batches into one, a train op that updates a network it does not train.
 
     Why it matters
     --------------

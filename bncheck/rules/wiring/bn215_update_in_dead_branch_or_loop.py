@@ -47,7 +47,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     The collection lists an op that lives under a condition or in a loop. ERROR where the statistics never moved, or,
-    for a loop, are not at hand; WARNING for a condition whose values are not at hand; INFO where they moved: the
+    for a loop, are not given; WARNING for a condition whose values are not given; INFO where they moved: the
     branch is then taken while training. In-place updates inside a loop (not collected) run at every iteration: a
     note, unless each writes the row of its own time step.
 

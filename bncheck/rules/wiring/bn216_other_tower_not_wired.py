@@ -43,7 +43,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     Of the sites that the train op depends on and gradients flow from, those whose updates it runs. One of them: INFO,
-    with its place, for that is how many do it on purpose. More than one but not all: WARNING, for nobody means that.
+    with its place, for that is how many do it on purpose. More than one but not all: WARNING: that is never intended.
     No tower wired is another fault (BN201, BN202).
 
     Not detected

@@ -50,7 +50,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Not detected
     ------------
-    Whether it is meant so.
+    Whether it is intended.
 
     Fix
     ---
