@@ -48,7 +48,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     What it detects
     ---------------
     Layers that by themselves change their output when they switch from batch to stored statistics, in forward order:
-    the first is where it goes wrong. Layers behind it that are off only because their input is are counted apart.
+    the first is where the modes diverge. Later layers that are off only because their input is are counted apart.
 
     Why it matters
     --------------

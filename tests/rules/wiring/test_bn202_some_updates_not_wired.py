@@ -76,5 +76,5 @@ def test_the_steps_of_a_gan_are_told_by_what_they_train() -> None:
     variables = {"d_adam": ("d/bn/gamma", "d/w"), "g_adam": ("g/bn/gamma", "g/w")}
     ops = tuple(replace(op, variables=variables[op.name]) for op in model.graph.train_ops)
     found = only(SOME, replace(model, graph=replace(model.graph, train_ops=ops)))
-    assert "as those of a GAN's two networks" in found.message
+    assert "as in a GAN" in found.message
     assert 'var_list=tf.trainable_variables("g/")' in found.fix
