@@ -127,7 +127,7 @@ def _left_out(model: Facts) -> bool:
 
 _COUNTED_ON = re.compile(r"batch_normalization_\d+")
 _NOT_BY_FIT = (
-    " `fit` updates them in every layer that it trains. So a loop of one's own called the model without "
+    " `fit` updates them in every layer it trains. So a custom loop called the model without "
     "`training=True`, or a clone, or an average of weights, was given the trainable weights alone."
 )
 _FITS = (
@@ -171,7 +171,7 @@ def _missed(judged: list[Layer]) -> str:
         return (
             f"`{judged[0].name}` is a name that Keras gives by itself and counts on from model to model: "
             "`load_weights(by_name=True)` does not find it in a file of another model and leaves the layer as it was. "
-            "Else batch norm was frozen before it was ever trained."
+            "Otherwise batch norm was frozen from the start."
         )
     return _NOT_LOADED
 
