@@ -128,5 +128,5 @@ def test_weights_loaded_without_batch_norm() -> None:
 def test_a_keras_file_rules_fit_out() -> None:
     """What `fit` trains it updates: a loop of one's own, or a clone with the trainable weights alone, is left."""
     found = only(NEVER, keras_file(untouched("bn")))
-    assert "`fit` updates them in every layer that it trains" in found.message
+    assert "`fit` updates them in every layer it trains" in found.message
     assert "a clone" in found.message
