@@ -111,3 +111,41 @@ def test_a_warm_start_with_its_statistics(tmp_path: Path) -> None:
     assert "fills gamma or beta of 1 layer" in found.message
     mended = Script(script_.model, train, code_of(found.fix)).run(after, pretrained=pretrained)
     assert [f.code for f in bncheck.inspect_checkpoint(mended).findings] == []
+
+
+def test_weight_decay_without_the_statistics(tmp_path: Path) -> None:
+    """A weight decay on all that is trainable pulls at trainable statistics; the fix names what it leaves out."""
+    broken, after = tmp_path / "broken", tmp_path / "mended"
+    for folder in (broken, after):
+        folder.mkdir()
+    waits = "with tf.control_dependencies(updates):\n    net = tf.identity(net)"
+    model = own(waits).replace(", trainable=False", "")
+    decay = "loss += 1e-2 * tf.add_n([tf.nn.l2_loss(v) for v in tf.trainable_variables()])\n"
+    found = finding(Script(model, decay + WIRED).run(broken), "BN210")
+    assert found is not None
+    code = code_of(found.fix)
+    assert '"bn/mean",' in code
+    mended = bncheck.inspect_checkpoint(Script(model, code).run(after))
+    assert [f.code for f in mended.findings if f.severity.value != "info"] == []
+
+
+def test_an_export_with_a_constant_mode(tmp_path: Path) -> None:
+    """A graph for prediction hangs on a placeholder; imported with a constant in its place it is settled."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        names = {"tf": v1, "images": v1.placeholder(tf.float32, [None, 4, 4, 3], name="images")}
+        exec(switched(PHASE.replace("False", "True")), names)  # noqa: S102 - the script
+        session.run(v1.global_variables_initializer())
+        prefix = v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    found = finding(prefix, "BN206")
+    assert found is not None
+    assert "defaults to True" in found.message
+    code = code_of(found.fix)
+    assert '"phase:0": tf.constant(False)' in code
+    settled = str(tmp_path / "settled.meta")
+    export = f'    tf.train.export_meta_graph("{settled}")'
+    exec(f"{code}\n{export}", {"tf": v1, "checkpoint": prefix})  # noqa: S102 - what bncheck printed
+    modes = {site.mode.value for layer in bncheck.inspect_model(settled).layers for site in layer.sites}
+    assert modes == {"eval"}

@@ -56,7 +56,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Why it matters
     --------------
     Usually two or three layers cause the whole loss; kept in float, or given one scale per channel, they cost little.
-    The total error at a layer does not show which: in one published MobileNetV2 the culprit had the second lowest.
+    The total error at a layer does not show which.
 
     How it decides
     --------------

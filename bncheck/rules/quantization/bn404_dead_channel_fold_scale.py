@@ -44,8 +44,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     A dead channel is divided by sqrt(epsilon) alone: 32 times the weights of a channel with variance 1 at epsilon 1e-3,
     316 times at 1e-5. With one 8-bit scale for the kernel the others keep 8 of 255 levels in the first case; in the
-    second, all their weights round to 0. MobileNetV1 per-tensor: 1.8 % top-1, and 45.7 % after repairing only dead
-    channels. Per-channel scales are unaffected.
+    second, all their weights round to 0. Per-channel scales are unaffected.
 
     How it decides
     --------------
@@ -53,6 +52,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     kernels of channels that died of weight decay are small too. A warning, since it takes per-tensor weights to hurt;
     an error beyond a ratio of 256, where the living round to nothing, and only if the kernel was read. Once a model was
     quantized and measured, only layers whose kernel has one scale count, and that lose by themselves.
+
+    Measured, on MobileNetV1 with per-tensor scales: 1.8 % top-1, and 45.7 % after repairing dead channels alone.
 
     Not detected
     ------------

@@ -43,14 +43,14 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     Folding puts `beta - mean * gamma / sqrt(variance + epsilon)` into the bias. Its scale is the input's scale times
     the channel's weight scale, so a channel with a tiny folded kernel (gamma or variance collapsed) has tiny steps,
-    2**31 of them do not reach the bias, and the converter silently clips it. Reported losses exceed half of the
-    accuracy.
+    2**31 of them do not reach the bias, and the converter silently clips it.
 
     How it decides
     --------------
     A stored bias within 1 of -2**(bits-1) or 2**(bits-1) - 1 (converters clamp to +-(2**(bits-1) - 1)). What it stands
     for, stored * scale, is the least that the true bias was. A weight or bias scale below 1.2e-38, the smallest normal
-    float32, counts as zero; one that is negative or not finite is an error.
+    float32, counts as zero; one that is negative or not finite is an error. Losses that people report of it exceed half
+    of the accuracy.
 
     Not detected
     ------------

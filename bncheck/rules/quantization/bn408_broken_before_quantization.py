@@ -37,9 +37,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Tools that compare a quantized model with its own float form cannot see it: a checkpoint whose updates were
-    forgotten agrees with its int8 file on 100.0 % of the samples, at 45 dB, better than a healthy one. Calibration,
-    other schemes and quantization-aware training all leave it junk.
+    Tools that compare a quantized model with its own float form cannot see it: both use the same stored statistics.
+    Calibration, other schemes and quantization-aware training do not correct these.
 
     How it decides
     --------------
@@ -48,6 +47,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     With statistics re-estimated from these data, the quantized model is measured once more: that is what `repair` would
     give. A WARNING of low confidence where the data may be at fault (BN304) and there are no labels, nothing
     where their range explains all that eval mode does.
+
+    Measured: a MobileNetV2 whose updates were forgotten agrees with its int8 file for 100.0 % of the samples, at 45 dB,
+    better than a healthy one.
 
     Not detected
     ------------

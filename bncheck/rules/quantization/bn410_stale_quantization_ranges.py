@@ -38,8 +38,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Why it matters
     --------------
     The served graph and the converter read these ranges. Weights beyond them are clipped, and ranges much too wide
-    leave only a few levels. It happens when statistics are corrected and ranges are not: a checkpoint repaired like
-    this had 99.2 % accuracy in float and 11.4 % in its own graph, and 97.2 % once the ranges were recorded again.
+    leave only a few levels. It happens when statistics are corrected and ranges are not.
 
     How it decides
     --------------
@@ -48,6 +47,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     error (not a warning) from 5 % on. Training records the range of a kernel in every step: in healthy checkpoints the
     two differ by hundredths, and in the first steps up to sevenfold at 0.02 % of the energy. Ranges of activations
     count where both ends are exactly the initial ones and the lower one is not 0, which no recording leaves as it was.
+
+    Measured: a checkpoint whose statistics alone were repaired had 99.2 % accuracy in float, 11.4 % in its own graph,
+    and 97.2 % once the ranges were recorded anew.
 
     Not detected
     ------------

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
-from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.layers import Facts, Layer, Role
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import DEAD_VARIANCE, finite, names, values_of
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.fixes import this_checkpoint, training_code_and_repair
+from bncheck.rules.shared.wiring_fix import one_application
 from bncheck.testing import batch_norm, facts
 
 ROUNDING = 0.01
@@ -79,6 +81,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         ),
         severity=Severity.ERROR if serious else Severity.WARNING,
         location=worst.variance.name,
+        fix=_fix(model, bad),
         ends_gate_for=tuple(name for name, count in without_root.items() if count),
         measurements=(
             Measurement(name="negative variances", value=channels, limit=0, unit="channels"),
@@ -86,6 +89,14 @@ def check(model: Facts) -> Iterator[Evidence]:
             Measurement(name="lowest variance", value=_lowest(worst), limit=0.0),
         ),
     )
+
+
+def _fix(model: Facts, bad: list[Layer]) -> str:
+    """One update a step where the graph has several of them; otherwise new statistics are all there is to do."""
+    several = [layer for layer in bad if sum(update.role is Role.VARIANCE for update in layer.updates) > 1]
+    if several:
+        return training_code_and_repair(model, one_application(model, several))
+    return this_checkpoint(model)
 
 
 def _variance(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

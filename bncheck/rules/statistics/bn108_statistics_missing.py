@@ -32,8 +32,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    Restoring it raises an error, or, if the restore is lenient, leaves statistics at their initial values: junk in
-    inference. The trained statistics are lost, but a repair can re-estimate them.
+    Restoring it raises an error, or, if the restore is lenient, leaves statistics at their initial values. The trained
+    statistics are lost, but a repair can re-estimate them.
 
     How it decides
     --------------

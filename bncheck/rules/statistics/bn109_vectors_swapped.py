@@ -40,7 +40,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    All shapes fit, so nothing raises an error; the predictions are junk, or NaN.
+    All shapes fit and no error is raised. In eval mode every channel is shifted and scaled by the wrong numbers; a
+    negative one in place of a variance makes NaN.
 
     How it decides
     --------------

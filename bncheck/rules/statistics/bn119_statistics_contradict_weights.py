@@ -51,7 +51,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Why it matters
     --------------
     The file looks healthy: the statistics moved, and their sizes are plausible. In eval mode every channel is shifted
-    by another channel's mean, and the output is junk.
+    by another channel's mean, which the next layer was not trained on.
 
     How it decides
     --------------

@@ -19,7 +19,7 @@ from bncheck.facts.training import (
 from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.frameworks import in_framework, made_with
+from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
 from bncheck.testing import batch_norm, served, serving, switch, untouched, unwired, wired, with_graph
 
 
@@ -125,11 +125,25 @@ def _left_open(model: Facts, found: Switch, layers: Sequence[Layer], *, serving:
         severity=severity,
         confidence=Confidence.HIGH if found.train_when is not None else Confidence.MEDIUM,
         location=found.predicate,
-        fix=fixes.training_code(in_framework(remedies.CONSTANT_MODE, made_with(model, layers)), note="for export"),
+        fix=fixes.training_code(_settled(model, found, layers), note="for export"),
         measurements=(
             Measurement(name="layers switched", value=len(layers), limit=0, unit="layers"),
             Measurement(name="layers whose statistics never moved", value=unmoved, unit="layers"),
         ),
+    )
+
+
+def _settled(model: Facts, found: Switch, layers: Sequence[Layer]) -> str:
+    """Code that imports the graph anew with a constant in place of the placeholder, by its own name."""
+    framework = made_with(model, layers)
+    if framework is Framework.KERAS or not found.kind.startswith("placeholder") or found.train_when is None:
+        return in_framework(remedies.CONSTANT_MODE, framework)
+    return (
+        "with tf.Graph().as_default(), tf.Session() as session:\n"
+        f'    settled = {{"{found.predicate}:0": tf.constant({not found.train_when})}}\n'
+        '    saver = tf.train.import_meta_graph(f"{checkpoint}.meta", input_map=settled)\n'
+        "    saver.restore(session, checkpoint)\n"
+        "    # export this session's graph"
     )
 
 

@@ -14,6 +14,8 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.testing import batch_norm, unwired, wired, with_graph
 
+_LISTED = 8
+"""Variables that a remedy names one by one; more are told by how their names end."""
 LEAVE_OUT = """\
 weights = [v for v in tf.trainable_variables() if "moving_" not in v.name]
 loss += 1e-4 * tf.add_n([tf.nn.l2_loss(v) for v in weights if "BatchNorm" not in v.name])
@@ -108,23 +110,43 @@ def _evidence(
 ) -> Evidence:
     treated = {*graph.optimized, *graph.regularised, *graph.trainable}
     vectors = [name for layer in layers for name in _statistics(layer, treated)]
+    decayed, trained = (any(name in of for name in vectors) for of in (graph.regularised, graph.optimized))
+    code = _left_out(vectors, decayed=decayed, trained=trained)
     return Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"{text.format(many(len(layers), 'layer'))} {quoted(vectors)}.",
         severity=severity,
         confidence=confidence,
         location=vectors[0],
-        fix=remedies.NOTHING if severity is Severity.INFO else fixes.training_code(LEAVE_OUT),
+        fix=remedies.NOTHING if severity is Severity.INFO else fixes.training_code(code),
         measurements=(
             Measurement(name="statistics treated as weights", value=len(vectors), limit=0, unit="variables"),
         ),
     )
 
 
+def _left_out(names: Sequence[str], *, decayed: bool, trained: bool) -> str:
+    """Code that keeps these variables, by name, from weight decay and from the optimizer, as far as each has them."""
+    many_names = len(names) > _LISTED
+    kept = sorted({f"/{name.rpartition('/')[2]}" for name in names}) if many_names else list(dict.fromkeys(names))
+    listed = "".join(f'    "{name}",\n' for name in kept)
+    test = "not v.op.name.endswith(left_out)" if many_names else "v.op.name not in left_out"
+    lines = [f"left_out = (\n{listed})", f"weights = [v for v in tf.trainable_variables() if {test}]"]
+    if decayed:
+        lines += [
+            "# in place of the present weight decay",
+            "loss += 1e-4 * tf.add_n([tf.nn.l2_loss(v) for v in weights])",
+        ]
+    if trained:
+        lines.append("train_op = optimizer.minimize(loss, global_step, var_list=weights)")
+    return "\n".join(lines)
+
+
 def _affine(graph: GraphFacts, model: Facts) -> Iterator[Evidence]:
     """C17: L2 losses on gamma or beta."""
     layers = [x for x in model.layers if any(v.name and v.name in graph.regularised for v in (x.gamma, x.beta))]
     if layers:
+        decayed = [v.name for x in layers for v in (x.gamma, x.beta) if v.name in graph.regularised]
         yield Evidence(
             layers=tuple(layer.name for layer in layers),
             message=f"Weight decay (an L2 loss) applies to gamma or beta of {many(len(layers), 'layer')}: channels may "
@@ -132,7 +154,7 @@ def _affine(graph: GraphFacts, model: Facts) -> Iterator[Evidence]:
             severity=Severity.INFO,
             confidence=Confidence.HIGH,
             location=layers[0].gamma.name or layers[0].beta.name,
-            fix=fixes.training_code(LEAVE_OUT),
+            fix=fixes.training_code(_left_out(decayed, decayed=True, trained=False)),
             measurements=(Measurement(name="layers with decayed gamma or beta", value=len(layers), unit="layers"),),
         )
 
