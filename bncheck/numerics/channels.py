@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -30,6 +31,15 @@ def keras_made(model: Facts) -> bool:
     if OBJECT_GRAPH in (model.run.keys or ()):
         return True
     return bool(model.layers) and model.layers[0].origin in (Origin.CONFIG, Origin.OBJECT_GRAPH)
+
+
+def lowest_finite(vector: Vector) -> float:
+    """The lowest finite value; 0 where none is lower, or none was read."""
+    low, high = vector.bounds or (0.0, 0.0)
+    if math.isfinite(low) and math.isfinite(high):
+        return low if low < 0 else 0.0
+    values = values_of(vector)
+    return 0.0 if values is None else float(np.min(finite(values), initial=0.0))
 
 
 def finite(values: PerChannel) -> PerChannel:
@@ -96,6 +106,7 @@ def dead(variance: PerChannel, epsilon: float | None) -> NDArray[np.bool_]:
 def dead_channels(layer: Layer) -> NDArray[np.bool_]:
     """`dead` of a layer's channels; none where the variance was not read or never moved, which is another fault."""
     variance = values_of(layer.variance)
-    if variance is None or layer.variance.moved is False:
+    bounds = layer.variance.bounds
+    if variance is None or bounds is None or bounds[0] >= DEAD_VARIANCE or layer.variance.moved is False:
         return np.zeros(0 if variance is None else variance.shape, bool)
     return dead(variance, layer.epsilon)

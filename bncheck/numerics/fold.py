@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bncheck.facts.layers import Layer, PerChannel, Presence
@@ -34,9 +36,11 @@ def fold_scale(layer: Layer) -> PerChannel | None:
     if layer.gamma.presence in (Presence.UNREAD, Presence.MISSING):
         return None
     gamma, _ = gamma_and_beta(layer.gamma.values, None, variance)
-    divisor = variance + layer.epsilon
-    if gamma.shape != variance.shape or not (divisor > 0).all() or not np.isfinite(gamma).all():
+    lowest, _ = layer.variance.bounds or (math.nan, math.nan)
+    of_gamma = layer.gamma.bounds or (1.0, 1.0)
+    if gamma.shape != variance.shape or not lowest + layer.epsilon > 0 or not all(map(math.isfinite, of_gamma)):
         return None
+    divisor = variance + layer.epsilon
     with np.errstate(over="ignore"):
         scale: PerChannel = np.abs(gamma) / np.sqrt(divisor)
     return scale

@@ -46,7 +46,7 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
         dtype=tensor.dtype,
         values=values,
         constant_checked=values.size > 0,
-        constant=first if values.size and bool((values == first).all()) else None,
+        constant=first if values.size and values[-1] == first and bool((values == first).all()) else None,
         initial=initial,
     )
 

@@ -119,6 +119,10 @@ def read_whole(path: Path, *, limit: int) -> bytes:
     return data
 
 
+_AHEAD = 1 << 16
+"""Bytes that are read at once where less is asked for: the statistics of neighbouring layers lie side by side."""
+
+
 class RangedFile:
     """A regular file of which many small ranges are read: opened once, closed with the last reference to it."""
 
@@ -127,7 +131,7 @@ class RangedFile:
         require_file(path)
         self.path = path
         with _refusals(path):
-            self._file = path.open("rb")
+            self._file = path.open("rb", buffering=_AHEAD)
         finalize(self, self._file.close)
 
     def read(self, offset: int, size: int, *, what: str) -> bytes:
@@ -136,6 +140,12 @@ class RangedFile:
         Read, not mapped: a mapped file that another process cuts short would take this one down with SIGBUS.
         """
         path, file = self.path, self._file
+        if size <= _AHEAD:
+            with _refusals(path):
+                file.seek(offset)
+                data = file.read(size)
+            if len(data) == size:
+                return data
         with _refusals(path):
             length = os.fstat(file.fileno()).st_size
             if offset + size > length:

@@ -6,11 +6,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Debias, DecaySource, Facts, Layer, Origin, Role, Vector
+from bncheck.facts.record import replace
 from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
@@ -56,7 +56,7 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
                 used.update(keys.values())
                 found = _layer(raw, group, keys, _label(group, keys, full), hints)
                 if isinstance(found, Layer):
-                    layers.append(replace(found, origin=origin))
+                    layers.append(found if found.origin is origin else replace(found, origin=origin))
                 elif found is not None:
                     gaps.append(found)
     layers = with_kernels(_with_averages(raw.tensors, paths, _unique(layers)), raw.tensors, own | paths)
@@ -219,6 +219,8 @@ def _with_averages(tensors: Mapping[str, RawTensor], paths: Mapping[str, Any], l
 def _with_average(tensors: Mapping[str, RawTensor], layer: Layer, debiased: set[str]) -> Layer:
     averages = {v.role: v.name + SHADOW for v in _vectors(layer) if v.name + SHADOW in tensors}
     mean, variance = (v.name in debiased for v in layer.statistics)
+    if not (averages or mean or variance):
+        return layer
     return replace(
         layer,
         debias=Debias(mean=mean, variance=variance) if mean or variance else None,

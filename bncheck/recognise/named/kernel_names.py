@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 
 from bncheck.facts.layers import Layer
+from bncheck.facts.record import replace
 from bncheck.numerics.kernel_layouts import output_channels
 from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.kernel_sizes import kernel_bytes, linear_before

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from functools import lru_cache
 
 from bncheck.facts.layers import Facts, Layer
+from bncheck.facts.record import replace
 from bncheck.numerics.channel_ranges import FoldedRanges, folded_ranges
 from bncheck.numerics.init_share import USUAL_EPSILON
 
 ASSUMED = f" Epsilon is unknown: TensorFlow's default, {USUAL_EPSILON:g}, is assumed."
 
 
-def concerned(model: Facts) -> list[FoldedRanges]:
+@lru_cache(maxsize=1)
+def concerned(model: Facts) -> tuple[FoldedRanges, ...]:
     """Folded ranges of the layers that one scale a kernel would hurt.
 
     All layers, as long as nothing was quantized; then those whose kernel really has one scale. Where others have a
     linear operator before them, one that has none folds into nothing. Where no file tells
-    epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default.
+    epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default. Kept for the next rule that asks.
     """
     structured = any(layer.linear is not None for layer in model.layers)
-    known = [
+    known = tuple(
         ranges
         for layer in model.layers
         if (layer.linear is not None or not structured) and (ranges := folded_ranges(_with_epsilon(layer))) is not None
-    ]
+    )
     if model.quantized is None:
         return known
     shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}
-    return [ranges for ranges in known if ranges.layer.name in shared]
+    return tuple(ranges for ranges in known if ranges.layer.name in shared)
 
 
 def _with_epsilon(layer: Layer) -> Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -62,7 +63,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     tensorflow#34062, tensorflow#48845, tensorflow/models#5066, tensorflow#15919, keras#9582.
     Failure modes B02, B11, B16, C04, C05, C08, C21.
     """
-    bad = [layer for layer in model.layers if any(_counts(vector) != (0, 0) for vector in _vectors(layer))]
+    bad = [layer for layer in model.layers if not all(map(_finite, _vectors(layer)))]
     if not bad:
         return
     by_role = {
@@ -84,13 +85,17 @@ def check(model: Facts) -> Iterator[Evidence]:
     yield Evidence(
         layers=names(bad),
         message=f"NaN or infinity in {many(len(bad), 'layer')} ({said}): {listing(names(bad))}.{hint}",
-        location=next(vector.name for vector in _vectors(bad[0]) if _counts(vector) != (0, 0)),
+        location=next(vector.name for vector in _vectors(bad[0]) if not _finite(vector)),
         measurements=tuple(found),
     )
 
 
 def _vectors(layer: Layer) -> tuple[Vector, ...]:
     return (layer.mean, layer.variance, layer.gamma, layer.beta)
+
+
+def _finite(vector: Vector) -> bool:
+    return vector.bounds is None or all(map(math.isfinite, vector.bounds))
 
 
 def _counts(vector: Vector) -> tuple[int, int]:

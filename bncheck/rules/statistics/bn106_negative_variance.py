@@ -9,7 +9,7 @@ import numpy as np
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Role
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.channels import DEAD_VARIANCE, finite, names, values_of
+from bncheck.numerics.channels import DEAD_VARIANCE, finite, lowest_finite, names, values_of
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import this_checkpoint, training_code_and_repair
 from bncheck.rules.shared.wiring_fix import one_application
@@ -106,7 +106,7 @@ def _variance(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 def _lowest(layer: Layer) -> float:
     """Lowest finite variance, 0 where none was read."""
-    return float(np.min(_variance(layer), initial=0.0))
+    return lowest_finite(layer.variance)
 
 
 def _epsilon(layer: Layer) -> float:

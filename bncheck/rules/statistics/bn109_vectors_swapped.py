@@ -94,8 +94,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 def _ordinary(vector: Vector) -> PerChannel | None:
     """Values of ordinary size and without NaN, else None."""
-    values = values_of(vector)
-    return values if values is not None and bool((np.abs(values) < OVERSHOT).all()) else None
+    bounds = vector.bounds
+    return vector.values if bounds is not None and bounds[0] > -OVERSHOT and bounds[1] < OVERSHOT else None
 
 
 def _wide(layer: Layer) -> bool:
@@ -105,8 +105,8 @@ def _wide(layer: Layer) -> bool:
 
 def _variance_elsewhere(layer: Layer) -> str:
     """The vector that could be the variance of a layer whose "variance" is none; empty if that looks like one."""
-    variance = _ordinary(layer.variance)
-    if variance is None or float((variance < 0).mean()) < NEGATIVE:
+    variance, bounds = _ordinary(layer.variance), layer.variance.bounds
+    if variance is None or bounds is None or bounds[0] >= 0 or float((variance < 0).mean()) < NEGATIVE:
         return ""
     for vector in (layer.mean, layer.beta):
         values = _ordinary(vector)
@@ -117,11 +117,14 @@ def _variance_elsewhere(layer: Layer) -> str:
 
 def _gamma_in_beta(layer: Layer) -> bool:
     """Whether gamma is centred at 0 with both signs while beta is positive throughout, around 1."""
+    bounds = layer.beta.bounds
+    if bounds is None or not bounds[0] > 0:
+        return False
     gamma, beta = _ordinary(layer.gamma), _ordinary(layer.beta)
     if gamma is None or beta is None or gamma.shape != beta.shape:
         return False
     centred = abs(gamma.mean()) < 0.25 * gamma.std() and min((gamma < 0).mean(), (gamma > 0).mean()) > 0.25
-    return bool(centred and beta.min() > 0 and 0.5 < median(beta) < 2.0 and np.ptp(beta) > 0)
+    return bool(centred and 0.5 < median(beta) < 2.0 and np.ptp(beta) > 0)
 
 
 def _negative(layer: Layer, what: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.channels import finite, median, names, values_of
+from bncheck.numerics.channels import finite, lowest_finite, median, names, values_of
 from bncheck.numerics.divergence import diverging
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.modes import too_few
@@ -72,13 +73,16 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     tensorflow#14353, keras#8794, keras#11927, tensorflow#34062. Failure modes A16, B11, B16, C09.
     """
+    if all(_largest(layer) <= OVERSHOT for layer in model.layers):
+        return
     fitting = _fitting(model)
     overshot = [layer for layer in model.layers if _largest(layer) > OVERSHOT and _lowest(layer) < 0]
     usual = median(np.array([_median(layer) for layer in model.layers])) if model.layers else 0.0
+    swinging = set(overshot)
     large = [
         layer
         for place, layer in enumerate(model.layers)
-        if layer not in overshot
+        if layer not in swinging
         and layer.name not in fitting
         and (_largest(layer) > HUGE or (place > 0 and _median(layer) > max(INNER, RATIO * usual)))
     ]
@@ -118,12 +122,15 @@ def _known(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
 
 
 def _largest(layer: Layer) -> float:
-    """Largest magnitude."""
+    """Largest magnitude of a finite variance, 0 where none was read."""
+    low, high = layer.variance.bounds or (0.0, 0.0)
+    if math.isfinite(low) and math.isfinite(high):
+        return max(-low, high)
     return float(np.max(np.abs(_known(layer)), initial=0.0))
 
 
 def _lowest(layer: Layer) -> float:
-    return float(np.min(_known(layer), initial=0.0))
+    return lowest_finite(layer.variance)
 
 
 def _median(layer: Layer) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +59,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     keras#9582, keras#11605, keras-core#412, tensorflow-directml-plugin#321. Failure mode C08.
     """
-    half = [layer for layer in model.layers if any(vector.dtype in STEP for vector in layer.statistics)]
+    half = list(filter(_is_half, model.layers))
     if half:
         full = sum(_at_limit(vector) for layer in half for vector in layer.statistics)
         kind = next(vector.dtype for vector in half[0].statistics if vector.dtype in STEP)
@@ -77,10 +77,10 @@ def check(model: Facts) -> Iterator[Evidence]:
                 Measurement(name="half a rounding step, relative", value=STEP[kind]),
             ),
         )
+    wide = [layer for layer in model.layers if not _is_half(layer)]
     for kind, on_grid in (("bfloat16", _on_bfloat16), ("float16", _on_float16)):
-        wide = [layer for layer in model.layers if layer not in half and _rich(layer)]
-        rounded = [layer for layer in wide if all(on_grid(_values(vector)) for vector in layer.statistics)]
-        if rounded and len(rounded) == len(wide):
+        # one layer off the grid ends it, which is looked at before its values are counted
+        if all(_on(on_grid, layer) or not _rich(layer) for layer in wide) and (rounded := list(filter(_rich, wide))):
             yield Evidence(
                 layers=names(rounded),
                 message=(
@@ -92,6 +92,14 @@ def check(model: Facts) -> Iterator[Evidence]:
                 measurements=(Measurement(name=f"layers on the {kind} grid", value=len(rounded), unit="layers"),),
             )
             return
+
+
+def _is_half(layer: Layer) -> bool:
+    return any(vector.dtype in STEP for vector in layer.statistics)
+
+
+def _on(on_grid: Callable[[PerChannel], bool], layer: Layer) -> bool:
+    return all(on_grid(_values(vector)) for vector in layer.statistics)
 
 
 def _at_limit(vector: Vector) -> int:

@@ -79,7 +79,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 def _part(layer: Layer, *, zero: bool) -> float:
     """Part of the gammas that is exactly zero, or small without being zero; 0 where gamma is unread or never moved."""
     values = values_of(layer.gamma)
-    if values is None or not layer.gamma.moved:
+    bounds = layer.gamma.bounds
+    if values is None or bounds is None or bounds[0] >= SMALL or not layer.gamma.moved:
         return 0.0
     chosen = values == 0 if zero else (values != 0) & (np.abs(values) < SMALL)
     return float(chosen.mean())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from bncheck.facts.errors import Malformed
+from bncheck.facts.errors import Malformed, ReadError
 from bncheck.sources.bundle.crc32c import unmask
 from bncheck.sources.graph.wire import FIXED32, LENGTH, VARINT, Field, fields, of_wire, signed
 
@@ -40,6 +41,67 @@ class BundleEntry(NamedTuple):
 
 def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEntry:
     """A serialized BundleEntryProto that starts at byte `at` of the index. Raises Malformed, Truncated."""
+    return _usual(value, at, shards) or _any(path, value, at, shards)
+
+
+_TAGS = (0x08, 0x18, 0x20, 0x28)
+"""Fields 1 (type), 3 (shard), 4 (offset) and 5 (size) as varints."""
+_SHAPE, _CHECKSUM = 0x12, 0x35
+
+
+def _usual(value: bytes, at: int, shards: int) -> BundleEntry | None:
+    """An entry as TensorFlow writes nearly all, in a tenth of the time; None for any other, damaged ones among them."""
+    numbers = dict.fromkeys(_TAGS, 0)
+    shape: tuple[int, ...] = ()
+    elements = 1
+    stored = place = 0
+    end = len(value)
+    try:
+        while place < end:
+            tag = value[place]
+            start = place + 1
+            if tag in numbers:
+                byte = value[start]
+                number, shift, place = byte & 127, 7, start + 1
+                while byte > 127:
+                    byte = value[place]
+                    number |= (byte & 127) << shift
+                    shift += 7
+                    place += 1
+                if shift > 56:
+                    return None
+                numbers[tag] = number
+            elif tag == _SHAPE:
+                place = start + 1 + value[start]
+                if value[start] > 127 or place > end:
+                    return None
+                found = _usual_shape(value[start + 1 : place])
+                if found is None:
+                    return None
+                shape, elements = found
+            elif tag == _CHECKSUM and start + 4 <= end:
+                place = start + 4
+                stored = int.from_bytes(value[start:place], "little")
+            else:
+                return None
+    except IndexError:
+        return None
+    dtype, shard, offset, size = numbers.values()
+    return BundleEntry(dtype, shape, elements, shard, offset, size, unmask(stored), (), at) if shard < shards else None
+
+
+@lru_cache(maxsize=4096)
+def _usual_shape(content: bytes) -> tuple[tuple[int, ...], int] | None:
+    """(shape, elements) of a serialized TensorShapeProto, of which a checkpoint has few; None where it is damaged."""
+    try:
+        shape = shape_of(Path(), Field(2, LENGTH, 0, content, 0))
+    except ReadError:
+        return None
+    return (shape, math.prod(shape)) if possible(shape) else None
+
+
+def _any(path: Path, value: bytes, at: int, shards: int) -> BundleEntry:
+    """Any entry, field by field."""
     numbers = {1: 0, 3: 0, 4: 0, 5: 0}
     shape: tuple[int, ...] = ()
     stored = 0
