@@ -285,6 +285,9 @@ def tensor(file: H5File, dataset: Any, name: str) -> RawTensor:
     """The dataset as a lazy tensor. Raises Unsupported where its data lies in other files."""
     h5py, where = _h5py(), f"dataset {name!r}"
     with reading(file.path, where):
+        plain = _plain(file, dataset.id, name)
+        if plain is not None:
+            return plain
         stored, plan, place = dataset.id.dtype, dataset.id.get_create_plist(), str(dataset.name)
         # opaque two-byte values, marked by Keras
         brain = stored.kind == "V" and stored.itemsize == 2 and "dtype" in dataset.attrs
@@ -318,6 +321,29 @@ def tensor(file: H5File, dataset: Any, name: str) -> RawTensor:
         unavailable=unavailable,
         location=(file.path, place),
     )
+
+
+def _plain(file: H5File, dataset: Any, name: str) -> RawTensor | None:
+    """A dataset of float32 that stands in the file as it is, as nearly all do, which needs HDF5 no more; None else.
+
+    HDF5 gives a place only to data in one piece, unpacked, of this very file.
+    """
+    start, h5py = dataset.get_offset(), _h5py()
+    if start is None or dataset.get_type() != h5py.h5t.IEEE_F32LE:
+        return None
+    shape = dataset.shape
+    size = 4 * math.prod(shape)
+    if size != dataset.get_storage_size() or not 0 < size <= MAX_TENSOR_BYTES or start + size > len(file.content):
+        return None
+
+    def read() -> NDArray[Any]:
+        values: NDArray[Any] = np.frombuffer(file.content.read(start, size), "<f4").reshape(shape)
+        values = values.astype(np.float32, copy=False)
+        values.setflags(write=False)
+        return values
+
+    place = h5py.h5i.get_name(dataset).decode("utf-8", "surrogateescape")
+    return RawTensor(name=name, dtype="float32", shape=shape, read=read, location=(file.path, place))
 
 
 def _check_size(file: H5File, dataset: Any, where: str) -> None:
