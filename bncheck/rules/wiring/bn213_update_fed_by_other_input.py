@@ -82,10 +82,13 @@ def check(model: Facts) -> Iterator[Evidence]:
     unclear = [layer for layer in rest if len(_inputs(layer)) > 1]
     if unclear:
         yield _by_inputs(model, unclear)
-    for op in graph.train_ops:
-        strangers = [layer for layer in rest if _stranger(layer, op.name)]
-        if strangers:
-            yield _by_owner(model, op.name, strangers)
+    strangers: dict[str, list[Layer]] = {}
+    for layer in rest:
+        for op in _strangers(layer):
+            strangers.setdefault(op, []).append(layer)
+    for train_op in graph.train_ops:
+        if train_op.name in strangers:
+            yield _by_owner(model, train_op.name, strangers[train_op.name])
 
 
 def _outside(layer: Layer) -> list[Update]:
@@ -155,11 +158,11 @@ def _by_inputs(model: Facts, layers: Sequence[Layer]) -> Evidence:
     )
 
 
-def _stranger(layer: Layer, train_op: str) -> bool:
-    """Whether `train_op` runs an update of a layer that other train ops train, and update, by themselves."""
+def _strangers(layer: Layer) -> set[str]:
+    """Train ops that run an update of a layer that other train ops train, and update, by themselves."""
     own = trainers(layer)
-    by_own = any(set(u.train_ops) & set(own) for u in layer.updates)
-    return by_own and train_op not in own and any(train_op in u.train_ops for u in layer.updates)
+    running = {op for u in layer.updates for op in u.train_ops}
+    return set() if running.isdisjoint(own) else running.difference(own)
 
 
 def _by_owner(model: Facts, train_op: str, layers: Sequence[Layer]) -> Evidence:
