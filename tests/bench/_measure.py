@@ -26,6 +26,16 @@ class Run:
     """MiB resident at most."""
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table of all budgets."""
+
+    work: str
+    budget: str
+    measured: str
+    met: bool
+
+
 def run(command: Sequence[str], *, codes: Sequence[int] = (0, 1), variables: Mapping[str, str] | None = None) -> Run:
     """Runs a command in the repository, its output thrown away. Raises CalledProcessError for any other exit code.
 

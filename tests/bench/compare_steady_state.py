@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench._measure import run, table
+from tests.bench._measure import Figure, run, table
 
 WARM_UP = 4
 """Batches that are not counted: the first allocate."""
@@ -48,8 +48,27 @@ def main() -> None:
         steady_state(prefix, folder, asked.size, asked.batch_size, asked.batches)
 
 
-def memory(prefix: Path, size: int, batch_size: int, long: int) -> None:
-    """Prints the peaks of two whole processes."""
+def figures(*, quick: bool) -> list[Figure]:
+    """The two budgets of DESIGN, section 9; quick over 60 batches instead of 1,000."""
+    long = 60 if quick else 1000
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        run([sys.executable, "-m", "tests.bench._mobilenet", str(folder)])
+        prefix = next(folder.glob("barrier.ckpt-*.index")).with_suffix("")
+        grown = memory(prefix, 96, 32, long)
+        elapsed, processor = steady_state(prefix, folder, 96, 32, 12 if quick else 40)
+    told = f"{elapsed:.2f}x elapsed, {processor:.2f}x of processor time"
+    against = "compare train-vs-eval, steady state, against the two bare forward passes"
+    return [
+        Figure(against, "at most 1.10x", told, min(elapsed, processor) <= 1.10),
+        Figure(
+            f"the same, peak memory over {SHORT} or {long:,} batches", "within 1.05x", f"{grown:.3f}x", grown <= 1.05
+        ),
+    ]
+
+
+def memory(prefix: Path, size: int, batch_size: int, long: int) -> float:
+    """Prints the peaks of two whole processes, and gives their ratio."""
     peaks = {}
     for batches in (SHORT, long):
         command = [sys.executable, "-m", "bncheck", "compare", "train-vs-eval", str(prefix), "--data", "synthetic"]
@@ -59,10 +78,11 @@ def memory(prefix: Path, size: int, batch_size: int, long: int) -> None:
         ("peak of memory", "MiB", "ratio"),
         [(f"{batches} batches", f"{peak:.0f}", f"{peak / peaks[SHORT]:.3f}") for batches, peak in peaks.items()],
     )
+    return peaks[long] / peaks[SHORT]
 
 
-def steady_state(prefix: Path, folder: Path, size: int, batch_size: int, batches: int) -> None:
-    """Prints milliseconds a batch, and the ratio."""
+def steady_state(prefix: Path, folder: Path, size: int, batch_size: int, batches: int) -> tuple[float, float]:
+    """Prints milliseconds a batch, and the ratios; gives those of elapsed and of processor time."""
     import numpy as np
 
     import bncheck
@@ -88,12 +108,15 @@ def steady_state(prefix: Path, folder: Path, size: int, batch_size: int, batches
     bncheck.compare_train_vs_eval(
         prefix, data=data, model=f"mobilenet_v2:image_size={size}", batch_size=batch_size, progress=between
     )
-    for kind, name in enumerate(("elapsed", "processor")):
+    elapsed, processor = (
         told(name, {key: [pair[kind] for pair in pairs[WARM_UP:]] for key, pairs in cost.items()})
+        for kind, name in enumerate(("elapsed", "processor"))
+    )
+    return elapsed, processor
 
 
-def told(kind: str, cost: Mapping[str, Sequence[float]]) -> None:
-    """Prints a table, and the ratio of each pair of neighbours."""
+def told(kind: str, cost: Mapping[str, Sequence[float]]) -> float:
+    """Prints a table, and the ratio of each pair of neighbours; gives the median of the ratios."""
     both = [train + stored for train, stored in zip(cost["train"], cost["eval"], strict=True)]
     rows = {"train mode, bare": cost["train"], "eval mode, bare": cost["eval"], "both, bare": both}
     rows["compare train-vs-eval"] = cost["compare"]
@@ -107,6 +130,7 @@ def told(kind: str, cost: Mapping[str, Sequence[float]]) -> None:
         f"ratio {median(ratios):.3f} (quartiles {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}), "
         f"of the least times {min(cost['compare']) / min(both):.3f}\n"
     )
+    return median(ratios)
 
 
 def now() -> tuple[float, float]:

@@ -9,23 +9,38 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench._measure import Run, in_turn, inspect, run, table
+from tests.bench._measure import Figure, Run, in_turn, inspect, run, table
 
 SIZES = (1, 10_000, 100_000, 1_000_000)
 
 
-def main(rounds: int = 3) -> None:
-    """Prints one table."""
+def figures(*, quick: bool) -> list[Figure]:
+    """The budget of DESIGN, section 9; quick without the graph of a million nodes."""
+    sizes = SIZES[:-1] if quick else SIZES
+    costs = main(1 if quick else 3, sizes)
+    each = [1e6 * (costs[n].cpu - costs[sizes[0]].cpu) / n for n in sizes[1:]]
+    told = ", ".join(f"{one:.1f}" for one in each) + f" us of processor time a node at {_listed(sizes[1:])} nodes"
+    met = each[-1] < 10 and each[-1] < 2 * each[0]
+    return [Figure("inspect graph as the graph grows", "linear, under 10 us a node", told, met)]
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(f"{size:,}" for size in sizes)
+
+
+def main(rounds: int = 3, sizes: Sequence[int] = SIZES) -> dict[int, Run]:
+    """Prints one table, and gives the medians by nodes."""
     with tempfile.TemporaryDirectory() as folder:
-        sizes = map(str, SIZES)
-        run([sys.executable, "-W", "ignore", "-m", "tests.bench._graphs", folder, *sizes])
-        costs = in_turn({str(n): inspect("graph", str(Path(folder) / f"{n}.meta")) for n in SIZES}, rounds=rounds)
-        start = costs[str(SIZES[0])]
-        rows = [_row(n, Path(folder) / f"{n}.meta", costs[str(n)], start) for n in SIZES[1:]]
+        run([sys.executable, "-W", "ignore", "-m", "tests.bench._graphs", folder, *map(str, sizes)])
+        costs = in_turn({str(n): inspect("graph", str(Path(folder) / f"{n}.meta")) for n in sizes}, rounds=rounds)
+        start = costs[str(sizes[0])]
+        rows = [_row(n, Path(folder) / f"{n}.meta", costs[str(n)], start) for n in sizes[1:]]
     print(f"start-up, on one block: {start.wall:.2f} s, {start.cpu:.2f} s of CPU, {start.peak:.0f} MiB")
     table(("nodes", "file MB", "wall s", "cpu s", "wall us a node", "cpu us a node", "peak MiB", "bytes a node"), rows)
+    return {n: costs[str(n)] for n in sizes}
 
 
 def _row(nodes: int, path: Path, cost: Run, start: Run) -> tuple[str, ...]:

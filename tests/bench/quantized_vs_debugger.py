@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-from tests.bench._measure import REPOSITORY, Run, environment, in_turn, medians, run, table
+from tests.bench._measure import REPOSITORY, Figure, Run, environment, in_turn, medians, run, table
 
 CALIBRATION = 64
 WAYS = ("bncheck", "debugger", "debugger-32")
@@ -25,13 +25,25 @@ WHOLE = 128
 """Samples for whole processes."""
 
 
+def figures(*, quick: bool) -> list[Figure]:
+    """The budget of DESIGN, section 9, on MobileNetV2 from a Keras file; quick: MobileNet 0.25, one round."""
+    name, rounds = ("mobilenet_v1_025", 1) if quick else ("mobilenet_v2", 3)
+    with tempfile.TemporaryDirectory() as folder:
+        run([sys.executable, "-W", "ignore", "-m", "tests.bench._keras_models", folder, str(WHOLE)])
+        costs = alone(f"From the Keras file of {name}", f"{folder}/{name}.keras", KERAS[name], WHOLE, WAYS[:2], rounds)
+    ratio = costs["debugger"].wall / costs["bncheck"].wall
+    work = f"compare float-vs-quantized against QuantizationDebugger ({name}, {WHOLE} samples)"
+    return [Figure(work, "2x faster", f"{ratio:.1f}x", ratio >= 2)]
+
+
 def main(rounds: int = 3) -> None:
     """Prints one table for each model and number of samples, then the memory, then whole processes."""
     with tempfile.TemporaryDirectory() as folder:
         run([sys.executable, "-W", "ignore", "-m", "tests.bench._mobilenet", folder])
         run([sys.executable, "-W", "ignore", "-m", "tests.bench._keras_models", folder, str(WHOLE)])
         grown = {
-            n: alone("One graph of MobileNetV2", f"{folder}/barrier.ckpt-3000", 96, n, WAYS, rounds) for n in SAMPLES
+            n: alone("One graph of MobileNetV2", f"{folder}/barrier.ckpt-3000", 96, n, WAYS, rounds)["bncheck"]
+            for n in SAMPLES
         }
         first, last = grown[SAMPLES[0]], grown[SAMPLES[-1]]
         print(f"\npeak of bncheck, {SAMPLES[-1]} samples over {SAMPLES[0]}: {last.peak / first.peak:.2f}x")
@@ -42,15 +54,15 @@ def main(rounds: int = 3) -> None:
             whole(name, f"{folder}/{name}", rounds)
 
 
-def alone(name: str, path: str, size: int, samples: int, ways: tuple[str, ...], rounds: int) -> Run:  # noqa: PLR0917
-    """What bncheck costs; prints what all ways do."""
+def alone(name: str, path: str, size: int, samples: int, ways: tuple[str, ...], rounds: int) -> dict[str, Run]:  # noqa: PLR0917
+    """What each way costs, printed too."""
     runs: dict[str, list[Run]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
             runs[way].append(_once(way, path, size, samples))
     costs = {way: medians(of_one) for way, of_one in runs.items()}
     told(f"{name} at {size}x{size}, {samples} samples, TensorFlow loaded", costs)
-    return costs["bncheck"]
+    return costs
 
 
 def whole(name: str, path: str, rounds: int) -> None:

@@ -33,9 +33,6 @@ MAX_SPARE_CHUNK = 1 << 24
 MAX_OBJECTS = 200_000
 """Groups and datasets walked in one file."""
 
-MAX_DEPTH = 64
-"""Nesting of groups; Keras nests two levels for each nested model."""
-
 MAX_EXPANSION = 1100
 """Declared bytes per stored byte; DEFLATE cannot exceed 1032."""
 
@@ -43,16 +40,6 @@ _H5PY_RAISES = (OSError, RuntimeError, KeyError, ValueError, TypeError, Attribut
 """What h5py raises on damaged files, found by flipping bits (tests/sources/test_keras_fuzz.py)."""
 
 _STORED_END = re.compile(r"truncated file: eof = (\d+)")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class VariableGroup:
-    """The `vars` group of one object in the layout of Keras 3: unnamed variables in the order of the layer."""
-
-    name: str
-    """The object's own name where Keras recorded it (from 3.8 on), else empty."""
-    variables: tuple[tuple[str, RawTensor], ...]
-    """(key, tensor); keys are "0", "1", ... unless the layer stores its state itself."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,7 +168,7 @@ def attribute(file: H5File, group: Any, name: str) -> Any:
         found = _h5py().h5a.open(group.id, name.encode())
         size = int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize
         if found.dtype.hasobject:
-            address = int(_h5py().h5o.get_info(group.id).addr)
+            address = address_of(group)
             texts = stored_texts(file.content.part(file.base, len(file.content) - file.base), address, name, file.heaps)
             if texts is not None:
                 return np.array(texts, dtype=object)
@@ -268,6 +255,11 @@ def is_dataset(found: Any) -> bool:
 def is_group(found: Any) -> bool:
     """Whether it is a group, not a dataset or None."""
     return isinstance(found, _h5py().Group)
+
+
+def address_of(found: Any) -> int:
+    """Where the object's header stands, counted as HDF5 counts: the same for all links to it."""
+    return int(_h5py().h5o.get_info(found.id).addr)
 
 
 def members(file: H5File, group: Any) -> tuple[str, ...]:
@@ -362,53 +354,3 @@ def _check_size(file: H5File, dataset: Any, where: str) -> None:
         raise TooLarge(file.path, f"{where} declares {declared:,} bytes but stores no more than {stored:,}")
     if not filtered and declared > stored:
         raise Malformed(file.path, f"{where} declares {declared:,} bytes but stores only {stored:,}")
-
-
-def variable_groups(file: H5File) -> dict[str, VariableGroup]:
-    """Every `vars` group of a file by the path of its owner ("" for the root's own), in the layout of Keras 3.
-
-    Also owners without variables, where the file lists them. Raises Malformed for nesting or numbers no model has.
-    """
-    found: dict[str, VariableGroup] = {}
-    pending: list[tuple[str, Any, int]] = [("", file.root, 0)]
-    addresses: set[int] = set()
-    walked = 0
-    while pending:
-        owner, group, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise Malformed(file.path, f"groups are nested more than {MAX_DEPTH} deep at {owner[:100]!r}")
-        inner: list[tuple[str, Any, int]] = []
-        for member in members(file, group):
-            walked += 1
-            if walked > MAX_OBJECTS:
-                raise TooLarge(file.path, f"more than {MAX_OBJECTS:,} groups")
-            child = descend(file, group, member)
-            if not is_group(child):
-                continue
-            with reading(file.path, f"group {member!r}"):
-                address = int(_h5py().h5o.get_info(child.id).addr)
-            # a hard link back up would be walked for ever
-            if address in addresses:
-                continue
-            addresses.add(address)
-            place = f"{owner}/{member}" if owner else member
-            if member == "vars":
-                found[owner] = _variables(file, child, owner)
-            else:
-                inner.append((place, child, depth + 1))
-        pending.extend(reversed(inner))
-    return found
-
-
-def _numeric(key: str) -> tuple[bool, int, str]:
-    number = key.isdecimal() and len(key) < 10
-    return (not number, int(key) if number else 0, key)
-
-
-def _variables(file: H5File, group: Any, owner: str) -> VariableGroup:
-    variables = []
-    for key in sorted(members(file, group), key=_numeric):
-        dataset = descend(file, group, key)
-        if is_dataset(dataset):
-            variables.append((key, tensor(file, dataset, f"{owner}/vars/{key}" if owner else f"vars/{key}")))
-    return VariableGroup(name=text_attribute(file, group, "name") or "", variables=tuple(variables))

@@ -16,7 +16,8 @@ from bncheck.sources.keras import archive as keras_archive
 from bncheck.sources.keras import h5 as keras_h5
 from bncheck.sources.keras.calls import calls
 from bncheck.sources.keras.config import Entry, parse, read_json, walk
-from bncheck.sources.keras.h5 import H5File, VariableGroup
+from bncheck.sources.keras.h5 import H5File
+from bncheck.sources.keras.variable_groups import VariableGroup, variable_groups
 from bncheck.sources.keras.weights import Attached, attach_named, attach_positional
 from bncheck.sources.raw import RawKeras, RawKerasCall, RawKerasLayer, RawModel, RawTensor
 from bncheck.sources.zips import ZIP_MAGIC, member_names
@@ -92,7 +93,7 @@ def _from_parts(path: Path, config: bytes, metadata: bytes, content: Content, fo
     version = _json(path, metadata, "metadata.json").get("keras_version")
     version = version if isinstance(version, str) else ""
     file = keras_h5.open_file(path, content)
-    groups = keras_h5.variable_groups(file)
+    groups = variable_groups(file)
     attached = attach_positional(model, groups)
     compiled = _json(path, config, "config.json").get("compile_config")
     return _raw(
@@ -131,7 +132,7 @@ def _read_h5(path: Path, content: Content) -> RawModel:
             training_config=None if training is None else _json(path, training, "training_config"),
             configuration=config or "",
         )
-    groups = keras_h5.variable_groups(file)
+    groups = variable_groups(file)
     if not groups:
         if model is None:
             raise UnknownFormat(path, "an HDF5 file, but not one that Keras wrote", hint="it lists no layers")
@@ -165,7 +166,7 @@ def _read_shards(path: Path) -> RawModel:
         if not files.is_file(shard):
             raise NotFound(shard, f"no such file, though {path.name} names it as a shard")
         file = keras_h5.open_file(shard, keras_archive.content_of(shard))
-        for place, group in keras_h5.variable_groups(file).items():
+        for place, group in variable_groups(file).items():
             known = groups.get(place)
             groups[place] = group if known is None else _merged(known, group)
     return _raw(

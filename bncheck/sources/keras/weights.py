@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bncheck.sources.keras.config import Entry, walk
-from bncheck.sources.keras.h5 import VariableGroup
+from bncheck.sources.keras.variable_groups import VariableGroup
 from bncheck.sources.raw import RawKerasLayer, RawTensor
 
 NOT_LAYERS = frozenset(
