@@ -45,6 +45,9 @@ def training_variants() -> Iterator[Variant]:
         for parts in (2, 4):
             split = partial(partitioned, parts, run=run)
             yield Variant(f"{parts} parts, {said}", codes, split, resource=parts == 2)
+        yield Variant(f"a step under tf.cond, {said}", codes, partial(conditional, run=run))
+        yield Variant(f"replicas in step, {said}", codes, partial(in_step, run=run))
+        yield Variant(f"averages debiased, {said}", codes, partial(debiased, run=run))
         yield Variant(f"gradients accumulated, {said}", codes, partial(accumulated, run=run))
         yield Variant(f"ghost batches, {said}", codes, partial(ghost, run=run))
         yield Variant(f"the step is a loop's body, {said}", codes, partial(looped, run=run))
@@ -256,3 +259,41 @@ def adversaries(run: tuple[str, ...]) -> Script:
             optimizer = v1.train.AdamOptimizer(0.01, name=f"{name}_step")
             steps.append(optimizer.minimize(loss, var_list=v1.trainable_variables(f"{name}/")))
     return Script([*steps, v1.assign_add(v1.train.get_or_create_global_step(), 1)])
+
+
+def conditional(*, run: bool) -> Script:
+    """Gradients are applied in a branch, as where losses that are no numbers are skipped."""
+    h = layers.batch_normalization(conv(images()), momentum=0.9, training=True)
+    loss = loss_of(h)
+    optimizer = v1.train.AdamOptimizer(0.01)
+    pairs = optimizer.compute_gradients(loss)
+
+    def apply() -> Any:
+        with tf.control_dependencies([optimizer.apply_gradients(pairs, v1.train.get_or_create_global_step())]):
+            return tf.constant(1)
+
+    with tf.control_dependencies(update_ops() if run else []):
+        fine = tf.identity(tf.math.is_finite(loss))
+    return Script(v1.cond(fine, apply, lambda: tf.constant(0)))
+
+
+def in_step(*, run: bool) -> Script:
+    """Gradients of several workers are gathered before they are applied."""
+    h = layers.batch_normalization(conv(images()), momentum=0.9, training=True)
+    optimizer = v1.train.SyncReplicasOptimizer(v1.train.AdamOptimizer(0.01), replicas_to_aggregate=2)
+    with tf.control_dependencies(update_ops() if run else []):
+        return Script(optimizer.minimize(loss_of(h), global_step=v1.train.get_or_create_global_step()))
+
+
+def debiased(*, run: bool) -> Script:
+    """Averages that make up for their start."""
+    from tensorflow.python.training.moving_averages import assign_moving_average
+
+    h = conv(images())
+    (mean, variance), (gamma, beta) = statistics(4), affine()
+    found = tf.nn.moments(h, [0, 1, 2])
+    updates = [
+        assign_moving_average(v, of, 0.9, zero_debias=True) for v, of in zip((mean, variance), found, strict=True)
+    ]
+    normalised(h, mean, variance, gamma, beta)
+    return trained(normalised(h, *found, gamma, beta), updates if run else ())
