@@ -17,13 +17,14 @@ KNOWN = {"facts", "numerics", "settings"}
 READ = {*KNOWN, "sources", "recognise"}
 MEASURED = {*READ, "foldproof", "backbones", "compare"}
 JUDGED = {"facts", "numerics", "settings", "rules", "judge", "report", "testing"}
-ALL_BUT_CLI = {*MEASURED, *JUDGED, "repair", "commands"}
+ALL_BUT_CLI = {*MEASURED, *JUDGED, "engine", "repair", "commands"}
 
 BELOW: dict[str, set[str]] = {
     "version": set(),
     "facts": set(),
     "settings": {"facts"},
     "numerics": {"facts"},
+    "engine": {"facts"},
     "sources": {"facts"},
     "recognise": {*KNOWN, "sources"},
     "foldproof": {*READ},
@@ -35,7 +36,7 @@ BELOW: dict[str, set[str]] = {
     "judge": {"facts", "numerics", "settings", "rules"},
     "repair": {*MEASURED, "version"},
     "guard": {*READ, "judge"},
-    "commands": {*MEASURED, "rules", "judge", "repair"},
+    "commands": {*MEASURED, "engine", "rules", "judge", "repair"},
     "cli": {*ALL_BUT_CLI, "demo", "doctor", "explain", ""},
     # single modules that are commands of their own, and what users import
     "errors": {"facts"},

@@ -66,6 +66,8 @@ def write_reports(
         return ExitCode.PASS if settings.allow_empty else ExitCode.NOTHING
     if many is None:
         many, run = len(reports) != 1, _of_one_run(reports)
+        if many and run:
+            reports = [replace(report, run=str(Path(report.target.path).parent)) for report in reports]
     for place in places:
         emit(
             place.path,

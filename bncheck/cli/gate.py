@@ -54,7 +54,7 @@ def gate(paths: tuple[str, ...], **asked: Any) -> int:
 
 def _one_of_several(path: str, settings: Settings, options: dict[str, Any]) -> Report:
     """One that cannot be read must not hide what is wrong with the others."""
-    from bncheck.commands.inspect import unreadable  # noqa: PLC0415 - start-up
+    from bncheck.commands.target import unreadable  # noqa: PLC0415 - start-up
     from bncheck.facts.errors import ReadError  # noqa: PLC0415 - start-up
 
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bncheck.commands.inspect import judged, unreadable
-from bncheck.commands.target import read_target
+from bncheck.commands.inspect import judged
+from bncheck.commands.target import read_target, unreadable
 from bncheck.facts.errors import ReadError, UnknownFormat, UsageError
 from bncheck.facts.findings import Report
 from bncheck.settings.keywords import takes

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.commands.target import Target, read_target, timed
-from bncheck.facts.errors import NoModel, ReadError, UsageError
-from bncheck.facts.findings import ExitCode, Report, TargetInfo, Verdict
-from bncheck.judge.judge import exit_code
-from bncheck.settings.config import Settings
+from bncheck.facts.errors import NoModel, UsageError
+from bncheck.facts.findings import Report
 from bncheck.settings.keywords import takes
 from bncheck.settings.options import CommandName, Options
 from bncheck.sources import is_model_folder, run_dir
@@ -19,9 +16,6 @@ from bncheck.sources.raw import RawModel
 
 if TYPE_CHECKING:
     from bncheck.facts.measurements import FoldProof
-
-_NUMBER = re.compile(r"\d+")
-_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 @takes(Options, CommandName.CHECKPOINT)
@@ -73,21 +67,17 @@ def inspect_model(path: str | Path, options: Options) -> Report:
 
 @takes(Options, CommandName.RUN)
 def inspect_run(directory: str | Path, options: Options) -> tuple[Report, ...]:
-    """One report for each checkpoint in a training run's folder, or each Keras file, in the order of their steps.
+    """One report for each checkpoint in a training run's folder and below, or each Keras file, in the order of steps.
 
-    A file that cannot be read, such as one being written, gives an inconclusive report with exit code 2 and the
-    reason. Raises NoModel where the folder holds none.
+    Folders with several checkpoints are runs of their own, one after the other (`Report.run`); where each folder has
+    one, all are one run. A file that cannot be read, such as one being written, gives an inconclusive report with exit
+    code 2 and the reason. Raises NoModel where the folder holds none.
     """
     if not str(directory):
         raise UsageError("the path is empty: name the folder of a training run")
-    return tuple(_of_run(path, options) for path in _targets(Path(directory)))
+    from bncheck.commands.training_run import judged_runs  # noqa: PLC0415 - nothing else needs it
 
-
-def _of_run(path: Path, options: Options) -> Report:
-    try:
-        return read_target(path, options).judged()
-    except ReadError as error:
-        return unreadable(path, error, options.settings)
+    return judged_runs(Path(directory), options)
 
 
 def judged(target: Target) -> Report:
@@ -110,36 +100,3 @@ def _fold_proof(lite: RawModel, path: Path) -> FoldProof:
     from bncheck.foldproof.prove import prove  # noqa: PLC0415 - nothing else needs it
 
     return prove(read_target(path, Options()).raw, lite)
-
-
-def _targets(folder: Path) -> list[Path]:
-    """The checkpoints of a folder in step order or, where there are none, its Keras files."""
-    try:
-        return run_dir(folder)
-    except NoModel:
-        files = [path for path in folder.iterdir() if path.suffix in _KERAS_SUFFIXES]
-        if not files:
-            raise
-        return sorted(files, key=_by_numbers)
-
-
-def _by_numbers(path: Path) -> tuple[list[int], str]:
-    return [int(number[:18]) for number in _NUMBER.findall(path.name)], path.name
-
-
-def unreadable(path: Path, error: ReadError, settings: Settings) -> Report:
-    """The report of one of several targets that cannot be read; one that holds no model is merely inconclusive."""
-    nothing = isinstance(error, NoModel)
-    return Report(
-        target=TargetInfo(path=str(path), format="no model" if nothing else "unreadable"),
-        verdict=Verdict.INCONCLUSIVE,
-        exit_code=exit_code(Verdict.INCONCLUSIVE, settings) if nothing else ExitCode.ERROR,
-        layers=(),
-        findings=(),
-        suppressed=(),
-        not_checked=(),
-        checked=(),
-        rules=(),
-        headline=str(error),
-        fail_on=settings.fail_on.value,
-    )

@@ -9,22 +9,30 @@ from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 
-from bncheck.facts.errors import ReadError, Unreadable, UsageError
-from bncheck.facts.findings import Report
+from bncheck.facts.errors import NoModel, ReadError, Unreadable, UsageError
+from bncheck.facts.findings import ExitCode, Report, TargetInfo, Verdict
 from bncheck.facts.layers import Facts
 from bncheck.facts.record import Record
-from bncheck.judge.judge import judge
-from bncheck.recognise import recognise
+from bncheck.judge.judge import exit_code, judge
+from bncheck.recognise import RunRecogniser, recognise
 from bncheck.recognise.averaged_weights import with_averages
 from bncheck.recognise.optimizer_averages import TOLD, served_weights
 from bncheck.settings.config import Settings
 from bncheck.settings.options import Options, given
-from bncheck.sources import is_beside, open_checkpoint, open_model
+from bncheck.sources import GraphMemory, is_beside, open_checkpoint, open_model
 from bncheck.sources.raw import RawModel
 from bncheck.sources.stamps import changed, saved_now, stamps
 
 _PAUSES = (0.05, 0.1, 0.2)
 """Seconds between attempts at files that somebody writes."""
+
+
+class Memory:
+    """What targets that are read one after the other share: their graph, where it is the same, recognised once."""
+
+    def __init__(self, options: Options) -> None:
+        self.graphs = GraphMemory()
+        self.recogniser = RunRecogniser(options)
 
 
 class Target(Record, eq=False):
@@ -38,6 +46,7 @@ class Target(Record, eq=False):
     """What more than the files themselves is known; None: nothing."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> how long it took; grows."""
+    memory: Memory | None = None
 
     @cached_property
     def facts(self) -> Facts:
@@ -45,7 +54,9 @@ class Target(Record, eq=False):
         if self.known is not None:
             return self.known
         with timed(self.seconds, "recognise"):
-            return replace(recognise(self.raw, self.options), given=given(self.options))
+            shared = self.memory
+            found = recognise(self.raw, self.options) if shared is None else shared.recogniser.recognise(self.raw)
+            return replace(found, given=given(self.options))
 
     def judged(self, facts: Facts | None = None, settings: Settings | None = None) -> Report:
         """The report on what the files tell, or on facts that hold more."""
@@ -55,11 +66,12 @@ class Target(Record, eq=False):
         return replace(report, timing=self.seconds)
 
 
-def read_target(path: str | Path, options: Options, *, alone: bool = False) -> Target:
+def read_target(path: str | Path, options: Options, *, alone: bool = False, memory: Memory | None = None) -> Target:
     """Opens a path: a model of any format; a checkpoint with its graph.
 
-    The path may be the `.meta` beside a checkpoint, unless it is to be read `alone`. Raises ReadError where a file
-    cannot be read (NoModel: nothing there), UsageError where `graph` does not belong.
+    The path may be the `.meta` beside a checkpoint, unless it is to be read `alone`. `memory` shares a graph with the
+    checkpoint read before. Raises ReadError where a file cannot be read (NoModel: nothing there), UsageError where
+    `graph` does not belong.
     """
     if not str(path):
         raise UsageError("the path is empty: name a model")
@@ -69,8 +81,9 @@ def read_target(path: str | Path, options: Options, *, alone: bool = False) -> T
     def once() -> Target:
         seconds: dict[str, float] = {}
         with timed(seconds, "read"):
-            raw = read(Path(path), graph=graph, use_graph=options.use_graph)
-        return Target(path=str(path), raw=raw, options=options, seconds=seconds)
+            shared = None if memory is None else memory.graphs
+            raw = read(Path(path), graph=graph, use_graph=options.use_graph, memory=shared)
+        return Target(path=str(path), raw=raw, options=options, seconds=seconds, memory=memory)
 
     return _unchanged(Path(path), once)
 
@@ -165,6 +178,24 @@ def read_quantized(options: Options) -> RawModel | None:
     if lite.lite is None:
         raise UsageError(f"{options.quantized}: {lite.format}, not a TFLite file: --quantized takes one")
     return lite
+
+
+def unreadable(path: Path, error: ReadError, settings: Settings) -> Report:
+    """The report of one of several targets that cannot be read; one that holds no model is merely inconclusive."""
+    nothing = isinstance(error, NoModel)
+    return Report(
+        target=TargetInfo(path=str(path), format="no model" if nothing else "unreadable"),
+        verdict=Verdict.INCONCLUSIVE,
+        exit_code=exit_code(Verdict.INCONCLUSIVE, settings) if nothing else ExitCode.ERROR,
+        layers=(),
+        findings=(),
+        suppressed=(),
+        not_checked=(),
+        checked=(),
+        rules=(),
+        headline=str(error),
+        fail_on=settings.fail_on.value,
+    )
 
 
 @contextmanager

@@ -331,6 +331,8 @@ class Report(Record, eq=False):
     """Which statistics a TFLite file holds, where it was held against its source."""
     gate: Gate | None = None
     """Stages and budgets, where the report is a gate's."""
+    run: str | None = None
+    """The folder of the training run whose checkpoints were inspected together, this one among them."""
     configuration: Path | None = None
     """The configuration file that had a say in it, where there was one."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bncheck.facts.layers import Facts
 from bncheck.recognise.lengths import with_fitting_vectors
 from bncheck.recognise.zero_start import with_zero_start
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel
+
+if TYPE_CHECKING:
+    from bncheck.recognise.graph.read_again import SharedGraph
 
 
 def recognise(raw: RawModel, hints: Options) -> Facts:
@@ -38,3 +42,22 @@ def _recognised(raw: RawModel, hints: Options) -> Facts:
     from bncheck.recognise.named.by_name import recognise_names  # noqa: PLC0415 - see docstring
 
     return with_zero_start(recognise_names(raw, hints))
+
+
+class RunRecogniser:
+    """Recognises checkpoints one after the other: a graph that several have is recognised once."""
+
+    def __init__(self, hints: Options) -> None:
+        self._hints = hints
+        self._graph: object = None
+        self._shared: SharedGraph | None = None
+
+    def recognise(self, raw: RawModel) -> Facts:
+        """As `recognise`, with the same facts."""
+        if len(raw.graphs) != 1 or raw.object_graph is not None or raw.repaired is not None or not raw.tensors:
+            return recognise(raw, self._hints)
+        if self._shared is None or raw.graphs[0].graph_def is not self._graph:
+            from bncheck.recognise.graph.read_again import SharedGraph  # noqa: PLC0415 - runs alone need it
+
+            self._shared, self._graph = SharedGraph(raw, self._hints), raw.graphs[0].graph_def
+        return with_fitting_vectors(with_zero_start(self._shared.facts(raw)))

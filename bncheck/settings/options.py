@@ -273,6 +273,13 @@ class Options(Record):
         table=ConfigTable.TOP,
         words=Words.TRAINING,
     )
+    engine: str | None = option(
+        None,
+        kinds.TEXT,
+        "Who judges the checkpoints: local:N processes [as many as processors], or a dask cluster.",
+        metavar="local[:N]|dask://HOST:PORT",
+        of={_C.RUN},
+    )
     reference: str | Path | None = _of_model(
         None,
         kinds.PATH,

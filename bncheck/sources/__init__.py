@@ -28,7 +28,26 @@ _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 _SNIFFED = 64
 
 
-def open_model(path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True) -> RawModel:
+class GraphMemory:
+    """The last MetaGraph that was read: a run's checkpoints each have a file of their own with the same bytes."""
+
+    def __init__(self) -> None:
+        self._content = b""
+        self._model: RawModel | None = None
+
+    def read(self, path: Path) -> RawModel:
+        """The graph of this file: the very objects of the last one where its bytes are the same. Raises ReadError."""
+        graphs = import_module("bncheck.sources.graph.graphs")
+        content = graphs.read_bytes(path)
+        if self._model is None or content != self._content:
+            self._model, self._content = graphs.read_graph(path), content
+        of_path = tuple(replace(graph, path=path) for graph in self._model.graphs)
+        return _marked(replace(self._model, path=path, graphs=of_path))
+
+
+def open_model(
+    path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True, memory: GraphMemory | None = None
+) -> RawModel:
     """What a path holds: a checkpoint (prefix, file, directory), graph, SavedModel, Keras, TFLite or NumPy file.
 
     Told by content, not by suffix. A checkpoint comes with its graph: `graph`, else, with `use_graph`, the `.meta` of
@@ -38,13 +57,15 @@ def open_model(path: Path | str, *, graph: Path | str | None = None, use_graph: 
     path = Path(path)
     source = _source(path)
     if source == _CHECKPOINT:
-        return open_checkpoint(path, graph=graph, use_graph=use_graph)
+        return open_checkpoint(path, graph=graph, use_graph=use_graph, memory=memory)
     if graph is not None:
         raise UsageError(f"{path} is no checkpoint, so no graph can be given with it")
     return _read(source, path)
 
 
-def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True) -> RawModel:
+def open_checkpoint(
+    path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True, memory: GraphMemory | None = None
+) -> RawModel:
     """The checkpoint of a path, even where the path is the `.meta` beside it, with its graph as in `open_model`."""
     model = _read(_CHECKPOINT, Path(path))
     if graph is not None:
@@ -56,7 +77,7 @@ def open_checkpoint(path: Path | str, *, graph: Path | str | None = None, use_gr
     else:
         return model
     try:
-        of_graph = _read("graph.graphs", meta)
+        of_graph = _read("graph.graphs", meta) if memory is None else memory.read(meta)
     except ReadError as error:
         if graph is None:
             error.hint = f"{error.hint}; --no-graph leaves it out" if error.hint else "--no-graph leaves it out"

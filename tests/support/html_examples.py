@@ -135,7 +135,9 @@ def run() -> list[Report]:
     found = []
     for n, name in enumerate(("forgotten", "decay_0.9997", "decay_0.99", "wired"), 1):
         report = bncheck.inspect_checkpoint(MODELS / name)
-        found.append(replace(report, target=replace(report.target, path=f"runs/model.ckpt-{100 * n}", step=100 * n)))
+        found.append(
+            replace(report, target=replace(report.target, path=f"runs/model.ckpt-{100 * n}", step=100 * n), run="runs")
+        )
     return found
 
 

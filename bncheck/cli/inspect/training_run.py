@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.argument("directory", shell_complete=complete_paths)
 @takes_options(CommandName.RUN)
 def run(directory: str, **asked: Any) -> int:
-    """Judge all checkpoints of a training run's folder.
+    """Tell the story of a training run from its checkpoints.
 
-    The table of them shows since when something is wrong.
+    When updates stop, in which window channels die, what jumps, which checkpoint is the first good one to quantize.
+    Folders inside are gone through; folders with several checkpoints are runs of their own.
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:

@@ -56,7 +56,17 @@ def recognise_graph(raw: RawModel, hints: Options) -> Facts:
 
 def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
     """Facts of a graph that was recognised already."""
-    paired = [pair(graph.flat, graph.contexts, layer.sites) for layer in graph.layers]
+    paired = paired_sites(graph)
+    return joined(raw, graph, hints, found_layers(graph, paired, hints), paired=paired, whole=graph_facts(graph))
+
+
+def paired_sites(graph: GraphView) -> list[list[PairedSite]]:
+    """The sites of each layer."""
+    return [pair(graph.flat, graph.contexts, layer.sites) for layer in graph.layers]
+
+
+def found_layers(graph: GraphView, paired: Sequence[list[PairedSite]], hints: Options) -> tuple[Layer, ...]:
+    """The layers as the graph has them and the checkpoint fills them, in the order in which they were found."""
     before = sites_before(graph, paired)
     layers = tuple(
         _layer(graph, layer, [_site(graph, one, before) for one in sites], paired=sites, hints=hints)
@@ -66,6 +76,19 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
         from bncheck.recognise.copied_layers import with_copies  # noqa: PLC0415 - start-up
 
         layers = with_copies(graph.writes, graph.layers, layers)
+    return layers
+
+
+def joined(
+    raw: RawModel,
+    graph: GraphView,
+    hints: Options,
+    layers: tuple[Layer, ...],
+    *,
+    paired: Sequence[list[PairedSite]],
+    whole: GraphFacts,
+) -> Facts:
+    """Layers with what their weights predict, and all that is told of the graph as a whole and of the run."""
     if worth_predicting(layers):
         from bncheck.recognise.predicted.in_graph import with_predictions  # noqa: PLC0415 - start-up
 
@@ -75,7 +98,7 @@ def facts_of_view(raw: RawModel, graph: GraphView, hints: Options) -> Facts:
         path=str(raw.path),
         format=raw.format,
         layers=_uniquely_named(sorted(layers, key=lambda layer: layer.order)),
-        graph=_graph_facts(graph),
+        graph=whole,
         fake_quant=rounding,
         run=_run(graph, raw, hints),
         gaps=_gaps(graph, layers),
@@ -298,7 +321,8 @@ def _linear_axis(flat: FlatGraph, before: Upstream) -> int | None:
     return before.turned.index(axis % len(before.turned)) if before.turned else axis
 
 
-def _graph_facts(graph: GraphView) -> GraphFacts:
+def graph_facts(graph: GraphView) -> GraphFacts:
+    """The graph as a whole."""
     flat = graph.flat
     optimized: dict[str, tuple[str, ...]] = {}
     for node, variable in graph.optimizers.items():

@@ -31,6 +31,11 @@ class Stored:
         self._keys = keys
         self._initializers = graph.initializers
         self._by_full_name = _full_names(raw)
+        self._graph = graph
+
+    def of(self, raw: RawModel) -> Stored:
+        """The same variables in another checkpoint of the graph."""
+        return Stored(raw, self.flat, self._keys, self._graph)
 
     @property
     def names(self) -> Mapping[str, RawTensor]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from bncheck.facts.findings import Finding, Report, Severity
+from bncheck.facts.findings import Finding, Report
 from bncheck.facts.wording import decibel, fine_percent, many
 from bncheck.report.escape import visible_lines
 from bncheck.report.html.channels import channel_document, channels_of, used_series
-from bncheck.report.html.charts import channel_chart, run_chart
+from bncheck.report.html.charts import channel_chart
 from bncheck.report.html.layers import LayerView, layer_views
 from bncheck.report.html.parts import Section, weight
+from bncheck.report.html.run_sections import run_sections
 from bncheck.report.html.sections import sections
 from bncheck.report.html.table import layer_columns
 from bncheck.report.views.comparison import DIVERGES, INHERITS
@@ -65,7 +66,7 @@ def page(reports: Sequence[Report], *, many: bool) -> dict[str, Any]:
         else f"{len(reports)} models",
         "verdict": _worst(reports) if many else reports[0].verdict.value,
         "summary": _summary(reports) if many else "",
-        "run": _run_section(reports, names) if many else None,
+        "runs": run_sections(reports, names) if many else [],
     }
 
 
@@ -158,14 +159,13 @@ def _section(section: Section) -> dict[str, Any]:
 
 
 def _is_run(reports: Sequence[Report]) -> bool:
-    """Whether these are checkpoints of one folder, not models that have nothing to do with each other."""
-    folders = {PurePath(report.target.path).parent for report in reports}
-    return len(folders) == 1 and all(report.target.step is not None or report.unreadable for report in reports)
+    """Whether these are checkpoints of one run, not models that have nothing to do with each other."""
+    return len({report.run for report in reports}) == 1 and reports[0].run is not None
 
 
 def _folder(reports: Sequence[Report]) -> str:
-    path = PurePath(reports[0].target.path)
-    return path.parent.name or str(path.parent)
+    path = PurePath(reports[0].run or "")
+    return path.name or str(path)
 
 
 def _target_facts(report: Report) -> Iterator[str]:
@@ -303,47 +303,6 @@ def _summary(reports: Sequence[Report]) -> str:
     found = Counter(report.verdict.value for report in reports)
     told = ", ".join(f"{found[verdict]} {verdict}" for verdict in ("fail", "inconclusive", "pass") if found[verdict])
     return f"{len(reports)} checkpoints of one run: {told}" if _is_run(reports) else told
-
-
-_MOVED = "layers whose statistics moved"
-_WORST = "initial value's part of the variance, median channel of the worst layer"
-
-
-def _run_section(reports: Sequence[Report], names: Sequence[str]) -> dict[str, Any]:
-    rows = []
-    drawn: list[tuple[int, str, float, str]] = []
-    stepped = all(report.target.step is not None for report in reports)
-    for n, (report, name) in enumerate(zip(reports, names, strict=True)):
-        views = layer_views(report)
-        place = report.target.step if stepped and report.target.step is not None else n + 1
-        moved = [layer.moved for layer in report.layers if layer.moved is not None]
-        shares = [view.share for view in views if view.share is not None]
-        parts = [p.median for view in views if (p := view.init_parts) is not None]
-        if moved:
-            drawn.append((place, _MOVED, sum(moved) / len(moved), name))
-        if parts:
-            drawn.append((place, _WORST, max(parts), name))
-        codes = dict.fromkeys(s.cause.code for s in stories(report) if s.severity is not Severity.INFO)
-        rows.append(
-            {
-                "key": f"r{n}",
-                "name": name,
-                "verdict": report.verdict.value,
-                "step": "\u2013" if report.target.step is None else f"{report.target.step:,}",
-                "moved": f"{sum(moved)} of {len(moved)}" if moved else "\u2013",
-                "share": weight(max(shares)) if shares else "\u2013",
-                "findings": report.headline if report.unreadable else ", ".join(codes) or "none",
-            }
-        )
-    return {
-        "rows": rows,
-        "legend": [
-            mark for mark in (("line local", _MOVED), ("line arrives", _WORST)) if mark[1] in {d[1] for d in drawn}
-        ],
-        "chart": run_chart(drawn, x="step" if stepped else "checkpoint")
-        if len(reports) > 1 and drawn and _is_run(reports)
-        else None,
-    }
 
 
 def _seconds(seconds: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
+from bncheck.facts.training_run import RunStory
 from bncheck.facts.wording import many
 from bncheck.report.escape import encodable, markdown, markdown_code, markdown_fence, markdown_prose, visible_lines
 from bncheck.report.text.comparison import comparison_markdown
@@ -14,6 +15,7 @@ from bncheck.report.views.fold_proof import fold_markdown
 from bncheck.report.views.gate import stages_told
 from bncheck.report.views.short_names import told_apart
 from bncheck.report.views.story import SEVERITIES, Story, counts, standing, stories, verdict_told
+from bncheck.report.views.training_run import causes_told, good_told, span_told, told_runs
 
 LAYERS_NAMED = 20
 
@@ -27,7 +29,9 @@ def write(report: Report, stream: TextIO) -> None:
 
 
 def write_run(reports: Sequence[Report], stream: TextIO) -> None:
-    """Writes a section a report, under names that tell them apart."""
+    """Writes the story of each run, then a section a report, under names that tell them apart."""
+    for story, _ in told_runs(reports):
+        stream.writelines(encodable(line, stream.encoding) + "\n" for line in [*_run(story), ""])
     for report, name in zip(reports, told_apart([one.target.path for one in reports]), strict=True):
         _write(report, name, stream)
         stream.write("\n")
@@ -37,6 +41,15 @@ def _write(report: Report, name: str, stream: TextIO) -> None:
     lines = list(_section(report, name))
     kept = (line for n, line in enumerate(lines) if line or lines[n - 1])
     stream.writelines(encodable(line, stream.encoding) + "\n" for line in kept)
+
+
+def _run(story: RunStory) -> Iterator[str]:
+    yield f"## {markdown(span_told(story))}"
+    yield ""
+    yield from (f"- {_SIGN[event.severity]} {markdown_prose(event.message)}" for event in story.events)
+    for cause in story.causes:
+        yield f"- {_SIGN[cause.severity]} {cause.code} {cause.slug}: {markdown(causes_told(cause, story))}"
+    yield from (f"- {markdown(text)}" for text in (story.outlook, good_told(story)) if text)
 
 
 def _section(report: Report, name: str) -> Iterator[str]:

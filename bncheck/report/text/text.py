@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from bncheck.facts.findings import NotChecked, Report, Severity, Verdict
+from bncheck.facts.training_run import RunStory
 from bncheck.facts.wording import many
 from bncheck.report.escape import visible
 from bncheck.report.text.findings import of_layers, sentence_lines, story_lines
-from bncheck.report.text.layout import LABEL, Line, cells, columns, cut, hanging, indented, pad, wrap, write_lines
-from bncheck.report.views.layers import layer_table, shares
+from bncheck.report.text.layout import LABEL, Line, cells, columns, hanging, indented, pad, wrap, write_lines
+from bncheck.report.views.layers import layer_table
 from bncheck.report.views.short_names import told_apart
 from bncheck.report.views.story import SEVERITIES, Story, counts, stories, verdict_told
 
@@ -32,16 +33,34 @@ def write_models(reports: Sequence[Report], stream: TextIO, *, verbose: bool = F
 
 
 def write_run(reports: Sequence[Report], stream: TextIO, *, verbose: bool = False, quiet: bool = False) -> None:
-    """Writes a table of all checkpoints, and in full the last one that has something to tell."""
+    """Writes the story of each run, a table of its checkpoints, and in full the last one that has something to tell."""
+    from bncheck.report.text.training_run import run_lines, run_table  # noqa: PLC0415 - only for runs
+    from bncheck.report.views.training_run import told_runs  # noqa: PLC0415 - as above
+
     width = columns(stream)
-    names = told_apart([report.target.path for report in reports])
-    lines = list(_run_table(reports, names, width))
-    last = next((r for r in reversed(reports) if r.verdict is not Verdict.PASS and not r.unreadable), reports[-1])
-    if not quiet:
-        for report, name in zip(reports, names, strict=True):
-            if verbose or report is last:
+    lines: list[Line] = []
+    told: Sequence[tuple[RunStory | None, list[Report]]] = told_runs(reports) or [(None, list(reports))]
+    for story, of_run in told:
+        names = told_apart([report.target.path for report in of_run])
+        lines += [()] if lines else []
+        if story is not None and not quiet:
+            lines += [*run_lines(story, of_run, width), ()]
+        lines += run_table(of_run, names, width, verbose=verbose)
+        last = _worth_telling(of_run)
+        for report, name in zip(of_run, names, strict=True):
+            if not quiet and (verbose or report is last):
                 lines += [(), *_report(report, width, name, verbose=verbose, quiet=False)]
     write_lines(lines, stream)
+
+
+def _worth_telling(reports: Sequence[Report]) -> Report:
+    """The last one that has something to tell, else the last."""
+    known = [report for report in reversed(reports) if not report.unreadable]
+    return next((report for report in known if _has_to_tell(report)), reports[-1])
+
+
+def _has_to_tell(report: Report) -> bool:
+    return report.verdict is not Verdict.PASS or any(f.severity is not Severity.INFO for f in report.findings)
 
 
 def _report(report: Report, width: int, name: str, *, verbose: bool, quiet: bool) -> Iterator[Line]:
@@ -178,39 +197,3 @@ def _wrap_parts(parts: list[str], width: int) -> list[str]:
         else:
             lines += wrap(part, width)
     return lines
-
-
-def _run_table(reports: Sequence[Report], names: Sequence[str], width: int) -> Iterator[Line]:
-    rows = [_run_row(report, name) for report, name in zip(reports, names, strict=True)]
-    head = ("checkpoint", "step", "verdict", "moved", "init share", "findings")
-    widths = [max(cells(row[n]) for row in (head, *rows)) for n in range(5)]
-    widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 5 * 2 - 12))
-    left = width - sum(widths) - 10
-    yield (("  ".join(pad(h, w) for h, w in zip(head, [*widths, 0], strict=True)).rstrip(), "label"),)
-    for row, report in zip(rows, reports, strict=True):
-        name = row[0] if cells(row[0]) <= widths[0] else cut(row[0], widths[0] - 1) + "…"
-        middle = "  ".join(pad(c, w, right=True) for c, w in zip(row[1:2], widths[1:2], strict=True))
-        first, *rest = wrap(row[5], max(12, left))
-        yield (
-            (f"{pad(name, widths[0])}  {middle}  ", ""),
-            (pad(row[2], widths[2]), _VERDICT_STYLE[report.verdict]),
-            (f"  {pad(row[3], widths[3])}  {pad(row[4], widths[4])}  {first}", ""),
-        )
-        for line in rest:
-            yield ((" " * (width - max(12, left)) + line, ""),)
-
-
-def _run_row(report: Report, name: str) -> tuple[str, str, str, str, str, str]:
-    moved = [layer.moved for layer in report.layers]
-    known = [m for m in moved if m is not None]
-    left = [one.share for one in shares(report).values()]
-    codes = list(dict.fromkeys(story.cause.code for story in stories(report) if story.severity is not Severity.INFO))
-    unread = visible(report.headline) if report.unreadable else ""
-    return (
-        visible(name),
-        "" if report.target.step is None else f"{report.target.step:,}",
-        report.verdict.value,
-        f"{sum(known)}/{len(known)}" if known else "",
-        f"{max(left):.1%}" if left else "",
-        unread or ", ".join(codes) or "none",
-    )

@@ -16,9 +16,11 @@ from typing import Any, TextIO
 from bncheck.facts.findings import Finding, Measurement, NotChecked, Report, TargetInfo
 from bncheck.facts.layers import Layer, Site, Switch, Update, Vector
 from bncheck.facts.ratios import sqnr_db
+from bncheck.facts.training_run import RunStory
 from bncheck.numerics.fold_forecast import forecast
 from bncheck.numerics.init_share import InitShare
 from bncheck.numerics.spread import spread
+from bncheck.numerics.training_run.story import run_stories
 from bncheck.report.views.comparison import comparison_document
 from bncheck.report.views.fold_proof import fold_document
 from bncheck.report.views.gate import gate_document
@@ -36,8 +38,13 @@ def write(report: Report, stream: TextIO) -> None:
 
 
 def write_run(reports: Sequence[Report], stream: TextIO) -> None:
-    """Writes an object whose `reports` are those of the run, in order."""
-    document = {"schema": SCHEMA, "tool": _tool(), "reports": [report_document(report) for report in reports]}
+    """Writes an object whose `reports` are those of the runs, in order, and whose `runs` are their stories."""
+    document = {
+        "schema": SCHEMA,
+        "tool": _tool(),
+        "runs": [_run_document(story) for story in run_stories(reports)],
+        "reports": [report_document(report) for report in reports],
+    }
     stream.write(_text(document) + "\n")
 
 
@@ -80,6 +87,39 @@ def report_document(report: Report) -> dict[str, Any]:
         "gate": gate_document(report.gate),
         "timing": dict(report.timing),
         "configuration": None if report.configuration is None else str(report.configuration),
+    }
+
+
+def _run_document(story: RunStory) -> dict[str, Any]:
+    """The story of a run; checkpoints are named by their places in it, from 0."""
+    return {
+        "path": story.path,
+        "checkpoints": [{"name": n, "step": s} for n, s in zip(story.names, story.steps, strict=True)],
+        "events": [
+            {
+                "kind": event.kind.value,
+                "severity": event.severity.value,
+                "message": event.message,
+                "after": event.after,
+                "by": event.by,
+                "layers": list(event.layers),
+            }
+            for event in story.events
+        ],
+        "causes": [
+            {
+                "code": cause.code,
+                "slug": cause.slug,
+                "severity": cause.severity.value,
+                "spans": [list(span) for span in cause.spans],
+            }
+            for cause in story.causes
+        ],
+        "outlook": story.outlook,
+        "series": [{"title": title, "values": list(values)} for title, values in story.series.items()],
+        "first_good": story.first_good,
+        "last_good": story.last_good,
+        "why_none_good": story.why_none,
     }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bncheck.facts.errors import Malformed, NotFound, ReadError, UnknownFormat, Unsupported
 from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.record import Record
-from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, slice_key, window
+from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, slice_key, split_checksum, window
 from bncheck.sources.bundle.locate import Place, find
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.bundle.tensor import STRING, TYPES, Part, read_numbers, read_parts, read_strings
@@ -159,6 +159,25 @@ class Tensors(Mapping[str, RawTensor]):
 
     def __getitem__(self, key: str) -> RawTensor:
         return _tensor(self._index, key)
+
+    def changed_since(self, other: Tensors) -> frozenset[str] | None:
+        """Keys whose checksum differs from that in another checkpoint, as the two indexes tell it.
+
+        None where the two differ in more: other keys, types, shapes or places, data files that are absent.
+        """
+        mine, theirs = self._index, other._index
+        if mine.entries.keys() != theirs.entries.keys() or mine.slices or theirs.slices:
+            return None
+        if (mine.shards, mine.big_endian, mine.present) != (theirs.shards, theirs.big_endian, theirs.present):
+            return None
+        changed = []
+        for key, (value, _) in mine.entries.items():
+            before = theirs.entries[key][0]
+            if value != before:
+                if split_checksum(value)[0] != split_checksum(before)[0]:
+                    return None
+                changed.append(key)
+        return frozenset(changed)
 
     @property
     def notes(self) -> tuple[str, ...]:

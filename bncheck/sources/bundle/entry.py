@@ -39,6 +39,11 @@ class BundleEntry(NamedTuple):
     """Offset of the entry in the index."""
 
 
+def split_checksum(value: bytes) -> tuple[bytes, bytes]:
+    """A serialized entry without the checksum that ends it, and that field; the field is empty where none ends it."""
+    return (value[:-5], value[-5:]) if value[-5:-4] == bytes([_CHECKSUM]) else (value, b"")
+
+
 def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEntry:
     """A serialized BundleEntryProto that starts at byte `at` of the index. Raises Malformed, Truncated."""
     return _usual(value, at, shards) or _any(path, value, at, shards)
