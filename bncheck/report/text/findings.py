@@ -13,7 +13,7 @@ from bncheck.report.views.story import Story, standing
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
-MESSAGE_LINES = 3
+MESSAGE_LINES = 2
 """Lines of a message that are shown without --verbose, as far as whole sentences fit in; its first always does."""
 FIX_LINES = 12
 """Lines of a fix that are shown without --verbose."""

@@ -155,7 +155,8 @@ def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool, ver
     parts = parts or ["nothing found"]
     if number["suppressed"]:
         parts.append(f"{number['suppressed']} suppressed")
-    if not quiet:
+    found = any(story.severity is not Severity.INFO for story in told)
+    if not quiet and (verbose or not found):
         parts.append("checked: " + (", ".join(report.checked) or "nothing"))
     if verbose and report.configuration is not None:
         parts.append(f"configuration: {report.configuration}")
@@ -165,7 +166,10 @@ def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool, ver
     if told and not quiet:
         parts.append(f"more: {'' if verbose else '--verbose, '}bncheck explain {told[0].cause.code}")
     yield from (((line, "dim"),) for line in _wrap_parts([visible(part) for part in parts], width))
-    if not quiet:
+    if found and report.not_checked and not quiet and not verbose:
+        # findings come first: how to check the rest is for a report without any
+        yield from indented("Not checked: " + ", ".join(visible(n.what) for n in report.not_checked), width, 0)
+    elif not quiet:
         for entry in report.not_checked:
             yield from _unchecked(entry, width, verbose=verbose)
 
