@@ -206,7 +206,7 @@ def _verdict(
     unjudged = next((f.message for f in findings if leaves_open(f)), "")
     reason = _too_little(facts) or unjudged or _made_up(facts)
     if not reason and not any_rule_ran:
-        reason = "none of the selected rules could run on what is at hand"
+        reason = "none of the selected rules could run on what was given"
     return (Verdict.INCONCLUSIVE, reason) if reason else (Verdict.PASS, "")
 
 
@@ -222,11 +222,11 @@ def _too_little(facts: Facts) -> str:
     if not facts.layers:
         return "no batch norm was found"
     if not any(map(_judged, facts.layers)):
-        return "not one statistic, mode or update of its batch norm could be judged"
+        return "no statistic, mode or update of its batch norm could be judged"
     values = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
     graph = facts.graph
     if not values and graph is not None and graph.purpose is Purpose.TRAINING and not graph.train_ops:
-        return "neither a train op nor the values of a checkpoint are at hand, so nothing tells whether updates run"
+        return "neither a train op nor checkpoint values were given, so whether updates run is unknown"
     return ""
 
 

@@ -75,11 +75,11 @@ def _of_lite(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     lost = NotChecked(
         what="statistics and wiring",
         why="a TFLite file no longer holds them",
-        how="inspect the checkpoint or model that it was converted from",
+        how="inspect the checkpoint or model it was converted from",
         codes=codes,
     )
     if facts.quantized is not None:
-        why = "a TFLite file has no train mode, so whether the model was broken before is not known"
+        why = "a TFLite file has no train mode, so whether the model was broken before is unknown"
         how = "bncheck compare float-vs-quantized CHECKPOINT --quantized FILE.tflite --data images/"
         return [lost, not_run(StageName.MODES, why, how)]
     how = "bncheck compare float-vs-quantized SOURCE --quantized " + shlex.quote(facts.path) + " --data images/"
@@ -103,7 +103,7 @@ def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
     if facts.run.keys is not None or facts.graph is None:
         return NotChecked(
             what="statistics",
-            why="their values are not at hand, nor checksums that decide",
+            why="neither their values nor conclusive checksums were given",
             how=_GIVE_SHARDS if facts.run.index_only else "",
             codes=codes,
         )
@@ -117,7 +117,7 @@ def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
 
 def _values(facts: Facts) -> NotChecked:
     decided = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
-    why = "only the index is at hand" + (", whose checksums tell just whether a statistic moved" if decided else "")
+    why = "only the index was given" + (", whose checksums only show whether a statistic moved" if decided else "")
     return NotChecked(what="sizes of the statistics", why=why, how=_GIVE_SHARDS)
 
 
@@ -128,7 +128,7 @@ def _wiring(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
     if any(layer.origin is Origin.CONFIG for layer in facts.layers) or facts.format.kind is FileKind.KERAS:
         return NotChecked(what=what, why="a Keras file holds no training graph", codes=codes)
     if facts.format.kind is FileKind.TF2_CHECKPOINT:
-        how = "bncheck inspect model on the SavedModel that was exported"
+        how = "run `bncheck inspect model` on the exported SavedModel"
         return NotChecked(what=what, why="a TF2 checkpoint comes without a graph", how=how, codes=codes)
     if not facts.format.is_checkpoint:
         return NotChecked(what=what, why=f"a {facts.format} holds no graph", codes=codes)

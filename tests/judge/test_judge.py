@@ -160,10 +160,10 @@ def _unjudged() -> Facts:
     [
         (facts(), "no batch norm was found"),
         (facts(lite=LiteFacts(folded=(), leftovers=(), integer=False, operators=3)), "no batch norm was found"),
-        (_unjudged(), "not one statistic, mode or update of its batch norm could be judged"),
+        (_unjudged(), "no statistic, mode or update of its batch norm could be judged"),
         (
             facts(unread(batch_norm(sites=(site(mode=Mode.UNKNOWN),))), run=RunFacts()),
-            "not one statistic, mode or update of its batch norm could be judged",
+            "no statistic, mode or update of its batch norm could be judged",
         ),
     ],
     ids=["no layers", "empty TFLite", "nothing read", "mode unknown"],
@@ -369,7 +369,7 @@ def test_not_checked_of_an_index() -> None:
     layer = batch_norm("bn")
     bare = replace(layer, mean=replace(layer.mean, values=None), variance=replace(layer.variance, values=None))
     report = _judge(facts(bare, run=RunFacts(values=True, index_only=True, keys=frozenset({"bn"}))))
-    assert _lacking(report)["sizes of the statistics"].startswith("only the index is at hand")
+    assert _lacking(report)["sizes of the statistics"].startswith("only the index was given")
     assert report.checked == ("checksums of the values",)
 
 

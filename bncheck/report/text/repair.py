@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from bncheck.facts.findings import Finding, Report, Severity, Verdict
 from bncheck.facts.repairs import LayerLeft, LayerRepair, RepairReport, RepairVerdict
-from bncheck.facts.wording import listing, many
+from bncheck.facts.wording import listing, many, percent
 from bncheck.report.escape import visible
 from bncheck.report.text.layout import LABEL, Line, columns, hanging, pad, wrap, write_lines
 
@@ -35,7 +35,7 @@ def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]
     what = f"{len(report.repaired)} of {many(total, 'batch norm layer')}"
     judgement = report.judgement
     told, style = _HEADLINE[report.verdict]
-    where = f" -> {_name(report.output)}" if report.files else ", nothing was written"
+    where = f" -> {_name(report.output)}" if report.files else ", nothing written"
     yield (told, style), (f"  {_name(report.source)}{where} · {report.format} · {what}", "")
     for reason in judgement.reasons:
         yield from hanging("Why", visible(reason), width)
@@ -79,7 +79,7 @@ def _method(report: RepairReport) -> str:
     facts = report.population
     if facts is not None:
         batches = "1 batch" if facts.batches == 1 else f"{facts.batches:,} batches"
-        stood = "until they stood still" if facts.converged else "all that there are"
+        stood = "until they converged" if facts.converged else "all of the data"
         return (
             f"population statistics over {many(facts.samples, 'sample')} in {batches} of {facts.batch_size} "
             f"({stood}) of {facts.description}; every layer in train mode, dropout off"
@@ -89,10 +89,10 @@ def _method(report: RepairReport) -> str:
     shares = [layer.share for layer in report.repaired if layer.share is not None]
     decay = "" if report.decay is None else f"decay {report.decay:g}, "
     clipped = sum(layer.clipped for layer in report.repaired)
-    rounded = f"; {many(clipped, 'channel')} came out below 0 by rounding and were set to 0" if clipped else ""
+    rounded = f"; {many(clipped, 'channel')} fell below 0 by rounding and were set to 0" if clipped else ""
     predicted = sum(layer.from_weights is not None for layer in report.repaired)
     means = (
-        f"; the means of {many(predicted, 'layer')} are those that the weights predict, newer than the average"
+        f"; the means of {many(predicted, 'layer')} are predicted from the weights, newer than the average"
         if predicted
         else ""
     )
@@ -132,25 +132,25 @@ def _measured(comparison: Comparison | None) -> Iterator[str]:
         yield f"accuracy {accuracy.train:.1%} in train mode, {accuracy.eval:.1%} in eval mode"
     for output in comparison.outputs[:1]:
         if output.agreement is not None:
-            floor = "" if output.agreement_floor is None else f" (batch noise alone {output.agreement_floor:.1%})"
+            floor = "" if output.agreement_floor is None else f" (batch noise alone: {output.agreement_floor:.1%})"
             yield f"top-1 agreement {output.agreement:.1%}{floor}"
         elif not math.isfinite(output.nmse):
-            yield "output not finite"
+            yield "output NaN or infinite"
         else:
-            floor = "" if output.floor is None else f" (batch noise alone {output.floor:.2g})"
-            yield f"output error {output.nmse:.2g} of its power{floor}"
+            floor = "" if output.floor is None else f" (batch noise alone: {percent(output.floor)})"
+            yield f"output off by {percent(output.nmse)}{floor}"
 
 
 def _averages(report: RepairReport) -> str:
     sides = ["; ".join(_measured(side)) for side in (report.averaged_before, report.averaged_after) if side is not None]
     measured = f": before {sides[0]}; after {sides[1]}" if len(sides) == 2 else ""
-    return f"the averaged weights got statistics of their own in {many(len(report.averaged), 'layer')}{measured}"
+    return f"the averaged weights got their own statistics in {many(len(report.averaged), 'layer')}{measured}"
 
 
 def _ranges(report: RepairReport) -> str:
     counts = {kind: sum(r.rounds == kind for r in report.ranges) for kind in ("weights", "activations")}
     parts = [f"{count} of {kind}" for kind, count in counts.items() if count]
-    return f"{' and '.join(parts)}, recorded anew with the new statistics: quantization-aware training rounds by them"
+    return f"{' and '.join(parts)}, recorded again with the new statistics, for quantization-aware training"
 
 
 def _noise(report: RepairReport) -> str:
