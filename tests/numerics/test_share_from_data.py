@@ -46,7 +46,7 @@ def test_the_share_is_found(share: float) -> None:
     assert found.layers == ("a", "b")
     (told,) = bn103_init_share_too_high.check.check(facts)
     assert told.severity is Severity.ERROR
-    assert told.message.startswith(f"{100 * found.share:.1f} % of the statistics is still the initial value")
+    assert told.message.startswith(f"{100 * found.share:.1f} % of the statistics is still initial value")
     (junk,) = bn301_output_junk_in_eval.check.check(facts)
     assert junk.severity is None
 

@@ -183,7 +183,7 @@ def test_an_export_in_train_mode(tmp_path: Path) -> None:
 
     report = bncheck.inspect_model(exported(tmp_path / "broken", "logits = model(images)"))
     found = next(f for f in report.findings if f.code == "BN205")
-    assert "`serving_default/logits` depends on train-mode sites" in found.message
+    assert "`serving_default/logits` uses train mode" in found.message
     assert wrong(bncheck.inspect_model(exported(tmp_path / "mended", code_of(found.fix)))) == []
 
 
