@@ -72,10 +72,10 @@ def test_gate_reads_once(read: Counter[str], recognised: list[str]) -> None:
 
 @pytest.mark.tensorflow
 def test_compare_reads_once(read: Counter[str], recognised: list[str]) -> None:
-    """What makes the twins recognises the graph: nothing else does."""
+    """Recognised once to see that the files rest, and by what makes the twins."""
     bncheck.compare_train_vs_eval(FORGOTTEN, data="synthetic", batch_size=4, batches=1)
     assert read == ONCE
-    assert recognised == []
+    assert recognised == ["model.ckpt-300"]
 
 
 @pytest.mark.tensorflow
