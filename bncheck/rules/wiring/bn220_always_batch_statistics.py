@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bncheck.facts import remedies
+from bncheck.facts import norm_kinds, remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode
-from bncheck.facts.norm_kinds import KERAS_1_MODE_2
 from bncheck.facts.training import has_statistics, served_outputs
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
@@ -80,7 +79,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         text = "{} in the training path {} with batch statistics and {} no moving ones: there is nothing to serve one "
         text += "sample with, and nothing to fold."
         yield _evidence(model, others, Severity.WARNING, text)
-    of_keras_1 = [layer for layer in meant if layer.mean.reason == KERAS_1_MODE_2]
+    of_keras_1 = [layer for layer in meant if layer.mean.reason == norm_kinds.KERAS_1_MODE_2]
     meant = [layer for layer in meant if layer not in of_keras_1]
     if of_keras_1:
         text = "{} {} with the batch at hand and {} no moving statistics: `mode=2` of Keras 1 asks for it. What is "
