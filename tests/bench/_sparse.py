@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundle_writer import chunk, entry, number, serialized, table, write_bundle
+
+from tests.support.bundle_writer import chunk, entry, number, serialized, table, write_bundle
 
 LAYERS = 52
 CHANNELS = 256
