@@ -63,7 +63,7 @@ def test_places_that_differ_are_a_note_or_the_cause(agreement: float, severity: 
     assert list(torn(model.comparison)) == ["a"]
     (found,) = bn302_layer_diverges.check.check(model)
     assert found.severity is severity
-    assert found.message.startswith("a stands in 2 places whose data differ: its statistics are right for all of them")
+    assert found.message.startswith("a serves 2 places whose data differ")
 
 
 @pytest.mark.tensorflow
