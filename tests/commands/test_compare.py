@@ -134,8 +134,8 @@ def test_synthetic_blames_no_healthy_model(variant: str) -> None:
     ("kind", "options", "code", "says"),
     [
         ("few", (), 3, "8 samples are too few"),
-        ("labelled", ("--batch-size", "2"), 3, "8 values a channel"),
-        ("shifted", (), 3, "the labels are numbered otherwise"),
+        ("labelled", ("--batch-size", "2"), 3, "8 values"),
+        ("shifted", (), 3, "the labels are numbered differently"),
         ("small", (), 2, "32x32x3, the model takes 64x64x3"),
         ("labelled", ("--outputs", "nosuch"), 2, "'nosuch'; left to itself, bncheck takes MobilenetV2/Logits/Squeeze"),
         ("labelled", ("--inputs", "nosuch"), 2, "no tensor 'nosuch'; left to itself, bncheck takes images:0"),

@@ -336,5 +336,5 @@ def test_settled_data_pass_and_are_told(data: Path, tmp_path: Path) -> None:
         np.savez(tmp_path / "other.npz", **other)
         compared = compare_train_vs_eval(tmp_path / "fixed", data=tmp_path / "other.npz")
         assert [finding.code for finding in compared.findings if finding.rule.family.name == "MODES"] == codes
-        assert ("of input between -1 and 1" in "".join(f.message for f in compared.findings)) is bool(codes)
+        assert ("input between -1 and 1" in "".join(f.message for f in compared.findings)) is bool(codes)
     assert all(layer.mean_noise is not None and layer.mean_noise < 0.2 for layer in report.repaired)

@@ -55,7 +55,7 @@ def test_other_weights(tmp_path: Path, trained: Any) -> None:
     assert "BN407" in found
     assert "BN408" not in found
     if "BN402" in found:
-        assert "no roundings of the model's" in found["BN402"].message
+        assert "not roundings of the model's" in found["BN402"].message
         assert "scale a channel" not in found["BN402"].fix
 
 

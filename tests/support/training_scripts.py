@@ -166,7 +166,7 @@ def finding(checkpoint: str, code: str) -> Finding | None:
 
 
 def code_of(fix: str) -> str:
-    """The block for the training code, without the commands after it."""
+    """The block for the training code, without the comments in it and the commands after it."""
     lines = fix.splitlines()[1:]
     block = lines[: next((n for n, line in enumerate(lines) if not line.startswith("    ")), len(lines))]
-    return textwrap.dedent("\n".join(block))
+    return textwrap.dedent("\n".join(line for line in block if not line.lstrip().startswith("#")))

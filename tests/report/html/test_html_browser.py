@@ -142,7 +142,7 @@ def test_it_opens_and_draws(browser: webdriver.Chrome, pages: dict[str, str], ki
         "[e.id, e.querySelectorAll('svg .role-mark path, svg .role-mark line, svg .role-mark text').length])"
     )
     assert [name for name, marks in charts if not marks] == []
-    assert len(charts) >= {"52 layers": 14, "healthy": 4, "nothing": 0, "hostile": 10, "not finite": 6, "run": 5}[kind]
+    assert len(charts) >= {"52 layers": 14, "healthy": 2, "nothing": 0, "hostile": 10, "not finite": 5, "run": 5}[kind]
     assert browser.execute_script("return window.hacked") is None
 
 

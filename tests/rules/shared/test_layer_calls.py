@@ -91,23 +91,23 @@ ONE = "updates = [tf.assign(mean, 0.9 * mean + 0.1 * m)]\n"
 ONE_UPDATE = CONV + OWN.replace(UPDATES, ONE).format(then=EVAL) + LOSS
 
 CASES = {
-    "no update was written": Case(Script(NO_UPDATE), "BN203", "No op in the graph writes", at_train),
+    "no update was written": Case(Script(NO_UPDATE), "BN203", "No op in the graph", at_train),
     "the mean's update alone was written": Case(
         Script(ONE_UPDATE, f"with tf.control_dependencies(updates):\n    {WIRED}"), "BN203", "moving variance", at_train
     ),
     "a validation tower updates too": Case(
-        Script(TWO, READ + UNDER, step=BOTH_FED), "BN213", "fed by `val_images`", at_call(CALL)
+        Script(TWO, READ + UNDER, step=BOTH_FED), "BN213", "`val_images`", at_call(CALL)
     ),
     "a validation tower in train mode": Case(
         Script(TWO, READ + 'update_ops = [op for op in update_ops if not op.name.startswith("second_1/")]\n' + UNDER),
         "BN221",
-        "applied once more",
+        "applied again",
         at_call(CALL),
     ),
     "a layer that ignores the switch": Case(
         Script(MIXED, READ + UNDER, step="session.run(train_op, {images: batch, phase: True})"),
         "BN222",
-        "fixed in train mode",
+        "in train mode",
         at_call("net = slim.batch_norm(net, is_training=True)"),
     ),
     "one layer at three depths": Case(
@@ -246,7 +246,7 @@ def test_an_update_in_a_loop(tmp_path: Path) -> None:
     try:
         found = finding(Script(model(call), WIRED, step=RUN).run(folders[0]), "BN215")
         assert found is not None
-        assert "live inside a loop" in found.message
+        assert "inside a loop" in found.message
         mended = Script(model(code_of(found.fix).strip())).run(folders[1])
     finally:
         if control:
