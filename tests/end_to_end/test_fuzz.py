@@ -17,7 +17,7 @@ from tests.fuzz import cases, changes
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory")
 
 
-@pytest.mark.parametrize("each", [40, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("each", [20, pytest.param(2000, marks=pytest.mark.slow)])
 def test_every_format(each: int) -> None:
     """Reports or named errors alone, within the limits of time and memory; the formats together know both."""
     by_format = {name: fuzz.outcomes(name, 0, each) for name in cases.AIMED}
