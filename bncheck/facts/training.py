@@ -87,11 +87,6 @@ def still(layers: Iterable[Layer]) -> int:
     return sum(layer.moved is False for layer in layers)
 
 
-def placeholder_switched(site: Site) -> bool:
-    """Whether a placeholder decides the site's mode."""
-    return site.mode is Mode.SWITCHED and site.switch is not None and site.switch.kind.startswith("placeholder")
-
-
 def served_outputs(outputs: Iterable[str]) -> tuple[str, ...]:
     """Outputs without those of training signatures (`train/loss`), which on-device training exports on purpose."""
     return tuple(output for output in outputs if not output.partition("/")[0].lower().startswith("train"))

@@ -27,14 +27,10 @@ class Agreement(Record):
 
     channels: int
     correlation: float
-    slope: float
-    """Of stored on predicted means through the origin: 1, or 1 minus the share that is still the initial 0."""
     error: float
     """Root mean square of the difference, in deviations (the larger of stored and predicted)."""
     sigmas: float
     """By how many standard errors the correlation lies below `HEALTHY` (Fisher's z, standard error 1 / sqrt(n - 3))."""
-    in_order: float
-    """Correlation of the sorted means: what it would be if only the order of the channels were another."""
 
 
 def agreement(layer: Layer, mean: PerChannel | None = None) -> Agreement | None:
@@ -53,16 +49,13 @@ def agreement(layer: Layer, mean: PerChannel | None = None) -> Agreement | None:
     deviation = np.sqrt(np.maximum(predicted.variance, variance)[alive])
     here, there = stored[alive] / deviation, predicted.mean[alive] / deviation
     found = _correlation(here, there)
-    power = float(there @ there)
-    if found is None or power == 0:
+    if found is None:
         return None
     return Agreement(
         channels=count,
         correlation=found,
-        slope=float(here @ there) / power,
         error=float(np.sqrt(np.mean((here - there) ** 2))),
         sigmas=(math.atanh(HEALTHY) - math.atanh(max(min(found, 1 - 1e-9), -1 + 1e-9))) * math.sqrt(count - 3),
-        in_order=_correlation(np.sort(here), np.sort(there)) or 0.0,
     )
 
 

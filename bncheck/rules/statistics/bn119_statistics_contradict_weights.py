@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -24,8 +24,6 @@ SURE = 6.0
 HARM = 0.25
 """Error of the means, in deviations, below which nothing is said: healthy layers reach 0.35, with a correlation that
 leaves no doubt; a guess."""
-IN_ORDER = 0.9
-"""Correlation of the sorted means from which the values are told to be right and their order wrong; a guess."""
 LOW = 0.5
 """Correlation below which it is asked whether the vectors are another layer's; a guess."""
 
@@ -50,8 +48,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     Why it matters
     --------------
-    The file looks healthy: the statistics moved, and their sizes are plausible. In eval mode every channel is shifted
-    by another channel's mean, which the next layer was not trained on.
+    The file looks healthy: the statistics moved, and their sizes are plausible. In eval mode
+    channels are shifted by means that are not theirs, which the next layer was not trained on.
 
     How it decides
     --------------
@@ -99,10 +97,9 @@ def check(model: Facts) -> Iterator[Evidence]:
     yield Evidence(
         layers=layers,
         message=f"The moving means of {many(len(bad), 'layer')} of {len(judged)} do not fit the weights before "
-        f"{'it' if len(bad) == 1 else 'them'}: {listing(layers)}. In {worst.name}, stored and predicted means "
-        "correlate "
-        f"by {seen.correlation:.2f} over {many(seen.channels, 'channel')} (healthy: at least {HEALTHY}) and "
-        f"differ by {seen.error:.2g} standard deviations. {_origin(donors, bad)}",
+        f"{'it' if len(bad) == 1 else 'them'}: {listing(layers)}{_whose(donors)}. In {worst.name}, stored and "
+        f"predicted means correlate by {seen.correlation:.2f} over {many(seen.channels, 'channel')} (healthy: at least "
+        f"{HEALTHY}) and differ by {seen.error:.2g} standard deviations. {_origin(donors)}",
         severity=Severity.ERROR if sure else Severity.WARNING,
         confidence=Confidence.HIGH if sure else Confidence.MEDIUM,
         location=worst.mean.name,
@@ -133,15 +130,17 @@ def _donor(model: Facts, layer: Layer, found: Agreement) -> str:
     return next(fits, "")
 
 
-def _origin(donors: Mapping[str, str], bad: Sequence[tuple[Layer, Agreement]]) -> str:
-    """Where the stored vectors may come from, as a sentence."""
+def _whose(donors: Mapping[str, str]) -> str:
+    """Which layer's weights the means of another one fit, as a clause; empty where there is none."""
+    layer, donor = next(iter(donors.items()), ("", ""))
+    return f"; those of {layer} fit the weights before {donor}" if donors else ""
+
+
+def _origin(donors: Mapping[str, str]) -> str:
+    """What else is known of where the vectors come from, as a sentence."""
     if donors:
-        layer, donor = next(iter(donors.items()))
-        return f"The means of {layer} fit the weights of {donor}: they belong to that layer."
-    shuffled = [found for _, found in bad if found.in_order > IN_ORDER and found.error > 2 * HARM]
-    if len(shuffled) > len(bad) / 2:
-        return "Sorted, they fit: the channels are in another order, or come from another model of this kind."
-    return "They belong to other weights: another checkpoint, or an earlier stage of training."
+        return "The vectors of two layers were mixed up."
+    return "Their channels are in another order, or they belong to other weights: the file does not tell which."
 
 
 _WEIGHTS = np.linspace(-2.0, 2.0, 32)

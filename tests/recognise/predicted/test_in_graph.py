@@ -30,7 +30,6 @@ def test_mobilenet_v2() -> None:
     assert len(known) == 51
     assert min(one.correlation for one in known) > 0.85
     assert np.median([one.correlation for one in known]) > 0.97
-    assert 0.9 < np.median([one.slope for one in known]) < 1.05
     assert max(one.error for one in known) < 0.35
 
 

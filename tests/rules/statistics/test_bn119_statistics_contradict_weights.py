@@ -29,19 +29,18 @@ def layer(name: str, stored: np.ndarray, predicted: np.ndarray = MEANS, **more: 
     return batch_norm(name, mean=stored, variance=1.1, channels=len(stored), predicted=told, **more)
 
 
-def test_another_order_is_an_error_and_told() -> None:
-    """64 channels in another order: beyond chance, and right when sorted."""
+def test_another_order_is_an_error() -> None:
+    """64 channels in another order: beyond chance."""
     evidence = only(check, facts(layer("good", MEANS), layer("bad", SHUFFLED)))
     assert evidence.severity is Severity.ERROR
     assert evidence.layers == ("bad",)
-    assert "another order" in evidence.message
 
 
 def test_the_layer_whose_vectors_they_are_is_named() -> None:
     """Two layers that exchanged their statistics."""
     evidence = only(check, facts(layer("one", SHUFFLED), layer("two", MEANS, SHUFFLED)))
     assert evidence.layers == ("one", "two")
-    assert "one fit the weights of two" in evidence.message
+    assert "those of one fit the weights before two" in evidence.message
 
 
 def test_a_warning_where_chance_is_not_out_of_the_question() -> None:
