@@ -47,8 +47,8 @@ _SCHEMAS: Mapping[ValueKind, Mapping[str, Any]] = {
 
 _EXAMPLES: Mapping[str, str] = {
     "fail-on": '"warning"',
-    "select": '["BN1", "BN2"]',
-    "ignore": '["BN218"]',
+    "select": "['BN1', 'BN2']",
+    "ignore": "['BN218']",
     "format": '"text"',
     "output": '["bncheck.json"]',
     "baseline": '"known.json"',
@@ -76,8 +76,8 @@ _EXAMPLES: Mapping[str, str] = {
 """Key -> a value that means something to a reader; a key that lacks here shows one of its kind."""
 _IGNORES = (
     "# Findings that you accept:\n# [[tool.bncheck.ignores]]\n"
-    '# layer = "head/*"              # glob over layer names\n# codes = ["BN107"]\n'
-    '# reason = "pruned on purpose"  # required\n# expires = 2030-01-31          # optional; then it counts again\n'
+    "# layer = 'head/*'              # glob over layer names\n# codes = ['BN107']\n"
+    "# reason = 'pruned on purpose'  # required\n# expires = 2030-01-31          # optional; then it counts again\n"
 )
 
 
