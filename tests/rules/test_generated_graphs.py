@@ -83,13 +83,23 @@ ONCE_WRONG = (
         "control": "v2",
         "optimizer": "rmsprop",
     },
+    # one layer's condition around its updates, which a collection lists, is no group that somebody made to run them
+    {
+        "average": "by_index",
+        "mode": "placeholder",
+        "updating": "cond",
+        "wiring": "separate_call",
+        "resource": "yes",
+        "control": "v2",
+        "layers": 1,
+    },
     # a power of a negative number
     {"formula": "power", "mode": "keep_prob", "choice": "outputs", "updating": "decay_off", "moments": "stacked"},
 )
 
 
-@pytest.mark.parametrize("idioms", ONCE_WRONG, ids=lambda idioms: "-".join(idioms.values()))
-def test_what_was_once_read_wrongly(idioms: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("idioms", ONCE_WRONG, ids=lambda idioms: "-".join(map(str, idioms.values())))
+def test_what_was_once_read_wrongly(idioms: dict[str, Any], tmp_path: Path) -> None:
     """Each in the plainest graph that shows it."""
     recipe = _of("recipe").Recipe(**idioms)
     assert _of("recipe").goes_together(recipe)

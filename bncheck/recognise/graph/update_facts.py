@@ -161,16 +161,34 @@ def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:
 
 
 def _waiters(graph: GraphView, node: int) -> tuple[str, ...]:
-    """Ops outside the train op that wait for an update: the ends of what depends on it, mere reads of it left out."""
+    """Ops outside the train op that wait for an update: the ends of what depends on it.
+
+    Copies of what was written are left out, as is what a collection lists: that is the update, for a script to run.
+    """
     flat = graph.flat
+    copies = _copies(flat, node)
     seen, stack, ends = {node}, [node], []
     while stack and len(seen) < 200:
         current = stack.pop()
         following = flat.consumers(current)
-        if not following and current != node and flat.ops[current] != "ReadVariableOp":
+        if not following and current not in copies and current not in graph.listed:
             ends.append(flat.names[current])
         for consumer in following:
             if consumer not in seen:
                 seen.add(consumer)
                 stack.append(consumer)
     return tuple(sorted(ends)[:3])
+
+
+def _copies(flat: FlatGraph, write: int) -> set[int]:
+    """The write and nodes that hand on what it wrote, a variable's value read behind it among them."""
+    seen, stack = {write}, [write]
+    while stack and len(seen) < 200:
+        current = stack.pop()
+        for consumer in flat.consumers(current):
+            by_data = any(node_of(e) == current for e in flat.data[consumer])
+            hands_on = flat.ops[consumer] == "ReadVariableOp" or (by_data and flat.ops[consumer] in _BEHIND_AN_UPDATE)
+            if consumer not in seen and hands_on:
+                seen.add(consumer)
+                stack.append(consumer)
+    return seen

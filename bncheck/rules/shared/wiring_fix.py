@@ -23,16 +23,10 @@ def collection_of(layers: Sequence[Layer]) -> str:
 
 
 def waiting(layers: Sequence[Layer]) -> list[str]:
-    """Ops outside the train op that wait for updates, without the layers' own reads of what was written."""
-    return list(
-        dict.fromkeys(
-            waiter
-            for layer in layers
-            for update in layer.updates
-            for waiter in update.waited_for_by
-            if not waiter.startswith((f"{layer.name}/", f"{update.name}/", f"{update.name.rpartition('/')[0]}/"))
-        )
-    )
+    """Ops outside the train op that wait for updates: of several layers, those that wait for more than one."""
+    waited = [{waiter for update in layer.updates for waiter in update.waited_for_by} for layer in layers]
+    found = dict.fromkeys(waiter for layer in layers for update in layer.updates for waiter in update.waited_for_by)
+    return [waiter for waiter in found if sum(waiter in own for own in waited) >= min(2, len(layers))]
 
 
 def wire(model: Facts, layers: Sequence[Layer]) -> str:

@@ -10,20 +10,14 @@ from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Purpose
 from bncheck.facts.predicted import Predicted
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.agreement import HEALTHY, Agreement, agreement
+from bncheck.numerics.agreement import HARM, HEALTHY, SIGMAS, Agreement, agreement
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import indented, repair
 from bncheck.testing import batch_norm, facts
 
-SIGMAS = 3.3
-"""Standard errors below the correlation of healthy layers from which a layer is named: one in 2,000 by chance where
-that is the true one."""
 SURE = 6.0
 """The same from which chance is out of the question."""
-HARM = 0.25
-"""Error of the means, in deviations, below which nothing is said: healthy layers reach 0.35, with a correlation that
-leaves no doubt; a guess."""
 LOW = 0.5
 """Correlation below which it is asked whether the vectors are another layer's; a guess."""
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
-from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
+from bncheck.facts.layers import Facts, Layer, Mode, Role, RunFacts
 from bncheck.facts.training import moved, run_by_training, still, to_be_wired, trainers
 from bncheck.facts.wording import many, quoted
+from bncheck.numerics.agreement import HARM, SIGMAS, agreement
+from bncheck.numerics.init_share import decay_of, share_bound
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.fixes import repaired, training_part
@@ -20,6 +22,9 @@ _BY_HAND = (
     " Yet the statistics of every layer have moved: the script runs the updates by hand (session.run(update_ops)), or "
     "another run's statistics were restored."
 )
+LITTLE = 0.05
+"""Init share up to which the values show that updates were run throughout; a guess. As BN103's warning."""
+_KEPT_UP = " Yet the statistics fit the weights: the script runs it in a call of its own."
 _AFTER_EACH_STEP = "None needed if that call follows every training step. Otherwise let the train op run them:"
 
 
@@ -50,9 +55,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     For each layer whose gamma or beta a train op optimises (or, without either, that a train op depends on) and that
     trains on batch statistics: is one of its updates an ancestor of a train op? None in any layer: this rule; some:
     BN202. ERROR where the statistics never moved or are not given. WARNING where they all moved: then the script runs
-    the updates by hand (`session.run(update_ops)`), or they were restored from another run; a note where one op waits
-    for all updates and only one restore could have brought them. The cause is told apart
-    by which collection lists the updates and by which ops outside the train op wait for them.
+    the updates by hand (`session.run(update_ops)`), or they were restored from another run. A note where one op waits
+    for all updates, only one restore could have brought the statistics, and they show that this op was run
+    throughout: some variance is so small that at most 5 % of initial value is left in all, or moving means follow
+    from the weights before the layer (BN119). The cause is told apart by which collection lists the updates and by
+    which ops outside the train op wait for them.
 
     Measured, on MobileNetV2 and digits: 90.9 % accuracy with batch statistics, 10.3 % with the stored ones.
 
@@ -87,14 +94,14 @@ def check(model: Facts) -> Iterator[Evidence]:
     ops = list(dict.fromkeys(op for layer in layers for op in trainers(layer)))
     values = moved(layers)
     groups = waiting(layers)
-    by_hand = bool(values) and _run_by_hand(model, layers, groups)
+    by_hand = bool(values) and _run_by_hand(model, layers, groups) and _kept_up(layers)
     fix = fixes.training_code_and_repair(model, wire(model, layers))
     yield Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"{'The train ops' if len(ops) > 1 else 'The train op'} {quoted(ops)} "
         f"{'run' if len(ops) > 1 else 'runs'} "
         f"{'none of the ' + many(count, 'update op') if count > 1 else 'no update op'}. "
-        f"{_cause(model, layers, groups)}{_moved_by(model) if values else ''}",
+        f"{_cause(model, layers, groups)}{_KEPT_UP if by_hand else _moved_by(model) if values else ''}",
         severity=Severity.INFO if repaired(model) or by_hand else Severity.WARNING if values else Severity.ERROR,
         confidence=Confidence.MEDIUM if values or (values is None and groups) else Confidence.HIGH,
         location=ops[0],
@@ -119,6 +126,16 @@ def _run_by_hand(model: Facts, layers: Sequence[Layer], groups: Sequence[str]) -
     filled = [r for r in restores if any(v.name in r.variables for layer in layers for v in layer.statistics)]
     together = [set(update.waited_for_by) for layer in layers for update in layer.updates]
     return len(filled) <= 1 and bool(set(groups).intersection(*together))
+
+
+def _kept_up(layers: Sequence[Layer]) -> bool:
+    """Whether the values show that one op which runs all updates did so throughout: little of the initial values is
+    left in one layer, so in all, or the means of one layer are those of its weights.
+    """
+    decays = {decay_of(layer, role) for layer in layers for role in Role}
+    bound = share_bound(layers) if len(decays) == 1 else None
+    fits = (found for layer in layers if (found := agreement(layer)) is not None)
+    return (bound is not None and bound <= LITTLE) or any(fit.sigmas < -SIGMAS and fit.error <= HARM for fit in fits)
 
 
 def _collected(layers: Sequence[Layer]) -> int:
@@ -172,4 +189,5 @@ def broken() -> tuple[Facts, ...]:
         facts(*alone, graph=graph_facts(*alone), run=RunFacts()),
         with_graph(*(unwired(batch_norm(name)) for name in names)),
         with_graph(*(unwired(batch_norm(name), waited_for_by=("update_averages",)) for name in names)),
+        with_graph(*(unwired(batch_norm(name, variance=0.04), waited_for_by=("update_averages",)) for name in names)),
     )

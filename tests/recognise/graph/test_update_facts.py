@@ -130,3 +130,35 @@ def test_statistics_of_each_time_step(write: str, tmp_path: Path) -> None:
     assert [layer.mean.name, layer.variance.name] == ["bn/mean", "bn/variance"]
     assert [update.decay for update in layer.updates] == [pytest.approx(0.9)] * 2
     assert all(update.train_ops for update in layer.updates)
+
+
+@pytest.mark.parametrize("made", ["listed", "read", "group"])
+def test_what_waits_for_updates_outside_the_train_op(made: str, tmp_path: Path) -> None:
+    """A group does; a copy of what was written, or a condition that a collection lists as the update, does not."""
+
+    def build() -> None:
+        v1 = tf.compat.v1
+        x = styles.conv(styles.images(), 4, "conv")
+        beta = v1.get_variable("bn/beta", [4], initializer=v1.zeros_initializer())
+        mean = v1.get_variable("one", [4], initializer=v1.zeros_initializer(), trainable=False)
+        variance = v1.get_variable("two", [4], initializer=v1.ones_initializer(), trainable=False)
+        moments = tf.nn.moments(x, [0, 1, 2])
+
+        def update() -> list[Any]:
+            pairs = zip((mean, variance), moments, strict=True)
+            return [v1.assign_sub(variable, 0.1 * (variable - value)) for variable, value in pairs]
+
+        if made == "listed":
+            done = v1.cond(v1.placeholder(tf.bool, [], "phase"), lambda: tf.group(*update()), tf.no_op)
+            v1.add_to_collection("mine", done)
+        elif made == "read":
+            for written in update():
+                tf.identity(written, name="kept")
+        else:
+            tf.group(*update(), name="keep_averages")
+        styles.minimize(styles.loss_of(tf.nn.batch_normalization(x, *moments, beta, None, 1e-3)))
+
+    facts = styles.facts_of(build, tmp_path / "graph.meta")
+    (layer,) = facts.layers
+    expected = ("keep_averages",) if made == "group" else ()
+    assert {update.waited_for_by for update in layer.updates} == {expected}

@@ -82,11 +82,20 @@ def test_the_cause_is_told_apart(facts_of_updates: dict[str, object], said: str,
     assert remedy in found.fix
 
 
-def test_the_reads_of_what_an_update_wrote_are_no_waiters() -> None:
-    """A resource update is followed by its own read; nobody waits for it because of that."""
-    own = ("bn/AssignMovingAvg/ReadVariableOp", "bn/cond/Merge")
-    found = only(NONE, with_graph(unwired(untouched("bn"), waited_for_by=own)))
-    assert "instead" not in found.message
+def test_what_waits_for_one_of_several_layers_is_its_own() -> None:
+    """An op behind the updates of a single layer runs none of the others'."""
+    layers = [unwired(untouched(name), waited_for_by=(f"{name}_done",)) for name in ("a", "b")]
+    assert "instead" not in only(NONE, with_graph(*layers)).message
+    shared = [unwired(untouched(name), waited_for_by=(f"{name}_done", "update_all")) for name in ("a", "b")]
+    assert "`update_all` waits for them instead" in only(NONE, with_graph(*shared)).message
+
+
+@pytest.mark.parametrize(("variance", "severity"), [(0.5, Severity.WARNING), (0.04, Severity.INFO)])
+def test_a_group_is_known_to_run_where_little_initial_value_is_left(variance: float, severity: Severity) -> None:
+    """One op runs all updates: a variance of 0.04 in one layer leaves at most 4 % of initial value in all."""
+    layers = (batch_norm("a", variance=variance), batch_norm("b"))
+    found = only(NONE, with_graph(*(unwired(layer, waited_for_by=("update_all",)) for layer in layers)))
+    assert found.severity is severity
 
 
 def test_a_group_that_may_be_run_by_hand_lowers_confidence() -> None:
@@ -138,8 +147,10 @@ def test_one_wired_tower_is_enough() -> None:
 
 
 def test_a_group_that_is_run_in_a_call_of_its_own() -> None:
-    """All moved, one op waits for all updates and nothing else restores them: someone runs that op; a note."""
-    layer = unwired(batch_norm("bn"), waited_for_by=("update_averages",))
+    """All moved, one op waits for all updates and nothing else restores them: someone runs that op; a note where
+    the values leave no doubt.
+    """
+    layer = unwired(batch_norm("bn", variance=0.04), waited_for_by=("update_averages",))
     evidence = only(NONE, with_graph(layer))
     assert evidence.severity is Severity.INFO
     assert "`update_averages` waits for them" in evidence.message
@@ -148,6 +159,6 @@ def test_a_group_that_is_run_in_a_call_of_its_own() -> None:
 
 def test_a_group_beside_a_warm_start() -> None:
     """The statistics may come from elsewhere where a second restore reads them: a warning."""
-    layer = unwired(batch_norm("bn"), waited_for_by=("update_averages",))
+    layer = unwired(batch_norm("bn", variance=0.04), waited_for_by=("update_averages",))
     restores = (saver(layer, name="save/RestoreV2"), saver(layer, name="warm/RestoreV2"))
     assert only(NONE, with_graph(layer, restores=restores)).severity is Severity.WARNING
