@@ -16,12 +16,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bncheck.commands.check import check, check_all
     from bncheck.commands.compare import compare_float_vs_quantized, compare_train_vs_eval
+    from bncheck.commands.diff import diff
     from bncheck.commands.gate.gate import gate
     from bncheck.commands.inspect import inspect_checkpoint, inspect_graph, inspect_model, inspect_run
     from bncheck.facts.findings import Finding, Report, Severity, Verdict
+    from bncheck.numerics.difference import Difference
     from bncheck.settings.config import FailOn, Ignore, Settings
 
 __all__ = [
+    "Difference",
     "FailOn",
     "Finding",
     "Ignore",
@@ -34,6 +37,7 @@ __all__ = [
     "check_all",
     "compare_float_vs_quantized",
     "compare_train_vs_eval",
+    "diff",
     "gate",
     "inspect_checkpoint",
     "inspect_graph",
@@ -42,6 +46,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Difference": "bncheck.numerics.difference",
     "FailOn": "bncheck.settings.config",
     "Finding": "bncheck.facts.findings",
     "Ignore": "bncheck.settings.config",
@@ -53,6 +58,7 @@ _HOME = {
     "check_all": "bncheck.commands.check",
     "compare_float_vs_quantized": "bncheck.commands.compare",
     "compare_train_vs_eval": "bncheck.commands.compare",
+    "diff": "bncheck.commands.diff",
     "gate": "bncheck.commands.gate.gate",
     "inspect_checkpoint": "bncheck.commands.inspect",
     "inspect_graph": "bncheck.commands.inspect",

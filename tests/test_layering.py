@@ -45,13 +45,14 @@ BELOW: dict[str, set[str]] = {
     "explain": {"facts", "report", "rules"},
     "pytest_plugin": {"facts", "settings", "report", ""},
     "__main__": {"cli"},
-    "": {"commands", "facts", "settings", "version"},
+    "": {"commands", "facts", "numerics", "settings", "version"},
 }
 """Part -> what it may import; "" is the package itself (its version and public names)."""
 
 CLIMBS = {
-    # `Report.to_json()` and `_repr_html_()` look their reporter up when they are called
+    # `Report.to_json()`, `_repr_html_()` and `Difference.to_json()` look their reporter up when they are called
     ("facts.findings", "report"),
+    ("numerics.difference", "report"),
     # `bncheck.repair.repair` is public, and of the commands
     ("repair", "commands"),
 }

@@ -125,10 +125,16 @@ def test_5_no_data(folder: Path) -> None:
 
 
 def test_6_two_models_compared(folder: Path) -> None:
-    """The new one has a fault that the released one had not."""
-    codes, printed = type_in(folder, "docs/how-to/compare-models.md", "bncheck gate new.keras --against released.keras")
-    assert codes == [1]
-    assert "BN101" in printed
+    """The new one has a fault that the released one had not, and its layers differ."""
+    codes, printed = type_in(
+        folder,
+        "docs/how-to/compare-models.md",
+        "bncheck diff released.keras new.keras",
+        "bncheck gate new.keras --against released.keras",
+    )
+    assert codes == [1, 1]
+    assert printed.count("BN101 never-moved") == 2
+    assert "Statistics of 1 layer in both" in printed
 
 
 def test_7_what_is_bn103(folder: Path) -> None:

@@ -43,22 +43,9 @@ def write_reports(
     of one training `run`, or of models that have nothing to do with each other; None: their number
     and their places tell.
     """
-    from bncheck.cli.options import reporting_given  # noqa: PLC0415 - start-up
-    from bncheck.cli.output import emit, outputs  # noqa: PLC0415 - start-up
-    from bncheck.cli.output_places import refuse_foreign, refuse_inputs  # noqa: PLC0415 - start-up
-    from bncheck.settings.config_file import settings_of  # noqa: PLC0415 - start-up
+    from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
 
-    given = reporting_given(asked)
-    config = replace(_config(given.pop("path", None)), **given)
-    settings = settings_of(config)
-    configured = None if "output" in given else config.path
-    places = outputs(config.output, config.format, None if configured is None else configured.parent)
-    if configured is not None:
-        refuse_foreign(places, configured)
-    values = (value for name, value in asked.items() if name != "output")
-    refuse_inputs(places, paths, (*values, config.path, config.baseline, config.options, config.gate))
-    if config.verbose and config.quiet:
-        raise click.UsageError("--quiet and --verbose exclude each other")
+    config, settings, places = configured(asked, paths)
     try:
         reports = [replace(report, configuration=config.path) for report in reports_of(config, settings)]
     except NoModel as error:
@@ -75,6 +62,39 @@ def write_reports(
         )
     codes = {report.exit_code for report in reports}
     return next((code for code in (ExitCode.FAIL, ExitCode.ERROR, ExitCode.NOTHING) if code in codes), ExitCode.PASS)
+
+
+def configured(
+    asked: Mapping[str, Any], paths: Sequence[str], *, formats: Sequence[str] = ()
+) -> tuple[Config, Settings, tuple[Output, ...]]:
+    """(the configuration with what was given, how findings become a verdict, where reports go).
+
+    `formats` are those of a command that writes no reports on models, of which a configuration says nothing; none: all.
+    Raises ConfigError or UsageError for what cannot be; `paths` as in `write_reports`.
+    """
+    from bncheck.cli.options import reporting_given  # noqa: PLC0415 - start-up
+    from bncheck.cli.output import outputs  # noqa: PLC0415 - start-up
+    from bncheck.cli.output_places import refuse_foreign, refuse_inputs  # noqa: PLC0415 - start-up
+    from bncheck.settings.config_file import settings_of  # noqa: PLC0415 - start-up
+
+    given = reporting_given(asked)
+    config = _config(given.pop("path", None))
+    if formats:
+        config = replace(config, format=None, output=())
+    config = replace(config, **given)
+    settings = settings_of(config)
+    file = None if "output" in given else config.path
+    places = outputs(config.output, config.format, None if file is None else file.parent)
+    other = next((place.format for place in places if formats and place.format not in formats), "")
+    if other:
+        raise click.UsageError(f"this command does not write {other}: use {' or '.join(formats)}")
+    if file is not None:
+        refuse_foreign(places, file)
+    values = (value for name, value in asked.items() if name != "output")
+    refuse_inputs(places, paths, (*values, config.path, config.baseline, config.options, config.gate))
+    if config.verbose and config.quiet:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    return config, settings, places
 
 
 def _of_one_run(reports: list[Report]) -> bool:

@@ -70,10 +70,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     cls=Commands,
     elsewhere={
         "init": "bncheck.cli.project",
-        **{n: f"bncheck.cli.{n}" for n in ("check", "compare", "completion", "demo", "gate", "inspect", "repair")},
+        **{
+            n: f"bncheck.cli.{n}"
+            for n in ("check", "compare", "completion", "demo", "diff", "gate", "inspect", "repair")
+        },
     },
     sections={
-        "Judge a model": ("check", "gate", "inspect", "compare"),
+        "Judge a model": ("check", "gate", "diff", "inspect", "compare"),
         "Repair it": ("repair",),
         "Learn more": ("explain", "rules", "demo"),
         "Set up": ("init", "completion", "doctor"),

@@ -24,6 +24,7 @@ _REPORT = re.compile(
         | (PASS|FAIL|INCONCLUSIVE)(,\ [\w\ ,]+)?\ \ \S                    # text
         | \#\#\ \S+\ (PASS|FAIL|INCONCLUSIVE)(,\ [\w\ ,]+)?\ `           # markdown
         | checkpoint\ +step\ +verdict\ | \|\ checkpoint\ \|\ step\ \|     # the table of a run
+        | (WORSE|NOT\ WORSE)\ \ \S                                          # two models compared
         | [^\n]+:\n(PASS|FAIL|INCONCLUSIVE)(,\ [\w\ ,]+)?\ \ \S           # several models
         | $
     )""",

@@ -39,6 +39,7 @@ class CommandName(Enum):
     TRAIN_VS_EVAL = "compare train-vs-eval"
     FLOAT_VS_QUANTIZED = "compare float-vs-quantized"
     GATE = "gate"
+    DIFF = "diff"
     REPAIR = "repair"
 
 
@@ -222,7 +223,7 @@ class Options(Record):
         kinds.FLAG,
         "Ignore the .meta beside a checkpoint.",
         flag="--no-graph",
-        of={_C.CHECK, _C.CHECKPOINT, _C.RUN, *_RUNNING},
+        of={_C.CHECK, _C.CHECKPOINT, _C.RUN, _C.DIFF, *_RUNNING},
         words=Words.READING,
     )
     model: str | None = _of_network(
@@ -261,7 +262,7 @@ class Options(Record):
         kinds.WHOLE,
         "Number of updates of the statistics, where no file tells it.",
         metavar="N",
-        of=_ALL - {_C.GRAPH, _C.RUN},
+        of=_ALL - {_C.GRAPH, _C.RUN, _C.DIFF},
         words=Words.READING,
     )
     train_ops: Sequence[str] = _of_model(

@@ -30,6 +30,7 @@ FUNCTIONS = {
     CommandName.TRAIN_VS_EVAL: bncheck.compare_train_vs_eval,
     CommandName.FLOAT_VS_QUANTIZED: bncheck.compare_float_vs_quantized,
     CommandName.GATE: bncheck.gate,
+    CommandName.DIFF: bncheck.diff,
     CommandName.REPAIR: repair,
 }
 
@@ -54,7 +55,7 @@ def test_signature_lists_each_option(command: CommandName) -> None:
 @pytest.mark.parametrize("command", CommandName, ids=lambda command: command.value)
 def test_unknown_option(command: CommandName) -> None:
     """A keyword that is none is a TypeError that names it, before anything is read."""
-    paths = ["nowhere.ckpt"] * (2 if command is CommandName.REPAIR else 1)
+    paths = ["nowhere.ckpt"] * (2 if command in (CommandName.REPAIR, CommandName.DIFF) else 1)
     needed = {"data": "synthetic"} if command is CommandName.TRAIN_VS_EVAL else {}
     function: Any = FUNCTIONS[command]
     with pytest.raises(TypeError, match="batchsize"):

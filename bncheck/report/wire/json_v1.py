@@ -41,16 +41,16 @@ def write_run(reports: Sequence[Report], stream: TextIO) -> None:
     """Writes an object whose `reports` are those of the runs, in order, and whose `runs` are their stories."""
     document = {
         "schema": SCHEMA,
-        "tool": _tool(),
+        "tool": tool_document(),
         "runs": [_run_document(story) for story in run_stories(reports)],
         "reports": [report_document(report) for report in reports],
     }
-    stream.write(_text(document) + "\n")
+    stream.write(as_text(document) + "\n")
 
 
 def dumps(report: Report) -> str:
     """One report as JSON text."""
-    return _text(report_document(report))
+    return as_text(report_document(report))
 
 
 def schema() -> dict[str, Any]:
@@ -70,8 +70,8 @@ def report_document(report: Report) -> dict[str, Any]:
     known = shares(report)
     return {
         "schema": SCHEMA,
-        "tool": _tool(),
-        "target": _target(report.target),
+        "tool": tool_document(),
+        "target": target_document(report.target),
         "verdict": report.verdict.value,
         "exit_code": report.exit_code,
         "reason": report.headline,
@@ -142,7 +142,8 @@ def finding_document(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _text(document: Mapping[str, Any]) -> str:
+def as_text(document: Mapping[str, Any]) -> str:
+    """JSON, all that it cannot hold written as text."""
     return json.dumps(_finite(document), indent=2, allow_nan=False)
 
 
@@ -161,11 +162,13 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _tool() -> dict[str, str]:
+def tool_document() -> dict[str, str]:
+    """Who wrote it."""
     return {"name": "bncheck", "version": __version__}
 
 
-def _target(target: TargetInfo) -> dict[str, Any]:
+def target_document(target: TargetInfo) -> dict[str, Any]:
+    """What was judged."""
     return {
         "path": target.path,
         "format": target.format,
