@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bncheck.facts.repairs import LayerRepair, RepairJudgement, RepairReport, Re
 from bncheck.judge.repair_verdict import JUDGED_BY_NOTHING, judge_repair, refused_by_files, with_averages
 from bncheck.repair.estimate import Estimate, reestimate, rescued
 from bncheck.repair.provenance import beside, provenance
-from bncheck.repair.ranges import new_ranges
+from bncheck.repair.ranges import NewRanges, new_ranges, of_both_copies
 from bncheck.repair.statistics import NewStatistics
 from bncheck.repair.undo import undo
 from bncheck.repair.write import Destination, destination
@@ -83,12 +84,11 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     layers = {layer.name: layer for layer in facts.layers}
     noise = {} if estimate is None else estimate.noise
     repaired, replaced, added = _changes(target.raw, place, layers, found.new, noise)
+    ranges = new_ranges(target.raw, found.new, options, opened, lambda done: progress("record ranges", done))
     averaged: tuple[LayerRepair, ...] = ()
     if other is not None and of_averages is not None:
-        by_name = {layer.name: layer for layer in other.facts.layers}
-        averaged, more, _ = _changes(other.raw, place, by_name, of_averages.replacement.new, of_averages.noise)
-        replaced |= more
-    ranges = new_ranges(target.raw, found.new, options, opened, lambda done: progress("record ranges", done))
+        averaged, more, of_theirs = _of_averages(other, of_averages, place)
+        replaced, ranges = replaced | more, of_both_copies(ranges, of_theirs)
     replaced |= ranges.replaced
     known_decay = next((layer.decay for layer in facts.layers if layer.decay is not None), None)
     text = provenance(
@@ -197,6 +197,17 @@ def _all_at_once(options: Options) -> Options:
         return options
     own = {each.name for each in fields(Options) if getattr(options, each.name) != each.default}
     return replace(options.options, **{name: getattr(options, name) for name in own - {"options"}})
+
+
+def _of_averages(
+    other: Target, estimate: Estimate, place: Destination
+) -> tuple[tuple[LayerRepair, ...], dict[str, PerChannel], NewRanges]:
+    """(what is told of each layer, key -> vector to replace, ranges) of the averaged weights."""
+    by_name = {layer.name: layer for layer in other.facts.layers}
+    new, options = estimate.replacement.new, other.options
+    averaged, replaced, _ = _changes(other.raw, place, by_name, new, estimate.noise)
+    progress = partial(options.progress, "record ranges")
+    return averaged, replaced, new_ranges(other.raw, new, options, estimate.data, progress)
 
 
 def _read_again(

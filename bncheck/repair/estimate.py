@@ -21,8 +21,9 @@ from bncheck.numerics.channels import median
 from bncheck.numerics.init_share import init_share
 from bncheck.numerics.input_range import ALIKE, range_factor
 from bncheck.recognise import recognise
-from bncheck.repair.few_images import FEW, RESCUED, of_pictures, picture_input, with_pictures
+from bncheck.repair.few_images import FEW, RESCUED, of_pictures, picture_input, pictures_for
 from bncheck.repair.population import TOLERANCE, Population, population
+from bncheck.repair.ranges import renewable
 from bncheck.repair.splits import Split, gathered, mean_noise, splits
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
 from bncheck.repair.train_twin import TrainTwin, open_train_twin
@@ -59,7 +60,7 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
         counted = count(twin, data, options, lambda done: progress("estimate", done))
     if not _new(prepared.facts, counted.population):
         raise UsageError(f"{raw.path}: the forward pass reaches no batch norm with statistics")
-    with open_trial(prepared.forward) as twins:
+    with open_trial(prepared.forward, ranges_renewed=renewable(raw, prepared.facts)) as twins:
         return tried(twins, prepared, counted, options, lambda done: progress("try", done))
 
 
@@ -96,12 +97,16 @@ class Counted:
 
 
 def count(twin: TrainTwin, data: Data, options: Options, progress: Callable[[int], None]) -> Counted:
-    """The moments of all data, and of halves of them."""
+    """The moments of all data, and of halves of them, made as those of all are."""
     found = population(twin, data, tolerance=_tolerance(options), progress=progress)
-    cut = splits(twin, data, found)
-    few = found.samples < FEW and len(twin.inputs) == 1
-    mixed = with_pictures(twin, gathered(data, found.samples), found) if few else None
-    return Counted(data=data, population=found, cut=cut, mixed=mixed)
+    if found.samples >= FEW or len(twin.inputs) > 1:
+        return Counted(data=data, population=found, cut=splits(twin, data, found))
+    samples = gathered(data, found.samples)
+    pictures = pictures_for(twin, samples)
+    if pictures is None:
+        return Counted(data=data, population=found, cut=splits(twin, data, found))
+    mixed = replace(found, moments=pictures.mixed(samples, found.moments))
+    return Counted(data=data, population=found, cut=splits(twin, data, found, pictures.mixed), mixed=mixed)
 
 
 def tried(

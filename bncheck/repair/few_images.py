@@ -9,7 +9,7 @@ net the pictures are too far off, 51 % instead of 74 % from 16 images.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from bncheck.compare.data.synthetic import DEFAULT_RANGE
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.inputs import RANGES
 from bncheck.numerics.moments import Moments, from_batch
-from bncheck.repair.population import Batch, Population, TrainMode, population
+from bncheck.repair.population import Batch, TrainMode, population
 from bncheck.settings.options import Options
 
 FEW = 32
@@ -69,24 +69,38 @@ def picture_input(wanted: ModelInput, options: Options, where: str) -> tuple[tup
     return image_size(spec, where), low, high
 
 
-def with_pictures(model: TrainMode, images: NDArray[np.generic], found: Population) -> Population | None:
-    """The population of few images, shrunk towards that of pictures; None where they are no images, or not few.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """What the moments of few images are mixed with."""
 
-    `images` (count, height, width, channels) are what `found` was counted on.
+    model: TrainMode
+    moments: Mapping[str, Moments]
+    """Of made-up pictures in the range of the images."""
+
+    def mixed(self, images: NDArray[np.generic], found: Mapping[str, Moments]) -> Mapping[str, Moments]:
+        """`found`, the moments of `images` (count, height, width, channels), shrunk towards those of the pictures.
+
+        The images are seen several times, varied. Raises BncheckError where the graph takes no such batches.
+        """
+        pixels: Images = images.astype(np.float32)
+        times = max(2, -(-_VARIANTS // len(pixels)))
+        more = population(self.model, _batches(varied(np.random.default_rng(_SEED), pixels, times))).moments
+        weight = len(pixels) / (len(pixels) + _PICTURES_COUNT_AS)
+        return {layer: _mean(more[layer], self.moments[layer], weight, of.count) for layer, of in found.items()}
+
+
+def pictures_for(model: TrainMode, images: NDArray[np.generic]) -> Pictures | None:
+    """What `images` (count, height, width, channels) are mixed with; None where they are no images, or not few.
+
+    None too where the graph takes other batches than theirs.
     """
     if not _is_of_few_images(images):
         return None
-    pixels: Images = images.astype(np.float32)
-    low, high = float(pixels.min()), float(pixels.max())
-    times = max(2, -(-_VARIANTS // len(pixels)))
+    low, high = float(images.min()), float(images.max())
     try:
-        pictures = of_pictures(model, pixels.shape[1:], low, high)
-        more = population(model, _batches(varied(np.random.default_rng(_SEED), pixels, times))).moments
-    except BncheckError:  # the graph takes other batches than these
+        return Pictures(model=model, moments=of_pictures(model, images.shape[1:], low, high))
+    except BncheckError:
         return None
-    weight = len(pixels) / (len(pixels) + _PICTURES_COUNT_AS)
-    mixed = {layer: _mean(more[layer], pictures[layer], weight, of.count) for layer, of in found.moments.items()}
-    return replace(found, moments=mixed)
 
 
 def _is_of_few_images(images: NDArray[np.generic]) -> bool:

@@ -18,9 +18,9 @@ from bncheck.compare.twins.endpoints import find_input, find_outputs
 from bncheck.compare.twins.forward import Forward, forward
 from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.compare.twins.session import Loaded
-from bncheck.compare.twins.writer import EVAL, FLOAT, TRAIN
+from bncheck.compare.twins.writer import EVAL, TRAIN, pass_through
 from bncheck.facts.fake_quant import Bound, RecordedRange, Rounds
-from bncheck.facts.layers import Layer, PerChannel
+from bncheck.facts.layers import Facts, Layer, PerChannel
 from bncheck.facts.repairs import RangeRepair
 from bncheck.numerics.fake_quant import extent
 from bncheck.recognise.graph.by_graph import facts_of_view
@@ -75,6 +75,29 @@ def new_ranges(
         }
         found |= _of_activations(twins, facts.fake_quant.ranges, rounding, data, progress)
     return _changes(raw, facts.fake_quant.ranges, found)
+
+
+def renewable(raw: RawModel, facts: Facts) -> bool:
+    """Whether `new_ranges` records ranges of this model anew."""
+    return bool(raw.graphs) and raw.keras is None and facts.fake_quant is not None
+
+
+def of_both_copies(raw: NewRanges, averaged: NewRanges) -> NewRanges:
+    """Those of raw weights and of averages of them in one checkpoint: what both copies share holds for either.
+
+    Every range includes 0, so that of two ends the farther one lies outside.
+    """
+
+    def farther(key: str, values: PerChannel) -> PerChannel:
+        other = averaged.replaced.get(key, values)
+        return np.where(np.abs(values) >= np.abs(other), values, other)
+
+    replaced = {**averaged.replaced, **{key: farther(key, values) for key, values in raw.replaced.items()}}
+    told = {(one.low, one.high): one for one in (*averaged.told, *raw.told)}
+    return NewRanges(
+        told=tuple(replace(one, after=_ends(replaced[one.low], replaced[one.high])) for one in told.values()),
+        replaced=replaced,
+    )
 
 
 def _with_statistics(layers: Iterable[Layer], new: Sequence[NewStatistics]) -> tuple[Layer, ...]:
@@ -153,10 +176,7 @@ def _unrounded(
         if name in nodes:
             node = nodes[name]
             entering[name] = node.input[0]
-            node.op = "Identity"
-            del node.input[1:]
-            node.attr.clear()
-            node.attr["T"].type = FLOAT
+            pass_through(node)
     for output, bounds in rounding.items():
         rounded = nodes.get(f"{EVAL}/{output}/rounded")
         for name, value in zip([] if rounded is None else rounded.input[1:3], bounds, strict=False):

@@ -6,7 +6,7 @@ another 16 %. So few samples are cut often, and many once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,9 @@ FEW = 256
 """Samples that are cut at will, which takes them all at once; more are cut between batches, in one pass."""
 _SEED = 0
 
+Mixed = Callable[[NDArray[np.generic], Mapping[str, Moments]], Mapping[str, Moments]]
+"""(samples, their moments) -> the moments that are written for such samples (`few_images.Pictures.mixed`)."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
@@ -35,14 +38,16 @@ class Split:
     """Of every sample of the estimate, in the order of the data."""
 
 
-def splits(model: TrainMode, batches: Iterable[Batch], estimate: Population) -> tuple[Split, ...]:
+def splits(
+    model: TrainMode, batches: Iterable[Batch], estimate: Population, mixed: Mixed | None = None
+) -> tuple[Split, ...]:
     """MOST_SPLITS of few samples, one of many; none where a half leaves a layer without a variance.
 
-    Each half is normalised in batches of the size of the data's, or of its own where it is smaller. A graph that takes
-    no other batches than its own is cut between them.
+    Each half is normalised in batches of the size of the data's, or of its own where it is smaller, and `mixed` as all
+    samples are. A graph that takes no other batches than its own is cut between them.
     """
     if estimate.samples <= FEW:
-        found = _cut(model, gathered(batches, estimate.samples), estimate)
+        found = _cut(model, gathered(batches, estimate.samples), estimate, mixed)
         if found:
             return found
     if estimate.halves is None:
@@ -61,17 +66,22 @@ def mean_noise(found: Sequence[Split]) -> Mapping[str, tuple[float, float]]:
     }
 
 
-def _cut(model: TrainMode, samples: NDArray[np.generic], estimate: Population) -> tuple[Split, ...]:
+def _cut(
+    model: TrainMode, samples: NDArray[np.generic], estimate: Population, mixed: Mixed | None
+) -> tuple[Split, ...]:
     total, size = len(samples), estimate.samples // estimate.batches
     random = np.random.default_rng(_SEED)
     found = []
     for _ in range(min(MOST_SPLITS, ANSWERS // total)):
         in_second = np.zeros(total, bool)
         in_second[random.permutation(total)[: total // 2]] = True
-        halves = [_moments(model, samples[mask], size) for mask in (~in_second, in_second)]
-        if halves[0] is None or halves[1] is None:
+        parts = [samples[~in_second], samples[in_second]]
+        first, second = (_moments(model, part, size) for part in parts)
+        if first is None or second is None:
             return ()
-        found.append(Split(first=halves[0], second=halves[1], in_second=in_second))
+        if mixed is not None:
+            first, second = (mixed(part, of) for part, of in zip(parts, (first, second), strict=True))
+        found.append(Split(first=first, second=second, in_second=in_second))
     return tuple(found)
 
 

@@ -106,7 +106,7 @@ def try_out(
             for total in totals:
                 for one in total.all:
                     one.kind = total.kind
-        stored = None if found.stored is None else twins.with_statistics(images, found.stored)
+        stored = None if found.stored is None else twins.stored(images, found.stored)
         new = twins.with_statistics(images, found.new)
         cut = [tuple(twins.with_statistics(images, half) for half in pair) for pair in halves]
         noise = twins.train(_scrambled(images, random))

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from bncheck.facts.repairs import RepairVerdict
 from bncheck.repair import repair
-from bncheck.repair.few_images import FEW, of_pictures, with_pictures
+from bncheck.repair.few_images import FEW, of_pictures, pictures_for
 from bncheck.repair.population import PooledMoments, population
+from bncheck.repair.splits import splits
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2"
 
@@ -42,22 +43,38 @@ def test_pictures_count_as_one_image_more() -> None:
     few = images(4)
     found = population(Pixels(), [(few, None)])
     own, other = found.moments["first"], of_pictures(Pixels(), (16, 16, 3), float(few.min()), float(few.max()))["first"]
-    mixed = with_pictures(Pixels(), few, found)
-    assert mixed is not None
-    np.testing.assert_allclose(mixed.moments["first"].mean, 0.8 * own.mean + 0.2 * other.mean, atol=0.02)
+    pictures = pictures_for(Pixels(), few)
+    assert pictures is not None
+    mixed = pictures.mixed(few, found.moments)
+    np.testing.assert_allclose(mixed["first"].mean, 0.8 * own.mean + 0.2 * other.mean, atol=0.02)
     expected = own.variance**0.8 * other.variance**0.2
-    np.testing.assert_allclose(mixed.moments["first"].variance, expected, rtol=0.2)
-    assert mixed.moments["first"].count == own.count
+    np.testing.assert_allclose(mixed["first"].variance, expected, rtol=0.2)
+    assert mixed["first"].count == own.count
 
 
 def test_only_few_images_are_mixed() -> None:
     """Not many, no sequences, no bytes, no constant, none of a few pixels."""
-    found = population(Pixels(), [(images(4), None)])
-    assert with_pictures(Pixels(), images(FEW), found) is None
-    assert with_pictures(Pixels(), images(4)[:, :, 0], found) is None
-    assert with_pictures(Pixels(), (images(4) * 100).astype(np.uint8), found) is None
-    assert with_pictures(Pixels(), np.full((4, 16, 16, 3), 0.5, np.float32), found) is None
-    assert with_pictures(Pixels(), images(4)[:, :4], found) is None
+    assert pictures_for(Pixels(), images(FEW - 1)) is not None
+    assert pictures_for(Pixels(), images(FEW)) is None
+    assert pictures_for(Pixels(), images(4)[:, :, 0]) is None
+    assert pictures_for(Pixels(), (images(4) * 100).astype(np.uint8)) is None
+    assert pictures_for(Pixels(), np.full((4, 16, 16, 3), 0.5, np.float32)) is None
+    assert pictures_for(Pixels(), images(4)[:, :4]) is None
+
+
+def test_halves_on_trial_are_mixed_as_the_copy_is() -> None:
+    """Each half of 16 images takes a ninth of the pictures, so that what is tried is what would be written of it."""
+    few = images(16)
+    found = population(Pixels(), [(few, None)])
+    pictures = pictures_for(Pixels(), few)
+    assert pictures is not None
+    plain, tried = splits(Pixels(), [(few, None)], found), splits(Pixels(), [(few, None)], found, pictures.mixed)
+    assert len(plain) == len(tried) > 1
+    for before, after in zip(plain, tried, strict=True):
+        for half, own in ((after.first, before.first), (after.second, before.second)):
+            expected = own["first"].variance ** (8 / 9) * pictures.moments["first"].variance ** (1 / 9)
+            np.testing.assert_allclose(half["first"].variance, expected, rtol=0.1)
+            assert np.all(half["first"].variance > 1.2 * own["first"].variance)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from fake_quant_runs import Run, served_accuracy, train
 from bncheck.commands.inspect import inspect_checkpoint
 from bncheck.commands.repair import repair
 from bncheck.facts.fake_quant import RecordedRange
-from bncheck.facts.repairs import RepairReport
+from bncheck.facts.repairs import RangeRepair, RepairReport, RepairVerdict
 from bncheck.recognise import recognise
+from bncheck.repair.ranges import NewRanges, of_both_copies
 from bncheck.repair.write_checkpoint import write_checkpoint
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
@@ -52,8 +53,9 @@ def _stored(prefix: str) -> dict[str, Any]:
 
 
 def test_the_served_graph_is_as_good_as_train_mode(forgotten: Run, repaired: RepairReport) -> None:
-    """Junk before, within 2 points of train mode after."""
+    """Junk before, within 2 points of train mode after; the trial does not hold old ranges against new statistics."""
     assert forgotten.facts["served"] < 0.4
+    assert (repaired.verdict, repaired.exit_code) == (RepairVerdict.PASS, 0)
     assert served_accuracy(forgotten, repaired.output) >= forgotten.facts["train_mode"] - POINTS
 
 
@@ -115,6 +117,38 @@ def test_the_first_steps_are_let_alone_and_debiasing_moves_ranges_of_weights(tmp
     for recorded in _ranges(report.output).values():
         if recorded.layer is not None:
             assert recorded.noise == pytest.approx(recorded.least_noise, rel=1e-3)
+
+
+def test_ranges_that_both_copies_share_hold_for_either() -> None:
+    """The farther end of each; what one copy has for itself stays its own."""
+    raw, averaged = (
+        NewRanges(
+            told=(RangeRepair(name="q", rounds="activations", low="min", high=high, before=None, after=None),),
+            replaced={"min": np.array(low), high: np.array(2.0)},
+        )
+        for low, high in ((-1.0, "max"), (-3.0, "max/averaged"))
+    )
+    both = of_both_copies(raw, averaged)
+    assert {key: float(value) for key, value in both.replaced.items()} == {"min": -3, "max": 2, "max/averaged": 2}
+    assert [(one.high, one.after) for one in both.told] == [("max/averaged", (-3, 2)), ("max", (-3, 2))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["plain", "mobilenet_v2"])
+@pytest.mark.parametrize("averaged", ["model", "all"])
+def test_averages_and_raw_weights_in_one_checkpoint(net: str, averaged: str, tmp_path: Path) -> None:
+    """Both copies are served as well as they train, whether they share their ranges ("model") or not."""
+    folder = tmp_path / "run"
+    run = train(folder, "--net", net, "--forgotten", "--averaged", averaged, "--steps", "300")
+    assert max(run.facts["served"], run.facts["ema_served"]) < 0.4
+    report = repair(run.prefix, folder / "fixed.ckpt", data=run.data("train"), options=Options(batch_size=32))
+    assert report.verdict is RepairVerdict.PASS
+    assert len(report.averaged) == len(report.repaired)
+    own = {recorded.low for recorded in report.ranges if recorded.low.endswith("/ExponentialMovingAverage")}
+    assert len(own) == (len(report.ranges) / 2 if averaged == "all" else 0)
+    for weights, train_mode in (("raw", "train_mode"), ("ema", "ema_train_mode")):
+        served = served_accuracy(run, report.output, "--net", net, "--weights", weights)
+        assert served >= run.facts[train_mode] - POINTS
 
 
 @pytest.mark.slow

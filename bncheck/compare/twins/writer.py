@@ -12,7 +12,7 @@ from bncheck.compare.twins.inference_path import Plan, taken
 from bncheck.facts.errors import BncheckError
 from bncheck.recognise.graph.feeds import is_input
 from bncheck.recognise.graph.flat import node_of, port_of
-from bncheck.recognise.graph.trace import VARIABLES
+from bncheck.recognise.graph.trace import FAKE_QUANT, VARIABLES
 from bncheck.recognise.graph.view import GraphView
 
 EVAL, TRAIN, WEIGHTS = "eval", "train", "weights"
@@ -99,3 +99,21 @@ def data_type(view: GraphView, e: int) -> int:
         if value is not None and value.type:
             return int(value.type)
     return FLOAT
+
+
+def without_rounding(graph_def: Any) -> Any:
+    """A copy of the graph of both twins in which FakeQuant ops of the eval twin pass on what enters them."""
+    copy = type(graph_def)()
+    copy.CopyFrom(graph_def)
+    for node in copy.node:
+        if node.op in FAKE_QUANT and node.name.startswith(f"{EVAL}/"):
+            pass_through(node)
+    return copy
+
+
+def pass_through(node: Any) -> None:
+    """Turns an op on floats into an Identity of its first input."""
+    node.op = "Identity"
+    del node.input[1:]
+    node.attr.clear()
+    node.attr["T"].type = FLOAT
