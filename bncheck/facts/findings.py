@@ -64,6 +64,8 @@ class Meaning(Flag):
     """None was found: the verdict is inconclusive, never a failure."""
     UNDECIDED = auto()
     """The data are too few, or of another kind: the verdict is inconclusive unless something else fails."""
+    OTHER_DATA = auto()
+    """The data are unlike those of the training: new statistics of them are no remedy, for whatever is found."""
 
     WIRING_FAULT = auto()
     """A fault of the graph that makes the modes differ: told together with what it did."""

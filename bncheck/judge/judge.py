@@ -58,7 +58,7 @@ def judge(facts: Facts, *, settings: Settings = _DEFAULT, rules: Registry = RULE
         fingerprint=lambda f: _fingerprint(f, facts),
         worse={rule.code: rule.milder_than for rule in ran},
     )
-    findings = tuple(sorted(_join_causes(outcome.kept, ran), key=_worst_first))
+    findings = _of_these_data(sorted(_join_causes(outcome.kept, ran), key=_worst_first))
     verdict, headline = _verdict(facts, findings, settings, any_rule_ran=bool(ran))
     return Report(
         target=_target(facts, outcome.notes),
@@ -178,6 +178,12 @@ def _join_causes(findings: Sequence[Finding], rules: Sequence[Rule]) -> list[Fin
             explained[finding.code] = cause
         joined.append(replace(finding, caused_by=cause))
     return joined
+
+
+def _of_these_data(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Without the advice to repair from the data at hand where these are found to be no data for it."""
+    other = any(Meaning.OTHER_DATA in f.rule.meaning and f.severity is not Severity.INFO for f in findings)
+    return tuple(replace(f, fix=fixes.from_other_data(f.fix)) if other else f for f in findings)
 
 
 def _same_layers(one: Finding, other: Finding) -> bool:

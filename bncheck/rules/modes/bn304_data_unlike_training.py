@@ -22,7 +22,7 @@ from bncheck.testing import batch_norm, classes_compared, compared, difference, 
     severity=Severity.WARNING,
     needs=Needs.COMPARISON,
     confidence=Confidence.MEDIUM,
-    meaning=Meaning.UNDECIDED,
+    meaning=Meaning.UNDECIDED | Meaning.OTHER_DATA,
     sees_too="B13 C19",
 )
 def check(model: Facts) -> Iterator[Evidence]:

@@ -126,6 +126,17 @@ def this_checkpoint(model: Facts) -> str:
     return f"This checkpoint, without retraining:\n{indented(repair(model))}"
 
 
+def from_other_data(fix: str) -> str:
+    """A remedy as it reads where the data at hand are unlike the training's: it does not repair from them.
+
+    One that says so itself stays as it is.
+    """
+    return fix if "BN304" in fix else _REPAIR_FROM_DATA.sub(r"\g<1>Repair it from data like the training data.", fix)
+
+
+_REPAIR_FROM_DATA = re.compile(r"^( *)bncheck repair .*--data.*$", re.MULTILINE)
+
+
 def repaired(model: Facts) -> str:
     """How bncheck itself gave the model its statistics, as the rest of a sentence; empty where it did not."""
     found = model.repaired

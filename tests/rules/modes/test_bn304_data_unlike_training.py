@@ -144,6 +144,18 @@ def test_another_range_is_named(factor: float, given: str | None, fits: str) -> 
         assert "divided by 7" in found.fix
 
 
+def test_nobody_repairs_from_other_data() -> None:
+    """What the files show beside another range (BN106 by rounding) is no reason to take statistics of these data."""
+    model = _in_range(7.0, difference("b"))
+    first, second = model.layers[:2]
+    below = replace(second, variance=batch_norm("b", variance=[1.0, 2.0, -1e-9, 1.0]).variance)
+    for data, advised in ((model, False), (replace(model, comparison=None), True)):
+        report = judge(replace(data, layers=(first, below)))
+        (found,) = [finding for finding in report.findings if finding.code == "BN106"]
+        assert ("bncheck repair" in found.fix) is advised
+        assert ("like the training data" in found.fix) is not advised
+
+
 def test_a_factor_of_the_models_own() -> None:
     """Means that fit while variances are off, or the same factor in most layers: the model is at fault as before."""
     alone = judge(_in_range(2.0, difference("b"), mean_shift=np.zeros(16)))
