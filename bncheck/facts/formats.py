@@ -19,9 +19,14 @@ class FileKind(Enum):
     KERAS = "Keras"
     TFLITE = "TFLite"
     ARRAYS = "NumPy archive"
+    PYTORCH = "PyTorch file"
+    SAFETENSORS = "safetensors file"
 
 
 _CHECKPOINTS = frozenset({FileKind.TF1_CHECKPOINT, FileKind.TF2_CHECKPOINT, FileKind.NETWORK})
+
+
+_OF_PYTORCH = frozenset({FileKind.PYTORCH, FileKind.SAFETENSORS})
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class Format:
     def is_checkpoint(self) -> bool:
         """Of TensorFlow, of whatever version; a SavedModel's variables are none."""
         return self.kind in _CHECKPOINTS
+
+    @property
+    def is_pytorch(self) -> bool:
+        """What PyTorch writes: read, but neither run nor written."""
+        return self.kind in _OF_PYTORCH
 
     def __str__(self) -> str:
         return self.label

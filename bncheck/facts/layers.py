@@ -41,6 +41,7 @@ class DecaySource(Enum):
     GRAPH = "graph"
     CONFIGURATION = "configuration"
     OPTION = "--decay"
+    PYTORCH_DEFAULT = "PyTorch's default"
 
 
 class Role(Enum):
@@ -268,6 +269,8 @@ class Layer(Record, eq=False):
     decay: float | None = None
     """Of its updates or configuration; None unknown."""
     decay_from: DecaySource | None = None
+    counted: int | None = None
+    """Updates of its statistics that a counter of its own counted (`num_batches_tracked`); None without one."""
     sites: tuple[Site, ...] = ()
     updates: tuple[Update, ...] = ()
     linear: Linear | None = None

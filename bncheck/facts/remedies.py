@@ -53,7 +53,9 @@ LOAD_ALL = """\
 # TF-slim: all variables, not only the trainable ones
 tf.train.Saver(slim.get_model_variables()).restore(session, path)
 # Keras: without by_name, or with every layer named as in the file
-model.load_weights(path)"""
+model.load_weights(path)
+# PyTorch
+model.load_state_dict(torch.load(path, weights_only=True), strict=True)"""
 """Gamma, beta and the statistics, with the weights that they belong to."""
 
 CHOSEN_MODE = """\
@@ -71,7 +73,9 @@ net = slim.batch_norm(net, is_training=True)
 # tf.layers: the default is False
 net = tf.layers.batch_normalization(net, training=True)
 # Keras, in a custom loop
-logits = model(images, training=True)"""
+logits = model(images, training=True)
+# PyTorch, before every epoch; eval() is for validation alone
+model.train()"""
 """The training graph, or training step, with batch statistics."""
 
 EVAL_MODE = """\
@@ -132,6 +136,12 @@ debugger = tf.lite.experimental.QuantizationDebugger(
 open("model.tflite", "wb").write(debugger.get_nondebug_quantized_model())"""
 """TFLite: converts once more and leaves out of quantization the operators whose output tensors have one of `parts` in
 their names, which are those of the file converted before."""
+
+UPDATE_BN = "torch.optim.swa_utils.update_bn(training_loader, model)"
+"""PyTorch's own re-estimation: one pass over training data in train mode, without gradients."""
+
+AVERAGE_BUFFERS = "averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)"
+"""PyTorch: an average of weights that takes the statistics along."""
 
 NOTHING = "None needed if this is intended."
 CAUSE_TOLD = "# see the findings on values and graph for the cause"

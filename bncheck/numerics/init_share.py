@@ -51,7 +51,8 @@ def decay_of(layer: Layer, role: Role) -> float | None:
 def init_share(layer: Layer, updates: int | None, role: Role = Role.VARIANCE) -> float | None:
     """decay**n: the weight that a statistic's initial value still has after n updates, 0 to 1; None where unknown.
 
-    `updates` counts runs of the train op, each of which may update the layer several times. Source: METRICS, "init
+    `updates` counts runs of the train op, each of which may update the layer several times; a layer's own counter takes
+    precedence. Source: METRICS, "init
     share". 0 where the statistic is zero-debiased, for then nothing of it is left; unknown where the decay rises over
     the run, as `ExponentialMovingAverage(decay, num_updates)` does it. By the counters alone, also where the values
     never moved: `init_shares` leaves out what values rule out.
@@ -60,10 +61,17 @@ def init_share(layer: Layer, updates: int | None, role: Role = Role.VARIANCE) ->
         return 0.0
     if layer.decay_from is not DecaySource.OPTION and any(u.decay_rises for u in layer.updates if u.role is role):
         return None
-    decay = decay_of(layer, role)
-    if decay is None or updates is None or not 0 <= decay <= 1 or updates <= 0:
+    decay, count = decay_of(layer, role), updates_of(layer, updates, role)
+    if decay is None or count is None or not 0 <= decay <= 1 or count <= 0:
         return None
-    return float(decay ** (updates * updates_a_step(layer, role)))
+    return float(decay**count)
+
+
+def updates_of(layer: Layer, steps: int | None, role: Role = Role.VARIANCE) -> int | None:
+    """How often a statistic was updated: by the layer's own counter, else in so many steps; None unknown."""
+    if layer.counted is not None:
+        return layer.counted
+    return None if steps is None else steps * updates_a_step(layer, role)
 
 
 def share_bound(layers: Iterable[Layer]) -> float | None:

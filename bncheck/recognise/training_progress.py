@@ -20,6 +20,7 @@ from bncheck.sources.raw import RawModel, RawTensor
 
 _GLOBAL_STEP = re.compile(r"(^|/)global_step$")
 _ITERATIONS = re.compile(r"(^|/)_?(iterations?|iter)(_\d+)?$")
+_TRACKED = re.compile(r"(^|[/.])num_batches_tracked$")
 _BETA_POWER = re.compile(r"(^|.*/)beta([12])_power(_\d+)?$")
 _BIAS = re.compile(r"(^|/)bias(es)?$")
 _BIASES_LOOKED_AT = 50
@@ -41,9 +42,10 @@ _LONGEST = 120_000
 def run_facts(raw: RawModel, hints: Options) -> RunFacts:
     """Step counters, optimizer state, keys. Raises ReadError where the file is damaged.
 
-    `updates`: --steps, else the larger of the optimizer's own count (Keras iterations, Adam's beta powers) and the
-    global step, since a fine-tune resets one of them. A global step of 0 by itself counts for nothing: it is also what
-    a step has that was never handed to the optimizer. `optimizer_slots` looks at the 200 smallest, 4 MiB at most.
+    `updates`: --steps, else the largest of the optimizer's own count (Keras iterations, Adam's beta powers), the
+    layers' (PyTorch's num_batches_tracked) and the global step, since a fine-tune resets one of them. A global step of
+    0 by itself counts for nothing: it is also what a step has that was never handed to the optimizer. `optimizer_slots`
+    looks at the 200 smallest, 4 MiB at most.
     """
     tensors = raw.tensors
     names = {key: key.removesuffix(ATTRIBUTE).removesuffix(":0") for key in tensors}
@@ -55,7 +57,13 @@ def run_facts(raw: RawModel, hints: Options) -> RunFacts:
         iterations += _counters(own, {name: name.removesuffix(":0") for name in own}, _ITERATIONS)
     powers = _adam_counts(tensors, names)
     slots = _slots(tensors) if raw.keras is None else raw.keras.optimizer_weights
-    updates, source = _updates(hints.steps, max(iterations, default=None), max(powers, default=None), global_step)
+    tracked = _counters(tensors, names, _TRACKED)
+    counts = {
+        "optimizer iterations": max(iterations, default=None),
+        "Adam's beta powers": max(powers, default=None),
+        "num_batches_tracked": max(tracked, default=0) or None,
+    }
+    updates, source = _updates(hints.steps, counts, global_step)
     if raw.repaired is not None and raw.repaired.confirmed and hints.steps is None:
         updates, source = None, "unknown: repaired since"
     return RunFacts(
@@ -95,14 +103,11 @@ def _each(tensors: Mapping[str, RawTensor]) -> Iterator[RawTensor]:
     return (tensors[key] for key in tensors)
 
 
-def _updates(
-    given: int | None, iterations: int | None, powers: int | None, global_step: int | None
-) -> tuple[int | None, str]:
+def _updates(given: int | None, counted: Mapping[str, int | None], global_step: int | None) -> tuple[int | None, str]:
     """(updates, where the number comes from)."""
     if given is not None:
         return given, "--steps"
-    candidates = [(iterations, "optimizer iterations"), (powers, "Adam's beta powers")]
-    counts = [(count, source) for count, source in candidates if count is not None]
+    counts = [(count, source) for source, count in counted.items() if count is not None]
     if global_step:
         counts.append((global_step, "global_step"))
     if not counts:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from bncheck.facts import remedies
 from bncheck.facts.errors import BncheckError, Unreadable, Unsupported, UsageError
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import PerChannel
@@ -83,7 +84,8 @@ def destination(raw: RawModel, output: Path) -> Destination:
         return _saved_model(raw, output)
     if raw.format.is_checkpoint:
         return _checkpoint(raw, output)
-    raise Unsupported(raw.path, f"bncheck writes no {raw.format}", hint="repair the checkpoint or Keras model")
+    hint = f"in PyTorch: {remedies.UPDATE_BN}" if raw.format.is_pytorch else "repair the checkpoint or Keras model"
+    raise Unsupported(raw.path, f"bncheck writes no {raw.format}", hint=hint)
 
 
 def _checkpoint(raw: RawModel, output: Path) -> Destination:

@@ -18,6 +18,8 @@ _READERS = {
     "tflite.tflite": "read_lite",
     "keras.keras": "read_keras",
     "arrays": "read_arrays",
+    "pytorch.pytorch": "read_pytorch",
+    "safetensors": "read_safetensors",
     "graph.saved_model": "read_saved_model",
     "graph.graphs": "read_graph",
 }
@@ -166,7 +168,11 @@ def _source(path: Path) -> str:
     if path.name == "checkpoint" or path.name.endswith(".index") or is_file(path.with_name(f"{path.name}.index")):
         # by its name alone; its own reader tells best what is wrong with it
         return _CHECKPOINT
-    raise UnknownFormat(path, _unknown(head), hint="bncheck reads checkpoints, graphs, SavedModels, Keras and TFLite")
+    raise UnknownFormat(
+        path,
+        _unknown(head),
+        hint="bncheck reads checkpoints, graphs, SavedModels, Keras, TFLite, PyTorch and safetensors",
+    )
 
 
 def is_model_folder(path: Path) -> bool:

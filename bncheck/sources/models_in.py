@@ -14,7 +14,7 @@ from bncheck.sources.bundle.locate import in_step_order, prefix_of
 from bncheck.sources.files import status
 from bncheck.sources.gitignored import ignored_by
 
-SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".lite", ".pb", ".pbtxt", ".meta")
+SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".lite", ".pb", ".pbtxt", ".meta", ".pt", ".pth", ".safetensors")
 """Of models in folders, beside checkpoints; what a path names itself may be called anything."""
 _GLOB = frozenset("*?[")
 

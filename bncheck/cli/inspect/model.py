@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 @click.argument("path", shell_complete=complete_paths)
 @takes_options(CommandName.MODEL)
 def model(path: str, **asked: Any) -> int:
-    """Judge a model: SavedModel, .keras, .h5, .tflite, frozen .pb.
+    """Judge a model file: Keras, TFLite, PyTorch, frozen .pb.
 
-    For a .tflite, --reference is what it was converted from: which statistics it has folded in is then proved layer by
-    layer.
+    SavedModels and safetensors too. For a .tflite, --reference is what it was converted from: which statistics it has
+    folded in is then proved layer by layer.
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:

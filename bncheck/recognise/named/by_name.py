@@ -14,6 +14,7 @@ from bncheck.facts.record import replace
 from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
+from bncheck.recognise.named.pytorch_layers import as_pytorch_trains
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import absent, missing, vector
 from bncheck.recognise.training_progress import run_facts
@@ -55,6 +56,8 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
                     continue
                 used.update(keys.values())
                 found = _layer(raw, group, keys, _label(group, keys, full), hints)
+                if isinstance(found, Layer) and group.family.counter and raw.format.is_pytorch:
+                    found = as_pytorch_trains(found, raw.tensors.get(naming.get(group.counter, "")))
                 if isinstance(found, Layer):
                     layers.append(found if found.origin is origin else replace(found, origin=origin))
                 elif found is not None:

@@ -24,6 +24,8 @@ class Family(Record):
     separators: str = "/._"
     starts_at_zero: bool = False
     """Both statistics start at 0 (averages of tensors), not at 0 and 1."""
+    counter: str = ""
+    """What counts the layer's updates."""
 
 
 FAMILIES = (
@@ -38,6 +40,7 @@ FAMILIES = (
         variance="running_var",
         gamma=("weight", "gamma", "scale"),
         beta=("bias", "beta", "offset"),
+        counter="num_batches_tracked",
     ),
     Family(name="hand-rolled, running", mean="running_mean", variance="running_variance"),
     Family(name="Tensorpack", mean="mean/EMA", variance="variance/EMA", separators="/"),
@@ -80,6 +83,8 @@ class Group(Record):
     """Present ones."""
     expected: Mapping[Role, str] = field(default_factory=dict)
     """What a statistic that is not there would be called."""
+    counter: str = ""
+    """Name of what counts the layer's updates, where its family has one; "" where it is not there."""
 
 
 def find_groups(paths: Mapping[str, object]) -> list[Group]:
@@ -137,7 +142,10 @@ def _of_leaf(path: str, paths: Mapping[str, object]) -> Group | None:
             continue
         label = scope if scope and not number else f"{before}{family.mean}{number}"
         expected = {role: name for role, name in statistics.items() if name not in present.values()}
-        group = Group(scope=scope, label=label, family=family, names=present | affine, expected=expected)
+        counter = f"{before}{family.counter}" if f"{before}{family.counter}" in paths else ""
+        group = Group(
+            scope=scope, label=label, family=family, names=present | affine, expected=expected, counter=counter
+        )
         if not expected:
             return group
         # one of the pair: the first family whose partner is there would have been taken

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import PurePath
 
+from bncheck.facts import remedies
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts
 from bncheck.facts.wording import percent
@@ -18,8 +19,11 @@ _KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
 def repair(model: Facts, *, debias: str | None = None) -> str:
     """The command that gives this checkpoint new statistics; without one at hand, with words in its place.
 
-    From data, or with `debias` the words that make it undo the init share without any.
+    From data, or with `debias` the words that make it undo the init share without any. Of PyTorch's files, which
+    bncheck does not write, PyTorch's own line of code.
     """
+    if model.format.is_pytorch:
+        return remedies.UPDATE_BN
     here = model.run.keys is not None or model.run.values
     target = [
         "bncheck",

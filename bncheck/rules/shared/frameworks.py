@@ -10,7 +10,7 @@ from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Layer
 from bncheck.numerics.channels import keras_made
 
-_NAME = r"(?:TF-slim|tf\.layers|Keras)"
+_NAME = r"(?:TF-slim|tf\.layers|Keras|PyTorch)"
 _TAG = re.compile(rf"# {_NAME}(?:, {_NAME})*(?=[,:;]|$| in )")
 
 
@@ -20,8 +20,12 @@ class Framework(Enum):
     SLIM = "TF-slim"
     LAYERS = "tf.layers"
     KERAS = "Keras"
+    PYTORCH = "PyTorch"
     OWN = "own code"
     """Variables, moments and assignments by hand."""
+
+
+_TAGS = {Framework.SLIM: "TF-slim", Framework.KERAS: "Keras", Framework.PYTORCH: "PyTorch"}
 
 
 def made_with(model: Facts, layers: Sequence[Layer] = ()) -> Framework:
@@ -33,6 +37,8 @@ def made_with(model: Facts, layers: Sequence[Layer] = ()) -> Framework:
     layers = list(layers) or list(model.layers)
     graph = model.graph
     names = [vector.name for layer in layers for vector in layer.statistics if vector.name]
+    if model.format.is_pytorch:
+        return Framework.PYTORCH
     if graph is None:
         if model.format.kind is FileKind.KERAS or keras_made(model):
             return Framework.KERAS
@@ -58,7 +64,7 @@ def in_framework(code: str, framework: Framework) -> str:
     A remedy without such comments suits all. By hand is best replaced by a layer of tf.layers, which needs nothing
     else. Where only one framework is left, its name goes without saying.
     """
-    wanted = {Framework.SLIM: "TF-slim", Framework.KERAS: "Keras"}.get(framework, "tf.layers")
+    wanted = _TAGS.get(framework, "tf.layers")
     blocks: list[tuple[str, list[str]]] = []
     for line in code.splitlines():
         mark = _TAG.match(line)

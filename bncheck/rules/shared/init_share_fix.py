@@ -25,7 +25,8 @@ def forget_sooner(model: Facts, decay: float) -> str:
     code = in_framework(
         f"# TF-slim\nnet = slim.batch_norm(net, decay={decay:g})\n"
         f"# tf.layers\nnet = tf.layers.batch_normalization(net, momentum={decay:g})\n"
-        f"# Keras\nx = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)",
+        f"# Keras\nx = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)\n"
+        f"# PyTorch\nlayer = torch.nn.BatchNorm2d(channels, momentum={1 - decay:g})",
         made_with(model),
     )
     return training_code(code, note="a decay short enough for this run")
@@ -43,6 +44,8 @@ def forget_and_repair(model: Facts, used: float | None = None) -> str:
     if 0 < used <= decay:
         enough = math.ceil(-LEFT / math.log10(used))
         again = f"Train longer: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
+    if model.format.is_pytorch:
+        return f"{again}\n{this_checkpoint(model)}"
     return (
         f"{again}\nThis checkpoint, without data (if decay and steps are exact), or better with images:\n"
         f"{indented(debias(model, used))}\n{indented(repair(model))}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bncheck.facts import remedies
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.training import is_conditional, is_training_graph, run_by_training
 from bncheck.numerics.channels import keras_made
 from bncheck.rules.shared.fixes import this_checkpoint, training_code_and_repair
+from bncheck.rules.shared.frameworks import Framework, in_framework
 from bncheck.rules.shared.wiring_fix import wire
 
 KERAS_LOOP = "with tf.GradientTape() as tape:\n    loss = loss_fn(labels, model(images, training=True))"
@@ -30,10 +32,25 @@ def ruled_out(model: Facts, layers: Sequence[Layer]) -> str:
     )
 
 
+def counters_tell(layers: Sequence[Layer]) -> str:
+    """What PyTorch's counters say of statistics that stand still, as a sentence with a space before, or nothing."""
+    counted = [layer.counted for layer in layers if layer.counted is not None]
+    if not counted:
+        return ""
+    if not any(counted):
+        return (
+            " Their `num_batches_tracked` is 0: they never ran in train mode, or the buffers of a new model were saved "
+            "with trained parameters."
+        )
+    return f" Yet `num_batches_tracked` is up to {max(counted):,}: the statistics were reset, or not saved with it."
+
+
 def let_move(model: Facts, layers: Sequence[Layer]) -> str:
     """The training code, unless the graph shows that nothing is wrong with it, and this checkpoint."""
     if model.graph is not None and layers and all(map(run_by_training, layers)):
         return this_checkpoint(model)
+    if model.format.is_pytorch:
+        return training_code_and_repair(model, in_framework(remedies.TRAIN_MODE, Framework.PYTORCH))
     if is_training_graph(model) or not keras_made(model):
         return training_code_and_repair(model, wire(model, layers))
     return training_code_and_repair(model, KERAS_LOOP, note="Keras, in a custom loop")

@@ -15,7 +15,7 @@ from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import keeps_its_statistics, training_code, training_code_and_repair
 from bncheck.rules.shared.frameworks import in_framework, made_with
 from bncheck.rules.shared.modes import accuracies, eval_is_better, train_meets_labels
-from bncheck.rules.shared.standing_still import let_move, ruled_out
+from bncheck.rules.shared.standing_still import counters_tell, let_move, ruled_out
 from bncheck.rules.shared.wiring_fix import train_mode
 from bncheck.testing import batch_norm, facts, untouched
 
@@ -92,7 +92,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         layers=names(accused),
         message=(
             f"{_since(model.run)}{_initial(judged)} in {len(judged)} of {many(len(judged), 'layer')}{reading}{rest}"
-            f"{(ruled_out(model, accused) or left) if severity is Severity.ERROR else ''}"
+            f"{(counters_tell(accused) or ruled_out(model, accused) or left) if severity is Severity.ERROR else ''}"
         ),
         severity=severity,
         confidence=confidence,

@@ -10,7 +10,8 @@ from bncheck.facts.layers import Facts, Layer, Origin
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names, never_moved
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.standing_still import let_move, ruled_out
+from bncheck.rules.shared.fixes import training_code_and_repair
+from bncheck.rules.shared.standing_still import counters_tell, let_move, ruled_out
 from bncheck.testing import batch_norm, facts, untouched
 
 
@@ -88,16 +89,38 @@ def check(model: Facts) -> Iterator[Evidence]:
                 layers=names(layers),
                 message=(
                     f"The moving mean and variance of {len(layers)} of {total} never moved, {reading}: "
-                    f"{listing(names(layers))}.{ruled_out(model, layers) or _pattern(model, layers)}"
+                    f"{listing(names(layers))}.{_told(model, layers)}"
                 ),
                 severity=severity,
                 confidence=confidence,
-                fix=remedies.NOTHING if severity is Severity.INFO else let_move(model, layers),
+                fix=remedies.NOTHING if severity is Severity.INFO else _fix(model, layers),
                 measurements=(
                     Measurement(name="layers never moved", value=len(layers), limit=0, unit="layers"),
                     Measurement(name="layers that moved", value=len(moved), unit="layers"),
                 ),
             )
+
+
+def _told(model: Facts, layers: list[Layer]) -> str:
+    """The cause as far as it shows, as sentences with a space before."""
+    if _averaged(model, layers):
+        return " They are a copy of the weights, such as an average, that was made without the statistics."
+    return ruled_out(model, layers) or _pattern(model, layers) + counters_tell(layers)
+
+
+def _averaged(model: Facts, layers: list[Layer]) -> bool:
+    """Whether PyTorch's file holds each of these layers under another place too, where it moved."""
+    if not model.format.is_pytorch:
+        return False
+    inner = {layer.name.partition("/")[2] for layer in layers}
+    moved = {layer.name.partition("/")[2] for layer in model.layers if layer not in layers}
+    return "" not in inner and inner <= moved
+
+
+def _fix(model: Facts, layers: list[Layer]) -> str:
+    if _averaged(model, layers):
+        return training_code_and_repair(model, remedies.AVERAGE_BUFFERS)
+    return let_move(model, layers)
 
 
 def _pattern(model: Facts, layers: list[Layer]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
-from bncheck.facts.layers import Facts, Layer, RunFacts
+from bncheck.facts.layers import DecaySource, Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names, never_moved
 from bncheck.numerics.divergence import diverging
@@ -160,7 +160,7 @@ def _evidence(
     return Evidence(
         layers=layers,
         message=f"{percent(share)} of the statistics is still initial value after {_updates(model, worst.layer)} "
-        f"with decay {worst.layer.decay:g}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
+        f"with decay {worst.layer.decay:g}{_default(worst.layer)}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
         f"{listing(layers)}.{doubt}",
         severity=standing[0],
         confidence=standing[1],
@@ -170,7 +170,13 @@ def _evidence(
     )
 
 
+def _default(layer: Layer) -> str:
+    return " (PyTorch's default momentum, 0.1)" if layer.decay_from is DecaySource.PYTORCH_DEFAULT else ""
+
+
 def _updates(model: Facts, layer: Layer) -> str:
+    if layer.counted is not None:
+        return many(layer.counted, "update")
     each, steps = updates_a_step(layer), model.run.updates or 0
     return many(steps, "update") if each == 1 else f"{many(steps, 'step')} of {each} updates each"
 

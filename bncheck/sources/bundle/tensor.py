@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bncheck.facts.errors import BadChecksum, Malformed
 from bncheck.sources.bundle.crc32c import crc32c, unmask
 from bncheck.sources.bundle.entry import BundleEntry, Extents, window
+from bncheck.sources.elements import decoded
 from bncheck.sources.files import RangedFile
 from bncheck.sources.graph.wire import varint
 
@@ -31,8 +32,6 @@ class StoredType(NamedTuple):
 
 
 STRING = 7
-_BFLOAT16 = 14
-_BOOL = 10
 TYPES = {
     1: StoredType("float32", "f4"),
     2: StoredType("float64", "f8"),
@@ -43,11 +42,11 @@ TYPES = {
     STRING: StoredType("string"),
     8: StoredType("complex64", "c8"),
     9: StoredType("int64", "i8"),
-    _BOOL: StoredType("bool", "u1"),
+    10: StoredType("bool", "u1"),
     11: StoredType("qint8", "i1"),
     12: StoredType("quint8", "u1"),
     13: StoredType("qint32", "i4"),
-    _BFLOAT16: StoredType("bfloat16", "u2"),
+    14: StoredType("bfloat16", "u2"),
     15: StoredType("qint16", "i2"),
     16: StoredType("quint16", "u2"),
     17: StoredType("uint16", "u2"),
@@ -87,16 +86,9 @@ def read_numbers(part: Part, *, name: str, big_endian: bool) -> NDArray[Any]:
     data = part.open().read(entry.offset, entry.size, what=name)
     if crc32c(data) != entry.crc32c:
         raise BadChecksum(part.shard, f"{name} does not match its checksum", offset=entry.offset, hint=_HINT)
-    layout = TYPES[entry.dtype].layout
-    values: NDArray[Any] = np.frombuffer(data, (">" if big_endian else "<") + layout).reshape(entry.shape)
-    if entry.dtype == _BFLOAT16:
-        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    elif entry.dtype == _BOOL:
-        values = values != 0
-    elif big_endian:
-        values = values.astype(values.dtype.newbyteorder("="))
-    values.setflags(write=False)
-    return values
+    stored = TYPES[entry.dtype]
+    elements = np.frombuffer(data, (">" if big_endian else "<") + stored.layout).reshape(entry.shape)
+    return decoded(elements, stored.name)
 
 
 _HINT = "the file is damaged: copy it again"

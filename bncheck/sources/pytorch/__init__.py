@@ -1,0 +1,1 @@
+"""PyTorch's files: pickles read without executing them, and the storages beside them."""

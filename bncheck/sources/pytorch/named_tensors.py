@@ -1,0 +1,78 @@
+"""Which tensors a saved object holds, under which names: of state dicts, of whole modules, of folders of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bncheck.sources.pytorch.values import Built, Strided
+
+_OF_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
+"""Where `torch.nn.Module` keeps what its names name."""
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, torch.compile and Lightning put before every name."""
+_LEAF = "running_mean"
+
+
+def named_tensors(saved: Any) -> dict[str, Strided]:
+    """Name -> tensor: keys of mappings joined by "/", names of modules by ".".
+
+    Where one mapping alone has running statistics, its place goes without saying ("state_dict/"), as do wrappers
+    around the whole model ("module.").
+    """
+    found = dict(_each(saved))
+    places = {name.rpartition("/")[0] for name in found if name.endswith(_LEAF)}
+    if len(places) != 1:
+        return found
+    place = f"{places.pop()}/".removeprefix("/")
+    inside = [name for name in found if name.startswith(place)]
+    before = place + _wrapper([name.removeprefix(place) for name in inside if "/" not in name.removeprefix(place)])
+    shorter = {name: name.removeprefix(before) for name in inside}
+    if len({shorter.get(name, name) for name in found}) < len(found):
+        return found
+    return {shorter.get(name, name): tensor for name, tensor in found.items()}
+
+
+def _wrapper(names: list[str]) -> str:
+    """What stands before all of these names and is no part of the model."""
+    before = ""
+    while wrapper := next((w for w in _WRAPPERS if names and all(n.startswith(before + w) for n in names)), ""):
+        before += wrapper
+    return before
+
+
+def _each(saved: Any) -> Iterator[tuple[str, Strided]]:
+    """(name, tensor), in the order of the file; what stands in several places is gone into once."""
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("", saved)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Strided):
+            yield name, value
+        elif isinstance(value, dict | list | tuple | Built) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += reversed([(_joined(name, key, value), inner) for key, inner in _inside(value)])
+
+
+def _inside(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Built):
+        state = value.state
+        if isinstance(state, Mapping):
+            for key, inner in state.items():
+                if key in _OF_MODULES and isinstance(inner, Mapping):
+                    yield from ((str(name), of) for name, of in inner.items())
+                else:
+                    yield str(key), inner
+        elif state is not None:
+            yield "state", state
+        yield from ((str(key), inner) for key, inner in value.items.items())
+    else:
+        yield from (
+            (str(key), inner) for key, inner in (value.items() if isinstance(value, dict) else enumerate(value))
+        )
+
+
+def _joined(name: str, key: str, within: Any) -> str:
+    if not name:
+        return key
+    return f"{name}.{key}" if isinstance(within, Built) else f"{name}/{key}"

@@ -1,0 +1,67 @@
+"""Layers of PyTorch's files: their own counters, and PyTorch's default decay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pytorch_writer import batch_norm, state_of, write_archive
+
+import bncheck
+from bncheck.recognise import recognise
+from bncheck.settings.options import Options
+from bncheck.sources import open_model
+
+
+def saved(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """A state dict of these arrays."""
+    return write_archive(path, state_of(arrays), {str(i): array.tobytes() for i, array in enumerate(arrays.values())})
+
+
+def codes(path: Path, **options: Any) -> list[str]:
+    """What `inspect` finds."""
+    return [finding.code for finding in bncheck.inspect_model(path, **options).findings]
+
+
+def test_decay_is_one_minus_momentum(tmp_path: Path) -> None:
+    """PyTorch's default, unless --decay tells; n by the layer's own counter."""
+    raw = open_model(saved(tmp_path / "m.pt", batch_norm("bn", updates=7)))
+    facts = recognise(raw, Options())
+    assert [(layer.decay, layer.counted) for layer in facts.layers] == [(pytest.approx(0.9), 7)]
+    assert (facts.run.updates, facts.run.updates_from) == (7, "num_batches_tracked")
+    assert recognise(raw, Options(decay=0.99)).layers[0].decay == 0.99
+
+
+def test_each_layer_counts_for_itself(tmp_path: Path) -> None:
+    """A layer that joined late still holds its initial value, whatever the others counted."""
+    arrays = batch_norm("old", updates=5000) | batch_norm("new", updates=3)
+    report = bncheck.inspect_model(saved(tmp_path / "m.pt", arrays))
+    found = next(finding for finding in report.findings if finding.code == "BN103")
+    assert found.layers == ("new",)
+    assert "3 updates" in found.message
+
+
+@pytest.mark.parametrize(("updates", "says"), [(0, "num_batches_tracked` is 0"), (500, "up to 500")])
+def test_counters_tell_how_statistics_came_to_stand_still(tmp_path: Path, updates: int, says: str) -> None:
+    """Never counted, or counted and lost."""
+    arrays = batch_norm("bn", updates=updates)
+    arrays |= {"bn.running_mean": np.zeros(4, "f4"), "bn.running_var": np.ones(4, "f4")}
+    (found,) = bncheck.inspect_model(saved(tmp_path / "m.pt", arrays)).findings
+    assert found.code == "BN101"
+    assert says in found.message
+    assert "update_bn" in found.fix
+    assert "tf." not in found.fix
+
+
+def test_statistics_that_came_from_elsewhere(tmp_path: Path) -> None:
+    """Moved, though this run counted nothing: loaded, frozen, converted; no fault."""
+    assert codes(saved(tmp_path / "m.pt", batch_norm("bn", updates=0))) == []
+
+
+def test_the_same_names_elsewhere_are_not_pytorchs(tmp_path: Path) -> None:
+    """A NumPy archive has no default decay."""
+    np.savez(tmp_path / "w.npz", allow_pickle=False, **batch_norm("bn", updates=7))
+    (layer,) = recognise(open_model(tmp_path / "w.npz"), Options()).layers
+    assert (layer.decay, layer.counted) == (None, None)
