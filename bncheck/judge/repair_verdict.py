@@ -88,7 +88,7 @@ def judge_repair(trial: Trial, facts: Facts, *, doubted: Sequence[str] = ()) -> 
         return RepairJudgement(verdict=RepairVerdict.REFUSED, reasons=(against,))
     unsettled, needed = _unsettled(trial)
     doubts = [*unsettled, *(_by_labels(trial) if trial.labelled else _unlabelled(trial, facts))]
-    doubts += [*_few_classes(trial), *_which_range(trial, facts)]
+    doubts += [*_few_classes(trial), *_which_range(trial)]
     doubts += doubted
     verdict = RepairVerdict.UNVERIFIED if doubts else RepairVerdict.PASS
     told = (*_carried_by(trial), holds_for(trial))
@@ -214,15 +214,13 @@ def _few_classes(trial: Trial) -> list[str]:
     return []
 
 
-def _which_range(trial: Trial, facts: Facts) -> list[str]:
-    """Where no statistic ever moved, the files hold nothing of the training's input."""
+def _which_range(trial: Trial) -> list[str]:
+    """Where the first layer's variance does not tell, the files hold nothing of the training's input."""
     factor = trial.range_factor
     if factor is not None:
         near = max(factor, 1 / factor) <= DOUBTED_RANGE
         return [] if near else [f"The data are {factor:.3g} times as large as those that the stored statistics are of."]
     if trial.input.declared or trial.input.centred:
-        return []
-    if any(layer.variance.moved for layer in facts.layers):
         return []
     told = (
         f"The input lies between {trial.input.low:g} and {trial.input.high:g}. Nothing in the files tells whether that "

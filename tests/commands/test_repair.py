@@ -64,6 +64,20 @@ def test_a_repair_says_what_to_do_with_what(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("case", "code"),
+    [("bn109_vectors_swapped", "BN109"), ("bn115_checkpoint_graph_mismatch", "BN115")],
+)
+def test_statistics_that_are_not_the_fault_are_refused(case: str, code: str, tmp_path: Path) -> None:
+    """Before the data are so much as looked for: their own gamma and beta could be overwritten."""
+    folder = FIXTURES / "tiny" / case / "broken"
+    graph = next(iter(folder.glob("*.meta")), None)
+    report = repair(folder / "model.ckpt-80", tmp_path / "fixed", data=tmp_path / "absent.npz", graph=graph)
+    assert (report.verdict, report.exit_code) == (RepairVerdict.REFUSED, 1)
+    assert report.judgement.reasons[0].startswith(code)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_prints_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Text for people, JSON for machines, exit code of the copy; refusals in one sentence with exit code 2."""
     path = str(source("decay_0.9997"))
@@ -222,6 +236,27 @@ def test_missing_statistics_are_added(small: Any) -> None:
     rows = samples.reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-4)
     np.testing.assert_allclose(variance, rows.var(0), rtol=1e-4)
+
+
+@pytest.mark.tensorflow
+def test_what_trained_in_eval_mode_is_refused(small: Any) -> None:
+    """Its graph tells that the weights fit the stored 0 and 1: no data are looked for, and nothing is written."""
+    v1, graph, prefix = small
+    images = v1.placeholder("float32", [None, 4, 4, 3], name="images")
+    gamma, beta = v1.get_variable("bn/gamma", [3]), v1.get_variable("bn/beta", [3])
+    mean = v1.get_variable("bn/moving_mean", [3], initializer=v1.zeros_initializer(), trainable=False)
+    variance = v1.get_variable("bn/moving_variance", [3], initializer=v1.ones_initializer(), trainable=False)
+    out, _, _ = v1.nn.fused_batch_norm(images, gamma, beta, mean, variance, is_training=False)
+    v1.train.GradientDescentOptimizer(0.1).minimize(v1.reduce_mean(v1.square(out - 1.0)), name="train")
+    with v1.Session(graph=graph) as session:
+        session.run(v1.global_variables_initializer())
+        for _ in range(3):
+            session.run("train", {images: np.ones((2, 4, 4, 3), np.float32)})
+        v1.train.Saver().save(session, str(prefix))
+    report = repair(prefix, prefix.with_name("fixed"), data=prefix.with_name("absent.npz"))
+    assert (report.verdict, report.exit_code) == (RepairVerdict.REFUSED, 1)
+    assert report.judgement.reasons[0].startswith("BN204")
+    assert not list(prefix.parent.glob("fixed*"))
 
 
 @pytest.mark.tensorflow
