@@ -13,3 +13,7 @@ class Predicted(Record, eq=False):
     """(channels,): as near as its channels are normal, and their means the same at all places."""
     variance: PerChannel
     """(channels,): a guess, for it takes covariances that weights do not tell."""
+    rough: bool = False
+    """Whether the mean is a guess too: behind a gate, a max pooling, a function of what is itself a guess."""
+    fitted: int = 0
+    """Numbers that were fitted to the stored mean: what feeds the layer is no batch norm, and its means not known."""

@@ -12,7 +12,7 @@ from bncheck.facts.predicted import Predicted
 from bncheck.facts.record import Record
 from bncheck.numerics.channels import dead
 
-FEWEST = 8
+FEWEST = 4
 """Living channels below which nothing is said."""
 HEALTHY = 0.7
 """Correlation that healthy layers reach. Of 152 layers of seven models (MobileNetV2 twice, MobileNetV1, DS-CNN,
@@ -22,7 +22,7 @@ SIGMAS = 3.3
 """Standard errors below the correlation of healthy layers from which a layer is named, and above it from which its
 weights account for it: one in 2,000 by chance where that is the true one."""
 HARM = 0.25
-"""Error of the means, in deviations, below which nothing is said: healthy layers reach 0.35, with a correlation that
+"""Error of the means, in deviations, below which nothing is said: healthy layers reach 0.5, with a correlation that
 leaves no doubt; a guess."""
 _UNRELATED = 1e-8
 """Predicted variance against the layer's largest below which a channel's input is dead."""
@@ -35,24 +35,35 @@ class Agreement(Record):
     correlation: float
     error: float
     """Root mean square of the difference, in deviations (the larger of stored and predicted)."""
-    sigmas: float
-    """By how many standard errors the correlation lies below `HEALTHY` (Fisher's z, standard error 1 / sqrt(n - 3))."""
+    free: int
+    """Channels less the numbers that were fitted to them."""
+
+    @property
+    def sigmas(self) -> float:
+        """By how many standard errors the correlation lies below `HEALTHY`."""
+        return self.below(HEALTHY)
+
+    def below(self, healthy: float) -> float:
+        """By how many standard errors it lies below `healthy`: Fisher's z, whose standard error is 1 / sqrt(n - 3)."""
+        z, limit = (math.atanh(max(min(each, 1 - 1e-9), -1 + 1e-9)) for each in (self.correlation, healthy))
+        return (limit - z) * math.sqrt(self.free - 3)
 
 
 def agreement(layer: Layer, mean: PerChannel | None = None) -> Agreement | None:
     """Of a layer's stored means, or of `mean` (channels,) in their place; None where too little is known."""
     predicted, variance = layer.predicted, layer.variance.values
     stored = layer.mean.values if mean is None else mean
-    if predicted is None or stored is None or variance is None or stored.size != predicted.mean.size:
+    alive = living(layer, mean)
+    if predicted is None or stored is None or variance is None or alive is None:
         return None
     stored, variance = (vector.reshape(-1).astype(np.float64) for vector in (stored, variance))
-    if variance.size != stored.size:
-        return None
-    alive = _alive(predicted, stored, variance, layer.epsilon)
     count = int(alive.sum())
-    if count < FEWEST:
+    free = count - predicted.fitted
+    if free < FEWEST:
         return None
-    deviation = np.sqrt(np.maximum(predicted.variance, variance)[alive])
+    # what was fitted is in units of its own
+    largest = variance if predicted.fitted else np.maximum(predicted.variance, variance)
+    deviation = np.sqrt(largest[alive])
     here, there = stored[alive] / deviation, predicted.mean[alive] / deviation
     found = _correlation(here, there)
     if found is None:
@@ -60,9 +71,21 @@ def agreement(layer: Layer, mean: PerChannel | None = None) -> Agreement | None:
     return Agreement(
         channels=count,
         correlation=found,
-        error=float(np.sqrt(np.mean((here - there) ** 2))),
-        sigmas=(math.atanh(HEALTHY) - math.atanh(max(min(found, 1 - 1e-9), -1 + 1e-9))) * math.sqrt(count - 3),
+        error=float(np.sqrt(np.sum((here - there) ** 2) / free)),
+        free=free,
     )
+
+
+def living(layer: Layer, mean: PerChannel | None = None) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
+    """(channels,): channels of which something can be told, with `mean` in place of the stored one; None: none."""
+    predicted, variance = layer.predicted, layer.variance.values
+    stored = layer.mean.values if mean is None else mean
+    if predicted is None or stored is None or variance is None:
+        return None
+    if not stored.size == variance.size == predicted.mean.size:
+        return None
+    stored, variance = (vector.reshape(-1).astype(np.float64) for vector in (stored, variance))
+    return _alive(predicted, stored, variance, layer.epsilon)
 
 
 def _alive(

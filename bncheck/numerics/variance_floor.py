@@ -68,9 +68,10 @@ def expected_at(layers: Sequence[Layer], floor: float) -> float | None:
     found = []
     for layer in layers:
         stored = values_of(layer.variance)
-        if layer.predicted is None or stored is None or stored.size != layer.predicted.variance.size:
+        told = layer.predicted
+        if told is None or told.fitted or stored is None or stored.size != told.variance.size:
             continue
         at = stored.reshape(-1) <= NEAR_FLOOR * floor * layer.variance.starts_at
-        found.append(layer.predicted.variance[at] / stored.reshape(-1)[at])
+        found.append(told.variance[at] / stored.reshape(-1)[at])
     ratios = np.concatenate(found) if found else np.empty(0)
     return median(ratios) if ratios.size >= MANY_CHANNELS else None

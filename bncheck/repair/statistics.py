@@ -95,9 +95,10 @@ def with_predicted_mean(layer: Layer, found: NewStatistics) -> NewStatistics:
         return found
     variance = replace(layer.variance, values=found.variance)
     fit = agreement(replace(layer, variance=variance), found.mean)
-    if layer.predicted is None or fit is None or fit.correlation < FIT:
+    told = layer.predicted
+    if told is None or told.rough or told.fitted or fit is None or fit.correlation < FIT:
         return found
-    return replace(found, mean=layer.predicted.mean.reshape(found.mean.shape), from_weights=fit.error)
+    return replace(found, mean=told.mean.reshape(found.mean.shape), from_weights=fit.error)
 
 
 def reestimated(layer: str, moments: Moments) -> NewStatistics:

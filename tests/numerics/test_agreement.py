@@ -64,11 +64,21 @@ def test_dead_channels_do_not_count() -> None:
 
 
 def test_nothing_is_said_of_little() -> None:
-    """Without a prediction, of seven channels, of other sizes, of NaN, where nothing differs between channels."""
+    """Without a prediction, of three channels, of other sizes, of NaN, where nothing differs between channels."""
     healthy = layer(MEANS)
     assert agreement(replace(healthy, predicted=None)) is None
-    seven = Predicted(mean=MEANS[:7], variance=np.ones(7))
-    assert agreement(batch_norm("bn", mean=MEANS[:7], variance=1.0, channels=7, predicted=seven)) is None
-    assert agreement(replace(healthy, predicted=seven)) is None
+    three = Predicted(mean=MEANS[:3], variance=np.ones(3))
+    assert agreement(batch_norm("bn", mean=MEANS[:3], variance=1.0, channels=3, predicted=three)) is None
+    assert agreement(replace(healthy, predicted=three)) is None
     assert agreement(layer(np.full(40, np.nan))) is None
     assert agreement(replace(healthy, predicted=Predicted(mean=np.ones(40), variance=np.ones(40)))) is None
+
+
+def test_what_was_fitted_counts_less() -> None:
+    """Three numbers fitted to seven channels leave four; to six too few."""
+    seven = Predicted(mean=MEANS[:7], variance=np.ones(7), fitted=3)
+    found = agreement(batch_norm("bn", mean=MEANS[:7] + 0.1, variance=1.0, channels=7, predicted=seven))
+    assert found is not None
+    assert found.error == pytest.approx(0.1 * np.sqrt(7 / 4))
+    six = replace(seven, mean=MEANS[:6], variance=np.ones(6))
+    assert agreement(batch_norm("bn", mean=MEANS[:6], variance=1.0, channels=6, predicted=six)) is None

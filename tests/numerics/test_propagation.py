@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_sample_images
 
 from bncheck.numerics.propagation import (
     FUNCTIONS,
@@ -15,8 +16,11 @@ from bncheck.numerics.propagation import (
     Signal,
     applied,
     averaged,
+    gated,
     joined,
+    largest,
     normal,
+    of_images,
     summed,
     through_kernel,
 )
@@ -86,16 +90,85 @@ def test_sums_of_the_same_and_of_other_variables() -> None:
     assert summed([x, normal(np.zeros(3), np.ones(3), of="z")], of="s") is None
 
 
-def test_behind_a_pooling_only_the_mean_is_known() -> None:
-    """So that a function of it is not."""
-    pooled = averaged(normal(np.ones(2), np.ones(2), of="x"))
+def test_behind_a_pooling_the_mean_stays_and_the_spread_is_a_guess() -> None:
+    """So that the mean of a function of it is one too; what is joined to it shares the doubt."""
+    pooled = averaged(normal(np.ones(2), np.ones(2), of="x"), 4, of="p")
     assert pooled is not None
     np.testing.assert_allclose(pooled.mean, 1.0)
-    assert applied(FUNCTIONS["relu"], pooled) is None
+    assert 1 / 4 < pooled.variance[0] < 1
+    assert pooled.mean_known
+    assert not pooled.spread_known
+    behind = applied(FUNCTIONS["relu"], pooled)
+    assert behind is not None
+    assert not behind.mean_known
     beside = joined([pooled, normal(np.zeros(1), np.ones(1), of="y")], of="j")
     assert beside is not None
     assert beside.values.shape[1] == 3
     assert not beside.spread_known
+    assert beside.mean_known
+
+
+def test_the_largest_against_monte_carlo() -> None:
+    """Of four places with correlations of 0.7, as of neighbours in a map: means to a tenth of a deviation."""
+    random, mean, deviation = np.random.default_rng(4), np.array([-1.0, 0.0, 2.0]), np.array([0.5, 1.0, 2.0])
+    places = np.sqrt(0.7) * random.normal(size=(100_000, 1)) + np.sqrt(0.3) * random.normal(size=(100_000, 4))
+    made = np.maximum(places[..., None] * deviation + mean, 0).max(axis=1)
+    found = largest(applied(FUNCTIONS["relu"], normal(mean, deviation, of="x")), 4, of="p")
+    assert found is not None
+    np.testing.assert_allclose(found.mean, made.mean(axis=0), atol=0.1 * deviation.max())
+    np.testing.assert_allclose(np.sqrt(found.variance), made.std(axis=0), rtol=0.2)
+    assert not found.mean_known
+    assert largest(found, 1, of="same") is found
+
+
+def test_a_gate_scales_what_it_lets_through() -> None:
+    """By its mean, where it varies less; of the same variables the product is exact: x^2 has mean 1 and variance 2."""
+    x = normal(np.array([1.0, 2.0]), np.array([1.0, 3.0]), of="x")
+    gate = normal(np.array([0.5, 0.2]), np.array([0.01, 0.01]), of="g")
+    let_through = gated(x, gate, of="xg")
+    assert let_through is not None
+    np.testing.assert_allclose(let_through.mean, [0.5, 0.4], atol=1e-9)
+    assert not let_through.mean_known
+    one = normal(np.zeros(1), np.ones(1), of="z")
+    square = gated(one, one, of="zz")
+    assert square is not None
+    assert square.mean[0] == pytest.approx(1, rel=1e-2)
+    assert square.variance[0] == pytest.approx(2, rel=2e-2)
+    assert square.mean_known
+    assert gated(x, one, of="other") is None
+
+
+def test_means_behind_images() -> None:
+    """Three unknown means explain 24 channels, whatever they are, and none in another order; not 8 of 3."""
+    random = np.random.default_rng(5)
+    kernel = random.normal(size=(3, 3, 3, 24))
+    windows = [KernelAxis(size=32, kernel=3, padding=None)] * 2
+    images = normal(np.array([0.3, -0.2, 0.7]), np.ones(3), of="x")
+    true = through_kernel(images, kernel, windows)
+    assert true is not None
+    found = of_images(true.mean, kernel, windows)
+    assert found is not None
+    np.testing.assert_allclose(found.mean, true.mean, atol=1e-9)
+    assert found.fitted == 3
+    other = of_images(random.permutation(true.mean), kernel, windows)
+    assert other is not None
+    assert np.abs(other.mean - true.mean).max() > 1
+    assert of_images(true.mean[:8], kernel[..., :8], windows) is None
+    assert of_images(true.mean, kernel, [KernelAxis(size=4, kernel=3, padding=None)] * 2) is None
+
+
+def test_variances_behind_images_against_photographs() -> None:
+    """Of 24 random kernels over photographs: in proportion, from smooth ones to edges."""
+    random = np.random.default_rng(6)
+    smooth = random.normal(size=(1, 1, 3, 24)) * np.linspace(0, 1, 24)
+    kernel = smooth + random.normal(size=(3, 3, 3, 24)) * np.linspace(1, 0, 24)
+    photograph = load_sample_images().images[0] / 127.5 - 1
+    height, width, _ = photograph.shape
+    made = sum(photograph[y : height - 2 + y, x : width - 2 + x] @ kernel[y, x] for y in range(3) for x in range(3))
+    variance = np.asarray(made).var(axis=(0, 1))
+    found = of_images(np.zeros(24), kernel, [KernelAxis(size=64, kernel=3)] * 2)
+    assert found is not None
+    assert np.corrcoef(np.log(found.variance), np.log(variance))[0, 1] > 0.9
 
 
 @given(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bncheck.facts.layers import Layer, Presence
+from bncheck.facts.predicted import Predicted
 from bncheck.numerics.propagation import Signal, normal
 
 
@@ -20,6 +23,11 @@ def after_batch_norm(layer: Layer) -> Signal | None:
     if gamma.shape != beta.shape or not (np.isfinite(gamma).all() and np.isfinite(beta).all()):
         return None
     return normal(beta, gamma, of=layer.name)
+
+
+def guessed(found: Predicted, *, of: Any) -> Signal:
+    """Behind a kernel without a batch norm: normal channels, of a spread that is a guess."""
+    return normal(found.mean, np.sqrt(found.variance), of=of, spread_known=False, mean_known=not found.rough)
 
 
 def worth_predicting(layers: tuple[Layer, ...]) -> bool:

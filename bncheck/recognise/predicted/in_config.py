@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,14 +20,16 @@ from bncheck.numerics.propagation import (
     Signal,
     applied,
     averaged,
+    gated,
     joined,
-    normal,
+    largest,
+    of_images,
     summed,
     through_kernel,
 )
 from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
 from bncheck.recognise.named.config_sites import ConfigWiring, bias_of, identity_at_inference, is_linear, named_function
-from bncheck.recognise.predicted.after_batch_norm import after_batch_norm
+from bncheck.recognise.predicted.after_batch_norm import after_batch_norm, guessed
 from bncheck.sources.raw import RawKerasCall, RawKerasLayer, RawTensor
 
 _POOLS = frozenset(f"{name}{n}D" for name in ("AveragePooling", "AvgPool") for n in (1, 2, 3))
@@ -48,7 +51,7 @@ def with_predictions(wiring: ConfigWiring, layers: Sequence[Layer]) -> list[Laye
     """
     walk = _ConfigWalk(wiring, {layer.name: layer for layer in layers})
     return [
-        replace(layer, predicted=walk.at(wiring.calls[layer.sites[0].name]))
+        replace(layer, predicted=walk.at(wiring.calls[layer.sites[0].name], layer))
         if len(layer.sites) == 1 and layer.mean.values is not None
         else layer
         for layer in layers
@@ -68,7 +71,7 @@ class _ConfigWalk:
             self.sizes[call.name] = self._size(call, layer)
             self.signals[call.name] = self._signal(call, layer)
 
-    def at(self, call: RawKerasCall) -> Predicted | None:
+    def at(self, call: RawKerasCall, stored: Layer) -> Predicted | None:
         """What arrives at a batch norm."""
         while len(call.inbound) == 1:
             above = self.wiring.calls.get(call.inbound[0])
@@ -76,7 +79,7 @@ class _ConfigWalk:
                 return None
             layer = self.wiring.layers[above.layer]
             if is_linear(layer):
-                return self.arriving.get(above.name)
+                return self.arriving.get(above.name) or self._behind_images(above, layer, stored)
             if not identity_at_inference(layer):
                 return None
             call = above
@@ -86,30 +89,40 @@ class _ConfigWalk:
         return [self.signals.get(name) for name in call.inbound]
 
     def _signal(self, call: RawKerasCall, layer: RawKerasLayer) -> Signal | None:
-        kind, config = layer.class_name, layer.config
+        kind = layer.class_name
         if layer.path in self.layers:
             return after_batch_norm(self.layers[layer.path])
         above = self._above(call)
-        if kind == "Add":
-            return summed(above, of=call.name)
-        if kind == "Concatenate":
-            last = config.get("axis", -1) in (-1, len(self.sizes.get(call.name) or ()) + 1)
-            return joined(above, of=call.name) if last else None
         if len(above) != 1:
-            return None
+            return self._of_several(call, layer)
         one = above[0]
         if identity_at_inference(layer) or kind in _PADS or kind in _KEEPS_CHANNELS:
             return one
-        if kind in _POOLS or kind in _GLOBAL:
-            return averaged(one)
+        if kind in _GLOBAL:
+            return averaged(one, of=call.name)
+        if kind in _POOLS | _MAX_POOLS:
+            places = math.prod(_pooled(layer, int(kind[-2])))
+            return (averaged if kind in _POOLS else largest)(one, places, of=call.name)
         function = _function(layer)
         if kind in _CONVOLUTIONS or kind == "Dense":
             found = self.arriving[call.name] = self._linear(call, layer)
             if found is None:
                 return None
-            made = normal(found.mean, np.sqrt(found.variance), of=call.name, spread_known=False)
+            made = guessed(found, of=call.name)
             return made if is_linear(layer) else None if function is None else applied(function, made)
         return None if function is None else applied(function, one)
+
+    def _of_several(self, call: RawKerasCall, layer: RawKerasLayer) -> Signal | None:
+        """Where several calls meet: a sum, a gate, or channels side by side."""
+        above, kind = self._above(call), layer.class_name
+        if kind == "Add":
+            return summed(above, of=call.name)
+        if kind == "Multiply" and len(above) == 2:
+            return gated(*above, of=call.name)
+        if kind == "Concatenate":
+            last = layer.config.get("axis", -1) in (-1, len(self.sizes.get(call.name) or ()) + 1)
+            return joined(above, of=call.name) if last else None
+        return None
 
     def _linear(self, call: RawKerasCall, layer: RawKerasLayer) -> Predicted | None:
         """What a convolution or dense layer makes of its input, bias included."""
@@ -126,7 +139,7 @@ class _ConfigWalk:
         if found is not None and layer.class_name.startswith("Separable"):
             if len(kernels) != 2:
                 return None
-            between = normal(found.mean, np.sqrt(found.variance), of=call.name)
+            between = guessed(found, of=call.name)
             pointwise: NDArray[Any] = kernels[1].read()
             found = through_kernel(between, pointwise.reshape(pointwise.shape[-2:]))
         bias = bias_of(layer)
@@ -134,6 +147,19 @@ class _ConfigWalk:
             return found
         added = bias.read().astype(np.float64)
         return None if added.shape != found.mean.shape else replace(found, mean=found.mean + added)
+
+    def _behind_images(self, call: RawKerasCall, layer: RawKerasLayer, stored: Layer) -> Predicted | None:
+        """Of a convolution whose input is no batch norm's: as of images, near the layer's stored means."""
+        kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
+        plain = layer.class_name in _CONVOLUTIONS - DEPTHWISE and len(kernels) == 1
+        if not plain or not call.inbound or stored.mean.values is None or not _readable(kernels[0]):
+            return None
+        source, zeros = self._padding(call)
+        bias = bias_of(layer)
+        added = 0.0 if bias is None else bias.read().astype(np.float64)
+        windows = _windows(layer, self.sizes.get(source), kernels[0], zeros)
+        found = of_images(stored.mean.values - added, kernels[0].read(), windows)
+        return None if found is None else replace(found, mean=found.mean + added)
 
     def _padding(self, call: RawKerasCall) -> tuple[str, tuple[tuple[int, int], ...] | None]:
         """(the call behind any zero padding of its own layer, the zeros an axis)."""
@@ -159,12 +185,16 @@ class _ConfigWalk:
                 return None
             return tuple(None if size is None else size + sum(pair) for size, pair in zip(above, zeros, strict=True))
         if kind in _POOLS | _MAX_POOLS:
-            pooled = _each(layer.config.get("pool_size"), len(above)) or [2] * len(above)
-            return tuple(window.output for window in _moving(layer, above, pooled, None))
+            return tuple(window.output for window in _moving(layer, above, _pooled(layer, len(above)), None))
         kernel = next((weight for weight in layer.weights if len(weight.shape) == len(above) + 2), None)
         if kind in _CONVOLUTIONS:
             return None if kernel is None else tuple(window.output for window in _windows(layer, above, kernel, None))
         return above
+
+
+def _pooled(layer: RawKerasLayer, axes: int) -> list[int]:
+    """Places along each axis that a pooling takes together."""
+    return _each(layer.config.get("pool_size"), axes) or [2] * axes
 
 
 def _readable(tensor: RawTensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.facts.arrays import PerChannel
 from bncheck.facts.layers import Layer
 from bncheck.facts.predicted import Predicted
 from bncheck.numerics.propagation import (
@@ -17,8 +19,10 @@ from bncheck.numerics.propagation import (
     Signal,
     applied,
     averaged,
+    gated,
     joined,
-    normal,
+    largest,
+    of_images,
     summed,
     through_kernel,
 )
@@ -28,7 +32,7 @@ from bncheck.recognise.graph.trace import VARIABLES, constant, declared_shape, s
 from bncheck.recognise.graph.upstream import LINEAR, dropout_input, is_dropout
 from bncheck.recognise.graph.view import GraphView
 from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
-from bncheck.recognise.predicted.after_batch_norm import after_batch_norm
+from bncheck.recognise.predicted.after_batch_norm import after_batch_norm, guessed
 
 _BINARY = {
     "Add": np.add,
@@ -44,6 +48,7 @@ _BINARY = {
 _SUMS = frozenset({"Add", "AddV2", "BiasAdd", "Sub"})
 _PRODUCTS = frozenset({"Mul", "RealDiv", "Div"})
 _AVERAGES = frozenset({"AvgPool", "AvgPool3D", "Mean", "ResizeBilinear"})
+_LARGEST = frozenset({"MaxPool", "MaxPoolV2", "MaxPool3D"})
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 _POOLS = frozenset({"AvgPool", "MaxPool", "MaxPoolV2"})
 _TO_OTHER_LAYOUT = ((0, 2, 3, 1), (0, 3, 1, 2))
@@ -58,7 +63,9 @@ def with_predictions(graph: GraphView, layers: Sequence[Layer], sites: Sequence[
     """
     walk = _GraphWalk(graph, layers, sites)
     return [
-        replace(layer, predicted=walk.at(paired)) if len(paired) == 1 and layer.mean.values is not None else layer
+        replace(layer, predicted=walk.at(paired, layer))
+        if len(paired) == 1 and layer.mean.values is not None
+        else layer
         for layer, paired in zip(layers, sites, strict=True)
     ]
 
@@ -78,21 +85,21 @@ class _GraphWalk:
         self.signals: dict[int, Signal | None] = {}
         self.shapes: dict[int, tuple[int | None, ...] | None] = {}
 
-    def at(self, paired: Sequence[PairedSite]) -> Predicted | None:
-        """What arrives at a site."""
+    def at(self, paired: Sequence[PairedSite], layer: Layer) -> Predicted | None:
+        """What arrives at a layer's site."""
         for site in (paired[0].site, paired[0].train):
-            found = None if site.x is None or site.fold is not None else self._arriving(site.x)
+            found = None if site.x is None or site.fold is not None else self._arriving(site.x, layer)
             if found is not None:
                 return found
         return None
 
-    def _arriving(self, x: int) -> Predicted | None:
+    def _arriving(self, x: int, layer: Layer) -> Predicted | None:
         bias: Any = 0.0
         for _ in range(_STEPS):
             node = node_of(x)
             op, data = self.flat.ops[node], self.flat.data[node]
             if op in LINEAR:
-                found = self.linear(node, 0)
+                found = self.linear(node, 0, stored=layer.mean.values, bias=bias)
                 return None if found is None else replace(found, mean=found.mean + bias)
             if op in ("BiasAdd", "Add", "AddV2") and len(data) == 2:
                 added = self._weights(data[1])
@@ -140,13 +147,17 @@ class _GraphWalk:
             return summed([self.signal(x, depth) for x in data], of=e)
         if op == "ConcatV2" and data:
             return joined([self.signal(x, depth) for x in data[:-1]], of=e)
-        if op in _AVERAGES and data:
-            return averaged(self.signal(data[0], depth))
+        if op in _AVERAGES | _LARGEST and data:
+            return self._pooled(op, node, e, depth)
         if op in LINEAR:
             found = self.linear(node, depth)
-            return None if found is None else normal(found.mean, np.sqrt(found.variance), of=e, spread_known=False)
+            return None if found is None else guessed(found, of=e)
         known = (self.signal(x, depth) for x in self._back(e))
         return next((one for one in known if one is not None), None)
+
+    def _pooled(self, op: str, node: int, e: int, depth: int) -> Signal | None:
+        pooled, places = self.signal(self.flat.data[node][0], depth), _places(self.flat, node)
+        return averaged(pooled, places, of=e) if op in _AVERAGES else largest(pooled, places or 1, of=e)
 
     def _binary(self, op: str, data: tuple[int, ...], e: int, depth: int) -> Signal | None:
         """Two functions of the same variables, a signal and weights, or the sum of two signals."""
@@ -157,10 +168,12 @@ class _GraphWalk:
         if not signals or left is None or right is None:
             return None
         if len(signals) == 2 and signals[0].of != signals[1].of:
+            if op == "Mul":
+                return gated(*signals, of=e)
             return summed(signals, of=e) if op in _SUMS - {"Sub"} else None
+        spread_known = all(one.spread_known for one in signals)
         linear = op in _SUMS or (op in _PRODUCTS and len(signals) == 1)
-        if not linear and not all(one.spread_known for one in signals):
-            return None
+        mean_known = all(one.mean_known for one in signals) and (linear or spread_known)
         with np.errstate(all="ignore"):
             try:
                 found = _BINARY[op](left, right)
@@ -168,7 +181,7 @@ class _GraphWalk:
                 return None
         if found.shape != signals[0].values.shape:
             return None
-        return Signal(values=found, of=signals[0].of, spread_known=all(one.spread_known for one in signals))
+        return Signal(values=found, of=signals[0].of, spread_known=spread_known, mean_known=mean_known)
 
     def _weights(self, e: int) -> NDArray[np.float64] | None:
         """A stored or constant vector, or a number, or the negative of one (PReLU); None for anything else."""
@@ -189,8 +202,13 @@ class _GraphWalk:
         readable = tensor is not None and tensor.unavailable is None and 0 < kernel_bytes(tensor) <= MAX_KERNEL
         return tensor if readable else None
 
-    def linear(self, node: int, depth: int) -> Predicted | None:
-        """What a convolution or dense layer makes of its input, bias apart."""
+    def linear(
+        self, node: int, depth: int, *, stored: PerChannel | None = None, bias: NDArray[np.float64] | float = 0.0
+    ) -> Predicted | None:
+        """What a convolution or dense layer makes of its input, bias apart.
+
+        Of an input that is no batch norm's: as of images, near the means `stored` behind the bias.
+        """
         flat = self.flat
         op, data = flat.ops[node], flat.data[node]
         if op not in ("Conv2D", "DepthwiseConv2dNative", "MatMul") or len(data) != 2:
@@ -200,7 +218,7 @@ class _GraphWalk:
             return None
         padded, x = self._padding(data[0])
         arriving = self.signal(x, depth)
-        if arriving is None:
+        if arriving is None and (stored is None or op != "Conv2D"):
             return None
         kernel = tensor.read()
         if op == "MatMul":
@@ -209,6 +227,8 @@ class _GraphWalk:
         if kernel.ndim != 4:
             return None
         windows = self._windows(node, x, kernel.shape[:2], padded)
+        if arriving is None:
+            return None if stored is None else of_images(stored - bias, kernel, windows)
         return through_kernel(arriving, kernel, windows, depthwise=op == "DepthwiseConv2dNative")
 
     def _padding(self, e: int) -> tuple[NDArray[Any] | None, int]:
@@ -291,6 +311,13 @@ class _GraphWalk:
 def _channels_first(flat: FlatGraph, node: int) -> bool:
     layout = flat.attr(node, "data_format")
     return layout is not None and layout.s.startswith(b"NC")
+
+
+def _places(flat: FlatGraph, node: int) -> int | None:
+    """How many places a pooling takes together; None for all of a map, or where it does not say."""
+    if flat.ops[node] == "ResizeBilinear":
+        return 2
+    return None if flat.ops[node] == "Mean" else math.prod(_numbers(flat, node, "ksize"))
 
 
 def _numbers(flat: FlatGraph, node: int, name: str) -> list[int]:

@@ -61,6 +61,31 @@ def test_silent() -> None:
     assert not list(check.check(facts(layer("bn", 0.01 * SHUFFLED, 0.01 * MEANS))))
 
 
+def test_few_channels_whose_means_are_far_off() -> None:
+    """Six, of which a correlation tells little."""
+    means = np.array([-3.0, 1.0, 0.0, 2.0, -1.0, 3.0])
+    others = [layer(f"good{number}", MEANS + 0.01) for number in range(5)]
+    mixed = np.array([2.0, 3.0, -3.0, 1.0, 0.0, -1.0])
+    assert only(check, facts(*others, layer("bad", mixed, means))).layers == ("bad",)
+    assert not list(check.check(facts(*others, layer("good", means + 0.3, means))))
+    assert not list(check.check(facts(layer("alone", mixed, means))))
+
+
+def test_variances_alone() -> None:
+    """Standard deviations in their place: named by their power, as an error."""
+    variance = np.exp(np.random.default_rng(3).normal(-3, 1, 64))
+    told = Predicted(mean=MEANS, variance=variance)
+    healthy = batch_norm("bn", mean=MEANS, variance=1.2 * variance, channels=64, predicted=told)
+    assert not list(check.check(facts(healthy)))
+    wrong = batch_norm("bn", mean=MEANS, variance=np.sqrt(variance), channels=64, predicted=told)
+    evidence = only(check, facts(wrong))
+    assert evidence.severity is Severity.ERROR
+    assert evidence.location == wrong.variance.name
+    assert "standard deviations" in evidence.message
+    power = next(one for one in evidence.measurements if one.name == "power of the predicted variances")
+    assert power.value == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.fixture(scope="module")
 def healthy() -> Facts:
     """MobileNetV2 on digits."""
@@ -94,3 +119,17 @@ def test_every_layer_that_it_matters_for_is_named(healthy: Facts, seed: int) -> 
             named += bool(found)
     assert matter >= 20
     assert named >= 0.95 * matter
+
+
+@pytest.mark.parametrize("factor", [10.0, 0.1])
+def test_one_layer_of_another_scale(healthy: Facts, factor: float) -> None:
+    """MobileNetV2, the variances of one layer after the other ten times as large, or a tenth: 49 of 51 are named."""
+    named = 0
+    for place, one in enumerate(healthy.layers):
+        assert one.variance.values is not None
+        scaled = replace(one, variance=replace(one.variance, values=factor * one.variance.values))
+        layers = (*healthy.layers[:place], scaled, *healthy.layers[place + 1 :])
+        found = [layer for evidence in check.check(replace(healthy, layers=layers)) for layer in evidence.layers]
+        assert found in ([], [one.name])
+        named += bool(found)
+    assert named >= 49

@@ -1,0 +1,121 @@
+"""How far stored moving variances are those that the weights before a layer predict: in shape, and in level.
+
+What is predicted takes channels to vary by themselves, so that it is off by a factor, much the same for all channels of
+a layer and for all layers of a model. Against it faults stand out: logarithms of standard deviations rise half as fast
+with the prediction, variances in another order not at all, and a layer's factor is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from bncheck.facts.arrays import PerChannel
+from bncheck.facts.layers import Layer
+from bncheck.facts.record import Record
+from bncheck.numerics.agreement import living
+from bncheck.numerics.channels import median
+
+FEWEST = 4
+"""Living channels below which nothing is said."""
+SHAPED = 8
+"""The same for how variances follow the prediction from channel to channel."""
+SIGMAS = 3.3
+"""Standard errors that a slope may be off by chance: one in 2,000."""
+FLAT = 0.6
+"""Slope of log stored on log predicted variances, 3.3 standard errors added, below which they do not follow. Of 250
+layers of eight healthy models the lowest is 0.82; standard deviations have half the slope of variances."""
+NEIGHBOURS, ALONE = 4, 1.0
+"""So many layers to each side, and the median of all, have levels between which a layer's own lies, or beyond them by
+less than this: healthy layers reach 0.7, variances ten times too large 1.5 to 2.3."""
+APART = 2.2
+"""The same from the median of all, where neighbours are as far off: healthy layers reach 1.9."""
+LOWEST, HIGHEST = -1.2, 2.2
+"""Between these lies the median of all: in nine healthy models from 0 to 1.5, for what varies together adds up."""
+OF_LEVELS, OF_CHANNELS = 4.0, 2.5
+"""Both in robust deviations, of the levels of all layers and of the channels of the layer; guesses."""
+_FEW_LAYERS = 5
+"""Layers below which they tell no common level."""
+_SAME = 1e-9
+"""Sum of squares below which predicted variances are the same for all channels."""
+_ROBUST = 1.4826
+"""Standard deviation of a normal variable over its median absolute deviation."""
+
+
+class VarianceAgreement(Record):
+    """Stored against predicted variances of one layer, over its living channels, in natural logarithms."""
+
+    channels: int
+    level: float
+    """Median of stored - predicted."""
+    spread: float
+    """Robust deviation of stored - predicted."""
+    slope: float = 1.0
+    """Of stored on predicted."""
+    slope_error: float = math.inf
+    """Its standard error, infinite of too few channels, or where the prediction is the same for all."""
+    levelled: bool = True
+    """Whether the level says something: not behind images, whose own variance is not known."""
+
+    @property
+    def flat(self) -> bool:
+        """Whether the stored variances do not follow the prediction."""
+        return self.slope + SIGMAS * self.slope_error < FLAT
+
+
+def variance_agreement(layer: Layer) -> VarianceAgreement | None:
+    """Of a layer's stored variances; None where too little is known."""
+    predicted, alive = layer.predicted, living(layer)
+    if predicted is None or alive is None or layer.variance.values is None:
+        return None
+    stored = layer.variance.values.reshape(-1).astype(np.float64)
+    alive = alive & (predicted.variance > 0)
+    count = int(alive.sum())
+    if count < FEWEST:
+        return None
+    here, there = np.log(stored[alive]), np.log(predicted.variance[alive])
+    ratios = here - there
+    level, (slope, error) = median(ratios), _slope(there, here)
+    return VarianceAgreement(
+        channels=count,
+        level=level,
+        spread=_ROBUST * median(np.abs(ratios - level)),
+        slope=slope,
+        slope_error=error,
+        levelled=not predicted.fitted,
+    )
+
+
+def _slope(x: PerChannel, y: PerChannel) -> tuple[float, float]:
+    """(slope of y on x, its standard error)."""
+    x, y = x - x.mean(), y - y.mean()
+    across = float(x @ x)
+    if x.size < SHAPED or across < _SAME:
+        return 1.0, math.inf
+    slope = float(x @ y) / across
+    left = y - slope * x
+    return slope, math.sqrt(float(left @ left) / (x.size - 2) / across)
+
+
+def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:
+    """Layers whose level is not that of the others -> by how much; all where theirs is not that of variances.
+
+    `found` is in forward order.
+    """
+    everywhere, found = found, {name: one for name, one in found.items() if one.levelled}
+    if len(found) < _FEW_LAYERS:
+        return {}
+    levels = np.array([one.level for one in found.values()])
+    centre = median(levels)
+    if not LOWEST < centre < HIGHEST:
+        return dict.fromkeys(everywhere, centre)
+    least = OF_LEVELS * _ROBUST * median(np.abs(levels - centre))
+    off = {}
+    for place, (name, one) in enumerate(found.items()):
+        near = np.concatenate([levels[max(0, place - NEIGHBOURS) : place], levels[place + 1 :][:NEIGHBOURS], [centre]])
+        beyond, apart = max(one.level - near.max(), near.min() - one.level), abs(one.level - centre)
+        if (beyond > ALONE or apart > max(APART, least)) and apart > OF_CHANNELS * one.spread:
+            off[name] = one.level - centre
+    return off

@@ -1,0 +1,92 @@
+"""Stored variances against those that weights predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bncheck.facts.layers import Layer
+from bncheck.facts.predicted import Predicted
+from bncheck.numerics.variance_agreement import VarianceAgreement, off_level, variance_agreement
+from bncheck.testing import batch_norm
+
+RANDOM = np.random.default_rng(0)
+PREDICTED = np.exp(RANDOM.normal(-2, 0.7, 64))
+TRUE = 1.5 * PREDICTED * np.exp(RANDOM.normal(0, 0.3, 64))
+"""As training leaves them: a common factor, and a third more or less by channel."""
+
+
+def layer(variance: np.ndarray) -> Layer:
+    """64 channels of mean 0."""
+    predicted = Predicted(mean=np.zeros(64), variance=PREDICTED)
+    return batch_norm("bn", mean=np.zeros(64), variance=variance, channels=64, predicted=predicted)
+
+
+def fit(variance: np.ndarray) -> VarianceAgreement:
+    """Of these, which is known."""
+    found = variance_agreement(layer(variance))
+    assert found is not None
+    return found
+
+
+def test_variances_follow_the_prediction() -> None:
+    """By the power 1, whatever the factor."""
+    for scale in (1.0, 100.0):
+        found = fit(scale * TRUE)
+        assert found.slope == pytest.approx(1, abs=0.2)
+        assert found.level == pytest.approx(np.log(1.5 * scale), abs=0.15)
+        assert not found.flat
+
+
+def test_deviations_rise_half_as_fast() -> None:
+    """Standard deviations in place of variances; those in another order, or that a share fills, do not rise."""
+    root = fit(np.sqrt(TRUE))
+    assert root.slope == pytest.approx(0.5, abs=0.1)
+    assert root.flat
+    assert fit(RANDOM.permutation(TRUE)).flat
+    assert fit(0.8 * TRUE + 0.2).flat
+
+
+def test_nothing_is_said_of_little() -> None:
+    """Without a prediction, of three channels; of seven and of constants no slope; behind images no level."""
+    one = layer(TRUE)
+    assert one.predicted is not None
+    assert variance_agreement(replace(one, predicted=None)) is None
+    images = variance_agreement(replace(one, predicted=replace(one.predicted, fitted=3)))
+    assert images is not None
+    assert not images.levelled
+    for count, known in ((3, False), (7, True)):
+        some = Predicted(mean=np.zeros(count), variance=PREDICTED[:count])
+        found = variance_agreement(
+            batch_norm("bn", mean=np.zeros(count), variance=TRUE[:count], channels=count, predicted=some)
+        )
+        assert (found is not None) is known
+        assert found is None or found.slope_error == np.inf
+    constant = replace(one, predicted=Predicted(mean=np.zeros(64), variance=np.ones(64)))
+    found = variance_agreement(constant)
+    assert found is not None
+    assert found.slope_error == np.inf
+
+
+def levels(*found: float, spread: float = 0.3) -> dict[str, VarianceAgreement]:
+    """Layers of these levels, in forward order."""
+    return {str(place): VarianceAgreement(channels=64, level=level, spread=spread) for place, level in enumerate(found)}
+
+
+def test_a_layer_of_another_scale() -> None:
+    """Ten times and a tenth of the variance are named, twice is not; nor what lies between its neighbours."""
+    healthy = (0.2, 0.4, 0.1, 0.3, 0.5, 0.3, 0.2)
+    assert not off_level(levels(*healthy))
+    for factor, named in ((10, ["3"]), (0.1, ["3"]), (2, [])):
+        changed = (*healthy[:3], healthy[3] + np.log(factor), *healthy[4:])
+        assert list(off_level(levels(*changed))) == named
+    assert not off_level(levels(*healthy[:4], 1.7, 1.8))
+    assert not off_level(levels(*healthy[:3], healthy[3] + np.log(10), *healthy[4:], spread=1.5))
+    assert not off_level(levels(0.1, 0.2, 2.6))
+
+
+def test_all_layers_of_another_scale() -> None:
+    """Ten times the variance everywhere lies beyond what channels that vary together make."""
+    assert len(off_level(levels(*(np.log(10) + one for one in (0.2, 0.4, 0.1, 0.3, 0.5))))) == 5
