@@ -171,9 +171,9 @@ def _loud(report: Report) -> tuple[str, ...]:
 
 
 def _pair(layer: Layer, other: Mapping[str, NDArray[np.float32]] | None = None) -> Pair:
-    """A layer's statistics, or those of the same names among `other`."""
+    """A layer's statistics, or those among variables of that time."""
     vectors = (layer.mean, layer.variance)
-    found = [v.values if other is None else other[v.name.split(":")[0]] for v in vectors]
+    found = [v.values if other is None else other[f"{layer.name}/moving_{v.role.value}"] for v in vectors]
     mean, variance = (np.asarray(values, np.float64).reshape(-1) for values in found)
     return mean, variance
 
