@@ -18,6 +18,8 @@ HEALTHY = 0.7
 """Correlation that healthy layers reach. Of 152 layers of seven models (MobileNetV2 twice, MobileNetV1, DS-CNN,
 mini-XCEPTION, Chiron, EEGNet) the median is 0.99; all are above 0.85 but one, a depthwise layer over 3x3 places in
 which 179 of 256 channels are dead: 0.64."""
+ROUGH = 0.4
+"""The same where the prediction is rough: healthy layers reach 0.63, of six models trained for the bench; a guess."""
 SIGMAS = 3.3
 """Standard errors below the correlation of healthy layers from which a layer is named, and above it from which its
 weights account for it: one in 2,000 by chance where that is the true one."""
@@ -37,11 +39,13 @@ class Agreement(Record):
     """Root mean square of the difference, in deviations (the larger of stored and predicted)."""
     free: int
     """Channels less the numbers that were fitted to them."""
+    rough: bool
+    """Whether the prediction is."""
 
     @property
     def sigmas(self) -> float:
-        """By how many standard errors the correlation lies below `HEALTHY`."""
-        return self.below(HEALTHY)
+        """By how many standard errors the correlation lies below that of healthy layers."""
+        return self.below(ROUGH if self.rough else HEALTHY)
 
     def below(self, healthy: float) -> float:
         """By how many standard errors it lies below `healthy`: Fisher's z, whose standard error is 1 / sqrt(n - 3)."""
@@ -73,6 +77,7 @@ def agreement(layer: Layer, mean: PerChannel | None = None) -> Agreement | None:
         correlation=found,
         error=float(np.sqrt(np.sum((here - there) ** 2) / free)),
         free=free,
+        rough=predicted.rough,
     )
 
 

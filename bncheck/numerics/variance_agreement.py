@@ -38,8 +38,9 @@ OF_LEVELS, OF_CHANNELS = 4.0, 2.5
 """Both in robust deviations, of the levels of all layers and of the channels of the layer; guesses."""
 _FEW_LAYERS = 5
 """Layers below which they tell no common level."""
-_SAME = 1e-9
-"""Sum of squares below which predicted variances are the same for all channels."""
+DIFFER = 0.2
+"""Deviation of log predicted variances from which they tell one channel from another: below, how far channels vary
+together, which is not known, counts for more. Healthy layers of less have slopes down to 0.2."""
 _ROBUST = 1.4826
 """Standard deviation of a normal variable over its median absolute deviation."""
 
@@ -55,9 +56,9 @@ class VarianceAgreement(Record):
     slope: float = 1.0
     """Of stored on predicted."""
     slope_error: float = math.inf
-    """Its standard error, infinite of too few channels, or where the prediction is the same for all."""
+    """Its standard error, infinite of too few channels, or where the prediction is rough or much the same for all."""
     levelled: bool = True
-    """Whether the level says something: not behind images, whose own variance is not known."""
+    """Whether the level says something: not behind images, whose own variance is not known, nor behind a pooling."""
 
     @property
     def flat(self) -> bool:
@@ -83,8 +84,8 @@ def variance_agreement(layer: Layer) -> VarianceAgreement | None:
         level=level,
         spread=_ROBUST * median(np.abs(ratios - level)),
         slope=slope,
-        slope_error=error,
-        levelled=not predicted.fitted,
+        slope_error=math.inf if predicted.rough else error,
+        levelled=predicted.spread_known and not predicted.fitted,
     )
 
 
@@ -92,7 +93,7 @@ def _slope(x: PerChannel, y: PerChannel) -> tuple[float, float]:
     """(slope of y on x, its standard error)."""
     x, y = x - x.mean(), y - y.mean()
     across = float(x @ x)
-    if x.size < SHAPED or across < _SAME:
+    if x.size < SHAPED or across < DIFFER**2 * x.size:
         return 1.0, math.inf
     slope = float(x @ y) / across
     left = y - slope * x

@@ -88,6 +88,8 @@ class RawKerasCall(Record, eq=False):
     """Names of the calls whose outputs it takes, in order; empty for inputs and where the wiring is unknown."""
     training: bool | None = None
     """`training=` baked into this call or the innermost enclosing one that has it; None: decided by the caller."""
+    number: float | None = None
+    """What an operator of tf.keras, such as `x + 3`, takes beside its input, where that is a number."""
 
 
 class RawKeras(Record, eq=False):

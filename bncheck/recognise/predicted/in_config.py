@@ -41,6 +41,7 @@ _CONVOLUTIONS = (
     frozenset(f"{kind}{name}{n}D" for kind in ("", "Separable") for name in ("Conv", "Convolution") for n in (1, 2, 3))
     | DEPTHWISE
 )
+_OPERATORS = {"add": np.add, "multiply": np.multiply, "subtract": np.subtract, "truediv": np.divide}
 _CHANNELS_FIRST = frozenset({"channels_first", "th"})
 
 
@@ -103,7 +104,7 @@ class _ConfigWalk:
         if kind in _POOLS | _MAX_POOLS:
             places = math.prod(_pooled(layer, int(kind[-2])))
             return (averaged if kind in _POOLS else largest)(one, places, of=call.name)
-        function = _function(layer)
+        function = _operator(layer, call) if kind == "TFOpLambda" else _function(layer)
         if kind in _CONVOLUTIONS or kind == "Dense":
             found = self.arriving[call.name] = self._linear(call, layer)
             if found is None:
@@ -246,6 +247,13 @@ def _pairs(given: Any, axes: int) -> tuple[tuple[int, int], ...] | None:
         return tuple((one, one) for one in each)
     pairs = [_each(one, 2) for one in given] if isinstance(given, (list, tuple)) and len(given) == axes else []
     return tuple((pair[0], pair[1]) for pair in pairs if pair is not None) if pairs and None not in pairs else None
+
+
+def _operator(layer: RawKerasLayer, call: RawKerasCall) -> Function | None:
+    """What an operator of tf.keras does with a number; None for any other."""
+    number, name = call.number, str(layer.config.get("function"))
+    operator = _OPERATORS.get(name.rpartition(".")[2])
+    return None if number is None or operator is None else lambda x: operator(x, number)
 
 
 def _function(layer: RawKerasLayer) -> Function | None:

@@ -159,7 +159,10 @@ def _unlike(judged: Sequence[tuple[Layer, Agreement]]) -> set[str]:
     return named | {
         layer.name
         for layer, found in judged
-        if found.error > HARM and found.correlation < min(LOW, others) and found.below(others) > SIGMAS
+        if not found.rough
+        and found.error > HARM
+        and found.correlation < min(LOW, others)
+        and found.below(others) > SIGMAS
     }
 
 
@@ -168,7 +171,7 @@ def _far(judged: Sequence[tuple[Layer, Agreement]], settled: Sequence[Layer]) ->
     if len(judged) < SEVERAL:
         return set()
     least = max(FAR, TIMES * median(np.array([found.error for _, found in judged])))
-    return {layer.name for layer, found in judged if found.error > least and layer in settled}
+    return {layer.name for layer, found in judged if found.error > least and not found.rough and layer in settled}
 
 
 def _scattered(layer: Layer) -> bool:

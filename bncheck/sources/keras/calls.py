@@ -39,7 +39,9 @@ def calls(path: Path, model: Entry) -> tuple[RawKerasCall, ...]:
     return tuple(done.emitted)
 
 
-def _apply(done: _Calls, entry: Entry, inbound: tuple[str, ...], *, training: bool | None) -> tuple[str, ...]:
+def _apply(
+    done: _Calls, entry: Entry, inbound: tuple[str, ...], *, training: bool | None, number: float | None = None
+) -> tuple[str, ...]:
     """Applies an entry to the outputs of these calls; the names of the calls that give its outputs."""
     if entry.functional:
         return _functional(done, entry, inbound, training=training)
@@ -47,19 +49,22 @@ def _apply(done: _Calls, entry: Entry, inbound: tuple[str, ...], *, training: bo
         return _sequential(done, entry, inbound, training=training)
     if entry.class_name in _TRANSPARENT and len(entry.children) == 1:
         return _apply(done, entry.children[0], inbound, training=training)
-    output = _emit(done, entry, inbound, training=training)
+    output = _emit(done, entry, inbound, training=training, number=number)
     for child in entry.children:  # how a layer wires what it holds stands in its code
         _apply(done, child, (), training=training)
     return output
 
 
-def _emit(done: _Calls, entry: Entry, inbound: tuple[str, ...], *, training: bool | None) -> tuple[str, ...]:
+def _emit(
+    done: _Calls, entry: Entry, inbound: tuple[str, ...], *, training: bool | None, number: float | None
+) -> tuple[str, ...]:
     if len(done.emitted) >= MAX_CALLS:
         raise TooLarge(done.path, f"more than {MAX_CALLS:,} applications of layers")
     earlier = done.count.get(entry.path, 0)
     done.count[entry.path] = earlier + 1
     name = f"{entry.path}:{earlier}" if earlier else entry.path
-    done.emitted.append(RawKerasCall(name=name, layer=entry.path, inbound=inbound, training=training))
+    call = RawKerasCall(name=name, layer=entry.path, inbound=inbound, training=training, number=number)
+    done.emitted.append(call)
     return (name,)
 
 
@@ -97,7 +102,8 @@ def _functional(done: _Calls, model: Entry, inbound: tuple[str, ...], *, trainin
             outputs[item] = (given[child.name],)
         else:
             takes = tuple(name for ref in node.refs if (name := _output(outputs, source(ref), ref)))
-            outputs[item] = _apply(done, child, takes, training=training if node.training is None else node.training)
+            mode = training if node.training is None else node.training
+            outputs[item] = _apply(done, child, takes, training=mode, number=node.number)
         for consumer in waiting.get(item, ()):
             open_inputs[consumer] -= 1
             if not open_inputs[consumer]:

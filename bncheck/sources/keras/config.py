@@ -39,6 +39,8 @@ class Node:
     training: bool | None = None
     shape: tuple[int | None, ...] | None = None
     """Of the first input, where the configuration records it."""
+    number: float | None = None
+    """What an operator takes beside its input, where that is a number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,7 +204,8 @@ def _node(found: Any) -> Node:
     refs = tuple(dict.fromkeys(_refs(found)))
     training = next((value for value in _arguments(found, "training") if isinstance(value, bool)), None)
     shape = next((_shape(value) for value in _tensor_shapes(found)), None)
-    return Node(refs=refs, training=training, shape=shape)
+    number = next((value for value in _arguments(found, "y") if isinstance(value, (int, float))), None)
+    return Node(refs=refs, training=training, shape=shape, number=number)
 
 
 def _refs(found: Any) -> Iterator[Ref]:
