@@ -85,8 +85,8 @@ def _biases_moved(tensors: Mapping[str, RawTensor], names: Mapping[str, str]) ->
         tensor = tensors[key]
         if tensor.unavailable is not None or tensor.dtype not in _FLOATS or len(tensor.shape) != 1:
             continue
-        values = np.unique(tensor.read())
-        if values.size > 1 and not set(values.tolist()) <= {0.0, 1.0}:
+        values = set(tensor.read().tolist())
+        if len(values) > 1 and not values <= {0.0, 1.0}:
             return True
         decided = False
     return decided

@@ -141,18 +141,21 @@ def _branch(
 
 def _listing(graph: GraphView, node: int) -> tuple[str, ...]:
     """Collections that list the op itself, or (TF2 resource updates, conditions) an op right behind it."""
-    flat, listed = graph.flat, graph.listed
-    found = set(listed.get(node, ()))
-    frontier = [node]
-    for _ in range(4):
-        frontier = [
-            c
-            for current in frontier
-            for c in (*flat.consumers(current), *_callers(flat, current))
-            if flat.ops[c] in _BEHIND_AN_UPDATE
-        ]
-        found.update(name for c in frontier for name in listed.get(c, ()))
-    return tuple(sorted(found))
+    return tuple(sorted(_listed_within(graph, node, steps=4)))
+
+
+def _listed_within(graph: GraphView, node: int, *, steps: int) -> frozenset[str]:
+    """Collections that list a node or one a few steps behind it; asked once of what many updates stand before."""
+    known = graph.listed_within.get((node, steps))
+    if known is None:
+        flat = graph.flat
+        known = frozenset(graph.listed.get(node, ()))
+        if steps:
+            following = {*flat.consumers(node), *_callers(flat, node)}
+            behind = [c for c in following if flat.ops[c] in _BEHIND_AN_UPDATE]
+            known = known.union(*(_listed_within(graph, c, steps=steps - 1) for c in behind))
+        graph.listed_within[node, steps] = known
+    return known
 
 
 def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:

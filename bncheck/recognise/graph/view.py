@@ -95,6 +95,11 @@ class GraphView(Record, eq=False):
         return found
 
     @cached_property
+    def listed_within(self) -> dict[tuple[int, int], frozenset[str]]:
+        """(node, steps) -> collections that list it or what follows it within so many steps, as far as asked."""
+        return {}
+
+    @cached_property
     def optimizers_of(self) -> dict[int | None, list[int]]:
         """Variable -> the optimizer nodes that write it."""
         found: dict[int | None, list[int]] = {}
