@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -119,14 +120,18 @@ def apart_from_labels(outputs: Sequence[NDArray[Any]], kinds: Sequence[Kind], la
     ]
 
 
-def place_of(name: str | None, outputs: Sequence[str]) -> int | None:
-    """The place of the output that `--labels-output` names; None where it was not given. Raises UsageError."""
+def place_of(name: str | None, outputs: Sequence[str], also: Mapping[str, str] = MappingProxyType({})) -> int | None:
+    """The place of the output that `--labels-output` names; None where it was not given. Raises UsageError.
+
+    `also` holds other names of theirs: name -> the one among `outputs`.
+    """
     if name is None:
         return None
-    if name not in outputs:
-        named = ", ".join(outputs)
+    own = also.get(name, name)
+    if own not in outputs:
+        named = ", ".join([other for other, known in also.items() if known in outputs] or outputs)
         raise UsageError(f"--labels-output: no output that is compared is called {name!r}: there are {named}")
-    return list(outputs).index(name)
+    return list(outputs).index(own)
 
 
 def _is_distribution(output: NDArray[Any]) -> bool:

@@ -60,11 +60,12 @@ class Prepared:
 def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     """Recognises a model with a graph and makes its twins. Raises ReadError, UsageError or BncheckError."""
     masks: Mapping[str, str] = {}
+    keras_names: Mapping[str, str] = {}
     if raw.keras is not None:
         facts = recognise(raw, options)
         refuse_other_kinds(facts.layers)
         frozen = frozen_graph(raw, trusted=options.trust_model)
-        raw, masks = frozen.raw, frozen.masks
+        raw, masks, keras_names = frozen.raw, frozen.masks, frozen.outputs
         view = view_graph(raw, options)
         layers = named_as_in(facts.layers, facts_of_view(raw, view, options).layers)
     elif raw.graphs:
@@ -79,8 +80,8 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
         raise BncheckError(f"{raw.path}: no batch norm was found to compare")
     refuse_other_kinds(layers)
     entry = find_input(view, options.inputs)
-    exits = find_outputs(view, entry, tuple(options.outputs))
-    labelled = place_of(options.labels_output, [e.name for e in exits])
+    exits = find_outputs(view, entry, tuple(keras_names.get(name, name) for name in options.outputs))
+    labelled = place_of(options.labels_output, [e.name for e in exits], keras_names)
     names = view.flat.names
     return Prepared(
         facts=facts,

@@ -26,6 +26,7 @@ from bncheck.compare.train_eval import prepare
 from bncheck.facts.errors import UsageError
 from bncheck.facts.measurements import Measure, OutputDifference
 from bncheck.numerics import metrics
+from bncheck.repair import repair
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
@@ -210,6 +211,10 @@ def test_an_output_that_is_not_there() -> None:
     assert place_of("b", ["a", "b"]) == 1
     with pytest.raises(UsageError, match="no output that is compared is called 'c': there are a, b"):
         place_of("c", ["a", "b"])
+    known = {"embedding": "net/a", "scores": "net/b"}
+    assert [place_of(name, ["net/a", "net/b"], known) for name in ("scores", "net/a")] == [1, 0]
+    with pytest.raises(UsageError, match="there are embedding, scores"):
+        place_of("c", ["net/a", "net/b"], known)
 
 
 @pytest.mark.tensorflow
@@ -221,18 +226,22 @@ def test_labels_of_a_model_with_an_embedding(tmp_path: Path) -> None:
 
     trained = train(net(blocks=2), steps=60)
     embedding = keras.layers.Dense(32, name="embedding")(trained.layers[-2].output)
-    path, data = saved(tmp_path, keras.Model(trained.inputs, [embedding, trained.output]))
+    path, data = saved(tmp_path, keras.Model(trained.inputs, {"a": embedding, "b": trained.output}))
     report = bncheck.compare_train_vs_eval(path, data=data, labels="labels", batch_size=32)
     assert report.comparison is not None
     assert report.comparison.accuracy.train is not None
     assert report.comparison.accuracy.train > 0.5
     assert [output.classes for output in report.comparison.outputs] == [None, 10]
     assert [output.labelled for output in report.comparison.outputs] == [False, True]
-    first = report.comparison.outputs[0].name
-    told = bncheck.compare_train_vs_eval(path, data=data, labels="labels", batch_size=32, labels_output=first)
-    assert told.comparison is not None
-    assert told.comparison.outputs[0].labelled
-    assert told.comparison.accuracy.train is not None
-    assert told.comparison.accuracy.train < 0.5
-    with pytest.raises(UsageError, match="--labels-output"):
+    for first in (report.comparison.outputs[0].name, "embedding", "a"):
+        told = bncheck.compare_train_vs_eval(path, data=data, labels="labels", batch_size=32, labels_output=first)
+        assert told.comparison is not None
+        assert told.comparison.outputs[0].labelled
+        assert told.comparison.accuracy.train is not None
+        assert told.comparison.accuracy.train < 0.5
+    for name, classes in (("embedding", 32), ("net_logits", 10)):
+        repaired = repair(path, tmp_path / f"{name}.keras", data=data, labels_output=name, compare=False)
+        assert repaired.trial is not None
+        assert repaired.trial.classes == classes
+    with pytest.raises(UsageError, match="there are embedding, net_logits, a, b"):
         bncheck.compare_train_vs_eval(path, data=data, labels="labels", labels_output="nosuch")

@@ -32,6 +32,8 @@ class Frozen:
     masks: Mapping[str, str]
     """Tensor (samples, steps, channels) that enters a batch norm -> its mask (samples, steps), true where a step
     counts in the statistics of a batch. Inference has no use for it, so the graph alone would not tell."""
+    outputs: Mapping[str, str]
+    """Name by which Keras knows an output -> the op that it comes from; empty where Keras has none."""
 
 
 def frozen_graph(raw: RawModel, *, trusted: bool) -> Frozen:
@@ -64,7 +66,18 @@ def frozen_graph(raw: RawModel, *, trusted: bool) -> Frozen:
     frozen = constants.convert_variables_to_constants_v2(read_only, lower_control_flow=False)
     message = protos.GraphDef.FromString(frozen.graph.as_graph_def().SerializeToString())
     raw_graph = RawModel(path=raw.path, format=raw.format, graphs=(graph_def(raw.path, message),))
-    return Frozen(raw=raw_graph, masks=masks)
+    return Frozen(raw=raw_graph, masks=masks, outputs=_output_names(model, whole))
+
+
+def _output_names(model: Any, whole: Any) -> dict[str, str]:
+    """Names of the layers that outputs come from, and keys of a model that gives a dictionary."""
+    outputs = [tensor.name.removesuffix(":0") for tensor in whole.outputs]
+    structured = whole.structured_outputs
+    found: dict[str, str] = {}
+    for names in (getattr(model, "output_names", None), structured if isinstance(structured, dict) else None):
+        if names is not None and len(names) == len(outputs):
+            found |= dict(zip(sorted(names) if names is structured else names, outputs, strict=True))
+    return found
 
 
 def _masks_noted(keras: Any, model: Any) -> list[tuple[Any, Any]]:
