@@ -78,6 +78,7 @@ OF_NO_MODULE = {
     "rules/test_new_rule.py": "a rule that is added to a copy",
     "rules/test_on_real_models.py": "all rules on models",
     "rules/test_printed_fixes.py": "what the rules print, carried out",
+    "rules/test_printed_fixes_of_keras.py": "the same for models that Keras saves",
     "rules/test_rules.py": "the registry and the examples of all rules",
     "rules/test_rules_fuzz.py": "all rules on generated facts",
     "rules/test_thresholds.py": "the limits of all rules",

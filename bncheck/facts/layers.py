@@ -131,7 +131,7 @@ class Switch(Record):
     """The placeholder's default, the constant's value, what the checkpoint has of a variable; None else."""
     made_of: str = ""
     """A comparison in words, where it is computed by one: "keep_prob < 1"."""
-    turned_on_by: tuple[str, float] | None = None
+    turned_on_by: tuple[str, float | str] | None = None
     """Placeholder in that comparison and a value of it that selects batch statistics."""
     train_when: bool | None = True
     """Value of the predicate that selects batch statistics; None unknown."""

@@ -67,13 +67,15 @@ net = tf.layers.batch_normalization(net, training=is_training)
 x = tf.keras.layers.BatchNormalization()(x, training=training)"""
 """A layer of the framework's own, which keeps statistics and brings its updates along."""
 
-TRAIN_MODE = """\
+CALL_KERAS = "logits = model(images, training=True)"
+
+TRAIN_MODE = f"""\
 # TF-slim
 net = slim.batch_norm(net, is_training=True)
 # tf.layers: the default is False
 net = tf.layers.batch_normalization(net, training=True)
 # Keras, in a custom loop
-logits = model(images, training=True)
+{CALL_KERAS}
 # PyTorch, before every epoch; eval() is for validation alone
 model.train()"""
 """The training graph, or training step, with batch statistics."""

@@ -281,27 +281,39 @@ _COMPARISONS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 
 
-def _comparison(graph: FlatGraph, node: int, *, wanted: bool) -> tuple[str, tuple[str, float] | None]:
-    """(in words, (placeholder, a value that makes it as wanted)) of a number compared with a constant."""
+def _comparison(graph: FlatGraph, node: int, *, wanted: bool) -> tuple[str, tuple[str, float | str] | None]:
+    """(in words, (placeholder, a value that makes it as wanted)) of a number or text compared with a constant."""
     op, data = graph.ops[node], graph.data[node]
     if op not in _COMPARISONS or len(data) != 2:
         return "", None
     sign, holds = _COMPARISONS[op]
     found = [sources(graph, e) for e in data]
-    numbers = [scalar(graph, e) for e in data]
+    limits = [
+        _text(graph, of[0]) if (number := scalar(graph, e)) is None else number
+        for of, e in zip(found, data, strict=True)
+    ]
     words = [
-        graph.names[node_of(of[0])] if number is None else f"{number:g}"
-        for of, number in zip(found, numbers, strict=True)
+        graph.names[node_of(of[0])] if limit is None else f'"{limit}"' if isinstance(limit, str) else f"{limit:g}"
+        for of, limit in zip(found, limits, strict=True)
     ]
     said = f"{words[0]} {sign} {words[1]}"
-    for place, limit in ((0, numbers[1]), (1, numbers[0])):
+    for place, limit in ((0, limits[1]), (1, limits[0])):
         fed = node_of(found[place][0])
         if limit is None or graph.ops[fed] not in PLACEHOLDERS:
             continue
+        if isinstance(limit, str):
+            return said, (graph.names[fed], limit) if (op == "Equal") is wanted else None
         for value in (limit / 2, limit, limit + 1, limit - 1):
             if holds(*((value, limit) if place == 0 else (limit, value))) is wanted:
                 return said, (graph.names[fed], value)
     return said, None
+
+
+def _text(graph: FlatGraph, e: int) -> str | None:
+    """The one text that a constant holds."""
+    value = graph.attr(node_of(e), "value") if graph.ops[node_of(e)] == "Const" else None
+    texts = [] if value is None else value.tensor.string_val
+    return texts[0].decode("utf-8", "replace") if len(texts) == 1 else None
 
 
 def truth(graph: FlatGraph, e: int) -> bool | None:

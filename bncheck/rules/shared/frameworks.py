@@ -14,6 +14,10 @@ _NAME = r"(?:TF-slim|tf\.layers|Keras|PyTorch)"
 _TAG = re.compile(rf"# {_NAME}(?:, {_NAME})*(?=[,:;]|$| in )")
 
 
+_KERAS_MODEL = re.compile(r"(^|/)(sequential|functional|model_\d+)(_\d+)?/")
+"""Names that Keras gives to models by itself; all that tells it from tf.layers where no update is made."""
+
+
 class Framework(Enum):
     """Whose layers these are; the value is how remedies mark their lines."""
 
@@ -51,11 +55,16 @@ def made_with(model: Facts, layers: Sequence[Layer] = ()) -> Framework:
     if keras_made(model):
         return Framework.KERAS
     if updates and all(update.resource and not update.collections for update in updates):
-        within = all(update.name.startswith(f"{layer.name}") for layer in layers for update in layer.updates)
+        within = all(f"{_own(layer)}/" in update.name for layer in layers for update in layer.updates)
         return Framework.KERAS if within and not graph.update_collection else Framework.OWN
     if updates or any(site.form == "decomposed" for layer in layers for site in layer.sites):
         return Framework.OWN
-    return Framework.LAYERS
+    return Framework.KERAS if names and all(map(_KERAS_MODEL.search, names)) else Framework.LAYERS
+
+
+def _own(layer: Layer) -> str:
+    """The layer's name without the scopes around it."""
+    return layer.name.rpartition("/")[2]
 
 
 def in_framework(code: str, framework: Framework) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from bncheck.facts.layers import Facts
+from bncheck.facts.wording import quoted
 from bncheck.rules.shared.fixes import indented, keeps_its_statistics, repair, this_checkpoint, training_code
-from bncheck.rules.shared.frameworks import in_framework, made_with
+from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
 
 DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
 """To recommend from: tf.layers' and Keras's 0.99, TF-slim's 0.999, in models/research ResNet's 0.997 and Inception's
@@ -22,12 +23,19 @@ def shorter_decay(updates: int) -> float:
 
 def forget_sooner(model: Facts, decay: float) -> str:
     """The training code with that decay."""
+    framework = made_with(model)
+    if framework is Framework.OWN:
+        updates = [update for layer in model.layers for update in layer.updates]
+        was = next((f" of {update.decay:g}" for update in updates if update.decay is not None), "")
+        named = quoted(update.name for update in updates)
+        code = f"decay = {decay:g}    # in place{was}, where {named} {'is' if len(updates) == 1 else 'are'} made"
+        return training_code(code, note="a decay short enough for this run")
     code = in_framework(
         f"# TF-slim\nnet = slim.batch_norm(net, decay={decay:g})\n"
         f"# tf.layers\nnet = tf.layers.batch_normalization(net, momentum={decay:g})\n"
         f"# Keras\nx = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)\n"
         f"# PyTorch\nlayer = torch.nn.BatchNorm2d(channels, momentum={1 - decay:g})",
-        made_with(model),
+        framework,
     )
     return training_code(code, note="a decay short enough for this run")
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bncheck.facts import remedies
-from bncheck.facts.layers import Facts, Layer, Presence, Switch
+from bncheck.facts.layers import Facts, Layer, Switch
+from bncheck.rules.shared import own_code
 from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
-
-_EPSILON = 1e-3
-"""Where the graph tells none: the default of TF-slim, tf.layers and Keras."""
 
 
 def eval_copy(model: Facts, layers: Sequence[Layer]) -> str:
     """A second application of the first of these layers, for validation."""
     framework = made_with(model, layers)
     if framework is Framework.OWN:
-        return _by_hand(layers[0])
+        return own_code.with_stored(layers[0])
     return in_framework(remedies.EVAL_MODE_COPY, framework).replace('"bn"', f'"{layers[0].name}"')
 
 
@@ -28,16 +26,3 @@ def with_switch(model: Facts, layers: Sequence[Layer], switch: Switch | None) ->
     name = f'tf.get_default_graph().get_tensor_by_name("{switch.predicate}:0")'
     word = "training" if "training=training" in code else "is_training"
     return f"{word} = {name if switch.train_when else f'tf.logical_not({name})'}\n{code}"
-
-
-def _by_hand(layer: Layer) -> str:
-    """The stored statistics in the formula, by the names of the variables."""
-    affine = [
-        f'variables["{vector.name}"]' if vector.presence is not Presence.ABSENT else "None"
-        for vector in (layer.beta, layer.gamma)
-    ]
-    return (
-        "variables = {v.op.name: v for v in tf.global_variables()}\n"
-        f'mean, variance = variables["{layer.mean.name}"], variables["{layer.variance.name}"]\n'
-        f"net = tf.nn.batch_normalization(net, mean, variance, {', '.join(affine)}, {layer.epsilon or _EPSILON:g})"
-    )

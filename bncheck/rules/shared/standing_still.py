@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from bncheck.facts import remedies
 from bncheck.facts.layers import Facts, Layer
-from bncheck.facts.training import is_conditional, is_training_graph, run_by_training
+from bncheck.facts.training import is_conditional, is_training_graph, roles, run_by_training
 from bncheck.numerics.channels import keras_made
 from bncheck.rules.shared.fixes import this_checkpoint, training_code_and_repair
 from bncheck.rules.shared.frameworks import Framework, in_framework
-from bncheck.rules.shared.wiring_fix import wire
+from bncheck.rules.shared.wiring_fix import per_network, trained_with, wire
 
 KERAS_LOOP = "with tf.GradientTape() as tape:\n    loss = loss_fn(labels, model(images, training=True))"
 
@@ -47,10 +47,16 @@ def counters_tell(layers: Sequence[Layer]) -> str:
 
 def let_move(model: Facts, layers: Sequence[Layer]) -> str:
     """The training code, unless the graph shows that nothing is wrong with it, and this checkpoint."""
-    if model.graph is not None and layers and all(map(run_by_training, layers)):
+    if model.graph is not None and layers and all(map(_updated, layers)):
         return this_checkpoint(model)
     if model.format.is_pytorch:
         return training_code_and_repair(model, in_framework(remedies.TRAIN_MODE, Framework.PYTORCH))
     if is_training_graph(model) or not keras_made(model):
-        return training_code_and_repair(model, wire(model, layers))
+        code = per_network(model, layers) if trained_with(model, layers) else wire(model, layers)
+        return training_code_and_repair(model, code)
     return training_code_and_repair(model, KERAS_LOOP, note="Keras, in a custom loop")
+
+
+def _updated(layer: Layer) -> bool:
+    """Whether a train op runs updates of both statistics."""
+    return len(roles(run_by_training(layer))) == len(layer.statistics)

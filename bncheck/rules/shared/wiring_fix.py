@@ -7,7 +7,8 @@ from itertools import takewhile
 
 from bncheck.facts import remedies
 from bncheck.facts.layers import Facts, Layer, Presence, Update
-from bncheck.facts.training import roles, trainers, training_sites
+from bncheck.facts.training import is_training_graph, roles, trainers, training_sites
+from bncheck.rules.shared import own_code
 from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
 from bncheck.rules.shared.init_share_fix import shorter_decay
 
@@ -94,12 +95,10 @@ def write_updates(model: Facts, layers: Sequence[Layer]) -> str:
         ]
     if not pairs or len(pairs) > 2 * _NAMED:
         return ""
-    known = next((u.decay for layer in layers for u in layer.updates if u.decay), None)
-    steps = model.run.updates
-    decay = known or (shorter_decay(steps) if steps else 0.99)
+    decay = decay_to_write(model, layers)
     listed = "".join(f'    "{name}": "{batch}",\n' for name, batch in pairs)
     return (
-        "graph, variables = tf.get_default_graph(), {v.op.name: v for v in tf.global_variables()}\n"
+        f"graph = tf.get_default_graph()\n{own_code.VARIABLES}\n"
         f"# moving statistic: the batch statistic it averages\nbatches = {{\n{listed}}}\n"
         f"update_ops = {_existing(layers)}\n"
         "for name, batch in batches.items():\n"
@@ -108,6 +107,12 @@ def write_updates(model: Facts, layers: Sequence[Layer]) -> str:
         f"    # decay {decay:g}\n    update_ops.append(tf.assign_sub(v, {1 - decay:.6g} * (v - moment)))\n"
         f"{remedies.UNDER_UPDATES}"
     )
+
+
+def decay_to_write(model: Facts, layers: Sequence[Layer]) -> float:
+    """That of the updates which these layers have, else one short enough for the run, else 0.99."""
+    known = next((u.decay for layer in layers for u in layer.updates if u.decay), None)
+    return known or (shorter_decay(model.run.updates) if model.run.updates else 0.99)
 
 
 def copy_statistics(model: Facts, layers: Sequence[Layer]) -> str:
@@ -121,8 +126,7 @@ def copy_statistics(model: Facts, layers: Sequence[Layer]) -> str:
     ]
     listed = "".join(f'    "{name}": "{source}",\n' for name, source in pairs)
     return (
-        f"variables = {{v.op.name: v for v in tf.global_variables()}}\ncopies = {{    # statistic: that of the "
-        f"trained layer\n{listed}}}\n"
+        f"{own_code.VARIABLES}\ncopies = {{    # statistic: that of the trained layer\n{listed}}}\n"
         "copy_statistics = [tf.assign(variables[name], variables[source]) for name, source in copies.items()]\n"
         "session.run(copy_statistics)    # wherever the weights are copied"
     )
@@ -145,8 +149,15 @@ def _scope(names: Sequence[str]) -> str:
 
 
 def train_mode(model: Facts, layers: Sequence[Layer] = ()) -> str:
-    """Training with batch statistics, and the updates with it; a Keras model trained by itself runs them."""
+    """Training with batch statistics, and the updates with it; a Keras model that `fit` trains runs them."""
     framework = made_with(model, layers)
+    sites = [(layer, site) for layer in layers for site in training_sites(layer)]
+    if framework is Framework.OWN and sites:
+        by_hand = own_code.with_batch(*sites[0], decay_to_write(model, layers))
+        if by_hand:
+            return by_hand
+    if framework is Framework.KERAS and is_training_graph(model):
+        return f"{remedies.CALL_KERAS}\n{remedies.WIRE_KERAS}"
     code = in_framework(remedies.TRAIN_MODE, framework)
     return code if framework is Framework.KERAS else f"{code}\n{remedies.WIRE_UPDATES}"
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, RunFacts
-from bncheck.facts.training import has_statistics, trainers, training_sites
+from bncheck.facts.training import has_statistics, run_by_training, trainers, training_sites
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
@@ -92,7 +92,9 @@ def check(model: Facts) -> Iterator[Evidence]:
             Severity.INFO,
             Confidence.LOW,
             optimised=len(optimised),
-            reading=" Their statistics come from earlier training, which is fine if this is fine-tuning with frozen "
+            reading=" The step updates these as well, so training and evaluation compute the same."
+            if all(map(run_by_training, deliberate))
+            else " Their statistics come from earlier training, which is fine if this is fine-tuning with frozen "
             "statistics.",
         )
 

@@ -197,7 +197,8 @@ def _turned_on(found: Switch) -> str:
             f"switch.load({found.train_when}, session)"
         )
     name, value = found.turned_on_by or (found.predicate, found.train_when)
-    return f'session.run(train_op, {{images: batch, "{name}:0": {value}}})'
+    told = f'"{value}"' if isinstance(value, str) else value
+    return f'session.run(train_op, {{images: batch, "{name}:0": {told}}})'
 
 
 def clean() -> tuple[Facts, ...]:

@@ -10,7 +10,10 @@ from bncheck.facts.layers import Facts, Layer, Mode, Update
 from bncheck.facts.training import is_conditional
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared import fixes
+from bncheck.rules.shared import fixes, own_code
+from bncheck.rules.shared.frameworks import Framework, made_with
+from bncheck.rules.shared.layer_calls import with_switch
+from bncheck.rules.shared.wiring_fix import decay_to_write
 from bncheck.testing import batch_norm, switch, wired, with_graph
 
 INSIDE = """\
@@ -75,9 +78,9 @@ def check(model: Facts) -> Iterator[Evidence]:
         if layer not in sure and any(u.runs_with_site is None and not u.in_collection for u in _loose(layer))
     ]
     if certain:
-        yield _evidence(certain, Severity.WARNING, Confidence.HIGH, "so evaluation runs them too")
+        yield _evidence(model, certain, Severity.WARNING, Confidence.HIGH, "so evaluation runs them too")
     if possible:
-        yield _evidence(possible, Severity.INFO, Confidence.LOW, "so evaluation may run them too")
+        yield _evidence(model, possible, Severity.INFO, Confidence.LOW, "so evaluation may run them too")
 
 
 def _loose(layer: Layer) -> list[Update]:
@@ -88,7 +91,7 @@ def _loose(layer: Layer) -> list[Update]:
     return [update for update in layer.updates if not is_conditional(update)]
 
 
-def _evidence(layers: list[Layer], severity: Severity, confidence: Confidence, reading: str) -> Evidence:
+def _evidence(model: Facts, layers: list[Layer], severity: Severity, confidence: Confidence, reading: str) -> Evidence:
     updates = [update for layer in layers for update in _loose(layer)]
     predicates = [s.switch.predicate for layer in layers for s in layer.sites if s.switch is not None]
     verb = "runs" if len(updates) == 1 else "run"
@@ -99,9 +102,20 @@ def _evidence(layers: list[Layer], severity: Severity, confidence: Confidence, r
         severity=severity,
         confidence=confidence,
         location=updates[0].name,
-        fix=fixes.training_code(INSIDE),
+        fix=fixes.training_code(_fix(model, layers)),
         measurements=(Measurement(name="updates without condition", value=len(updates), limit=0, unit="ops"),),
     )
+
+
+def _fix(model: Facts, layers: list[Layer]) -> str:
+    """The condition with its updates, by the names of the first layer; in a framework, its layer."""
+    switched = ((layer, site, site.switch) for layer in layers for site in layer.sites if site.switch is not None)
+    layer, site, switch = next(switched, (layers[0], None, None))
+    if made_with(model, layers) is not Framework.OWN:
+        return with_switch(model, layers, switch)
+    if site is None or switch is None:
+        return INSIDE
+    return own_code.inside_branch(layer, site, switch, decay_to_write(model, layers)) or INSIDE
 
 
 def clean() -> tuple[Facts, ...]:
