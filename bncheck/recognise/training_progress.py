@@ -81,7 +81,7 @@ def run_facts(raw: RawModel, hints: Options) -> RunFacts:
 def _biases_moved(tensors: Mapping[str, RawTensor], names: Mapping[str, str]) -> bool | None:
     """Whether any bias differs between channels; those of an LSTM start at zeros and ones, and tell nothing then."""
     decided = None
-    for key in [key for key, name in names.items() if _BIAS.search(name)][:_BIASES_LOOKED_AT]:
+    for key in [key for key, name in names.items() if _is_bias(key, name, tensors)][:_BIASES_LOOKED_AT]:
         tensor = tensors[key]
         if tensor.unavailable is not None or tensor.dtype not in _FLOATS or len(tensor.shape) != 1:
             continue
@@ -90,6 +90,14 @@ def _biases_moved(tensors: Mapping[str, RawTensor], names: Mapping[str, str]) ->
             return True
         decided = False
     return decided
+
+
+def _is_bias(key: str, name: str, tensors: Mapping[str, RawTensor]) -> bool:
+    """By its name or, where Keras numbers a layer's vectors, as the second one, behind a kernel."""
+    if _BIAS.search(name):
+        return True
+    kernel = tensors.get(f"{key.removesuffix('/vars/1')}/vars/0") if key.endswith("/vars/1") else None
+    return kernel is not None and len(kernel.shape) > 1
 
 
 def _slots(tensors: Mapping[str, RawTensor]) -> list[RawTensor]:

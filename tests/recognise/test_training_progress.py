@@ -235,8 +235,12 @@ def test_a_repaired_checkpoint_counts_no_updates(tmp_path: Path) -> None:
         ({"lstm/bias": np.array([0, 1, 0, 0], np.float32)}, False),
         ({"conv/biases": np.zeros(4, np.float32), "fc/bias": np.array([0, 0.01, 0, 0.2], np.float32)}, True),
         ({"fc/bias/Adam": np.array([0, 0.01, 0, 0.2], np.float32)}, None),
+        ({"fc/vars/0": np.ones((2, 2), np.float32), "fc/vars/1": np.array([0, 0.2], np.float32)}, True),
+        ({"norm/vars/0": np.ones(2, np.float32), "norm/vars/1": np.array([0, 0.2], np.float32)}, None),
     ],
 )
 def test_biases_tell_of_training(biases: dict[str, Any], moved: bool | None, tmp_path: Path) -> None:  # noqa: FBT001
-    """A bias that differs between channels was trained; an LSTM starts at zeros and ones, slots are none."""
+    """A bias that differs between channels was trained; an LSTM starts at zeros and ones, slots are none;
+    Keras numbers vectors, the bias behind its kernel.
+    """
     assert run(tmp_path, {"conv/kernel": np.ones((2, 4), np.float32), **biases}).biases_moved is moved

@@ -48,7 +48,7 @@ class Loop:
     model: str = MODEL
     tape: str = IN_TRAIN_MODE
 
-    def run(self, path: Path, load: str = "", **known: Any) -> str:
+    def run(self, target: Path, load: str = "", **known: Any) -> str:
         """Trains, unless weights are loaded instead; gives the saved file."""
         keras: Any = importlib.import_module(self.keras)
         names: dict[str, Any] = {"tf": _TensorFlow(keras), **known}
@@ -64,8 +64,8 @@ class Loop:
             exec(self.tape, names)  # noqa: S102
             gradients = names["tape"].gradient(names["loss"], model.trainable_weights)
             optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
-        model.save(path)
-        return str(path)
+        model.save(target)
+        return str(target)
 
 
 class _TensorFlow:
