@@ -288,3 +288,61 @@ def test_graph_built_while_tensorflow_runs_eagerly(runs_updates: bool) -> None: 
     else:
         with pytest.raises(guard.UpdatesNotWired):
             guard.assert_updates_wired(train_op)
+
+
+def by_hand(v1: Any, x: Any, name: str) -> tuple[Any, Any]:
+    """(output, update) of a layer with an average of its moments."""
+    with v1.variable_scope(name):
+        beta = v1.get_variable("beta", [4], initializer=v1.zeros_initializer())
+        moments = v1.nn.moments(x, [0, 1, 2])
+        update = v1.train.ExponentialMovingAverage(0.9).apply(list(moments))
+        return v1.nn.relu(v1.nn.batch_normalization(x, *moments, beta, None, 1e-3)), update
+
+
+def by_keras(_: Any, x: Any, name: str) -> tuple[Any, Any]:
+    """The same of a layer of Keras, which lists its updates nowhere."""
+    from tf_keras.layers import BatchNormalization
+
+    layer = BatchNormalization(name=name)
+    return layer(x, training=True), layer.updates
+
+
+def by_slim(v1: Any, x: Any, name: str) -> tuple[Any, Any]:
+    """The same of TF-slim."""
+    from bncheck.backbones.mobilenet_v2 import slim
+
+    return slim.batch_norm(x, scope=name, decay=0.9), updates(v1)[-2:]
+
+
+@pytest.mark.parametrize("layer", [by_hand, by_keras, by_slim])
+@pytest.mark.parametrize("trained", ["all", "all under a condition", "head", "none run", "one run"])
+def test_forms_and_frozen_layers(layer: Any, trained: str) -> None:
+    """Layers of any making, judged while TensorFlow runs eagerly; those that no optimizer trains need no update."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y = v1.placeholder(tf.float32, [None, 4, 4, 3])
+        found = []
+        for name in ("backbone", "head"):
+            y = tf.nn.conv2d(y, v1.get_variable(f"{name}/w", [1, 1, y.shape[-1], 4]), 1, "SAME")
+            y, update = layer(v1, y, name)
+            found.append(update)
+        run_too = {"head": found[1:], "none run": [], "one run": found[:1]}.get(trained, found)
+        variables = [v for v in v1.trainable_variables() if trained != "head" or v.op.name.startswith("head")]
+        optimizer, loss = v1.train.AdamOptimizer(0.1), tf.reduce_mean(tf.square(y))
+        pairs = optimizer.compute_gradients(loss, variables)
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g, _ in pairs])
+        with tf.control_dependencies(tf.nest.flatten(run_too)):
+            if trained == "all under a condition":
+                train_op = v1.cond(finite, lambda: optimizer.apply_gradients(pairs), tf.no_op)
+            else:
+                train_op = optimizer.apply_gradients(pairs)
+    assert v1.executing_eagerly()
+    if not trained.endswith("run"):
+        guard.assert_updates_wired(train_op)
+        return
+    with pytest.raises(guard.UpdatesNotWired) as caught:
+        guard.assert_updates_wired(train_op)
+    assert len(caught.value.layers) == (2 if trained == "none run" else 1)

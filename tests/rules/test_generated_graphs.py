@@ -93,6 +93,9 @@ ONCE_WRONG = (
         "control": "v2",
         "layers": 1,
     },
+    # averages of tensors that are debiased when they are read
+    {"average": "ema_debias", "mode": "placeholder"},
+    {"average": "ema_debias", "wiring": "nobody", "resource": "yes"},
     # a power of a negative number
     {"formula": "power", "mode": "keep_prob", "choice": "outputs", "updating": "decay_off", "moments": "stacked"},
 )

@@ -88,6 +88,39 @@ def test_both_forms_of_keras_are_one_layer(
         assert layer.mean.name.endswith("moving_mean")
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_frozen_keras_graph(fused: bool, tmp_path: Path) -> None:  # noqa: FBT001 - parametrised
+    """What Keras itself builds in a graph of TensorFlow 1, with its variables made constants: the usual `.pb`."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_from_session_graph
+    from tf_keras import layers as keras
+    from tf_keras.models import Sequential
+
+    v1 = tf.compat.v1
+    control = v1.control_flow_v2_enabled()
+    v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default(), v1.Session() as session:
+            normalised = [keras.BatchNormalization(name=name, fused=fused) for name in ("first", "second")]
+            kernels = [keras.Conv2D(4, 3, name=f"{name}_conv") for name in ("one", "two")]
+            model = Sequential([kernels[0], normalised[0], keras.ReLU(), kernels[1], normalised[1]])
+            output = model(v1.placeholder(tf.float32, [None, 8, 8, 3], name="images"))
+            session.run(v1.global_variables_initializer())
+            constant = convert_variables_to_constants_from_session_graph(
+                session, session.graph.as_graph_def(), [output.op.name]
+            )
+    finally:
+        if control:
+            v1.enable_control_flow_v2()
+    path = tmp_path / "frozen.pb"
+    path.write_bytes(constant.SerializeToString())
+    facts = styles.recognise(styles.read_graph(path), styles.Options())
+    assert len(facts.layers) == 2
+    for layer in facts.layers:
+        assert [(s.mode.value, s.switch.predicate, s.switch.default) for s in layer.sites] == [
+            ("switched", "keras_learning_phase", False)
+        ]
+
+
 def towers(number: int, kept: str) -> None:
     """Towers with variables of their own; UPDATE_OPS of the first alone; a Saver of what is `kept`."""
     v1 = tf.compat.v1
