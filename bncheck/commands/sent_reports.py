@@ -1,28 +1,128 @@
-"""Reports as bytes, for processes that judge for another: rules are sent by their codes."""
+"""Reports as bytes, for processes that judge for another: rules by their codes, of a run the values of each layer."""
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from bncheck.facts.arrays import PerChannel
 from bncheck.facts.findings import Report
+from bncheck.facts.layers import Layer, Linear, Vector
+from bncheck.facts.predicted import Predicted
+from bncheck.facts.record import replace
+from bncheck.numerics.side_by_side import SideBySide
 from bncheck.rules import RULES
 from bncheck.rules.rule import Rule
 
 
-def packed(reports: Sequence[Report]) -> bytes:
-    """As `unpacked` takes them, on a machine with the same bncheck."""
+class _Values(NamedTuple):
+    """What differs between the layers of two checkpoints of one graph and layout."""
+
+    first: int
+    """Place of the report whose layers these are but for their values."""
+    numbers: PerChannel
+    """Of all vectors, kernels and predictions that have any, one behind the other."""
+    constants: tuple[float | None, ...]
+    """Of all vectors."""
+
+
+def packed(reports: Sequence[Report], like: Sequence[object]) -> bytes:
+    """As `unpacked` takes them, on a machine with the same bncheck; `like` are the reports' `Facts.like`."""
+    sent: list[tuple[Report, _Values | None]] = []
+    first: dict[object, int] = {}
+    for place, (report, token) in enumerate(zip(reports, like, strict=True)):
+        base = place if token is None else first.setdefault(token, place)
+        values = None if base == place else _values(report.layers, base, reports[base].layers)
+        sent.append((report if values is None else replace(report, layers=()), values))
     stream = io.BytesIO()
-    _Pickler(stream, protocol=5).dump(list(reports))
+    _Pickler(stream, protocol=5).dump(sent)
     return stream.getvalue()
 
 
 def unpacked(sent: bytes) -> list[Report]:
     """Only for bytes of a process that this one started, or of a cluster that the user named."""
-    found: list[Report] = pickle.loads(sent)  # noqa: S301 - see above
-    return found
+    parts: list[tuple[Report, _Values | None]] = pickle.loads(sent)  # noqa: S301 - see above
+    return [
+        report if values is None else replace(report, layers=tuple(_filled(parts[values.first][0].layers, values)))
+        for report, values in parts
+    ]
+
+
+def _values(layers: Sequence[Layer], first: int, known: Sequence[Layer]) -> _Values | None:
+    """None where more differs than the values."""
+    mine, theirs = (list(chain.from_iterable(map(_vectors, of))) for of in (layers, known))
+    if [(one.initial, one.constant_checked) for one in mine] != [(one.initial, one.constant_checked) for one in theirs]:
+        return None
+    arrays = list(chain.from_iterable(map(_arrays, layers)))
+    if [_size(one) for one in arrays] != [_size(one) for of in known for one in _arrays(of)]:
+        return None
+    numbers = [one.reshape(-1) for one in arrays if one is not None]
+    return _Values(first, np.concatenate(numbers) if numbers else np.empty(0), tuple([one.constant for one in mine]))
+
+
+def _vectors(layer: Layer) -> tuple[Vector, ...]:
+    return (layer.mean, layer.variance, layer.gamma, layer.beta, *layer.shadow_statistics.values())
+
+
+def _arrays(layer: Layer) -> Iterator[PerChannel | None]:
+    for vector in _vectors(layer):
+        yield vector.values
+    for site in layer.sites:
+        if site.linear is not None:
+            yield from (site.linear.channel_max, site.linear.channel_rms, site.linear.channel_mean)
+    if layer.predicted is None:
+        yield from (None, None)
+    else:
+        yield from (layer.predicted.mean, layer.predicted.variance)
+
+
+def _size(array: PerChannel | None) -> int | None:
+    return None if array is None else array.size
+
+
+def _filled(known: Sequence[Layer], values: _Values) -> Iterator[Layer]:
+    sizes = [size for layer in known for one in _arrays(layer) if (size := _size(one)) is not None]
+    values.numbers.setflags(write=False)
+    parts, constants = iter(SideBySide(sizes).parts(values.numbers)), iter(values.constants)
+
+    def next_of(array: PerChannel | None) -> PerChannel | None:
+        return None if array is None else next(parts).reshape(array.shape)
+
+    def vector(of: Vector) -> Vector:
+        return replace(of, values=next_of(of.values), constant=next(constants))
+
+    def linear(of: Linear | None) -> Linear | None:
+        if of is None:
+            return None
+        largest, rms, mean = (next_of(one) for one in (of.channel_max, of.channel_rms, of.channel_mean))
+        return replace(of, channel_max=largest, channel_rms=rms, channel_mean=mean)
+
+    def predicted(of: Predicted | None) -> Predicted | None:
+        if of is None:
+            return None
+        return replace(of, mean=next(parts).reshape(of.mean.shape), variance=next(parts).reshape(of.variance.shape))
+
+    for layer in known:
+        mean, variance, gamma, beta = map(vector, (layer.mean, layer.variance, layer.gamma, layer.beta))
+        shadows = {role: vector(one) for role, one in layer.shadow_statistics.items()}
+        sites = tuple(replace(site, linear=linear(site.linear)) for site in layer.sites)
+        place = next((n for n, site in enumerate(layer.sites) if site.linear is layer.linear), None)
+        yield replace(
+            layer,
+            mean=mean,
+            variance=variance,
+            gamma=gamma,
+            beta=beta,
+            shadow_statistics=shadows,
+            sites=sites,
+            linear=layer.linear if place is None else sites[place].linear,
+            predicted=predicted(layer.predicted),
+        )
 
 
 class _Pickler(pickle.Pickler):

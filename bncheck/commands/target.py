@@ -19,7 +19,7 @@ from bncheck.recognise.averaged_weights import with_averages
 from bncheck.recognise.optimizer_averages import TOLD, served_weights
 from bncheck.settings.config import Settings
 from bncheck.settings.options import Options, given
-from bncheck.sources import GraphMemory, is_beside, open_checkpoint, open_model
+from bncheck.sources import ReadBefore, is_beside, open_checkpoint, open_model
 from bncheck.sources.raw import RawModel
 from bncheck.sources.stamps import changed, saved_now, stamps
 
@@ -31,8 +31,20 @@ class Memory:
     """What targets that are read one after the other share: their graph, where it is the same, recognised once."""
 
     def __init__(self, options: Options) -> None:
-        self.graphs = GraphMemory()
+        self.files = ReadBefore()
         self.recogniser = RunRecogniser(options)
+        self._like: object = None
+        self._silent: frozenset[str] = frozenset()
+
+    def silent(self, facts: Facts) -> frozenset[str]:
+        """Rules that find nothing in these facts, as those of another checkpoint of the same graph and layout told."""
+        if facts.like is None:
+            return frozenset()
+        if facts.like is not self._like:
+            from bncheck.judge.blind import silent_rules  # noqa: PLC0415 - runs alone need it
+
+            self._like, self._silent = facts.like, silent_rules(facts)
+        return self._silent
 
 
 class Target(Record, eq=False):
@@ -62,7 +74,8 @@ class Target(Record, eq=False):
         """The report on what the files tell, or on facts that hold more."""
         facts = facts or self.facts
         with timed(self.seconds, "rules"):
-            report = judge(facts, settings=settings or self.options.settings)
+            silent = frozenset[str]() if self.memory is None else self.memory.silent(facts)
+            report = judge(facts, settings=settings or self.options.settings, silent=silent)
         return replace(report, timing=self.seconds)
 
 
@@ -81,7 +94,7 @@ def read_target(path: str | Path, options: Options, *, alone: bool = False, memo
     def once() -> Target:
         seconds: dict[str, float] = {}
         with timed(seconds, "read"):
-            shared = None if memory is None else memory.graphs
+            shared = None if memory is None else memory.files
             raw = read(Path(path), graph=graph, use_graph=options.use_graph, memory=shared)
         return Target(path=str(path), raw=raw, options=options, seconds=seconds, memory=memory)
 

@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"\d+")
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _WORTH_PROCESSES = 12
 """Checkpoints from which on starting other processes takes less time than it saves."""
-_SHARD = 10
+_SHARD = 20
 """Checkpoints that a process judges in one go."""
 _MOST_FOLDERS = 100_000
 
@@ -63,7 +63,9 @@ def _judge_shard(shard: _Shard) -> bytes:
 
     if not _judging or _judging[0].options != shard.options:
         _judging[:] = [_Judging(shard.options)]
-    return packed([_judging[0](path) for path in shard.paths])
+    judging = _judging[0]
+    judged = [(judging(path), judging.like) for path in shard.paths]
+    return packed([report for report, _ in judged], [like for _, like in judged])
 
 
 def _lost_shard(shard: _Shard) -> bytes:
@@ -71,7 +73,8 @@ def _lost_shard(shard: _Shard) -> bytes:
 
     lost = [Unreadable(path, "the process that judged it, or its neighbours, ended twice") for path in shard.paths]
     settings = shard.options.settings
-    return packed([unreadable(path, error, settings) for path, error in zip(shard.paths, lost, strict=True)])
+    reports = [unreadable(path, error, settings) for path, error in zip(shard.paths, lost, strict=True)]
+    return packed(reports, [None] * len(reports))
 
 
 class _Judging:
@@ -80,10 +83,15 @@ class _Judging:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.memory = Memory(options)
+        self.like: object = None
+        """`Facts.like` of the last one."""
 
     def __call__(self, path: Path) -> Report:
+        self.like = None
         try:
-            return read_target(path, self.options, memory=self.memory).judged()
+            target = read_target(path, self.options, memory=self.memory)
+            self.like = target.facts.like
+            return target.judged()
         except ReadError as error:
             return unreadable(path, error, self.options.settings)
 

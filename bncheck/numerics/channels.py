@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import Facts, Layer, Origin, PerChannel, Vector
+from bncheck.numerics.side_by_side import SideBySide
 
 DEAD_VARIANCE = 1e-5
 """The smallest epsilon that fused kernels take (FAILURE_MODES, E02): such a channel's divisor is mostly epsilon."""
@@ -93,13 +94,18 @@ def dead(variance: PerChannel, epsilon: float | None) -> NDArray[np.bool_]:
     Calibrated on real models: MobileNetV1 VWW 1558 of 2736 channels, NSFWJS MobileNetV2 505 of 17056, mini-XCEPTION 2
     of 736, Chiron 20 of 2560, and none of EEGNet's 9 channels that are below epsilon and carry signal.
     """
-    known = finite(variance)
-    if known.size == 0:
+    if variance.size == 0:
         return np.zeros(variance.shape, bool)
-    limit = DEAD_VARIANCE if epsilon is None else min(epsilon, DEAD_VARIANCE)
+    return dead_in(variance.reshape(-1), [epsilon], SideBySide([variance.size])).reshape(variance.shape)
+
+
+def dead_in(variance: PerChannel, epsilons: Sequence[float | None], side: SideBySide) -> NDArray[np.bool_]:
+    """`dead` of layers whose channels lie side by side, with the epsilon of each."""
+    limits = side.spread(DEAD_VARIANCE if one is None else min(one, DEAD_VARIANCE) for one in epsilons)
+    largest = side.spread(side.largest(np.where(np.isfinite(variance), variance, -np.inf)))
     with np.errstate(invalid="ignore"):
-        quiet = (variance >= 0) & (variance < limit)
-        lowest: NDArray[np.bool_] = quiet & ((variance < DEAD_RELATIVE * known.max()) | (variance < DEAD_ALONE))
+        quiet = (variance >= 0) & (variance < limits)
+        lowest: NDArray[np.bool_] = quiet & ((variance < DEAD_RELATIVE * largest) | (variance < DEAD_ALONE))
     return lowest
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from bncheck.facts.layers import Layer, PerChannel, Presence
+from bncheck.numerics.side_by_side import SideBySide
 
 
 def gamma_and_beta(
@@ -30,6 +32,26 @@ def fold_scale(layer: Layer) -> PerChannel | None:
 
     Infinite where a float64 does not hold the quotient.
     """
+    return fold_scales([layer])[0]
+
+
+def fold_scales(layers: Sequence[Layer]) -> list[PerChannel | None]:
+    """`fold_scale` of each layer, all of them at once."""
+    read = [_read(layer) for layer in layers]
+    known = [one for one in read if one is not None]
+    if not known:
+        return [None] * len(layers)
+    gammas, variances, epsilons = zip(*known, strict=True)
+    side = SideBySide([variance.size for variance in variances])
+    divisor = np.concatenate([one.reshape(-1) for one in variances]) + side.spread(epsilons)
+    with np.errstate(over="ignore"):
+        scales = side.parts(np.abs(np.concatenate([one.reshape(-1) for one in gammas])) / np.sqrt(divisor))
+    shaped = (scale.reshape(variance.shape) for scale, variance in zip(scales, variances, strict=True))
+    return [None if one is None else next(shaped) for one in read]
+
+
+def _read(layer: Layer) -> tuple[PerChannel, PerChannel, float] | None:
+    """(gamma, variance, epsilon); None where a part is unread, missing or not finite."""
     variance = layer.variance.values
     if variance is None or not variance.size or layer.epsilon is None:
         return None
@@ -40,7 +62,4 @@ def fold_scale(layer: Layer) -> PerChannel | None:
     of_gamma = layer.gamma.bounds or (1.0, 1.0)
     if gamma.shape != variance.shape or not lowest + layer.epsilon > 0 or not all(map(math.isfinite, of_gamma)):
         return None
-    divisor = variance + layer.epsilon
-    with np.errstate(over="ignore"):
-        scale: PerChannel = np.abs(gamma) / np.sqrt(divisor)
-    return scale
+    return gamma, variance, layer.epsilon

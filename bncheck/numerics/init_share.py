@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -93,19 +94,50 @@ class InitShare(Record, eq=False):
 
     layer: Layer
     share: float
-    effect: float | None = None
-    """Median over channels of share * initial / (stored + epsilon): what the layer divides too much by. Where the
-    variance starts at 0, as averages of tensors do, the share itself: it is stored too small by that much."""
-    parts: PerChannel | None = None
-    """Per channel the init contribution, share * initial / stored (METRICS), 0 to 1; NaN where the variance is."""
-    median: float | None = None
-    """Its median."""
-    worst: float | None = None
-    """Its largest."""
     close: bool = True
     """Whether the smallest variance of all layers lies near the share, as it does early in a run."""
     doubtful: bool = False
     """Whether only implausible batch variances explain what is stored, if so much of it is initial value."""
+
+    @cached_property
+    def effect(self) -> float | None:
+        """Median over channels of share * initial / (stored + epsilon): what the layer divides too much by. Where the
+        variance starts at 0, as averages of tensors do, the share itself: it is stored too small by that much.
+        """
+        if self._read is None or self._left == 0.0:
+            return None if self._read is None else self.share if self.layer.variance.starts_at == 0 else 0.0
+        epsilon = USUAL_EPSILON if self.layer.epsilon is None else self.layer.epsilon
+        return min(median(self._left / np.maximum(np.maximum(self._read, 0.0) + epsilon, TINY)), 1.0)
+
+    @cached_property
+    def parts(self) -> PerChannel | None:
+        """Per channel the init contribution, share * initial / stored (METRICS), 0 to 1; NaN where the variance is."""
+        values = values_of(self.layer.variance)
+        if self._read is None or values is None:
+            return None
+        if self.layer.variance.starts_at == 0:
+            return np.where(np.isfinite(values), self.share, np.nan)
+        return np.where(np.isfinite(values), np.minimum(self._left / np.maximum(values, TINY), 1.0), np.nan)
+
+    @cached_property
+    def median(self) -> float | None:
+        """Median of the parts."""
+        return None if self.parts is None else median(finite(self.parts))
+
+    @cached_property
+    def worst(self) -> float | None:
+        """The largest of the parts."""
+        return None if self.parts is None else float(finite(self.parts).max())
+
+    @property
+    def _left(self) -> float:
+        return self.share * max(self.layer.variance.starts_at, 0.0)
+
+    @cached_property
+    def _read(self) -> PerChannel | None:
+        """The finite variances; None where there is none."""
+        values = values_of(self.layer.variance)
+        return None if values is None or not (read := finite(values)).size else read
 
 
 def init_shares(layers: Sequence[Layer], updates: int | None) -> list[InitShare]:
@@ -120,7 +152,12 @@ def init_shares(layers: Sequence[Layer], updates: int | None) -> list[InitShare]
     bounds = {share: share_bound(group) for share, group in groups.items()}
     doubtful = {share for share, group in groups.items() if (implied_variance(group, share) or 0.0) > PLAUSIBLE}
     return [
-        _effect(layer, share, bounds[share], doubtful=share in doubtful)
+        InitShare(
+            layer=layer,
+            share=share,
+            close=(bound := bounds[share]) is None or bound <= CLOSE * share,
+            doubtful=share in doubtful,
+        )
         for layer, share in counted
         if not _ruled_out(layer, share, bounds[share])
     ]
@@ -140,28 +177,6 @@ def implied_variance(layers: Iterable[Layer], share: float) -> float | None:
 def _ruled_out(layer: Layer, share: float, bound: float | None) -> bool:
     """Whether some variance is too small for the share: more updates went in than were counted."""
     return bound is not None and bound < share * (decay_of(layer, Role.VARIANCE) or 0.0) ** SLACK * (1 - CONTRADICTION)
-
-
-def _effect(layer: Layer, share: float, bound: float | None, *, doubtful: bool) -> InitShare:
-    values = values_of(layer.variance)
-    if values is None or not (read := finite(values)).size:
-        return InitShare(layer=layer, share=share)
-    if layer.variance.starts_at == 0:
-        parts = np.where(np.isfinite(values), share, np.nan)
-        return InitShare(layer=layer, share=share, effect=share, parts=parts, median=share, worst=share)
-    left = share * max(layer.variance.starts_at, 0.0)
-    epsilon = USUAL_EPSILON if layer.epsilon is None else layer.epsilon
-    parts = np.where(np.isfinite(values), np.minimum(left / np.maximum(values, TINY), 1.0), np.nan)
-    return InitShare(
-        layer=layer,
-        share=share,
-        effect=min(median(left / np.maximum(np.maximum(read, 0.0) + epsilon, TINY)), 1.0),
-        parts=parts,
-        median=median(finite(parts)),
-        worst=float(finite(parts).max()),
-        close=bound is None or bound <= CLOSE * share,
-        doubtful=doubtful,
-    )
 
 
 def shrink(effects: Iterable[float]) -> float:

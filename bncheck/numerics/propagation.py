@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -87,13 +87,13 @@ class Signal(Record, eq=False):
     mean_known: bool = True
     """Whether they say its mean; else that is a guess too."""
 
-    @property
+    @cached_property
     def mean(self) -> PerChannel:
         """Mean of each channel, (channels,)."""
         found: PerChannel = np.einsum("p,pc->c", WEIGHTS, self.values)
         return found
 
-    @property
+    @cached_property
     def variance(self) -> PerChannel:
         """Variance of each channel, (channels,)."""
         found: PerChannel = np.einsum("p,pc->c", WEIGHTS, (self.values - self.mean) ** 2)
@@ -209,7 +209,7 @@ class KernelAxis(Record):
         """Whether it is so large against the input that its taps see different places of it."""
         return self.size is not None and self.kernel > 1 and self.size < _ROOM * self.kernel
 
-    @property
+    @cached_property
     def met(self) -> NDArray[np.float64]:
         """(kernel,): the share of places at which each tap meets the input and not the zeros around it."""
         if self.size is None or self.output is None:

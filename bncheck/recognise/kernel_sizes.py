@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import Linear, PerChannel
+from bncheck.facts.record import replace
 from bncheck.numerics.kernel_layouts import TRANSPOSED, output_channels
 from bncheck.sources.raw import RawTensor
 
@@ -33,7 +34,11 @@ def kernel_sizes(tensor: RawTensor, op: str) -> Sizes:
     channels = output_channels(tensor.shape, op)
     if channels is None:
         raise ValueError(f"{tensor.name} of shape {list(tensor.shape)} is no kernel of {op}")
-    weights = tensor.read()
+    return sizes_of(tensor.read(), op, channels)
+
+
+def sizes_of(weights: NDArray[Any], op: str, channels: int) -> Sizes:
+    """The same of a kernel that was read."""
     if op in TRANSPOSED:
         weights = np.moveaxis(weights, -2, -1)
     rows = weights.reshape(weights.size // channels if channels else 0, channels)
@@ -61,15 +66,17 @@ def linear_before(name: str, op: str, tensor: RawTensor, *, limit: int = MAX_KER
     reason = _not_read(tensor, op, limit)
     if reason:
         return Linear(name=name, op=op, kernel=tensor.name, reason=reason)
-    sizes = kernel_sizes(tensor, op)
-    return Linear(
-        name=name,
-        op=op,
-        kernel=tensor.name,
-        channel_max=sizes.largest,
-        channel_rms=sizes.rms,
-        channel_mean=sizes.mean,
-    )
+    return _with_sizes(Linear(name=name, op=op, kernel=tensor.name), kernel_sizes(tensor, op))
+
+
+def with_weights(known: Linear, weights: NDArray[Any]) -> Linear:
+    """A linear layer whose kernel could be read, with other weights of the same shape."""
+    assert known.channel_max is not None
+    return _with_sizes(known, sizes_of(weights, known.op, known.channel_max.size))
+
+
+def _with_sizes(linear: Linear, sizes: Sizes) -> Linear:
+    return replace(linear, channel_max=sizes.largest, channel_rms=sizes.rms, channel_mean=sizes.mean)
 
 
 def kernel_bytes(tensor: RawTensor) -> int:

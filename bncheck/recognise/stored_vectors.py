@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
 import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from bncheck.facts.layers import PerChannel, Presence, Role, Vector
+from bncheck.facts.record import replace
+from bncheck.numerics.side_by_side import SideBySide
 from bncheck.sources.raw import RawTensor
 
 CONSTANTS_TRIED = (0.0, 1.0)
@@ -35,26 +43,53 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
             initial=initial,
             reason=tensor.unavailable,
         )
-    values = per_channel(tensor)
-    first = float(values[0]) if values.size else None
-    return Vector(
+    known = Vector(
         role=role,
         presence=Presence.PRESENT,
         name=name,
         key=tensor.name,
         shape=tensor.shape,
         dtype=tensor.dtype,
+        initial=initial,
+    )
+    return with_values(known, tensor.read())
+
+
+def with_values(known: Vector, stored: NDArray[Any]) -> Vector:
+    """A vector that is PRESENT with what is stored of it, of any shape: flattened to (channels,) and read-only."""
+    values = _flat(stored)
+    first = float(values[0]) if values.size else None
+    return replace(
+        known,
         values=values,
         constant_checked=values.size > 0,
         constant=first if values.size and values[-1] == first and bool((values == first).all()) else None,
-        initial=initial,
     )
 
 
+def all_with_values(known: Sequence[Vector], stored: Sequence[NDArray[Any]]) -> list[Vector]:
+    """`with_values` of many vectors, whose bounds are found on the way."""
+    if not stored or not all(one.size and one.dtype.kind == "f" for one in stored):
+        return [with_values(vector, one) for vector, one in zip(known, stored, strict=True)]
+    side = SideBySide([one.size for one in stored])
+    values = _flat(np.concatenate([one.reshape(-1) for one in stored]))
+    bounds = zip(side.smallest(values).tolist(), side.largest(values).tolist(), strict=True)
+    made = []
+    for vector, part, (lowest, highest) in zip(known, side.parts(values), bounds, strict=True):
+        constant = float(part[0]) if lowest == highest else None
+        made.append(replace(vector, values=part, constant_checked=True, constant=constant))
+        made[-1].__dict__["bounds"] = (lowest, highest)  # as the cached property would find them, one by one
+    return made
+
+
 def per_channel(tensor: RawTensor) -> PerChannel:
-    """The tensor flattened to (channels,) float64, read-only; NaN and infinity stay."""
+    """The tensor flattened to (channels,) float64, read-only; NaN and infinity stay. Raises ReadError."""
+    return _flat(tensor.read())
+
+
+def _flat(stored: NDArray[Any]) -> PerChannel:
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        values = tensor.read().astype(np.float64).reshape(-1)
+        values: PerChannel = stored.astype(np.float64).reshape(-1)
     values.setflags(write=False)
     return values
 
@@ -65,14 +100,20 @@ def constant_by_checksum(tensor: RawTensor, initial: float | None = None) -> tup
     A checksum that matches none decides "not one of these constants": (True, None). Chance of a false match: 2**-32.
     """
     layout = _LITTLE_ENDIAN.get(tensor.dtype)
-    size = int(np.prod(tensor.shape, dtype=np.int64))
+    size = math.prod(tensor.shape)
     if tensor.crc32c is None or layout is None or not 0 < size <= 1 << 24:
         return False, None
     tried = CONSTANTS_TRIED if initial is None else (initial, *CONSTANTS_TRIED)
     for constant in tried:
-        if google_crc32c.value(np.full(size, constant, layout).tobytes()) == tensor.crc32c:
+        if _checksum(size, constant, layout) == tensor.crc32c:
             return True, constant
     return True, None
+
+
+@lru_cache(maxsize=4096)
+def _checksum(size: int, constant: float, layout: str) -> int:
+    """Of as many numbers; the layers of a model have few sizes."""
+    return int(google_crc32c.value(np.full(size, constant, layout).tobytes()))
 
 
 def absent(role: Role, reason: str) -> Vector:

@@ -7,11 +7,13 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.layers import RunFacts
+from bncheck.facts.record import Record
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import CONSTANTS_TRIED, constant_by_checksum
 from bncheck.settings.options import Options
@@ -38,9 +40,42 @@ _USUAL_BETAS = (0.999, 0.9, 0.99, 0.98, 0.95, 0.995, 0.997, 0.9999, 0.5)
 _LONGEST = 120_000
 """Float32 powers of 0.999 have died out by then."""
 
+_Key = TypeVar("_Key")
 
-def run_facts(raw: RawModel, hints: Options) -> RunFacts:
-    """Step counters, optimizer state, keys. Raises ReadError where the file is damaged.
+
+class ProgressKeys(Record):
+    """Which tensors tell how far training went, by their keys: the same for all checkpoints of one layout."""
+
+    every: frozenset[str]
+    steps: tuple[str, ...]
+    iterations: tuple[str, ...]
+    powers: tuple[tuple[str, str], ...]
+    """Adam's beta1 and beta2, multiplied once a step."""
+    slots: tuple[str, ...] | None
+    """Those of optimizers that are looked at; None where there is none."""
+    tracked: tuple[str, ...]
+    """PyTorch's counters of its layers."""
+    biases: tuple[str, ...]
+
+
+def progress_keys(tensors: Mapping[str, RawTensor]) -> ProgressKeys:
+    """Told by names, and by the shapes of slots."""
+    names = {key: key.removesuffix(ATTRIBUTE).removesuffix(":0") for key in tensors}
+    return ProgressKeys(
+        every=frozenset(tensors),
+        steps=_matching(names, _GLOBAL_STEP),
+        iterations=_matching(names, _ITERATIONS),
+        powers=_power_pairs(names),
+        slots=_slots(tensors),
+        tracked=_matching(names, _TRACKED),
+        biases=tuple(key for key, name in names.items() if _is_bias(key, name, tensors))[:_BIASES_LOOKED_AT],
+    )
+
+
+def run_facts(raw: RawModel, hints: Options, known: ProgressKeys | None = None) -> RunFacts:
+    """Step counters, optimizer state, keys; `known` are those of another checkpoint of the same layout.
+
+    Raises ReadError where the file is damaged.
 
     `updates`: --steps, else the largest of the optimizer's own count (Keras iterations, Adam's beta powers), the
     layers' (PyTorch's num_batches_tracked) and the global step, since a fine-tune resets one of them. A global step of
@@ -48,20 +83,21 @@ def run_facts(raw: RawModel, hints: Options) -> RunFacts:
     looks at the 200 smallest, 4 MiB at most.
     """
     tensors = raw.tensors
-    names = {key: key.removesuffix(ATTRIBUTE).removesuffix(":0") for key in tensors}
-    steps = _counters(tensors, names, _GLOBAL_STEP)
-    global_step = max(steps, default=None)
-    iterations = _counters(tensors, names, _ITERATIONS)
+    keys = progress_keys(tensors) if known is None else known
+    global_step = max(_counts(tensors, keys.steps), default=None)
+    iterations = _counts(tensors, keys.iterations)
     if raw.keras is not None:
-        own = {tensor.name: tensor for tensor in raw.keras.optimizer_weights}
-        iterations += _counters(own, {name: name.removesuffix(":0") for name in own}, _ITERATIONS)
-    powers = _adam_counts(tensors, names)
-    slots = _slots(tensors) if raw.keras is None else raw.keras.optimizer_weights
-    tracked = _counters(tensors, names, _TRACKED)
+        own = {tensor.name.removesuffix(":0"): tensor for tensor in raw.keras.optimizer_weights}
+        iterations += _counts(own, _matching({name: name for name in own}, _ITERATIONS))
+    powers = _adam_counts(tensors, keys.powers)
+    slots = None if keys.slots is None else [tensors[key] for key in keys.slots]
+    if raw.keras is not None:
+        weights = raw.keras.optimizer_weights
+        slots = [weights[n] for n in _smallest({n: one.shape for n, one in enumerate(weights)})] if weights else None
     counts = {
         "optimizer iterations": max(iterations, default=None),
         "Adam's beta powers": max(powers, default=None),
-        "num_batches_tracked": max(tracked, default=0) or None,
+        "num_batches_tracked": max(_counts(tensors, keys.tracked), default=0) or None,
     }
     updates, source = _updates(hints.steps, counts, global_step)
     if raw.repaired is not None and raw.repaired.confirmed and hints.steps is None:
@@ -70,18 +106,18 @@ def run_facts(raw: RawModel, hints: Options) -> RunFacts:
         global_step=global_step,
         updates=updates,
         updates_from=source,
-        optimizer_slots=_moved(slots) if slots else None,
-        biases_moved=_biases_moved(tensors, names),
-        keys=frozenset(tensors) if tensors else None,
+        optimizer_slots=None if slots is None else _moved(slots),
+        biases_moved=_biases_moved(tensors, keys.biases),
+        keys=keys.every or None,
         values=any(tensor.unavailable is None or tensor.crc32c is not None for tensor in _each(tensors)),
         index_only=bool(tensors) and all(tensor.unavailable is not None for tensor in _each(tensors)),
     )
 
 
-def _biases_moved(tensors: Mapping[str, RawTensor], names: Mapping[str, str]) -> bool | None:
+def _biases_moved(tensors: Mapping[str, RawTensor], keys: Sequence[str]) -> bool | None:
     """Whether any bias differs between channels; those of an LSTM start at zeros and ones, and tell nothing then."""
     decided = None
-    for key in [key for key, name in names.items() if _is_bias(key, name, tensors)][:_BIASES_LOOKED_AT]:
+    for key in keys:
         tensor = tensors[key]
         if tensor.unavailable is not None or tensor.dtype not in _FLOATS or len(tensor.shape) != 1:
             continue
@@ -100,10 +136,11 @@ def _is_bias(key: str, name: str, tensors: Mapping[str, RawTensor]) -> bool:
     return kernel is not None and len(kernel.shape) > 1
 
 
-def _slots(tensors: Mapping[str, RawTensor]) -> list[RawTensor]:
-    """An optimizer's slots by their keys; of very many, a sample."""
+def _slots(tensors: Mapping[str, RawTensor]) -> tuple[str, ...] | None:
+    """An optimizer's slots by their keys, the smallest; of very many, of a sample. None where there is none."""
     found = [key for key in tensors if is_slot(key, tensors)]
-    return [tensors[key] for key in found[:: max(1, len(found) // _SLOTS_SIZED)]]
+    sizes = {key: tensors[key].shape for key in found[:: max(1, len(found) // _SLOTS_SIZED)]}
+    return tuple(_smallest(sizes)) if found else None
 
 
 def _each(tensors: Mapping[str, RawTensor]) -> Iterator[RawTensor]:
@@ -128,8 +165,13 @@ def _updates(given: int | None, counted: Mapping[str, int | None], global_step: 
     return best, source
 
 
-def _counters(tensors: Mapping[str, RawTensor], names: Mapping[str, str], pattern: re.Pattern[str]) -> list[int]:
-    found = (_whole(tensors[key]) for key, name in names.items() if pattern.search(name))
+def _matching(names: Mapping[str, str], pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """Keys of the names that a pattern is found in."""
+    return tuple(key for key, name in names.items() if pattern.search(name))
+
+
+def _counts(tensors: Mapping[str, RawTensor], keys: Sequence[str]) -> list[int]:
+    found = (_whole(tensors[key]) for key in keys)
     return [count for count in found if count is not None and count >= 0]
 
 
@@ -163,19 +205,24 @@ def _real(tensor: RawTensor) -> float | None:
     return float(value)
 
 
-def _adam_counts(tensors: Mapping[str, RawTensor], names: Mapping[str, str]) -> list[int]:
-    """Steps of every Adam whose two beta powers are stored."""
-    pairs: dict[tuple[str, str], dict[str, RawTensor]] = {}
+def _power_pairs(names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Keys of each Adam's two beta powers, where both are stored."""
+    pairs: dict[tuple[str, str], dict[str, str]] = {}
     for key, name in names.items():
         match = _BETA_POWER.match(name) if "_power" in name else None
         if match:
-            pairs.setdefault((match[1], match[3] or ""), {})[match[2]] = tensors[key]
+            pairs.setdefault((match[1], match[3] or ""), {})[match[2]] = key
+    return tuple((pair["1"], pair["2"]) for pair in pairs.values() if len(pair) == 2)
+
+
+def _adam_counts(tensors: Mapping[str, RawTensor], pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Steps of every Adam whose two beta powers are stored."""
     counts = []
-    for pair in pairs.values():
-        if len(pair) == 2 and pair["1"].dtype == pair["2"].dtype:
-            power1, power2 = _real(pair["1"]), _real(pair["2"])
+    for first, second in ((tensors[one], tensors[two]) for one, two in pairs):
+        if first.dtype == second.dtype:
+            power1, power2 = _real(first), _real(second)
             if power1 is not None and power2 is not None:
-                counts.append(adam_steps(power1, power2, dtype=pair["1"].dtype))
+                counts.append(adam_steps(power1, power2, dtype=first.dtype))
     return [count for count in counts if count is not None]
 
 
@@ -228,18 +275,22 @@ def _step_by_logarithm(power: float, beta: float) -> int | None:
     return round(steps) if abs(steps - round(steps)) < 0.02 else None
 
 
-def _moved(slots: Sequence[RawTensor]) -> tuple[int, int]:
-    """(slots that left what they start at, slots looked at): the smallest ones first, for they cost least."""
-    moved = looked_at = spent = 0
-    for tensor in sorted((t for t in slots if t.shape), key=lambda t: math.prod(t.shape))[:_SLOTS_LOOKED_AT]:
-        size = math.prod(tensor.shape) * 4
-        if spent + size > _SLOT_BYTES:
+def _smallest(shapes: Mapping[_Key, tuple[int, ...]]) -> list[_Key]:
+    """Slots that are looked at: the smallest ones first, for they cost least."""
+    found: list[_Key] = []
+    spent = 0
+    for key, shape in sorted((one for one in shapes.items() if one[1]), key=lambda one: math.prod(one[1])):
+        spent += math.prod(shape) * 4
+        if spent > _SLOT_BYTES or len(found) == _SLOTS_LOOKED_AT:
             break
-        spent += size
-        decided, still = _still(tensor)
-        looked_at += decided
-        moved += decided and not still
-    return moved, looked_at
+        found.append(key)
+    return found
+
+
+def _moved(slots: Sequence[RawTensor]) -> tuple[int, int]:
+    """(slots that left what they start at, slots looked at)."""
+    told = [still for decided, still in map(_still, slots) if decided]
+    return told.count(False), len(told)
 
 
 def _still(tensor: RawTensor) -> tuple[bool, bool]:

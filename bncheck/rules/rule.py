@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Flag, auto
+from functools import cached_property
 from textwrap import indent
 
 from bncheck.facts import remedies
@@ -74,7 +75,7 @@ class Rule(Record):
     """Failure modes that others tell better."""
     check: Check
 
-    @property
+    @cached_property
     def info(self) -> RuleInfo:
         """What reports and `explain` show."""
         return RuleInfo(

@@ -30,25 +30,30 @@ _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 _SNIFFED = 64
 
 
-class GraphMemory:
-    """The last MetaGraph that was read: a run's checkpoints each have a file of their own with the same bytes."""
+class ReadBefore:
+    """What was read last: a run's checkpoints have one graph, each in a file of its own, and one layout."""
 
     def __init__(self) -> None:
         self._content = b""
-        self._model: RawModel | None = None
+        self._graph: RawModel | None = None
+        self._indexes = import_module(f"bncheck.sources.{_CHECKPOINT}").IndexMemory()
 
-    def read(self, path: Path) -> RawModel:
+    def checkpoint(self, path: Path) -> RawModel:
+        """As its reader has it. Raises ReadError."""
+        return _read(_CHECKPOINT, path, self._indexes)
+
+    def graph(self, path: Path) -> RawModel:
         """The graph of this file: the very objects of the last one where its bytes are the same. Raises ReadError."""
         graphs = import_module("bncheck.sources.graph.graphs")
         content = graphs.read_bytes(path)
-        if self._model is None or content != self._content:
-            self._model, self._content = graphs.read_graph(path), content
-        of_path = tuple(replace(graph, path=path) for graph in self._model.graphs)
-        return _marked(replace(self._model, path=path, graphs=of_path))
+        if self._graph is None or content != self._content:
+            self._graph, self._content = graphs.read_graph(path), content
+        of_path = tuple(replace(graph, path=path) for graph in self._graph.graphs)
+        return _marked(replace(self._graph, path=path, graphs=of_path))
 
 
 def open_model(
-    path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True, memory: GraphMemory | None = None
+    path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True, memory: ReadBefore | None = None
 ) -> RawModel:
     """What a path holds: a checkpoint (prefix, file, directory), graph, SavedModel, Keras, TFLite or NumPy file.
 
@@ -66,10 +71,10 @@ def open_model(
 
 
 def open_checkpoint(
-    path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True, memory: GraphMemory | None = None
+    path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True, memory: ReadBefore | None = None
 ) -> RawModel:
     """The checkpoint of a path, even where the path is the `.meta` beside it, with its graph as in `open_model`."""
-    model = _read(_CHECKPOINT, Path(path))
+    model = _read(_CHECKPOINT, Path(path)) if memory is None else memory.checkpoint(Path(path))
     if graph is not None:
         meta = Path(graph)
     elif use_graph and is_file(beside(model.path)):
@@ -79,7 +84,7 @@ def open_checkpoint(
     else:
         return model
     try:
-        of_graph = _read("graph.graphs", meta) if memory is None else memory.read(meta)
+        of_graph = _read("graph.graphs", meta) if memory is None else memory.graph(meta)
     except ReadError as error:
         if graph is None:
             error.hint = f"{error.hint}; --no-graph leaves it out" if error.hint else "--no-graph leaves it out"
@@ -142,9 +147,9 @@ def _marked(model: RawModel) -> RawModel:
     return replace(model, repaired=found, notes=(*model.notes, note))
 
 
-def _read(source: str, path: Path) -> RawModel:
+def _read(source: str, path: Path, *memory: object) -> RawModel:
     before = stamps(path)
-    model = getattr(import_module(f"bncheck.sources.{source}"), _READERS[source])(path)
+    model = getattr(import_module(f"bncheck.sources.{source}"), _READERS[source])(path, *memory)
     assert isinstance(model, RawModel)
     return _marked(replace(model, stamps=before))
 

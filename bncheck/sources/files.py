@@ -52,7 +52,7 @@ def is_file(path: Path) -> bool:
 def names(directory: Path) -> list[str]:
     """Names in a directory, sorted. Raises Unreadable."""
     try:
-        return sorted(entry.name for entry in directory.iterdir())
+        return sorted(os.listdir(directory))  # noqa: PTH208 - pathlib's takes ten times as long, for each of 200 checkpoints
     except OSError as error:
         raise Unreadable(directory, f"the directory cannot be listed: {error.strerror}") from None
 
@@ -159,6 +159,13 @@ class RangedFile:
         if len(data) != size:
             raise Truncated(path, f"the file became shorter while {what} was read", offset=offset + len(data))
         return data
+
+    def read_some(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`, fewer where the file ends before. Raises Unreadable."""
+        with _refusals(self.path):
+            length = os.fstat(self._file.fileno()).st_size
+            self._file.seek(start)
+            return self._file.read(max(0, min(stop, length) - start))
 
 
 def not_fetched(path: Path) -> UnknownFormat:

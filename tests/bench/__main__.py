@@ -25,6 +25,7 @@ BENCHES = (
     "checkpoint_growth",
     "graph_growth",
     "layers_growth",
+    "training_run",
     "compare_steady_state",
     "quantized_vs_debugger",
     "suite",

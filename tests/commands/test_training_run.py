@@ -13,10 +13,13 @@ import pytest
 from bundle_writer import write_bundle
 
 import bncheck
-from bncheck.facts.errors import NoModel
+from bncheck.commands.target import unreadable
+from bncheck.facts.errors import NoModel, ReadError
 from bncheck.facts.findings import Report
 from bncheck.facts.training_run import EventKind, RunStory
 from bncheck.numerics.training_run.story import run_stories
+from bncheck.settings.config import Settings
+from bncheck.sources.bundle.checkpoint import read_checkpoint
 
 CHANNELS, DECAY = 6, 0.9
 
@@ -202,6 +205,57 @@ def test_a_shared_graph_gives_the_same_facts(tmp_path: Path) -> None:
     reports = bncheck.inspect_run(tmp_path, engine="local:1")
     alone = [bncheck.inspect_checkpoint(tmp_path / f"model.ckpt-{step}") for step in range(1, 5)]
     assert _documents(reports) == _documents(alone)
+
+
+def _prefixes(graphs: str) -> list[Path]:
+    """Checkpoints among the fixtures that have a graph."""
+    found = sorted((Path(__file__).parents[2] / "fixtures").glob(graphs))
+    return [path.with_suffix("") for path in found if path.with_suffix(".index").exists()]
+
+
+_TINY = [
+    pytest.param(prefix, marks=() if place % 8 == 0 else pytest.mark.slow, id=prefix.parent.parent.name)
+    for place, prefix in enumerate(_prefixes("tiny/**/*.meta"))
+]
+
+
+@pytest.mark.parametrize("prefix", _TINY)
+def test_each_checkpoint_is_judged_as_alone(tmp_path: Path, prefix: Path) -> None:
+    """Eight of one layout: other values, values that are no numbers, bits that flipped, a file that was cut short."""
+    random = np.random.default_rng(7)
+    tensors = {key: tensor.read() for key, tensor in read_checkpoint(prefix).tensors.items()}
+    for step in range(1, 9):
+        write_bundle(tmp_path / f"m-{step}", {key: _other(value, step, random) for key, value in tensors.items()})
+        shutil.copy(f"{prefix}.meta", tmp_path / f"m-{step}.meta")
+    for name in ("m-5.index", "m-6.data-00000-of-00001"):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[random.integers(len(content))] ^= 4
+        (tmp_path / name).write_bytes(content)
+    cut = tmp_path / "m-7.data-00000-of-00001"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    found = _documents(bncheck.inspect_run(tmp_path, engine="local:1"))
+    assert sorted(found, key=_path) == sorted(_documents(_alone(tmp_path)), key=_path)
+
+
+def _other(value: Any, step: int, random: np.random.Generator) -> Any:
+    """The first as it is; in the others some of the values of some tensors are others."""
+    if step == 1 or value.dtype.kind != "f" or not value.size or random.random() < 0.5:
+        return value
+    with np.errstate(invalid="ignore"):
+        other = value * random.choice([0.0, 1.0, 30.0, np.inf]) + random.normal(scale=0.1, size=value.shape)
+    return np.where(random.random(value.shape) < random.choice([0.3, 1.0]), other, value).astype(value.dtype)
+
+
+def _alone(folder: Path) -> Iterable[Report]:
+    for index in folder.glob("*.index"):
+        try:
+            yield bncheck.inspect_checkpoint(index.with_suffix(""))
+        except ReadError as error:
+            yield unreadable(index.with_suffix(""), error, Settings())
+
+
+def _path(document: Mapping[str, Any]) -> str:
+    return str(document["target"]["path"])
 
 
 def _documents(reports: Iterable[Report]) -> list[Any]:

@@ -12,8 +12,9 @@ from bncheck.facts.findings import Severity
 from bncheck.facts.layers import Layer, Role
 from bncheck.facts.training_run import EventKind, RunEvent, RunStory
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.channels import dead
+from bncheck.numerics.channels import dead_in
 from bncheck.numerics.init_share import decay_of, updates_a_step
+from bncheck.numerics.side_by_side import SideBySide
 from bncheck.numerics.training_run.stacks import Stack
 
 EXACT = 1e-2
@@ -27,7 +28,9 @@ def dead_over_time(stack: Stack) -> Dead:
     """(checkpoints, channels): which channels carry no signal, as BN107 tells it of one checkpoint."""
     if stack.layer.variance.moved is False:
         return np.zeros(stack.variance.shape, bool)
-    return np.stack([dead(row, stack.layer.epsilon) for row in stack.variance])
+    rows, channels = stack.variance.shape
+    side = SideBySide([channels] * rows)
+    return dead_in(stack.variance.reshape(-1), [stack.layer.epsilon] * rows, side).reshape(rows, channels)
 
 
 def death_events(stacked: Sequence[Stack], story: RunStory, updates: Sequence[int | None]) -> Iterator[RunEvent]:

@@ -47,9 +47,11 @@ def tell(reports: Sequence[Report]) -> RunStory:
     # what is told of the readable ones by their places among themselves is said of all by `places`
     readable = replace(story, names=_of(story.names, places), steps=_of(story.steps, places))
     stacked = stacks(known)
-    events = list(_events(stacked, readable, known))
+    shares = _shares(known)
+    events = list(_events(stacked, readable, known, shares))
     stop = stopped_at(events)
-    shares = _shares(known, stop)
+    if stop is not None:  # it stays as it was where updates stopped
+        shares = [*shares[: stop + 1], *shares[stop : stop + 1] * (len(shares) - stop - 1)]
     series = {
         UPDATED: (None, *_updated(stacked)),
         SHARE: tuple(None if found is None else found.share for found in shares),
@@ -78,7 +80,9 @@ def _of(values: tuple[_T, ...], places: Sequence[int]) -> tuple[_T, ...]:
     return tuple(values[n] for n in places)
 
 
-def _events(stacked: Sequence[Stack], story: RunStory, known: Sequence[Report]) -> Iterator[RunEvent]:
+def _events(
+    stacked: Sequence[Stack], story: RunStory, known: Sequence[Report], shares: Sequence[InitShare | None]
+) -> Iterator[RunEvent]:
     names = {frozenset(layer.name for layer in report.layers) for report in known}
     if len(names) > 1:
         yield RunEvent(
@@ -92,18 +96,14 @@ def _events(stacked: Sequence[Stack], story: RunStory, known: Sequence[Report]) 
     updates = [report.target.updates for report in known]
     yield from update_events(stacked, story)
     yield from death_events(stacked, story, updates)
-    shares = _shares(known, None)
     settled = next((n for n, found in enumerate(shares) if found is None or found.share < HARMLESS), len(known))
     yield from jump_events(stacked, story, settled=settled)
 
 
-def _shares(known: Sequence[Report], stop: int | None) -> list[InitShare | None]:
-    """The largest of each checkpoint; it stays as it was where updates stopped. None unknown."""
+def _shares(known: Sequence[Report]) -> list[InitShare | None]:
+    """The largest of each checkpoint, as the counters have it; None unknown."""
     found: list[InitShare | None] = []
-    for n, report in enumerate(known):
-        if stop is not None and n > stop:
-            found.append(found[stop])
-            continue
+    for report in known:
         moving = [layer for layer in report.layers if layer.moved is not False]
         found.append(max(init_shares(moving, report.target.updates), key=lambda one: one.share, default=None))
     return found

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import (
     Debias,
     DecaySource,
@@ -26,6 +25,7 @@ from bncheck.facts.layers import (
     Update,
     Vector,
 )
+from bncheck.facts.record import Record
 from bncheck.recognise.auxiliary import averaged_keys, debias_of, shadow_vectors
 from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph.group_sites import FoundLayer, PairedSite, pair
@@ -37,16 +37,25 @@ from bncheck.recognise.graph.update_facts import right_before, update_facts
 from bncheck.recognise.graph.upstream import Upstream, upstream
 from bncheck.recognise.graph.variables import linear_of
 from bncheck.recognise.graph.view import GraphView, view_graph
+from bncheck.recognise.graph_gaps import gaps_of
 from bncheck.recognise.norm_kinds import kind_in_graph
 from bncheck.recognise.predicted.after_batch_norm import worth_predicting
-from bncheck.recognise.training_progress import run_facts
+from bncheck.recognise.training_progress import ProgressKeys, run_facts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
 
 if TYPE_CHECKING:
     from bncheck.facts.fake_quant import FakeQuantFacts
+    from bncheck.recognise.predicted.graph_wiring import GraphWiring
 
 _SCOPES_OF_OPS = frozenset({"batchnorm", "moments", "AssignMovingAvg"})
+
+
+class KnownRun(Record, eq=False):
+    """What holds of all checkpoints of one graph and layout."""
+
+    counters: ProgressKeys
+    wiring: GraphWiring
 
 
 def recognise_graph(raw: RawModel, hints: Options) -> Facts:
@@ -87,12 +96,16 @@ def joined(
     *,
     paired: Sequence[list[PairedSite]],
     whole: GraphFacts,
+    known: KnownRun | None = None,
 ) -> Facts:
-    """Layers with what their weights predict, and all that is told of the graph as a whole and of the run."""
+    """Layers with what their weights predict, and all that is told of the graph as a whole and of the run.
+
+    `known` is from another checkpoint of the same graph and layout.
+    """
     if worth_predicting(layers):
         from bncheck.recognise.predicted.in_graph import with_predictions  # noqa: PLC0415 - start-up
 
-        layers = tuple(with_predictions(graph, layers, paired))
+        layers = tuple(with_predictions(graph, layers, paired, None if known is None else known.wiring))
     rounding, told = _rounding(graph, layers)
     return Facts(
         path=str(raw.path),
@@ -100,8 +113,8 @@ def joined(
         layers=_uniquely_named(sorted(layers, key=lambda layer: layer.order)),
         graph=whole,
         fake_quant=rounding,
-        run=_run(graph, raw, hints),
-        gaps=_gaps(graph, layers),
+        run=_run(graph, raw, hints, None if known is None else known.counters),
+        gaps=gaps_of(graph, layers),
         notes=(*raw.notes, *_other_graphs(raw, graph.raw), *_copies(graph), *told),
     )
 
@@ -116,9 +129,9 @@ def _rounding(graph: GraphView, layers: Sequence[Layer]) -> tuple[FakeQuantFacts
     return found, told(found)
 
 
-def _run(graph: GraphView, raw: RawModel, hints: Options) -> RunFacts:
+def _run(graph: GraphView, raw: RawModel, hints: Options, counters: ProgressKeys | None) -> RunFacts:
     """Where gradients are gathered, steps are fewer than updates, by a factor that only `--steps` can tell."""
-    run = run_facts(raw, hints)
+    run = run_facts(raw, hints, counters)
     if hints.steps is None and any(op.gathering for op in graph.train_ops):
         return replace(run, updates=None, updates_from="")
     return run
@@ -363,38 +376,3 @@ def _signature_inputs(raw: RawGraph) -> frozenset[str] | None:
     if not raw.served:
         return None
     return frozenset(tensor.partition(":")[0] for signature in raw.served for tensor in signature.inputs.values())
-
-
-def _gaps(graph: GraphView, layers: tuple[Layer, ...]) -> tuple[Gap, ...]:
-    gaps = [
-        Gap(
-            kind=GapKind.LAYER,
-            where=graph.flat.names[node],
-            why="normalises over axes that the graph computes, so it may be batch norm or layer norm",
-        )
-        for node in graph.unclear
-    ]
-    gaps += [
-        Gap(
-            kind=GapKind.MODE, where=site.name, why="mixes stored and batch statistics in a way that was not understood"
-        )
-        for layer in layers
-        for site in layer.sites
-        if site.mode is Mode.UNKNOWN
-    ]
-    gaps += [
-        Gap(kind=GapKind.STATISTICS, where=vector.name, why=vector.reason)
-        for layer in layers
-        for vector in layer.statistics
-        if vector.presence is Presence.UNREAD and vector.moved is None
-    ]
-    if not graph.train_ops and (graph.optimizers or any(layer.updates for layer in layers)):
-        gaps.append(
-            Gap(
-                kind=GapKind.TRAIN_OP,
-                where=str(graph.raw.path),
-                why="the graph holds updates but no optimizer, so whether training runs them cannot be told",
-                how="give the MetaGraph of the training graph with --graph, or name the op with --train-op",
-            )
-        )
-    return tuple(gaps)

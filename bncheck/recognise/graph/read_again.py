@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
-from bncheck.facts.layers import Facts, Layer, Linear, Vector
-from bncheck.recognise.graph.by_graph import facts_of_view, found_layers, graph_facts, joined, paired_sites
+from numpy.typing import NDArray
+
+from bncheck.facts.errors import ReadError
+from bncheck.facts.layers import Facts, Layer, Linear, Presence, Vector
+from bncheck.facts.record import replace
+from bncheck.recognise.graph.by_graph import KnownRun, facts_of_view, found_layers, graph_facts, joined, paired_sites
 from bncheck.recognise.graph.trace import FAKE_QUANT, VARIABLES
-from bncheck.recognise.graph.view import view_graph
-from bncheck.recognise.kernel_sizes import linear_before
-from bncheck.recognise.stored_vectors import vector
+from bncheck.recognise.graph.view import GraphView, view_graph
+from bncheck.recognise.kernel_sizes import linear_before, with_weights
+from bncheck.recognise.predicted.graph_wiring import GraphWiring
+from bncheck.recognise.stored_vectors import all_with_values, vector
+from bncheck.recognise.training_progress import progress_keys
 from bncheck.settings.options import Options
 from bncheck.sources.bundle.checkpoint import Tensors
 from bncheck.sources.raw import RawModel, RawTensor
+
+_Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+"""Key -> what is stored under it."""
 
 
 class _Recording(Mapping[str, RawTensor]):
@@ -37,6 +46,20 @@ class _Recording(Mapping[str, RawTensor]):
         return len(self._tensors)
 
 
+class _Held(_Recording):
+    """Tensors, some of which were read."""
+
+    def __init__(self, tensors: Mapping[str, RawTensor], stored: _Arrays) -> None:
+        super().__init__(tensors)
+        self._stored = stored
+
+    def __getitem__(self, key: str) -> RawTensor:
+        if key not in self._stored:
+            return self._tensors[key]
+        values = self._stored[key]
+        return replace(self._tensors[key], read=lambda: values)
+
+
 class SharedGraph:
     """A recognised graph, and the layers of the first checkpoint that it was recognised with."""
 
@@ -50,9 +73,18 @@ class SharedGraph:
         self._paired = paired_sites(self._view)
         self._layers = found_layers(self._view, self._paired, hints)
         self._whole = graph_facts(self._view)
-        self._read = frozenset(_keys(self._layers))
+        wiring = GraphWiring(self._view.flat, self._view.stored)
+        self._known = KnownRun(counters=progress_keys(raw.tensors), wiring=wiring)
         self._kernels = self._kernel_keys()
-        self._others = recording.asked - self._read - set(self._kernels.values())
+        vectors = [one for one in _vectors(self._layers) if one.key]
+        self._others = recording.asked - {one.key for one in vectors} - set(self._kernels.values())
+        self._present = [one for one in vectors if one.presence is Presence.PRESENT]
+        self._read = [one.key for one in self._present] + [
+            self._kernels[site.linear.kernel]
+            for layer in self._layers
+            for site in layer.sites
+            if site.linear is not None and site.linear.channel_max is not None and site.linear.kernel in self._kernels
+        ]
 
     def facts(self, raw: RawModel) -> Facts:
         """What `recognise_graph` makes of another checkpoint with this graph, bit for bit. Raises ReadError.
@@ -61,40 +93,56 @@ class SharedGraph:
         ranges of rounding), only the graph itself is shared.
         """
         view = replace(self._view, stored=self._view.stored.of(raw), raw=raw.graphs[0])
-        if not self._same_but_for_values(raw.tensors):
-            return facts_of_view(raw, view, self._hints)
-        layers = tuple(self._again(layer, raw.tensors) for layer in self._layers)
-        whole = replace(self._whole, path=str(view.raw.path))
-        return joined(raw, view, self._hints, layers, paired=self._paired, whole=whole)
+        tensors = raw.tensors
+        if isinstance(tensors, Tensors) and self._same_but_for_values(tensors):
+            try:
+                return self._again(raw, view, tensors)
+            except ReadError:
+                pass  # told below, in the order in which a lone checkpoint is read
+        return facts_of_view(raw, view, self._hints)
 
-    def _same_but_for_values(self, tensors: Mapping[str, RawTensor]) -> bool:
+    def _same_but_for_values(self, tensors: Tensors) -> bool:
         first = self._first
-        if not isinstance(first, Tensors) or not isinstance(tensors, Tensors):
-            return False
         if not FAKE_QUANT.isdisjoint(self._view.flat.by_op) or self._view.writes.copies:
             return False
-        changed = tensors.changed_since(first)
-        return changed is not None and changed.isdisjoint(self._others)
+        return isinstance(first, Tensors) and tensors.same_layout(first) and tensors.same_values(first, self._others)
 
-    def _again(self, layer: Layer, tensors: Mapping[str, RawTensor]) -> Layer:
-        sites = tuple(replace(site, linear=self._linear(site.linear, tensors)) for site in layer.sites)
+    def _again(self, raw: RawModel, view: GraphView, tensors: Tensors) -> Facts:
+        stored = tensors.read_all(self._read)
+        view = replace(view, stored=view.stored.of(replace(raw, tensors=_Held(tensors, stored))))
+        made = all_with_values(self._present, [stored[one.key] for one in self._present])
+        vectors = {id(known): one for known, one in zip(self._present, made, strict=True)}
+        layers = tuple(self._filled(layer, tensors, stored, vectors) for layer in self._layers)
+        whole = replace(self._whole, path=str(view.raw.path))
+        found = joined(raw, view, self._hints, layers, paired=self._paired, whole=whole, known=self._known)
+        return replace(found, like=self._known)
+
+    def _filled(self, layer: Layer, tensors: Tensors, stored: _Arrays, vectors: Mapping[int, Vector]) -> Layer:
+        def again(known: Vector) -> Vector:
+            if id(known) in vectors or not known.key:
+                return vectors.get(id(known), known)
+            return vector(known.role, tensors[known.key], name=known.name, initial=known.initial)
+
+        sites = tuple(replace(site, linear=self._linear(site.linear, tensors, stored)) for site in layer.sites)
         shared = [site.linear for site in layer.sites]
         place = next((n for n, one in enumerate(shared) if one is layer.linear), None)
         return replace(
             layer,
-            mean=_vector(layer.mean, tensors),
-            variance=_vector(layer.variance, tensors),
-            gamma=_vector(layer.gamma, tensors),
-            beta=_vector(layer.beta, tensors),
+            mean=again(layer.mean),
+            variance=again(layer.variance),
+            gamma=again(layer.gamma),
+            beta=again(layer.beta),
             sites=sites,
             linear=layer.linear if place is None else sites[place].linear,
-            shadow_statistics={role: _vector(v, tensors) for role, v in layer.shadow_statistics.items()},
+            shadow_statistics={role: again(v) for role, v in layer.shadow_statistics.items()},
         )
 
-    def _linear(self, linear: Linear | None, tensors: Mapping[str, RawTensor]) -> Linear | None:
+    def _linear(self, linear: Linear | None, tensors: Tensors, stored: _Arrays) -> Linear | None:
         if linear is None or linear.kernel not in self._kernels:
             return linear
         key = self._kernels[linear.kernel]
+        if key in stored:
+            return with_weights(linear, stored[key])
         return replace(linear_before(linear.name, linear.op, tensors[key]), kernel=linear.kernel)
 
     def _kernel_keys(self) -> dict[str, str]:
@@ -107,14 +155,6 @@ class SharedGraph:
         return {name: tensor.name for name, tensor in found.items() if tensor is not None}
 
 
-def _keys(layers: tuple[Layer, ...]) -> Iterator[str]:
+def _vectors(layers: Iterable[Layer]) -> Iterator[Vector]:
     for layer in layers:
-        for one in (layer.mean, layer.variance, layer.gamma, layer.beta, *layer.shadow_statistics.values()):
-            if one.key:
-                yield one.key
-
-
-def _vector(known: Vector, tensors: Mapping[str, RawTensor]) -> Vector:
-    if not known.key:
-        return known
-    return vector(known.role, tensors[known.key], name=known.name, initial=known.initial)
+        yield from (layer.mean, layer.variance, layer.gamma, layer.beta, *layer.shadow_statistics.values())

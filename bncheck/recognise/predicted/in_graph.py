@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from bncheck.facts.arrays import PerChannel
 from bncheck.facts.layers import Layer
 from bncheck.facts.predicted import Predicted
+from bncheck.facts.record import replace
 from bncheck.numerics.propagation import (
     FUNCTIONS,
-    KernelAxis,
     Signal,
     applied,
     averaged,
@@ -28,11 +27,10 @@ from bncheck.numerics.propagation import (
 )
 from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.group_sites import PairedSite
-from bncheck.recognise.graph.trace import VARIABLES, constant, declared_shape, sources, steps_back
 from bncheck.recognise.graph.upstream import LINEAR, dropout_input, is_dropout
 from bncheck.recognise.graph.view import GraphView
-from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
 from bncheck.recognise.predicted.after_batch_norm import after_batch_norm, guessed
+from bncheck.recognise.predicted.graph_wiring import GraphWiring, numbers_of
 
 _BINARY = {
     "Add": np.add,
@@ -49,19 +47,21 @@ _SUMS = frozenset({"Add", "AddV2", "BiasAdd", "Sub"})
 _PRODUCTS = frozenset({"Mul", "RealDiv", "Div"})
 _AVERAGES = frozenset({"AvgPool", "AvgPool3D", "Mean", "ResizeBilinear"})
 _LARGEST = frozenset({"MaxPool", "MaxPoolV2", "MaxPool3D"})
-_RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
-_POOLS = frozenset({"AvgPool", "MaxPool", "MaxPoolV2"})
-_TO_OTHER_LAYOUT = ((0, 2, 3, 1), (0, 3, 1, 2))
 _DEPTH = 80
 _STEPS = 8
 
 
-def with_predictions(graph: GraphView, layers: Sequence[Layer], sites: Sequence[Sequence[PairedSite]]) -> list[Layer]:
+def with_predictions(
+    graph: GraphView,
+    layers: Sequence[Layer],
+    sites: Sequence[Sequence[PairedSite]],
+    wiring: GraphWiring | None = None,
+) -> list[Layer]:
     """The layers, those with `predicted` whose input comes from other batch norms through ops that are understood.
 
-    Raises ReadError where a kernel is damaged.
+    `wiring` may be that of another checkpoint with this graph and layout. Raises ReadError where a kernel is damaged.
     """
-    walk = _GraphWalk(graph, layers, sites)
+    walk = _GraphWalk(graph, layers, sites, wiring or GraphWiring(graph.flat, graph.stored))
     return [
         replace(layer, predicted=walk.at(paired, layer))
         if len(paired) == 1 and layer.mean.values is not None
@@ -71,10 +71,12 @@ def with_predictions(graph: GraphView, layers: Sequence[Layer], sites: Sequence[
 
 
 class _GraphWalk:
-    """Signals by edge, sizes by edge: each found once."""
+    """Signals by edge: each found once."""
 
-    def __init__(self, graph: GraphView, layers: Sequence[Layer], sites: Sequence[Sequence[PairedSite]]) -> None:
-        self.graph, self.flat, self.stored = graph, graph.flat, graph.stored
+    def __init__(
+        self, graph: GraphView, layers: Sequence[Layer], sites: Sequence[Sequence[PairedSite]], wiring: GraphWiring
+    ) -> None:
+        self.flat, self.stored, self.wiring = graph.flat, graph.stored, wiring
         self.layers = {
             site.node: layer
             for layer, of_layer in zip(layers, sites, strict=True)
@@ -83,7 +85,6 @@ class _GraphWalk:
             if site.fold is None
         }
         self.signals: dict[int, Signal | None] = {}
-        self.shapes: dict[int, tuple[int | None, ...] | None] = {}
 
     def at(self, paired: Sequence[PairedSite], layer: Layer) -> Predicted | None:
         """What arrives at a layer's site."""
@@ -107,19 +108,11 @@ class _GraphWalk:
                     return None
                 bias, x = bias + added, data[0]
                 continue
-            back = self._back(x)
+            back = self.wiring.back(x)
             if len(back) != 1:
                 return None
             x = back[0]
         return None
-
-    def _back(self, e: int) -> tuple[int, ...]:
-        node = node_of(e)
-        if self.flat.ops[node] == "Transpose":
-            order = constant(self.flat, self.flat.data[node][1])
-            same = order is not None and tuple(order.reshape(-1)) in _TO_OTHER_LAYOUT
-            return self.flat.data[node][:1] if same else ()
-        return steps_back(self.flat, e) or ()
 
     def signal(self, e: int, depth: int) -> Signal | None:
         """The distribution of one tensor; None where it cannot be told."""
@@ -152,7 +145,7 @@ class _GraphWalk:
         if op in LINEAR:
             found = self.linear(node, depth)
             return None if found is None else guessed(found, of=e)
-        known = (self.signal(x, depth) for x in self._back(e))
+        known = (self.signal(x, depth) for x in self.wiring.back(e))
         return next((one for one in known if one is not None), None)
 
     def _pooled(self, op: str, node: int, e: int, depth: int) -> Signal | None:
@@ -188,19 +181,11 @@ class _GraphWalk:
         if self.flat.ops[node_of(e)] == "Neg":
             found = self._weights(self.flat.data[node_of(e)][0])
             return None if found is None else -found
-        tensor = self._tensor(e)
+        node = self.wiring.variable(e)
+        tensor = None if node is None else self.stored.tensor(node)
         if tensor is None or len(tensor.shape) > 4 or sum(size > 1 for size in tensor.shape) > 1:
             return None
         return np.asarray(tensor.read(), np.float64).reshape(-1)
-
-    def _tensor(self, e: int) -> Any | None:
-        found = sources(self.flat, e)
-        node = node_of(found[0]) if len(found) == 1 else None
-        if node is None or self.flat.ops[node] not in VARIABLES | {"Const"}:
-            return None
-        tensor = self.stored.tensor(node)
-        readable = tensor is not None and tensor.unavailable is None and 0 < kernel_bytes(tensor) <= MAX_KERNEL
-        return tensor if readable else None
 
     def linear(
         self, node: int, depth: int, *, stored: PerChannel | None = None, bias: NDArray[np.float64] | float = 0.0
@@ -213,10 +198,11 @@ class _GraphWalk:
         op, data = flat.ops[node], flat.data[node]
         if op not in ("Conv2D", "DepthwiseConv2dNative", "MatMul") or len(data) != 2:
             return None
-        tensor = self._tensor(data[1])
-        if tensor is None:
+        variable = self.wiring.variable(data[1])
+        tensor = None if variable is None else self.stored.tensor(variable)
+        if tensor is None or (op != "MatMul" and len(tensor.shape) != 4):
             return None
-        padded, x = self._padding(data[0])
+        x, windows = (data[0], []) if op == "MatMul" else self.wiring.kernel_input(node, tensor.shape[:2])
         arriving = self.signal(x, depth)
         if arriving is None and (stored is None or op != "Conv2D"):
             return None
@@ -224,103 +210,13 @@ class _GraphWalk:
         if op == "MatMul":
             turned = flat.attr(node, "transpose_b")
             return through_kernel(arriving, kernel.T if turned is not None and turned.b else kernel)
-        if kernel.ndim != 4:
-            return None
-        windows = self._windows(node, x, kernel.shape[:2], padded)
         if arriving is None:
             return None if stored is None else of_images(stored - bias, kernel, windows)
         return through_kernel(arriving, kernel, windows, depthwise=op == "DepthwiseConv2dNative")
-
-    def _padding(self, e: int) -> tuple[NDArray[Any] | None, int]:
-        """((axes, 2) zeros put around by an op of its own, what they are put around)."""
-        node = node_of(e)
-        if self.flat.ops[node] != "Pad" or len(self.flat.data[node]) != 2:
-            return None, e
-        zeros = constant(self.flat, self.flat.data[node][1])
-        return (None, e) if zeros is None or zeros.shape != (4, 2) else (zeros, self.flat.data[node][0])
-
-    def _windows(
-        self, node: int, x: int, kernel: Sequence[int], padded: NDArray[Any] | None = None
-    ) -> list[KernelAxis]:
-        flat, shape = self.flat, self.shape(x)
-        first = 2 if _channels_first(flat, node) else 1
-        strides, dilations = (_numbers(flat, node, name) for name in ("strides", "dilations"))
-        given = flat.attr(node, "padding")
-        same = given is not None and given.s == b"SAME"
-        found = []
-        for axis, taps in enumerate(kernel, first):
-            zeros = (0, 0) if padded is None else (int(padded[axis][0]), int(padded[axis][1]))
-            found.append(
-                KernelAxis(
-                    size=None if shape is None or len(shape) != 4 else shape[axis],
-                    kernel=taps,
-                    stride=max(strides[axis], 1),
-                    padding=None if same and padded is None else zeros,
-                    dilation=max(dilations[axis], 1),
-                )
-            )
-        return found
-
-    def shape(self, e: int) -> tuple[int | None, ...] | None:
-        """The shape of a tensor, None for sizes that are not known, or as a whole."""
-        if e not in self.shapes:
-            self.shapes[e] = None
-            self.shapes[e] = self._shape(e)
-        return self.shapes[e]
-
-    def _shape(self, e: int) -> tuple[int | None, ...] | None:
-        flat = self.flat
-        passed: list[int] = []
-        while True:  # most ops pass the shape on: no recursion for those
-            node = node_of(e)
-            declared = declared_shape(flat, node) if flat.ops[node] not in VARIABLES else None
-            if declared is not None and all(size > 0 for size in declared[1:]):
-                return tuple(None if size < 0 else size for size in declared)
-            op, data = flat.ops[node], flat.data[node]
-            if op in LINEAR or op in _POOLS or op == "Pad" or op in _RESHAPES or not data or len(passed) > _DEPTH:
-                break
-            back = steps_back(flat, e) or data[:1]
-            passed.append(e)
-            e = back[0]
-        if op in _POOLS and data:
-            size = _numbers(flat, node, "ksize")
-            first = 2 if _channels_first(flat, node) else 1
-            return self._moved(node, data[0], size[first : first + 2])
-        if op == "Pad":
-            padded, x = self._padding(e)
-            shape = self.shape(x)
-            if padded is None or shape is None or len(shape) != 4:
-                return None
-            return tuple(None if s is None else s + int(sum(p)) for s, p in zip(shape, padded, strict=True))
-        if op in ("Conv2D", "DepthwiseConv2dNative") and len(data) == 2:
-            kernel = self._tensor(data[1])
-            return None if kernel is None else self._moved(node, data[0], kernel.shape[:2])
-        return None
-
-    def _moved(self, node: int, x: int, kernel: Sequence[int]) -> tuple[int | None, ...] | None:
-        shape = self.shape(x)
-        if shape is None or len(shape) != 4 or len(kernel) != 2:
-            return None
-        first = 2 if _channels_first(self.flat, node) else 1
-        found = list(shape)
-        for axis, window in enumerate(self._windows(node, x, kernel), first):
-            found[axis] = window.output
-        return tuple(found)
-
-
-def _channels_first(flat: FlatGraph, node: int) -> bool:
-    layout = flat.attr(node, "data_format")
-    return layout is not None and layout.s.startswith(b"NC")
 
 
 def _places(flat: FlatGraph, node: int) -> int | None:
     """How many places a pooling takes together; None for all of a map, or where it does not say."""
     if flat.ops[node] == "ResizeBilinear":
         return 2
-    return None if flat.ops[node] == "Mean" else math.prod(_numbers(flat, node, "ksize"))
-
-
-def _numbers(flat: FlatGraph, node: int, name: str) -> list[int]:
-    given = flat.attr(node, name)
-    found = [] if given is None else [int(one) for one in given.list.i]
-    return found if len(found) == 4 else [1, 1, 1, 1]
+    return None if flat.ops[node] == "Mean" else math.prod(numbers_of(flat, node, "ksize"))

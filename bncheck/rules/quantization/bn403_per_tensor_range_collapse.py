@@ -12,7 +12,7 @@ from bncheck.facts.layers import Facts, Layer, Linear
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channel_ranges import BITS, FoldedRanges, levels, range_spread
 from bncheck.numerics.channels import names
-from bncheck.numerics.fold_forecast import forecast
+from bncheck.numerics.fold_forecast import forecast, forecasts
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.one_scale import ASSUMED, assumed, concerned
 from bncheck.testing import batch_norm, facts, folded, lite
@@ -80,7 +80,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     arXiv 1806.08342, arXiv 1906.04721, arXiv 2104.11849, tensorflow#43882, brevitas#388. Failure mode G07; P14.
     """
     known = [ranges for ranges in concerned(model) if ranges.with_kernel and ranges.alive.size]
-    losses = [0.0 if (told := forecast(ranges.layer)) is None else told.per_tensor for ranges in known]
+    losses = [0.0 if told is None else told.per_tensor for told in forecasts([ranges.layer for ranges in known])]
     ruin = sum(losses) > TOGETHER
     wide = [
         ranges

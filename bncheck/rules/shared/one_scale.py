@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.record import replace
-from bncheck.numerics.channel_ranges import FoldedRanges, folded_ranges
+from bncheck.numerics.channel_ranges import FoldedRanges, folded_ranges_of
 from bncheck.numerics.init_share import USUAL_EPSILON
 
 ASSUMED = f" Epsilon is unknown: TensorFlow's default, {USUAL_EPSILON:g}, is assumed."
@@ -22,11 +22,8 @@ def concerned(model: Facts) -> tuple[FoldedRanges, ...]:
     epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default. Kept for the next rule that asks.
     """
     structured = any(layer.linear is not None for layer in model.layers)
-    known = tuple(
-        ranges
-        for layer in model.layers
-        if (layer.linear is not None or not structured) and (ranges := folded_ranges(_with_epsilon(layer))) is not None
-    )
+    asked = [_with_epsilon(layer) for layer in model.layers if layer.linear is not None or not structured]
+    known = tuple(ranges for ranges in folded_ranges_of(asked) if ranges is not None)
     if model.quantized is None:
         return known
     shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}

@@ -97,10 +97,10 @@ def _single(layer: Layer) -> bool:
 
 
 def _one_value(layer: Layer, run: RunFacts) -> bool:
-    variance, mean = values_of(layer.variance), values_of(layer.mean)
-    if variance is None or mean is None or not layer.variance.moved or variance.size < 2:
+    variance, of_variance, of_mean = values_of(layer.variance), layer.variance.bounds, layer.mean.bounds
+    if variance is None or of_variance is None or of_mean is None or not layer.variance.moved or variance.size < 2:
         return False
-    if np.ptp(variance) > 0 or np.ptp(mean) == 0 or not _at_most_one(layer):
+    if of_variance[0] < of_variance[1] or of_mean[0] == of_mean[1] or not _at_most_one(layer):
         return False
     left = _left(layer, run)
     return left is None or _agrees(float(variance[0]), layer.variance.starts_at, left)

@@ -7,8 +7,8 @@ read to begin with; a tensor's bytes are read, and verified, when it is asked fo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,22 @@ from numpy.typing import NDArray
 
 from bncheck.facts.errors import Malformed, NotFound, ReadError, UnknownFormat, Unsupported
 from bncheck.facts.formats import FileKind, Format
-from bncheck.facts.record import Record
+from bncheck.facts.record import replace
+from bncheck.sources.bundle.crc32c import crc32c
 from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, slice_key, split_checksum, window
+from bncheck.sources.bundle.index import Index, IndexMemory, Placed, header_of, read_index
 from bncheck.sources.bundle.locate import Place, find
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
-from bncheck.sources.bundle.tensor import STRING, TYPES, Part, read_numbers, read_parts, read_strings
-from bncheck.sources.files import RangedFile, is_file, names, read_tail
-from bncheck.sources.graph.wire import LENGTH, VARINT, fields, of_wire, signed
+from bncheck.sources.bundle.tensor import STRING, TYPES, Part, plain_numbers, read_numbers, read_parts, read_strings
+from bncheck.sources.files import read_tail
 from bncheck.sources.raw import RawModel, RawTensor
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _DATA = re.compile(r".*\.data-\d{5}-of-\d{5}", re.DOTALL)
-_MAX_SHARDS = 1 << 20
-_SUPPORTED_VERSION = 1
 _MAX_RANK = 32
 """numpy's, before its version 2."""
-_V1_HEADER = 1
-"""Field number of SavedTensorSlices.meta, a message; in a V2 header the same number is the count of shards."""
+_GAP, _STRETCH = 1 << 14, 1 << 22
+"""Bytes that are read though nobody asked for them, between two tensors; and that are read at once at most."""
 
 
 def matches(path: Path, head: bytes) -> bool:  # noqa: ARG001 - every source is asked with the same two arguments
@@ -40,8 +39,10 @@ def matches(path: Path, head: bytes) -> bool:  # noqa: ARG001 - every source is 
     return _DATA.fullmatch(path.name) is not None or read_tail(path, len(MAGIC)) == MAGIC
 
 
-def read_checkpoint(path: Path) -> RawModel:
+def read_checkpoint(path: Path, memory: IndexMemory | None = None) -> RawModel:
     """The checkpoint that a prefix, one of its files or a directory names; the index is read, no tensor.
+
+    `memory` has the one that was read before, of which this one may have the layout.
 
     Raises ReadError: NotFound, Unreadable, NoModel (empty directory), Unsupported, UnknownFormat, Truncated,
     BadChecksum, Malformed.
@@ -51,7 +52,7 @@ def read_checkpoint(path: Path) -> RawModel:
         raise _no_part(path)
     if place.slices:
         return _read_v1(place)
-    tensors = Tensors(_read_index(place))
+    tensors = Tensors(read_index(place) if memory is None else memory.read(place))
     graph = object_graph(place.prefix, tensors)
     return RawModel(
         path=place.prefix,
@@ -92,60 +93,10 @@ def object_graph(path: Path, tensors: Mapping[str, RawTensor]) -> Any | None:
         raise Malformed(path, f"{tensor.name} holds no serialized TrackableObjectGraph") from None
 
 
-class _Index(Record, eq=False):
-    """The header and the undecoded entries of one bundle."""
-
-    place: Place
-    shards: int
-    big_endian: bool
-    entries: Mapping[str, tuple[bytes, int]]
-    """Key -> (serialized BundleEntryProto, its offset in the index)."""
-    slices: Mapping[bytes, tuple[bytes, int]]
-    """The same for the slices of partitioned variables, under their encoded keys."""
-
-    @cached_property
-    def path(self) -> Path:
-        """The `.index` file."""
-        return self.place.index
-
-    def shard(self, number: int) -> Path:
-        """One data file; each path is made once, for making it costs as much as decoding an entry."""
-        if number not in self._shards:
-            self._shards[number] = self.place.shard(number, self.shards)
-        return self._shards[number]
-
-    @cached_property
-    def _shards(self) -> dict[int, Path]:
-        return {}
-
-    def opened(self, number: int) -> RangedFile:
-        """One data file; only the last stays open, as a checkpoint may have more than a process may open at once."""
-        if number not in self._opened:
-            self._opened.clear()
-            self._opened[number] = RangedFile(self.shard(number))
-        return self._opened[number]
-
-    @cached_property
-    def _opened(self) -> dict[int, RangedFile]:
-        return {}
-
-    @cached_property
-    def present(self) -> frozenset[int]:
-        """Numbers of the data shards that are there, as far as any tensor needs them."""
-        suffix = f"-of-{self.shards:05d}"
-        start = f"{self.place.stem}.data-"
-        found = set()
-        for name in names(self.place.directory):
-            number = name[len(start) : -len(suffix)]
-            if name.startswith(start) and name.endswith(suffix) and number.isdecimal():
-                found.add(int(number))
-        return frozenset(n for n in found if n < self.shards and is_file(self.place.shard(n, self.shards)))
-
-
 class Tensors(Mapping[str, RawTensor]):
     """Key -> tensor. An entry is decoded each time it is looked up: of 100,000 keys a check needs a few hundred."""
 
-    def __init__(self, index: _Index) -> None:
+    def __init__(self, index: Index) -> None:
         self._index = index
 
     def __len__(self) -> int:
@@ -160,24 +111,43 @@ class Tensors(Mapping[str, RawTensor]):
     def __getitem__(self, key: str) -> RawTensor:
         return _tensor(self._index, key)
 
-    def changed_since(self, other: Tensors) -> frozenset[str] | None:
-        """Keys whose checksum differs from that in another checkpoint, as the two indexes tell it.
-
-        None where the two differ in more: other keys, types, shapes or places, data files that are absent.
-        """
+    def same_layout(self, other: Tensors) -> bool:
+        """Whether two checkpoints have the same keys, types, shapes and places, and as many data files."""
         mine, theirs = self._index, other._index
-        if mine.entries.keys() != theirs.entries.keys() or mine.slices or theirs.slices:
-            return None
         if (mine.shards, mine.big_endian, mine.present) != (theirs.shards, theirs.big_endian, theirs.present):
-            return None
-        changed = []
-        for key, (value, _) in mine.entries.items():
-            before = theirs.entries[key][0]
-            if value != before:
-                if split_checksum(value)[0] != split_checksum(before)[0]:
-                    return None
-                changed.append(key)
-        return frozenset(changed)
+            return False
+        if mine.decoded is theirs.decoded:
+            return True
+        if mine.entries.keys() != theirs.entries.keys() or mine.slices or theirs.slices:
+            return False
+        layouts = ([split_checksum(of.entries[key][0])[0] for key in mine.entries] for of in (mine, theirs))
+        return next(layouts) == next(layouts)
+
+    def same_values(self, other: Tensors, keys: Iterable[str]) -> bool:
+        """Whether two checkpoints of one layout have the same values under these keys, as their checksums tell."""
+        mine, theirs = self._index.entries, other._index.entries
+        return all(mine[key][0] == theirs[key][0] for key in keys)
+
+    def read_all(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Key -> its tensor, as each one's `read` gives it; what lies side by side is read at once. Raises ReadError.
+
+        Which damaged tensor the error names is not defined, where there are several.
+        """
+        index, found = self._index, {}
+        asked = tuple(keys)
+        if asked not in index.stretches:
+            index.stretches[asked] = _stretches(index, asked)
+        for stretch in index.stretches[asked]:
+            first, last = stretch[0], stretch[-1]
+            start, data = first.entry.offset, b""
+            if first.entry.shard in index.present:
+                data = index.opened(first.entry.shard).read_some(start, last.entry.offset + last.entry.size)
+            checksums = index.checksums([one.key for one in stretch])
+            for (key, entry), checksum in zip(stretch, checksums, strict=True):
+                part = data[entry.offset - start : entry.offset - start + entry.size]
+                if len(part) == entry.size and crc32c(part) == checksum:
+                    found[key] = plain_numbers(part, entry, big_endian=index.big_endian)
+        return {key: found[key] if key in found else self[key].read() for key in asked}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -193,55 +163,41 @@ class Tensors(Mapping[str, RawTensor]):
         return (f"{absent} of {index.shards} data files absent, {first.name} the first",)
 
 
-def _read_index(place: Place) -> _Index:
-    listed = entries(open_table(place.index))
-    header = next(listed, None)
-    if header is None or header.key:
-        raise Malformed(place.index, "the table has no bundle header under the empty key", offset=0)
-    shards, big_endian = _header(place.index, header.value, header.offset)
-    tensors: dict[str, tuple[bytes, int]] = {}
-    slices: dict[bytes, tuple[bytes, int]] = {}
-    for key, value, offset in listed:
-        if key[0]:
-            tensors[key.decode("utf-8", "surrogateescape")] = (value, offset)
-        else:
-            slices[key] = (value, offset)
-    return _Index(place=place, shards=shards, big_endian=big_endian, entries=tensors, slices=slices)
+def _stretches(index: Index, keys: Sequence[str]) -> list[list[Placed]]:
+    """Plain tensors that follow one another in one data file with little between them, and are not many bytes."""
+    plain = []
+    for placed in (Placed(key, index.entry(key)) for key in keys):
+        stored = TYPES.get(placed.entry.dtype)
+        fits = stored and stored.layout and placed.entry.size == placed.entry.elements * stored.width
+        plain += [placed] if fits and not placed.entry.slices else []
+    found: list[list[Placed]] = []
+    for placed in sorted(plain, key=lambda one: (one.entry.shard, one.entry.offset)):
+        entry = placed.entry
+        if found:
+            first, before = found[-1][0].entry, found[-1][-1].entry
+            near = entry.shard == before.shard and entry.offset - before.offset - before.size <= _GAP
+            if near and entry.offset + entry.size - first.offset <= _STRETCH:
+                found[-1].append(placed)
+                continue
+        found.append([placed])
+    return found
 
 
-def _header(path: Path, value: bytes, base: int) -> tuple[int, bool]:
-    """(number of shards, big-endian) of a BundleHeaderProto."""
-    shards = endianness = minimum = 0
-    for field in fields(value, path, base):
-        if field.number == _V1_HEADER and field.wire == LENGTH:
-            raise Malformed(path, "holds the header of a V1 checkpoint, which has no index", offset=base)
-        if field.number == 1:
-            shards = of_wire(field, VARINT, path, "the number of shards").value
-        elif field.number == 2:
-            endianness = of_wire(field, VARINT, path, "the byte order").value
-        elif field.number == 3:
-            version = of_wire(field, LENGTH, path, "the version")
-            for part in fields(version.content, path, version.offset):
-                if part.number == 2:
-                    minimum = signed(of_wire(part, VARINT, path, "the lowest version of a reader").value)
-    if not 0 < shards <= _MAX_SHARDS:
-        raise Malformed(path, f"declares {signed(shards):,} data shards", offset=base)
-    if endianness not in (0, 1):
-        raise Malformed(path, f"declares byte order {endianness}", offset=base)
-    if minimum > _SUPPORTED_VERSION:
-        raise Unsupported(path, f"asks for a reader of bundle version {minimum}; bncheck reads version 1", offset=base)
-    return shards, bool(endianness)
+def _tensor(index: Index, key: str) -> RawTensor:
+    entry = index.entry(key)
+    if key not in index.tensors:
+        index.tensors[key] = _described(index, key, entry)
+    known = index.tensors[key]
+    crc = None if known.crc32c is None else index.checksum(key)
+    return replace(known, read=partial(_read, index, key), crc32c=crc)
 
 
-def _tensor(index: _Index, key: str) -> RawTensor:
-    value, at = index.entries[key]
-    path = index.path
-    entry = decode_entry(path, value, at, shards=index.shards)
+def _described(index: Index, key: str, entry: BundleEntry) -> RawTensor:
+    """What holds of a tensor in all checkpoints of one layout. Raises Malformed."""
     stored = TYPES.get(entry.dtype)
     if stored is None:
-        raise Malformed(path, f"{key} has the unknown data type {entry.dtype}", offset=at)
-    parts = _parts(index, key, entry) if entry.slices else (_part(index, key, entry),)
-    read = partial(_read, index, key, entry, parts)
+        raise Malformed(index.path, f"{key} has the unknown data type {entry.dtype}", offset=entry.at)
+    parts = _parts(index, key, entry)
     if len(entry.shape) > _MAX_RANK:
         unavailable: str | None = f"bncheck does not read tensors of {len(entry.shape)} dimensions"
     elif stored.layout or entry.dtype == STRING:
@@ -254,13 +210,13 @@ def _tensor(index: _Index, key: str) -> RawTensor:
         name=key,
         dtype=stored.name,
         shape=entry.shape,
-        read=read,
+        read=partial(_read, index, key),
         crc32c=entry.crc32c if plain else None,
         unavailable=unavailable,
     )
 
 
-def _part(index: _Index, key: str, entry: BundleEntry, extents: Extents = ()) -> Part:
+def _part(index: Index, key: str, entry: BundleEntry, extents: Extents = ()) -> Part:
     """An entry with its shard, once its size is that of its type and shape."""
     width = TYPES[entry.dtype].width if TYPES[entry.dtype].layout else None
     if width is not None and entry.size != entry.elements * width:
@@ -269,8 +225,13 @@ def _part(index: _Index, key: str, entry: BundleEntry, extents: Extents = ()) ->
     return Part(entry, index.shard(entry.shard), partial(index.opened, entry.shard), extents)
 
 
-def _parts(index: _Index, key: str, whole: BundleEntry) -> tuple[Part, ...]:
-    """The slices of a partitioned variable. Raises Malformed where one is not in the index or not as declared."""
+def _parts(index: Index, key: str, whole: BundleEntry) -> tuple[Part, ...]:
+    """The one piece that a tensor is, or the slices of a partitioned variable.
+
+    Raises Malformed where one is not in the index or not as declared.
+    """
+    if not whole.slices:
+        return (_part(index, key, whole._replace(crc32c=index.checksum(key))),)
     path = index.place.index
     parts = []
     for extents in whole.slices:
@@ -285,7 +246,9 @@ def _parts(index: _Index, key: str, whole: BundleEntry) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _read(index: _Index, key: str, whole: BundleEntry, parts: tuple[Part, ...]) -> NDArray[Any]:
+def _read(index: Index, key: str) -> NDArray[Any]:
+    whole = index.entry(key)
+    parts = _parts(index, key, whole)
     stored = TYPES[whole.dtype]
     if (whole.dtype != STRING and not stored.layout) or len(whole.shape) > _MAX_RANK:
         reason = f"{key} is a tensor of type {stored.name} in {len(whole.shape)} dimensions"
@@ -307,5 +270,5 @@ def _no_part(path: Path) -> ReadError:
         return UnknownFormat(path, "no checkpoint: neither a prefix nor a file of one")
     header = next(entries(open_table(path)), None)
     if header is not None and not header.key:
-        _header(path, header.value, header.offset)
+        header_of(path, header.value, header.offset)
     return UnknownFormat(path, "a checkpoint index under another name", hint="rename it back to end in .index")

@@ -6,6 +6,7 @@ Mask: rotate right by 15 bits, add 0xa282ead8 (tensorflow/core/lib/hash/crc32c.h
 from __future__ import annotations
 
 import google_crc32c
+import numpy as np
 
 _DELTA = 0xA282EAD8
 _ALL = 0xFFFFFFFF
@@ -22,6 +23,13 @@ def unmask(stored: int) -> int:
     """The checksum behind a stored, masked one."""
     rotated = (stored - _DELTA) & _ALL
     return (rotated >> 17 | rotated << 15) & _ALL
+
+
+def unmask_all(stored: bytes) -> list[int]:
+    """The same of many, 4 little-endian bytes each."""
+    rotated = np.frombuffer(stored, "<u4") - np.uint32(_DELTA)
+    found: list[int] = (rotated >> np.uint32(17) | rotated << np.uint32(15)).tolist()
+    return found
 
 
 def mask(checksum: int) -> int:

@@ -52,6 +52,7 @@ def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEnt
 _TAGS = (0x08, 0x18, 0x20, 0x28)
 """Fields 1 (type), 3 (shard), 4 (offset) and 5 (size) as varints."""
 _SHAPE, _CHECKSUM = 0x12, 0x35
+CHECKSUM_BYTES = 4
 
 
 def _usual(value: bytes, at: int, shards: int) -> BundleEntry | None:

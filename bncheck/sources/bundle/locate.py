@@ -7,7 +7,7 @@ import stat
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
-from bncheck.facts.errors import NoModel, NotFound
+from bncheck.facts.errors import NoModel, NotFound, ReadError
 from bncheck.facts.record import Record
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.files import is_file, names, read_tail, read_whole, status
@@ -105,13 +105,21 @@ def no_checkpoint(directory: Path) -> NoModel:
 def _v1_places(directory: Path) -> list[Place]:
     """The V1 checkpoints of a directory, by the names that TensorFlow gives their files."""
     present = names(directory)
-    prefixes = dict.fromkeys(
-        _V1_SHARD.sub("", name)
-        for name in present
-        if "ckpt" in name or f"{name}.meta" in present or _V1_SHARD.search(name)
-    )
-    found = [_of_v1(directory / name) for name in prefixes if f"{name}.index" not in present]
+    listed = set(present)
+    prefixes: dict[str, str] = {}
+    for name in present:
+        if _FILE.fullmatch(name) is None and ("ckpt" in name or f"{name}.meta" in listed or _V1_SHARD.search(name)):
+            prefixes.setdefault(_V1_SHARD.sub("", name), name)
+    found = [_v1_place(directory, *one) for one in prefixes.items() if f"{one[0]}.index" not in listed]
     return [place for place in found if place is not None]
+
+
+def _v1_place(directory: Path, stem: str, file: str) -> Place | None:
+    """As `_of_v1`; a damaged one has a place too, and whoever reads it tells why it cannot be read."""
+    try:
+        return _of_v1(directory / stem)
+    except ReadError:
+        return Place(directory=directory, stem=stem, slices=(directory / file,))
 
 
 def _of_v1(path: Path) -> Place | None:

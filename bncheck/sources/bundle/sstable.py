@@ -77,6 +77,19 @@ def entries(table: SortedTable) -> Iterator[KeyValue]:
             last = entry.key
 
 
+def check_blocks(table: SortedTable) -> None:
+    """Raises ReadError unless all data blocks match their checksums."""
+    for offset, size in table.blocks:
+        _check_block(table.path, table.data, offset, size)
+
+
+def block_checksums(table: SortedTable) -> list[int] | None:
+    """Where the data blocks' checksums begin; None where one is compressed, so that its entries are not in the file."""
+    if any(table.data[offset + size] for offset, size in table.blocks):
+        return None
+    return [offset + size + 1 for offset, size in table.blocks]
+
+
 def _handle(data: bytes, at: int, path: Path, base: int) -> tuple[int, int, int]:
     """(offset, size, position after it) of a block handle."""
     offset, at = varint(data, at, len(data), path, base)

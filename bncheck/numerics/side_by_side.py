@@ -1,0 +1,45 @@
+"""Channels of many layers in one flat array, layer after layer: one operation of numpy works on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.facts.arrays import PerChannel
+
+Flags = NDArray[np.bool_]
+
+
+class SideBySide:
+    """Where each layer begins in arrays of (channels of all layers,)."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        """`sizes` are the layers' channels, at least one each."""
+        self._sizes = np.array(sizes, np.intp)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+
+    def spread(self, numbers: Iterable[float] | PerChannel) -> PerChannel:
+        """A number of each layer, for all of its channels."""
+        found: PerChannel = np.repeat(np.asarray(list(numbers), np.float64), self._sizes)
+        return found
+
+    def parts(self, values: PerChannel) -> list[PerChannel]:
+        """The values of each layer by themselves."""
+        return [values[start : start + size] for start, size in zip(self._starts, self._sizes, strict=True)]
+
+    def totals(self, values: PerChannel | Flags) -> PerChannel:
+        """Sum of each layer, (layers,)."""
+        found: PerChannel = np.add.reduceat(values, self._starts, dtype=np.float64)
+        return found
+
+    def largest(self, values: PerChannel) -> PerChannel:
+        """Largest value of each layer, (layers,); NaN where one is."""
+        found: PerChannel = np.maximum.reduceat(values, self._starts)
+        return found
+
+    def smallest(self, values: PerChannel) -> PerChannel:
+        """Smallest value of each layer, (layers,); NaN where one is."""
+        found: PerChannel = np.minimum.reduceat(values, self._starts)
+        return found
