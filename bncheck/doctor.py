@@ -50,6 +50,9 @@ PACKAGES = (
     Package(distribution="altair", module="altair", use="--format html", core=False, extra="html"),
     Package(distribution="vl-convert-python", module="vl_convert", use="--format html", core=False, extra="html"),
     Package(distribution="jinja2", module="jinja2", use="--format html", core=False, extra="html"),
+    Package(distribution="distributed", module="distributed", use="--engine dask://", core=False, extra="dask"),
+    Package(distribution="fsspec", module="fsspec", use="gs://, s3://, hf://, http://", core=False, extra="remote"),
+    Package(distribution="aiohttp", module="aiohttp", use="http://", core=False, extra="remote"),
 )
 
 
@@ -94,6 +97,8 @@ def _notes(lacking: list[str]) -> list[str]:
         ("aeq", "--scheme aeq:RECIPE"),
         ("demo", "the demo"),
         ("html", "--format html"),
+        ("dask", "--engine dask://"),
+        ("remote", "gs://, s3://, hf:// and http://"),
     ):
         optional = [package for package in PACKAGES if not package.core and package.extra == extra]
         absent = [package.distribution for package in optional if _version(package) is None]

@@ -13,6 +13,7 @@ from bncheck.settings.keywords import takes
 from bncheck.settings.options import CommandName, Options
 from bncheck.sources import is_model_folder, run_dir
 from bncheck.sources.raw import RawModel
+from bncheck.sources.remote import located
 
 if TYPE_CHECKING:
     from bncheck.facts.measurements import FoldProof
@@ -36,7 +37,7 @@ def inspect_checkpoint(path: str | Path, options: Options) -> Report:
 @takes(Options, CommandName.GRAPH)
 def inspect_graph(path: str | Path, options: Options) -> Report:
     """Judges a graph: `.meta`, `.pb`, `.pbtxt`, a SavedModel, or a folder of one. Raises as `inspect_checkpoint`."""
-    target = read_target(_graph_of(Path(path)) if str(path) else path, options, alone=True)
+    target = read_target(_graph_of(located(path)) if str(path) else path, options, alone=True)
     if not target.raw.graphs:
         kind = "checkpoint" if target.raw.tensors and target.raw.keras is None else "model"
         raise UsageError(f"{path}: {target.raw.format}, which holds no graph: use `bncheck inspect {kind} {path}`")
@@ -77,14 +78,14 @@ def inspect_run(directory: str | Path, options: Options) -> tuple[Report, ...]:
         raise UsageError("the path is empty: name the folder of a training run")
     from bncheck.commands.training_run import judged_runs  # noqa: PLC0415 - nothing else needs it
 
-    return judged_runs(Path(directory), options)
+    return judged_runs(located(directory), options)
 
 
 def judged(target: Target) -> Report:
     """The report on a target, held against the reference where one is given."""
     if target.options.reference is None:
         return target.judged()
-    reference, facts = Path(target.options.reference), target.facts
+    reference, facts = located(target.options.reference), target.facts
     with timed(target.seconds, "recognise"):
         if target.raw.lite is not None:
             facts = replace(facts, fold=_fold_proof(target.raw, reference))

@@ -20,7 +20,7 @@ from bncheck.rules import RULES
 from bncheck.rules.rule import Rule
 
 
-class _Values(NamedTuple):
+class _Differing(NamedTuple):
     """What differs between the layers of two checkpoints of one graph and layout."""
 
     first: int
@@ -33,7 +33,7 @@ class _Values(NamedTuple):
 
 def packed(reports: Sequence[Report], like: Sequence[object]) -> bytes:
     """As `unpacked` takes them, on a machine with the same bncheck; `like` are the reports' `Facts.like`."""
-    sent: list[tuple[Report, _Values | None]] = []
+    sent: list[tuple[Report, _Differing | None]] = []
     first: dict[object, int] = {}
     for place, (report, token) in enumerate(zip(reports, like, strict=True)):
         base = place if token is None else first.setdefault(token, place)
@@ -46,14 +46,14 @@ def packed(reports: Sequence[Report], like: Sequence[object]) -> bytes:
 
 def unpacked(sent: bytes) -> list[Report]:
     """Only for bytes of a process that this one started, or of a cluster that the user named."""
-    parts: list[tuple[Report, _Values | None]] = pickle.loads(sent)  # noqa: S301 - see above
+    parts: list[tuple[Report, _Differing | None]] = pickle.loads(sent)  # noqa: S301 - see above
     return [
         report if values is None else replace(report, layers=tuple(_filled(parts[values.first][0].layers, values)))
         for report, values in parts
     ]
 
 
-def _values(layers: Sequence[Layer], first: int, known: Sequence[Layer]) -> _Values | None:
+def _values(layers: Sequence[Layer], first: int, known: Sequence[Layer]) -> _Differing | None:
     """None where more differs than the values."""
     mine, theirs = (list(chain.from_iterable(map(_vectors, of))) for of in (layers, known))
     if [(one.initial, one.constant_checked) for one in mine] != [(one.initial, one.constant_checked) for one in theirs]:
@@ -62,7 +62,7 @@ def _values(layers: Sequence[Layer], first: int, known: Sequence[Layer]) -> _Val
     if [_size(one) for one in arrays] != [_size(one) for of in known for one in _arrays(of)]:
         return None
     numbers = [one.reshape(-1) for one in arrays if one is not None]
-    return _Values(first, np.concatenate(numbers) if numbers else np.empty(0), tuple([one.constant for one in mine]))
+    return _Differing(first, np.concatenate(numbers) if numbers else np.empty(0), tuple([one.constant for one in mine]))
 
 
 def _vectors(layer: Layer) -> tuple[Vector, ...]:
@@ -85,7 +85,7 @@ def _size(array: PerChannel | None) -> int | None:
     return None if array is None else array.size
 
 
-def _filled(known: Sequence[Layer], values: _Values) -> Iterator[Layer]:
+def _filled(known: Sequence[Layer], values: _Differing) -> Iterator[Layer]:
     sizes = [size for layer in known for one in _arrays(layer) if (size := _size(one)) is not None]
     values.numbers.setflags(write=False)
     parts, constants = iter(SideBySide(sizes).parts(values.numbers)), iter(values.constants)

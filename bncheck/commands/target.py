@@ -21,6 +21,7 @@ from bncheck.settings.config import Settings
 from bncheck.settings.options import Options, given
 from bncheck.sources import ReadBefore, is_beside, open_checkpoint, open_model
 from bncheck.sources.raw import RawModel
+from bncheck.sources.remote import located
 from bncheck.sources.stamps import changed, saved_now, stamps
 
 _PAUSES = (0.05, 0.1, 0.2)
@@ -88,17 +89,17 @@ def read_target(path: str | Path, options: Options, *, alone: bool = False, memo
     """
     if not str(path):
         raise UsageError("the path is empty: name a model")
-    read = open_model if alone or not is_beside(Path(path)) else open_checkpoint
-    graph = None if options.graph is None else Path(options.graph)
+    read = open_model if alone or not is_beside(located(path)) else open_checkpoint
+    graph = None if options.graph is None else located(options.graph)
 
     def once() -> Target:
         seconds: dict[str, float] = {}
         with timed(seconds, "read"):
             shared = None if memory is None else memory.files
-            raw = read(Path(path), graph=graph, use_graph=options.use_graph, memory=shared)
+            raw = read(located(path), graph=graph, use_graph=options.use_graph, memory=shared)
         return Target(path=str(path), raw=raw, options=options, seconds=seconds, memory=memory)
 
-    return _unchanged(Path(path), once)
+    return _unchanged(located(path), once)
 
 
 def _unchanged(path: Path, once: Callable[[], Target]) -> Target:

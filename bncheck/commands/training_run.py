@@ -15,6 +15,8 @@ from bncheck.facts.findings import Report
 from bncheck.facts.record import Record
 from bncheck.settings.options import Options
 from bncheck.sources import is_model_folder, run_dir
+from bncheck.sources.files import names
+from bncheck.sources.remote import RemotePath
 
 _NUMBER = re.compile(r"\d+")
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -36,7 +38,8 @@ def judged_runs(directory: Path, options: Options) -> tuple[Report, ...]:
 
 def _judged(paths: Sequence[Path], options: Options) -> list[Report]:
     """In the order of the paths, wherever they are judged."""
-    where = engine(options.engine) if options.engine or len(paths) >= _WORTH_PROCESSES else Engine()
+    many = len(paths) >= _WORTH_PROCESSES and not isinstance(paths[0], RemotePath)
+    where = engine(options.engine) if options.engine or many else Engine()
     if where == Engine():
         return list(map(_Judging(options), paths))
     from bncheck.commands.sent_reports import unpacked  # noqa: PLC0415 - long runs alone need it
@@ -115,6 +118,9 @@ def _runs(directory: Path) -> list[tuple[Path, list[Path]]]:
 def _below(directory: Path) -> Iterator[Path]:
     """All folders inside, but for those that are models themselves, or are hidden; links are not followed."""
     count = 0
+    if isinstance(directory, RemotePath):
+        yield from _below_remote(directory)
+        return
     for place, inner, _ in os.walk(directory):
         folder = Path(place)
         if folder != directory:
@@ -125,6 +131,14 @@ def _below(directory: Path) -> Iterator[Path]:
         )
         if count > _MOST_FOLDERS:
             return
+
+
+def _below_remote(directory: RemotePath) -> Iterator[Path]:
+    for name in sorted(names(directory), key=_by_numbers):
+        folder = directory / name
+        if not name.startswith(".") and folder.is_dir() and not _is_model(folder):
+            yield folder
+            yield from _below_remote(folder)
 
 
 def _is_model(folder: Path) -> bool:
@@ -139,7 +153,7 @@ def _targets(folder: Path) -> list[Path]:
     try:
         return run_dir(folder)
     except NoModel:
-        files = [path for path in folder.iterdir() if path.suffix in _KERAS_SUFFIXES]
+        files = [folder / name for name in names(folder) if name.endswith(_KERAS_SUFFIXES)]
         if not files:
             raise
         return sorted(files, key=lambda path: _by_numbers(path.name))

@@ -14,6 +14,8 @@ from bncheck.sources.raw import RawTensor
 
 MAX_KERNEL = 64 << 20
 """Bytes above which a kernel is not read."""
+_MAX_FAR_KERNEL = 256 << 10
+"""The same of a file on another machine, of which the statistics are wanted."""
 
 _WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
@@ -79,6 +81,11 @@ def _with_sizes(linear: Linear, sizes: Sizes) -> Linear:
     return replace(linear, channel_max=sizes.largest, channel_rms=sizes.rms, channel_mean=sizes.mean)
 
 
+def is_read(tensor: RawTensor) -> bool:
+    """Whether a kernel, or another tensor of floats, is at hand and small enough to be read."""
+    return tensor.unavailable is None and 0 < kernel_bytes(tensor) <= (_MAX_FAR_KERNEL if tensor.far else MAX_KERNEL)
+
+
 def kernel_bytes(tensor: RawTensor) -> int:
     """Bytes of a kernel of floats; 0 for other types."""
     size = _WIDTHS.get(tensor.dtype, 0)
@@ -95,6 +102,8 @@ def _not_read(tensor: RawTensor, op: str, limit: int) -> str:
     if output_channels(tensor.shape, op) is None:
         return f"a kernel of shape {list(tensor.shape)} is not understood"
     size = kernel_bytes(tensor)
+    if tensor.far and size > _MAX_FAR_KERNEL:
+        return f"its kernel of {size >> 10:,} KiB is above the {_MAX_FAR_KERNEL >> 10} KiB that are fetched"
     if size > MAX_KERNEL:
         return f"its kernel of {size >> 20:,} MiB is above the {MAX_KERNEL >> 20} MiB that are read"
     return f"kernels of more than {limit >> 20:,} MiB were met before" if size > limit else ""

@@ -11,6 +11,7 @@ from bncheck.facts.errors import NotFound, ReadError, UnknownFormat, UsageError
 from bncheck.sources.bundle.locate import find, in_step_order, no_checkpoint
 from bncheck.sources.files import LFS_POINTER, is_file, names, not_fetched, read_head, status
 from bncheck.sources.raw import PROVENANCE, RawModel
+from bncheck.sources.remote import located
 from bncheck.sources.stamps import stamps
 
 _READERS = {
@@ -61,7 +62,7 @@ def open_model(
     the same prefix, or one of another name in its folder that fits its variables. Raises ReadError (NoModel for a
     directory that holds none), and UsageError where `graph` is given with anything but a checkpoint.
     """
-    path = Path(path)
+    path = located(path)
     source = _source(path)
     if source == _CHECKPOINT:
         return open_checkpoint(path, graph=graph, use_graph=use_graph, memory=memory)
@@ -74,9 +75,9 @@ def open_checkpoint(
     path: Path | str, *, graph: Path | str | None = None, use_graph: bool = True, memory: ReadBefore | None = None
 ) -> RawModel:
     """The checkpoint of a path, even where the path is the `.meta` beside it, with its graph as in `open_model`."""
-    model = _read(_CHECKPOINT, Path(path)) if memory is None else memory.checkpoint(Path(path))
+    model = _read(_CHECKPOINT, located(path)) if memory is None else memory.checkpoint(located(path))
     if graph is not None:
-        meta = Path(graph)
+        meta = located(graph)
     elif use_graph and is_file(beside(model.path)):
         meta = beside(model.path)
     elif use_graph and not is_object_based(model):
@@ -116,7 +117,7 @@ def run_dir(path: Path | str) -> list[Path]:
 
     Raises NotFound, NoModel, Unreadable.
     """
-    path = Path(path)
+    path = located(path)
     found = status(path)
     if found is None:
         raise NotFound(path, "no such directory")

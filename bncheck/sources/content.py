@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from bncheck.facts.errors import Truncated, Unreadable
-from bncheck.sources.files import opened
+from bncheck.sources.files import opened, require_file
+from bncheck.sources.remote import RemotePath
 
 Span: TypeAlias = "bytes | memoryview"
 
@@ -29,15 +30,35 @@ class _OpenFile:
     def __init__(self, number: int) -> None:
         self.number = number
 
+    def read_at(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`."""
+        return os.pread(self.number, size, offset)
+
     def __del__(self) -> None:
         os.close(self.number)
+
+
+class _RemoteFile:
+    """The same of a file on another machine."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._path = path
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return self._path.fetch(offset, offset + size)
 
 
 class Content:
     """`size` bytes: of memory, or of an open file from `start` on, whose name may be given to another meanwhile."""
 
     def __init__(
-        self, path: Path, size: int, *, memory: memoryview | None = None, file: _OpenFile | None = None, start: int = 0
+        self,
+        path: Path,
+        size: int,
+        *,
+        memory: memoryview | None = None,
+        file: _OpenFile | _RemoteFile | None = None,
+        start: int = 0,
     ) -> None:
         self.path = path
         self.size = size
@@ -49,9 +70,12 @@ class Content:
     @classmethod
     def of_file(cls, path: Path) -> Content:
         """The file at `path`. Raises NotFound, Unreadable."""
-        with opened(path) as (stream, _):
-            file = _OpenFile(os.dup(stream.fileno()))
-        content = cls(path, os.fstat(file.number).st_size, file=file)
+        if isinstance(path, RemotePath):
+            content = cls(path, require_file(path).st_size, file=_RemoteFile(path))
+        else:
+            with opened(path) as (stream, _):
+                file = _OpenFile(os.dup(stream.fileno()))
+            content = cls(path, os.fstat(file.number).st_size, file=file)
         return content if content.size > WHOLE else cls.over(path, content.read(0, content.size))
 
     @classmethod
@@ -103,7 +127,7 @@ class Content:
         parts, left = [], size
         try:
             while left:
-                part = os.pread(self._file.number, min(left, 1 << 30), self._start + offset + size - left)
+                part = self._file.read_at(self._start + offset + size - left, min(left, 1 << 30))
                 if not part:
                     at = self._start + offset + size - left
                     raise Truncated(self.path, "the file became shorter while it was read", offset=at)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from weakref import finalize
 
 from bncheck.facts.errors import NotFound, TooLarge, Truncated, UnknownFormat, Unreadable
+from bncheck.sources.remote import RemotePath
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS has not fetched yet."""
@@ -52,6 +53,8 @@ def is_file(path: Path) -> bool:
 def names(directory: Path) -> list[str]:
     """Names in a directory, sorted. Raises Unreadable."""
     try:
+        if isinstance(directory, RemotePath):
+            return sorted(directory.names())
         return sorted(os.listdir(directory))  # noqa: PTH208 - pathlib's takes ten times as long, for each of 200 checkpoints
     except OSError as error:
         raise Unreadable(directory, f"the directory cannot be listed: {error.strerror}") from None
@@ -123,6 +126,14 @@ _AHEAD = 1 << 16
 """Bytes that are read at once where less is asked for: the statistics of neighbouring layers lie side by side."""
 
 
+_AHEAD_OF_REMOTE = 1 << 14
+"""The same over a network: 200 statistics that lie apart take 3 MB."""
+
+
+def _ahead(path: Path) -> int:
+    return _AHEAD_OF_REMOTE if isinstance(path, RemotePath) else _AHEAD
+
+
 class RangedFile:
     """A regular file of which many small ranges are read: opened once, closed with the last reference to it."""
 
@@ -131,7 +142,7 @@ class RangedFile:
         require_file(path)
         self.path = path
         with _refusals(path):
-            self._file = path.open("rb", buffering=_AHEAD)
+            self._file = path.open("rb", buffering=_ahead(path))
         finalize(self, self._file.close)
 
     def read(self, offset: int, size: int, *, what: str) -> bytes:
@@ -140,14 +151,14 @@ class RangedFile:
         Read, not mapped: a mapped file that another process cuts short would take this one down with SIGBUS.
         """
         path, file = self.path, self._file
-        if size <= _AHEAD:
+        if size <= _ahead(path):
             with _refusals(path):
                 file.seek(offset)
                 data = file.read(size)
             if len(data) == size:
                 return data
         with _refusals(path):
-            length = os.fstat(file.fileno()).st_size
+            length = self._length()
             if offset + size > length:
                 file.seek(0)
                 if file.read(len(LFS_POINTER)) == LFS_POINTER:
@@ -163,9 +174,13 @@ class RangedFile:
     def read_some(self, start: int, stop: int) -> bytes:
         """The bytes from `start` to before `stop`, fewer where the file ends before. Raises Unreadable."""
         with _refusals(self.path):
-            length = os.fstat(self._file.fileno()).st_size
+            length = self._length()
             self._file.seek(start)
             return self._file.read(max(0, min(stop, length) - start))
+
+    def _length(self) -> int:
+        remote = isinstance(self.path, RemotePath)
+        return self.path.stat().st_size if remote else os.fstat(self._file.fileno()).st_size
 
 
 def not_fetched(path: Path) -> UnknownFormat:

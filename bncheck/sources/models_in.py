@@ -13,6 +13,7 @@ from bncheck.sources import is_model, is_model_folder
 from bncheck.sources.bundle.locate import in_step_order, prefix_of
 from bncheck.sources.files import status
 from bncheck.sources.gitignored import ignored_by
+from bncheck.sources.remote import located
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".lite", ".pb", ".pbtxt", ".meta", ".pt", ".pth", ".safetensors")
 """Of models in folders, beside checkpoints; what a path names itself may be called anything."""
@@ -61,7 +62,7 @@ def _meant(text: str) -> Iterator[Found]:
             raise NoModel(text, f"none of {len(matched)} files that match is a model")
         yield from (Found(path=path, named=False) for path in known)
         return
-    path = Path(text)
+    path = located(text)
     if path.is_dir() and not _is_prefix(path) and not is_model_folder(path):
         below = list(_below(path))
         if not below:

@@ -29,6 +29,8 @@ class RawTensor(Record, eq=False):
     """CRC-32C (unmasked) of the little-endian bytes as the format records it; None where it records none (slices)."""
     unavailable: str | None = None
     """Why `read()` will fail although the file declares the tensor, such as an absent data shard; None if readable."""
+    far: bool = False
+    """Whether its bytes come over a network, so that only what is small is worth reading."""
     location: tuple[Path, str] | None = None
     """HDF5 file (or the archive that holds it) and path of the dataset inside; None for other formats."""
 

@@ -46,7 +46,7 @@ class _Recording(Mapping[str, RawTensor]):
         return len(self._tensors)
 
 
-class _Held(_Recording):
+class _WithArrays(_Recording):
     """Tensors, some of which were read."""
 
     def __init__(self, tensors: Mapping[str, RawTensor], stored: _Arrays) -> None:
@@ -109,7 +109,7 @@ class SharedGraph:
 
     def _again(self, raw: RawModel, view: GraphView, tensors: Tensors) -> Facts:
         stored = tensors.read_all(self._read)
-        view = replace(view, stored=view.stored.of(replace(raw, tensors=_Held(tensors, stored))))
+        view = replace(view, stored=view.stored.of(replace(raw, tensors=_WithArrays(tensors, stored))))
         made = all_with_values(self._present, [stored[one.key] for one in self._present])
         vectors = {id(known): one for known, one in zip(self._present, made, strict=True)}
         layers = tuple(self._filled(layer, tensors, stored, vectors) for layer in self._layers)

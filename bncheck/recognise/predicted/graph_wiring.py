@@ -12,7 +12,7 @@ from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.trace import VARIABLES, constant, declared_shape, sources, steps_back
 from bncheck.recognise.graph.upstream import LINEAR
 from bncheck.recognise.graph.variables import Stored
-from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
+from bncheck.recognise.kernel_sizes import is_read
 
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 _POOLS = frozenset({"AvgPool", "MaxPool", "MaxPoolV2"})
@@ -37,8 +37,7 @@ class GraphWiring:
             node = node_of(found[0]) if len(found) == 1 else None
             known = node is not None and self.flat.ops[node] in VARIABLES | {"Const"}
             tensor = self._stored.tensor(node) if node is not None and known else None
-            readable = tensor is not None and tensor.unavailable is None and 0 < kernel_bytes(tensor) <= MAX_KERNEL
-            self._variables[e] = node if readable else None
+            self._variables[e] = node if tensor is not None and is_read(tensor) else None
         return self._variables[e]
 
     def back(self, e: int) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.bundle.tensor import STRING, TYPES, Part, plain_numbers, read_numbers, read_parts, read_strings
 from bncheck.sources.files import read_tail
 from bncheck.sources.raw import RawModel, RawTensor
+from bncheck.sources.remote import RemotePath
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _DATA = re.compile(r".*\.data-\d{5}-of-\d{5}", re.DOTALL)
@@ -213,6 +214,7 @@ def _described(index: Index, key: str, entry: BundleEntry) -> RawTensor:
         read=partial(_read, index, key),
         crc32c=entry.crc32c if plain else None,
         unavailable=unavailable,
+        far=isinstance(index.place.directory, RemotePath),
     )
 
 

@@ -91,7 +91,7 @@ class Index(Record, eq=False):
             check_blocks(table)
         except BadChecksum:  # which a reader that starts at the beginning tells best
             return None
-        found = replace(self, place=place, table=table, entries=_Values(data, self._places))
+        found = replace(self, place=place, table=table, entries=_EntryValues(data, self._places))
         return found if found.present == self.present else replace(found, tensors={})
 
     @cached_property
@@ -163,7 +163,7 @@ class IndexMemory:
         return found
 
 
-class _Values(Mapping[str, tuple[bytes, int]]):
+class _EntryValues(Mapping[str, tuple[bytes, int]]):
     """Key -> (value, its offset in the index), each cut out when it is asked for."""
 
     def __init__(self, data: bytes, places: Mapping[str, tuple[int, int]]) -> None:

@@ -11,6 +11,7 @@ from bncheck.facts.errors import NoModel, NotFound, ReadError
 from bncheck.facts.record import Record
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
 from bncheck.sources.files import is_file, names, read_tail, read_whole, status
+from bncheck.sources.remote import RemotePath
 
 _FILE = re.compile(r"(?P<stem>.*)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _V1_SHARD = re.compile(r"-(\d{5}|\?{5})-of-\d{5}\Z")
@@ -192,7 +193,8 @@ def _named(directory: Path, written: str) -> Place:
     """The checkpoint that the text file `checkpoint` names: beside it first, for its paths are often the author's."""
     absolute = written.startswith("/") or bool(PureWindowsPath(written).drive)
     base = re.split(r"[/\\]", written)[-1]
-    tried = [directory / base] if absolute else [directory / written, directory / base]
+    remote = isinstance(directory, RemotePath)  # where nothing outside the folder is asked for
+    tried = [directory / base] if absolute or remote else [directory / written, directory / base]
     for prefix in tried:
         stem = prefix.name if base else ""
         parent = prefix.parent if base else directory
