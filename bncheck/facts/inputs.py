@@ -44,6 +44,34 @@ def ranges_apart(factor: float) -> list[tuple[str, str]]:
     return sorted((pair for pair in off if off[pair] <= NEAR), key=lambda pair: off[pair])
 
 
+def ends(name: str) -> tuple[float, float]:
+    """(lowest, highest) number that a range of `RANGES` makes of bytes, over its channels."""
+    offset, scale = RANGES[name]
+    return tuple(  # type: ignore[return-value] # two of two
+        pick((byte - shift) / by for shift, by in zip(offset, scale, strict=True))
+        for pick, byte in ((min, 0), (max, 255))
+    )
+
+
+def lies_in(low: float, high: float, name: str) -> bool:
+    """Whether numbers from `low` to `high` may be of a range of `RANGES`: it holds them, and no narrower one does.
+
+    Floating-point arrays are taken as they are, whatever range is said to be theirs.
+    """
+
+    def width(of: str) -> float:
+        return ends(of)[1] - ends(of)[0]
+
+    holding = [
+        of for of in RANGES if ends(of)[0] - _SLACK * width(of) <= low and high <= ends(of)[1] + _SLACK * width(of)
+    ]
+    return name in holding and width(name) <= (1 + _SLACK) * min(map(width, holding))
+
+
+_SLACK = 0.02
+"""Of a range's width: resizing overshoots, and ranges nearly as wide are not told apart; a guess."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputSummary:
     """Numbers of all samples together, as the model is given them; of several inputs the first."""
@@ -58,8 +86,8 @@ class InputSummary:
     neighbours: float | None = None
     """Correlation of pixels with those beside and below them, -1 to 1; photographs have above 0.5, noise about 0. None
     where samples are no images."""
-    declared: bool = False
-    """Whether the user said in which range the model takes its input, by `--preprocess`."""
+    declared: bool | None = None
+    """Whether the numbers lie in the range that the user says is the model's, by `--preprocess`; None: nobody says."""
 
     @property
     def constant(self) -> bool:

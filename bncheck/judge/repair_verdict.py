@@ -220,10 +220,13 @@ def _which_range(trial: Trial) -> list[str]:
     if factor is not None:
         near = max(factor, 1 / factor) <= DOUBTED_RANGE
         return [] if near else [f"The data are {factor:.3g} times as large as those that the stored statistics are of."]
-    if trial.input.declared or trial.input.centred:
+    if trial.input.declared or (trial.input.declared is None and trial.input.centred):
         return []
+    lies = f"The input lies between {trial.input.low:g} and {trial.input.high:g}"
+    if trial.input.declared is False:
+        return [f"{lies}, which is not the range that --preprocess names; floating-point arrays are taken as they are."]
     told = (
-        f"The input lies between {trial.input.low:g} and {trial.input.high:g}. Nothing in the files tells whether that "
+        f"{lies}. Nothing in the files tells whether that "
         "is the range of the training: train mode works in any range, eval mode only in that of its statistics. If it "
         "is, say so with --preprocess."
     )

@@ -135,7 +135,7 @@ def tried(
         candidates(new, counted.cut, stored if len(stored) == len(reached) else None),
         data,
         prepared.kinds,
-        declared=options.preprocess is not None,
+        declared=options.preprocess,
         labels_output=prepared.labels_output,
         progress=progress,
     )

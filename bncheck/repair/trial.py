@@ -80,13 +80,13 @@ def try_out(
     batches: Iterable[Batch],
     kinds: Sequence[Kind],
     *,
-    declared: bool,
+    declared: str | None,
     labels_output: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Trial:
     """Runs up to MOST_SAMPLES through train mode and eval mode with each candidate.
 
-    `kinds` say what the graph knows of each output, `declared` whether the user named the range of the input,
+    `kinds` say what the graph knows of each output, `declared` the range of the input by the user's word,
     `labels_output` the place of the output that the labels belong to, where the user says it. Raises BncheckError where
     the model refuses.
     """

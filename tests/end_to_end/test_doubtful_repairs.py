@@ -16,11 +16,11 @@ pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore::Deprec
 FEW = 64
 
 
-def repaired(folder: Path, model: Any, **arrays: Any) -> RepairReport:
+def repaired(folder: Path, model: Any, preprocess: str | None = None, **arrays: Any) -> RepairReport:
     """Of the saved model, from images and, where they are given, labels."""
     path, data = saved(folder, model)
     np.savez(data, **arrays)
-    return repair(path, folder / "fixed.keras", data=data, compare=False)
+    return repair(path, folder / "fixed.keras", data=data, compare=False, preprocess=preprocess)
 
 
 def accuracy(model: Any, images: Any, labels: Any) -> float:
@@ -103,6 +103,14 @@ def test_data_of_each_kind(name: str, verdict: RepairVerdict, forgotten: Any, tm
     assert report.verdict is verdict
     assert report.exit_code == {RepairVerdict.PASS: 0, RepairVerdict.REFUSED: 1, RepairVerdict.UNVERIFIED: 3}[verdict]
     assert written(tmp_path) is (verdict is not RepairVerdict.REFUSED)
+
+
+@pytest.mark.parametrize(("said", "verdict"), [("-1..1", RepairVerdict.UNVERIFIED), ("0..1", RepairVerdict.PASS)])
+def test_a_range_that_is_said(said: str, verdict: RepairVerdict, forgotten: Any, tmp_path: Path) -> None:
+    """Floating-point arrays stay as they are: who says -1..1 and gives 0..1 vouches for nothing."""
+    images, labels, _, _ = digits()
+    report = repaired(tmp_path, forgotten, said, images=(images[:320] + 1) / 2, labels=labels[:320])
+    assert report.verdict is verdict
 
 
 def test_padded_steps_make_no_statistics(tmp_path: Path) -> None:

@@ -101,9 +101,15 @@ def test_toss_ups_are_no_doubt() -> None:
 
 
 def test_a_declared_range_vouches() -> None:
-    """Who says --preprocess knows what the model was trained on."""
-    declared = replace(INPUT, low=0.0, mean=0.3, deviation=0.35, declared=True)
-    assert _verdict(replace(LABELLED, input=declared)) is RepairVerdict.PASS
+    """Who says --preprocess knows what the model was trained on, if the data are what is said; centred or not."""
+    positive = replace(INPUT, low=0.0, mean=0.3, deviation=0.35)
+    for said, of, verdict in (
+        (True, positive, RepairVerdict.PASS),
+        (None, positive, RepairVerdict.UNVERIFIED),
+        (False, positive, RepairVerdict.UNVERIFIED),
+        (False, INPUT, RepairVerdict.UNVERIFIED),
+    ):
+        assert _verdict(replace(LABELLED, input=replace(of, declared=said))) is verdict
 
 
 def test_statistics_that_moved_vouch_for_the_range() -> None:

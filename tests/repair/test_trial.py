@@ -55,7 +55,7 @@ def _tried(
     new = [reestimated(layer, moments) for layer, moments in found.moments.items()]
     with open_trial(prepared.forward) as twins:
         tried = candidates(new, halves, _stored(prepared))
-        trial = try_out(twins, tried, cuts, prepared.kinds, declared=False)
+        trial = try_out(twins, tried, cuts, prepared.kinds, declared=None)
         place = next(n for n, out in enumerate(twins.train(data.test_images[:2])) if out.shape == (2, 10))
         answers = twins.with_statistics(data.test_images, tried.new)[place].argmax(axis=1)
     return trial, float(np.mean(answers == data.test_labels))

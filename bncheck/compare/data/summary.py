@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.inputs import InputSummary
+from bncheck.facts.inputs import InputSummary, lies_in
 from bncheck.numerics.moments import Moments, merge, of
 
 _SIDE = 16
@@ -51,8 +51,8 @@ class InputTotals:
             self.products += float(np.sum(a * b))
             self.squares += float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
 
-    def summary(self, *, declared: bool = False) -> InputSummary:
-        """Of all batches so far, at least one."""
+    def summary(self, *, declared: str | None = None) -> InputSummary:
+        """Of all batches so far, at least one; `declared` is the range that the user says is theirs."""
         assert self.moments is not None
         return InputSummary(
             samples=self.samples,
@@ -62,5 +62,5 @@ class InputTotals:
             mean=float(self.moments.mean[0]),
             deviation=float(np.sqrt(self.moments.variance[0])),
             neighbours=self.products / self.squares if self.squares > 0 else None,
-            declared=declared,
+            declared=None if declared is None else lies_in(self.low, self.high, declared),
         )
