@@ -83,6 +83,7 @@ OF_NO_MODULE = {
     "rules/test_rules_fuzz.py": "all rules on generated facts",
     "rules/test_thresholds.py": "the limits of all rules",
     "rules/test_words.py": "the words of all rules and remedies",
+    "sources/pytorch/test_oracle.py": "the whole reader, against PyTorch's",
     "sources/test_open_model.py": "what `sources` itself holds",
 }
 """Tests that mirror no single module, with what they are of."""

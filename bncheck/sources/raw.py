@@ -213,6 +213,8 @@ class RawModel(Record, eq=False):
     lite: RawLite | None = None
     object_graph: Any | None = None
     """TrackableObjectGraph of a TF2 checkpoint (`_CHECKPOINTABLE_OBJECT_GRAPH`), else None."""
+    modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Path of a pickled PyTorch module with running statistics -> its plain attributes ("momentum", "eps")."""
     notes: tuple[str, ...] = ()
     """What the reader left aside and a user would want to know, such as "data shard 1 of 2 is absent"."""
     repaired: Provenance | None = None

@@ -57,7 +57,7 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
                 used.update(keys.values())
                 found = _layer(raw, group, keys, _label(group, keys, full), hints)
                 if isinstance(found, Layer) and group.family.counter and raw.format.is_pytorch:
-                    found = as_pytorch_trains(found, raw.tensors.get(naming.get(group.counter, "")))
+                    found = as_pytorch_trains(found, raw, naming.get(group.counter, ""))
                 if isinstance(found, Layer):
                     layers.append(found if found.origin is origin else replace(found, origin=origin))
                 elif found is not None:

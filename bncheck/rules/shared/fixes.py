@@ -64,8 +64,17 @@ def _data(model: Facts) -> str:
 _COMMAND = re.compile(r"`?(bncheck (repair|compare [a-z-]+|gate) PATH[^`\n]*)`?")
 
 
+_IN_PYTORCH = "In PyTorch:"
+
+
 def filled(text: str, model: Facts) -> str:
-    """A rule's own remedy with its commands on lines of their own, for the model at hand instead of for PATH."""
+    """A rule's own remedy with its commands on lines of their own, for the model at hand instead of for PATH.
+
+    What follows `In PyTorch:` is for PyTorch's files alone, where there is such a part, and the rest for all others.
+    """
+    others, _, of_pytorch = text.partition(_IN_PYTORCH)
+    text = (of_pytorch if model.format.is_pytorch and of_pytorch else others).strip("\n ")
+    text = text[:1].upper() + text[1:]
     found = []
     for line in text.splitlines():
         command = _COMMAND.search(line)

@@ -118,7 +118,8 @@ def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | N
     if seen.effect is None:
         severity = Severity.ERROR if seen.share > UNREAD_MUCH else Severity.WARNING
         return (severity, Confidence.MEDIUM) if seen.share > UNREAD_SOME else None
-    sure = Confidence.HIGH if seen.close else Confidence.MEDIUM
+    assumed = seen.layer.decay_from is DecaySource.PYTORCH_DEFAULT
+    sure = Confidence.HIGH if seen.close and not assumed else Confidence.MEDIUM
     if seen.doubtful:
         noted = max(seen.share - MUCH, seen.effect - SOME, factor - SHRINK_SOME) > 0
         return (Severity.INFO, Confidence.LOW) if noted else None

@@ -14,6 +14,12 @@ from bncheck.rules.shared.frameworks import Framework, made_with
 from bncheck.rules.shared.standing_still import let_move, ruled_out
 from bncheck.testing import batch_norm, facts
 
+_LIBRARIES = ("TF-slim, tf.layers and Keras update", "PyTorch's own layers update")
+BOTH_BUFFERS = """\
+# mean and variance are those of the batch
+with torch.no_grad():
+    self.running_mean.lerp_(mean, 0.1)
+    self.running_var.lerp_(variance, 0.1)"""
 BOTH = """\
 # mean and variance are those of the batch; decay 0.99
 update_mean = tf.assign_sub(moving_mean, 0.01 * (moving_mean - mean))
@@ -91,8 +97,8 @@ def _cause(model: Facts, layers: list[Layer], what: str) -> str:
     """What the graph tells of the statistic that stood still, as a sentence with a space before."""
     if model.graph is None:
         return (
-            " TF-slim, tf.layers and Keras update both: a hand-written update misses one, or the file they came from "
-            "held only one."
+            f" {_LIBRARIES[model.format.is_pytorch]} both: a hand-written update misses one, or the file they came "
+            "from held only one."
         )
     found = [u for layer in layers for u in layer.updates if u.role.value == what]
     under = dict.fromkeys(u.branch.predicate for u in found if u.branch is not None and u.train_ops)
@@ -102,6 +108,8 @@ def _cause(model: Facts, layers: list[Layer], what: str) -> str:
 
 
 def _fix(model: Facts, layers: list[Layer]) -> str:
+    if model.format.is_pytorch:
+        return training_code_and_repair(model, BOTH_BUFFERS, note="in a layer of your own")
     if model.graph is None and made_with(model, layers) is not Framework.KERAS:
         return training_code_and_repair(model, BOTH)
     return let_move(model, layers)

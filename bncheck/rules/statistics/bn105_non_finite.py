@@ -58,6 +58,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     Then re-estimate: `bncheck repair PATH -o OUT --data images/`. Where gamma or beta are NaN, go back to an earlier
     checkpoint (`bncheck inspect run DIR` names the last good one).
 
+    In PyTorch: find where the first NaN arises, and keep batch norm in float32 under mixed precision:
+
+        torch.autograd.set_detect_anomaly(True)
+
+    Then re-estimate: `bncheck repair PATH -o OUT --data images/`.
+
     References
     ----------
     tensorflow#34062, tensorflow#48845, tensorflow/models#5066, tensorflow#15919, keras#9582.

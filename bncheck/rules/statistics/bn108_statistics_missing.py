@@ -55,6 +55,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     leaves out layers that are kept in a Python list, `model.save_weights` does not. This checkpoint: take the
     statistics from an older one, or `bncheck repair PATH -o OUT --data images/`.
 
+    In PyTorch: save the buffers too, not `named_parameters()` alone:
+
+        torch.save(model.state_dict(), path)
+
+    This checkpoint: take the statistics from an older one, or `bncheck repair PATH -o OUT --data images/`.
+
     References
     ----------
     skflow#117, SfMLearner#17, google/youtube-8m#55, tflearn#153. Failure modes D01, D02, D03, D06.

@@ -62,6 +62,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         layer.set_weights([gamma, beta, mean, variance])
 
+    In PyTorch: weight, bias, running_mean, running_var, each under its own name:
+
+        layer.load_state_dict({"weight": gamma, "bias": beta, "running_mean": mean, "running_var": variance})
+
     References
     ----------
     PSPNet-Keras#31, DORN#25, pytorch2keras#120, opencv#10746, tensorflow#34950, keras#10784.

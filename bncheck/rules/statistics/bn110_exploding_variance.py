@@ -69,6 +69,12 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     This checkpoint: `bncheck repair PATH -o OUT --data images/`.
 
+    In PyTorch: scale inputs:
+
+        images = images.float() / 127.5 - 1.0
+
+    This checkpoint: `bncheck repair PATH -o OUT --data images/`.
+
     References
     ----------
     tensorflow#14353, keras#8794, keras#11927, tensorflow#34062. Failure modes A16, B11, B16, C09.

@@ -55,6 +55,11 @@ def check(model: Facts) -> Iterator[Evidence]:
         # TF-slim, tf.layers: cast before, and back
         slim.batch_norm(tf.cast(net, tf.float32))
 
+    In PyTorch: train under autocast instead of halving the model, and halve only what is served:
+
+        with torch.autocast("cuda", dtype=torch.float16):
+            loss = loss_fn(model(images), labels)
+
     References
     ----------
     keras#9582, keras#11605, keras-core#412, tensorflow-directml-plugin#321. Failure mode C08.

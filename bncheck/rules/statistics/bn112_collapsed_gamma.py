@@ -51,6 +51,14 @@ def check(model: Facts) -> Iterator[Evidence]:
         decayed = [v for v in tf.trainable_variables() if "BatchNorm" not in v.name]
         loss += weight_decay * tf.add_n([tf.nn.l2_loss(v) for v in decayed])
 
+    In PyTorch: keep vectors out of weight decay, and retrain; or prune the channels:
+
+        groups = [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups)
+
     References
     ----------
     tensorflow/models#2755, keras#6818, arXiv 1708.06519 (pruning by gamma). Failure modes C16, C17.

@@ -58,6 +58,13 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     For data of another kind, re-estimate them: `bncheck repair PATH -o OUT --data images/`.
 
+    In PyTorch: layers that were meant to learn need `model.train()` before every epoch. If they were frozen on purpose,
+    keep them in eval mode, and out of the optimizer:
+
+        layer.eval().requires_grad_(False)
+
+    For data of another kind, re-estimate them: `bncheck repair PATH -o OUT --data images/`.
+
     References
     ----------
     keras#9214, keras#10045, tensorflow/hub#24, tensorflow/hub#86, arXiv 2105.07576. Failure modes A18, B05, B06, C19.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bncheck.sources.pytorch.values import Built, Strided
 
@@ -14,23 +14,46 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _LEAF = "running_mean"
 
 
-def named_tensors(saved: Any) -> dict[str, Strided]:
-    """Name -> tensor: keys of mappings joined by "/", names of modules by ".".
+class Held(NamedTuple):
+    """What a saved object holds."""
+
+    tensors: dict[str, Strided]
+    modules: dict[str, dict[str, Any]]
+    """Path of a module with running statistics -> its attributes that are plain values."""
+
+
+def held_by(saved: Any) -> Held:
+    """Tensors and modules by name: keys of mappings joined by "/", names of modules by ".".
 
     Where one mapping alone has running statistics, its place goes without saying ("state_dict/"), as do wrappers
     around the whole model ("module.").
     """
     found = dict(_each(saved))
-    places = {name.rpartition("/")[0] for name in found if name.endswith(_LEAF)}
+    tensors = {name: value for name, value in found.items() if isinstance(value, Strided)}
+    modules = {name: _plain(value) for name, value in found.items() if isinstance(value, Built)}
+    before = _place(list(tensors))
+    shorter = {name: name.removeprefix(before) for name in tensors}
+    if len(set(shorter.values())) < len(shorter):
+        return Held(tensors, modules)
+    return Held(
+        {shorter[name]: tensor for name, tensor in tensors.items()},
+        {name.removeprefix(before): plain for name, plain in modules.items()},
+    )
+
+
+def _place(names: list[str]) -> str:
+    """Where the one model of these names lies, with its wrappers; "" where there are several, or none."""
+    places = {name.rpartition("/")[0] for name in names if name.endswith(_LEAF)}
     if len(places) != 1:
-        return found
+        return ""
     place = f"{places.pop()}/".removeprefix("/")
-    inside = [name for name in found if name.startswith(place)]
-    before = place + _wrapper([name.removeprefix(place) for name in inside if "/" not in name.removeprefix(place)])
-    shorter = {name: name.removeprefix(before) for name in inside}
-    if len({shorter.get(name, name) for name in found}) < len(found):
-        return found
-    return {shorter.get(name, name): tensor for name, tensor in found.items()}
+    inside = [name.removeprefix(place) for name in names if name.startswith(place)]
+    return place + _wrapper([name for name in inside if "/" not in name])
+
+
+def _plain(module: Built) -> dict[str, Any]:
+    state = module.state if isinstance(module.state, Mapping) else {}
+    return {key: value for key, value in state.items() if isinstance(value, bool | int | float | None)}
 
 
 def _wrapper(names: list[str]) -> str:
@@ -41,8 +64,11 @@ def _wrapper(names: list[str]) -> str:
     return before
 
 
-def _each(saved: Any) -> Iterator[tuple[str, Strided]]:
-    """(name, tensor), in the order of the file; what stands in several places is gone into once."""
+def _each(saved: Any) -> Iterator[tuple[str, Strided | Built]]:
+    """(name, tensor or module with running statistics), in the order of the file.
+
+    What stands in several places is gone into once.
+    """
     seen: set[int] = set()
     waiting: list[tuple[str, Any]] = [("", saved)]
     while waiting:
@@ -51,6 +77,8 @@ def _each(saved: Any) -> Iterator[tuple[str, Strided]]:
             yield name, value
         elif isinstance(value, dict | list | tuple | Built) and id(value) not in seen:
             seen.add(id(value))
+            if isinstance(value, Built) and any(key == _LEAF for key, _ in _inside(value)):
+                yield name, value
             waiting += reversed([(_joined(name, key, value), inner) for key, inner in _inside(value)])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from bncheck.facts.errors import Malformed, ReadError
 from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.pytorch.archive import is_pickle, read_archive
-from bncheck.sources.pytorch.named_tensors import named_tensors
+from bncheck.sources.pytorch.named_tensors import held_by
 from bncheck.sources.pytorch.stream import is_stream, read_stream
 from bncheck.sources.pytorch.tensors import StoredBytes, raw_tensor
 from bncheck.sources.pytorch.values import Strided
@@ -31,8 +31,9 @@ def read_pytorch(path: Path) -> RawModel:
     """All tensors of the file: the pickle is read, not executed; storages are read on demand. Raises ReadError."""
     with path.open("rb") as file:
         saved, places = (read_stream if is_stream(file.read(16)) else read_archive)(path)
-    tensors = {name: _raw(path, name, tensor, places) for name, tensor in named_tensors(saved).items()}
-    return RawModel(path=path, format=Format(FileKind.PYTORCH), tensors=tensors)
+    held = held_by(saved)
+    tensors = {name: _raw(path, name, tensor, places) for name, tensor in held.tensors.items()}
+    return RawModel(path=path, format=Format(FileKind.PYTORCH), tensors=tensors, modules=held.modules)
 
 
 def _raw(path: Path, name: str, tensor: Strided, places: dict[str, StoredBytes]) -> RawTensor:

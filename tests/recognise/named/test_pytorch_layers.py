@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pytorch_writer import batch_norm, state_of, write_archive
+from pytorch_writer import Call, Name, batch_norm, state_of, write_archive
 
 import bncheck
 from bncheck.recognise import recognise
@@ -65,3 +65,15 @@ def test_the_same_names_elsewhere_are_not_pytorchs(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", allow_pickle=False, **batch_norm("bn", updates=7))
     (layer,) = recognise(open_model(tmp_path / "w.npz"), Options()).layers
     assert (layer.decay, layer.counted) == (None, None)
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.03, 0.97), (None, None)])
+def test_a_whole_module_tells_its_momentum(tmp_path: Path, momentum: float | None, decay: float | None) -> None:
+    """None averages all batches alike, and has no decay."""
+    arrays = {name.removeprefix("bn."): array for name, array in batch_norm("bn", updates=9).items()}
+    state = {"_buffers": state_of(arrays), "_parameters": {}, "_modules": {}, "momentum": momentum, "eps": 1e-3}
+    module = Call(Name("torch.nn.modules.batchnorm", "BatchNorm2d"), (), state)
+    net = Call(Name("models", "Net"), (), {"_modules": {"bn": module}, "_buffers": {}, "_parameters": {}})
+    stored = {str(place): array.tobytes() for place, array in enumerate(arrays.values())}
+    (layer,) = recognise(open_model(write_archive(tmp_path / "m.pt", net, stored)), Options()).layers
+    assert (layer.name, layer.epsilon, layer.decay) == ("bn", 1e-3, pytest.approx(decay) if decay else None)

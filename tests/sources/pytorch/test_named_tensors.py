@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from bncheck.sources.pytorch.named_tensors import named_tensors
+from bncheck.sources.pytorch.named_tensors import held_by
 from bncheck.sources.pytorch.values import Built, Storage, Strided
+
+
+def names_of(saved: Any) -> list[str]:
+    """Of its tensors."""
+    return list(held_by(saved).tensors)
 
 
 def leaf() -> Strided:
@@ -38,18 +43,18 @@ NAMES = ["bn.running_mean", "bn.weight", "conv.weight"]
 )
 def test_one_model_needs_no_place(saved: Any) -> None:
     """Its names are those of its modules."""
-    assert sorted(named_tensors(saved)) == NAMES
+    assert sorted(names_of(saved)) == NAMES
 
 
 def test_several_models_keep_their_places() -> None:
     """Of weights and their average."""
-    found = named_tensors({"model": state(), "ema": state()})
+    found = names_of({"model": state(), "ema": state()})
     assert sorted(found) == sorted(f"{place}/{name}" for place in ("model", "ema") for name in NAMES)
 
 
 def test_the_optimizer_keeps_its_names() -> None:
     """Which shorten nothing."""
-    found = named_tensors({"state_dict": state(), "optimizer": {"state": {0: {"exp_avg": leaf()}}}})
+    found = names_of({"state_dict": state(), "optimizer": {"state": {0: {"exp_avg": leaf()}}}})
     assert sorted(found) == sorted([*NAMES, "optimizer/state/0/exp_avg"])
 
 
@@ -57,14 +62,21 @@ def test_what_holds_itself_ends() -> None:
     """And what stands in many places is gone into once."""
     loop: dict[str, Any] = {"bn.running_mean": leaf()}
     loop["again"] = loop
-    assert list(named_tensors(loop)) == ["bn.running_mean"]
+    assert names_of(loop) == ["bn.running_mean"]
     doubling: Any = {"w": leaf()}
     for _ in range(60):
         doubling = [doubling, doubling]
-    assert len(named_tensors(doubling)) == 1
+    assert len(names_of(doubling)) == 1
 
 
 def test_tied_weights_have_all_their_names() -> None:
     """A tensor is no container."""
     tied = leaf()
-    assert list(named_tensors({"a.weight": tied, "b.weight": tied})) == ["a.weight", "b.weight"]
+    assert names_of({"a.weight": tied, "b.weight": tied}) == ["a.weight", "b.weight"]
+
+
+def test_modules_tell_their_settings() -> None:
+    """Those with running statistics, by the path of their module; tensors and other objects are no settings."""
+    norm = Built("bn", {"_buffers": {"running_mean": leaf()}, "momentum": None, "eps": 1e-3, "hooks": {}})
+    net = Built("net", {"_modules": {"bn": norm, "conv": CONV}, "training": True})
+    assert held_by({"model": net}).modules == {"bn": {"momentum": None, "eps": 1e-3}}
