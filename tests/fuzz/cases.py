@@ -44,6 +44,25 @@ def _weights() -> tuple[Path, ...]:
 
 
 NPZ = Kind(examples=lambda: list(_weights()), inspect=bncheck.inspect_model, damaged=(".npz",))
+PYTORCH = Path(__file__).parents[2] / "fixtures" / "pytorch"
+
+
+def _of_pytorch(*patterns: str) -> Kind:
+    """PyTorch's containers among the fixtures."""
+    return Kind(
+        examples=lambda: sorted(path for pattern in patterns for path in PYTORCH.rglob(pattern)),
+        inspect=bncheck.inspect_model,
+        damaged=tuple(pattern.lstrip("*") for pattern in patterns),
+    )
+
+
+OWN: Mapping[str, Kind] = {
+    "npz": NPZ,
+    "pytorch": _of_pytorch("*.pt", "*.ckpt"),
+    "pytorch stream": _of_pytorch("*.pth"),
+    "safetensors": _of_pytorch("*.safetensors"),
+}
+"""Kinds of which there are no examples among the tiny fixtures."""
 AIMED: Mapping[str, tuple[str, tuple[str, ...], tuple[Change, ...]]] = {
     "bundle": ("bundle", (".index",), (changes.bundle_index,)),
     "bundle and graph": ("bundle and graph", (".index", ".meta"), (changes.bundle_index, changes.protobuf)),
@@ -54,6 +73,9 @@ AIMED: Mapping[str, tuple[str, tuple[str, ...], tuple[Change, ...]]] = {
     "h5": ("h5", (".h5", ".hdf5"), (changes.hdf5,)),
     "keras": ("keras", (".keras",), (changes.zip_members, changes.zip_directory, mutations.reconfigure)),
     "npz": ("npz", (".npz",), (changes.zip_members, changes.zip_directory)),
+    "pytorch": ("pytorch", (".pt", ".ckpt"), (changes.pickled_member, changes.zip_members, changes.zip_directory)),
+    "pytorch stream": ("pytorch stream", (".pth",), (changes.pickled_stream,)),
+    "safetensors": ("safetensors", (".safetensors",), (changes.json_header,)),
     "tflite": ("tflite", (".tflite",), (changes.flatbuffer,)),
 }
 """Format -> the kind whose examples it takes, the files that are changed, and how, beside plain damage."""
@@ -66,7 +88,7 @@ class HangError(Exception):
 def outcome(name: str, number: int) -> str:
     """Of a case: "error NAME", "report", or what must not be, beginning with "bug"."""
     kind_name, endings, aimed = AIMED[name]
-    kind = NPZ if kind_name == "npz" else KINDS[kind_name]
+    kind = OWN.get(kind_name) or KINDS[kind_name]
     random_ = random.Random(f"aimed {name} {number}")  # noqa: S311 - reproducible, not secret
     example = random_.choice(kind.examples())
     with tempfile.TemporaryDirectory() as place:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import pickletools
 import random
 import re
 import tempfile
@@ -178,6 +180,74 @@ def zip_members(content: bytes, random_: random.Random) -> bytes:
         for member, value in members:
             archive.writestr(member, value)
     return made.getvalue()
+
+
+def pickled_member(content: bytes, random_: random.Random) -> bytes:
+    """PyTorch's archive with opcodes of its pickle lost, doubled, exchanged or damaged; the archive is sound."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    name = next(name for name in members if name.endswith("/data.pkl"))
+    members[name] = _opcodes(members[name], random_)[0]
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for member, value in members.items():
+            archive.writestr(member, value)
+    return made.getvalue()
+
+
+def pickled_stream(content: bytes, random_: random.Random) -> bytes:
+    """PyTorch's older file with opcodes of one of its pickles changed."""
+    before = b""
+    for _ in range(random_.randrange(5)):
+        behind = _opcodes(content, random_)[1]
+        before, content = before + content[:behind], content[behind:]
+    changed, behind = _opcodes(content, random_)
+    return before + changed + content[behind:]
+
+
+def _opcodes(content: bytes, random_: random.Random) -> tuple[bytes, int]:
+    """(a pickle with one to four opcodes changed, bytes that it had before)."""
+    stream = io.BytesIO(content)
+    starts = [place or 0 for _, _, place in pickletools.genops(stream)]
+    ends = [*starts[1:], stream.tell()]
+    codes = [content[start:end] for start, end in zip(starts, ends, strict=True)]
+    for _ in range(random_.choice((1, 1, 2, 4))):
+        one, other = random_.randrange(len(codes)), random_.randrange(len(codes))
+        match random_.randrange(5):
+            case 0 if len(codes) > 1:
+                del codes[one]
+            case 1:
+                codes[one], codes[other] = codes[other], codes[one]
+            case 2:
+                codes.insert(one, codes[other])
+            case 3:
+                codes[one] = codes[one][:1] + damage(codes[one][1:], random_)
+            case _:
+                codes[one] = random_.choice(pickletools.opcodes).code.encode("latin-1") + codes[one][1:]
+    return b"".join(codes), stream.tell()
+
+
+def json_header(content: bytes, random_: random.Random) -> bytes:
+    """A safetensors file with values of its header changed, lost or absurd; the header's length is right."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    for _ in range(random_.choice((1, 1, 2, 4))):
+        tensor = random_.choice(sorted(header))
+        match random_.randrange(4):
+            case 0:
+                header.pop(tensor, None)
+            case 1:
+                header[f"{tensor}2"] = header[tensor]
+            case 2 if header[tensor]:
+                header[tensor][random_.choice(sorted(header[tensor]))] = random_.choice(
+                    (None, -1, [], [0], [0, 1 << 60], [1 << 31, 1 << 31], "F64", "F8_E4M3", {}, [[[]]], True)
+                )
+            case _:
+                start = header[tensor].get("data_offsets", [0])[0] if isinstance(header[tensor], dict) else 0
+                header[tensor] = {"dtype": "F32", "shape": [random_.choice(EXTREMES)], "data_offsets": [start, start]}
+        header = header or {"a": {}}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def lines(content: bytes, random_: random.Random) -> bytes:

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from bncheck.facts.errors import Malformed, TooLarge, Unsupported
+from bncheck.facts.errors import Malformed, TooLarge, Truncated, Unsupported
 from bncheck.sources.elements import LAYOUTS
-from bncheck.sources.files import RangedFile, opened
+from bncheck.sources.files import RangedFile, opened, require_file
 from bncheck.sources.pytorch.pickles import Pickled, read_pickle
 from bncheck.sources.pytorch.tensors import StoredBytes
 
@@ -35,8 +35,8 @@ def read_stream(path: Path) -> tuple[Any, dict[str, StoredBytes]]:
         raise Unsupported(path, f"version {protocol.value!r} of PyTorch's format", hint="save it anew with torch.save")
     if not isinstance(system.value, dict) or not isinstance(keys.value, list):
         raise Malformed(path, "it does not tell its byte order and its storages", offset=at)
-    big_endian = system.value.get("little_endian") is False
-    return saved.value, _places(RangedFile(path), at, keys.value, saved, big_endian=big_endian)
+    big_endian, length = system.value.get("little_endian") is False, require_file(path).st_size
+    return saved.value, _places(RangedFile(path), at, keys.value, saved, length, big_endian=big_endian)
 
 
 def _pickles(path: Path) -> tuple[list[Pickled], int]:
@@ -52,7 +52,9 @@ def _pickles(path: Path) -> tuple[list[Pickled], int]:
     raise TooLarge(path, f"its pickles are damaged, or have more than {_READ[-1]:,} bytes")
 
 
-def _places(file: RangedFile, at: int, keys: list[Any], saved: Pickled, *, big_endian: bool) -> dict[str, StoredBytes]:
+def _places(
+    file: RangedFile, at: int, keys: list[Any], saved: Pickled, length: int, *, big_endian: bool
+) -> dict[str, StoredBytes]:
     """Storages in the order of their keys, each behind its count of elements."""
     places = {}
     for key in keys:
@@ -61,6 +63,10 @@ def _places(file: RangedFile, at: int, keys: list[Any], saved: Pickled, *, big_e
         if not layout:
             raise Unsupported(file.path, f"storage {key!r} is of no type that bncheck reads", offset=at)
         count = int.from_bytes(file.read(at, _COUNT, what=f"storage {key}"), "big" if big_endian else "little")
-        places[key] = StoredBytes(file, at + _COUNT, count * int(layout[1:]), None, big_endian)
-        at += _COUNT + places[key].size
+        place = StoredBytes(file, at + _COUNT, count * int(layout[1:]), None, big_endian)
+        if place.size > length - place.start:
+            reason = f"storage {key} has {place.size:,} bytes, of which {max(length - place.start, 0):,} are there"
+            raise Truncated(file.path, reason, offset=at, hint="copy the file again")
+        places[key] = place
+        at = place.start + place.size
     return places
