@@ -14,7 +14,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _LEAF = "running_mean"
 
 
-class Held(NamedTuple):
+class SavedContents(NamedTuple):
     """What a saved object holds."""
 
     tensors: dict[str, Strided]
@@ -22,7 +22,7 @@ class Held(NamedTuple):
     """Path of a module with running statistics -> its attributes that are plain values."""
 
 
-def held_by(saved: Any) -> Held:
+def held_by(saved: Any) -> SavedContents:
     """Tensors and modules by name: keys of mappings joined by "/", names of modules by ".".
 
     Where one mapping alone has running statistics, its place goes without saying ("state_dict/"), as do wrappers
@@ -34,8 +34,8 @@ def held_by(saved: Any) -> Held:
     before = _place(list(tensors))
     shorter = {name: name.removeprefix(before) for name in tensors}
     if len(set(shorter.values())) < len(shorter):
-        return Held(tensors, modules)
-    return Held(
+        return SavedContents(tensors, modules)
+    return SavedContents(
         {shorter[name]: tensor for name, tensor in tensors.items()},
         {name.removeprefix(before): plain for name, plain in modules.items()},
     )
