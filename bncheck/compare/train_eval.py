@@ -72,8 +72,8 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
         view = view_graph(raw, options)
         facts = replace(facts_of_view(raw, view, options), repaired=raw.repaired)
         layers = facts.layers
-    elif raw.format.is_pytorch:
-        raise BncheckError(f"{raw.path} is a {raw.format}: bncheck inspects these, but does not run PyTorch models")
+    elif raw.format.inspected_only:
+        raise BncheckError(f"{raw.path}: bncheck inspects files of this kind ({raw.format}), but does not run them")
     else:
         raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")
     if not layers:

@@ -21,6 +21,7 @@ class FileKind(Enum):
     ARRAYS = "NumPy archive"
     PYTORCH = "PyTorch file"
     SAFETENSORS = "safetensors file"
+    ONNX = "ONNX model"
 
 
 _CHECKPOINTS = frozenset({FileKind.TF1_CHECKPOINT, FileKind.TF2_CHECKPOINT, FileKind.NETWORK})
@@ -49,8 +50,13 @@ class Format:
 
     @property
     def is_pytorch(self) -> bool:
-        """What PyTorch writes: read, but neither run nor written."""
+        """What PyTorch's users save weights in."""
         return self.kind in _OF_PYTORCH
+
+    @property
+    def inspected_only(self) -> bool:
+        """Read, but neither run nor written."""
+        return self.is_pytorch or self.kind is FileKind.ONNX
 
     def __str__(self) -> str:
         return self.label

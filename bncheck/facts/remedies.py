@@ -87,7 +87,10 @@ with slim.arg_scope([slim.batch_norm], is_training=False):
 # tf.layers
 net = tf.layers.batch_normalization(net, training=False)
 # Keras: without training=True in any call
-model.export("saved_model")"""
+model.export("saved_model")
+# PyTorch
+model.eval()
+torch.onnx.export(model, (images,), "model.onnx")"""
 """A graph for serving, built for it."""
 
 EVAL_MODE_FROZEN = """\

@@ -31,6 +31,10 @@ def _recognised(raw: RawModel, hints: Options) -> Facts:
         from bncheck.recognise.metagraphs import recognise_metagraphs  # noqa: PLC0415 - see docstring
 
         return with_zero_start(recognise_metagraphs(raw, hints))
+    if raw.onnx is not None:
+        from bncheck.recognise.onnx.by_onnx import recognise_onnx  # noqa: PLC0415 - see docstring
+
+        return recognise_onnx(raw, hints)
     if raw.lite is not None:
         from bncheck.recognise.lite.by_lite import recognise_lite  # noqa: PLC0415 - see docstring
 

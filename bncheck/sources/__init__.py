@@ -21,6 +21,7 @@ _READERS = {
     "arrays": "read_arrays",
     "pytorch.pytorch": "read_pytorch",
     "safetensors": "read_safetensors",
+    "onnx.onnx": "read_onnx",
     "graph.saved_model": "read_saved_model",
     "graph.graphs": "read_graph",
 }
@@ -177,7 +178,7 @@ def _source(path: Path) -> str:
     raise UnknownFormat(
         path,
         _unknown(head),
-        hint="bncheck reads checkpoints, graphs, SavedModels, Keras, TFLite, PyTorch and safetensors",
+        hint="bncheck reads checkpoints, graphs, SavedModels, Keras, TFLite, PyTorch, safetensors and ONNX",
     )
 
 

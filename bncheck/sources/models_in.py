@@ -15,7 +15,20 @@ from bncheck.sources.files import status
 from bncheck.sources.gitignored import ignored_by
 from bncheck.sources.remote import located
 
-SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".lite", ".pb", ".pbtxt", ".meta", ".pt", ".pth", ".safetensors")
+SUFFIXES = (
+    ".keras",
+    ".h5",
+    ".hdf5",
+    ".tflite",
+    ".lite",
+    ".pb",
+    ".pbtxt",
+    ".meta",
+    ".pt",
+    ".pth",
+    ".safetensors",
+    ".onnx",
+)
 """Of models in folders, beside checkpoints; what a path names itself may be called anything."""
 _GLOB = frozenset("*?[")
 

@@ -211,6 +211,8 @@ class RawModel(Record, eq=False):
     graphs: tuple[RawGraph, ...] = ()
     keras: RawKeras | None = None
     lite: RawLite | None = None
+    onnx: Any | None = None
+    """ModelProto of `sources/onnx/messages.py`, else None."""
     object_graph: Any | None = None
     """TrackableObjectGraph of a TF2 checkpoint (`_CHECKPOINTABLE_OBJECT_GRAPH`), else None."""
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

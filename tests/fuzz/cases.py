@@ -61,6 +61,7 @@ OWN: Mapping[str, Kind] = {
     "pytorch": _of_pytorch("*.pt", "*.ckpt"),
     "pytorch stream": _of_pytorch("*.pth"),
     "safetensors": _of_pytorch("*.safetensors"),
+    "onnx": _of_pytorch("*.onnx"),
 }
 """Kinds of which there are no examples among the tiny fixtures."""
 AIMED: Mapping[str, tuple[str, tuple[str, ...], tuple[Change, ...]]] = {
@@ -76,6 +77,7 @@ AIMED: Mapping[str, tuple[str, tuple[str, ...], tuple[Change, ...]]] = {
     "pytorch": ("pytorch", (".pt", ".ckpt"), (changes.pickled_member, changes.zip_members, changes.zip_directory)),
     "pytorch stream": ("pytorch stream", (".pth",), (changes.pickled_stream,)),
     "safetensors": ("safetensors", (".safetensors",), (changes.json_header,)),
+    "onnx": ("onnx", (".onnx",), (changes.protobuf,)),
     "tflite": ("tflite", (".tflite",), (changes.flatbuffer,)),
 }
 """Format -> the kind whose examples it takes, the files that are changed, and how, beside plain damage."""

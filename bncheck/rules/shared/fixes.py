@@ -13,7 +13,14 @@ from bncheck.facts.layers import Facts
 from bncheck.facts.wording import percent
 from bncheck.rules.shared.modes import eval_is_better
 
+_PYTORCH = "pytorch"
+"""As torch.onnx names itself in the models that it writes."""
 _KERAS_ENDINGS = (".weights.h5", ".keras", ".h5", ".hdf5")
+
+
+def of_pytorch(model: Facts) -> bool:
+    """Whether a model was made with PyTorch: by its format, or by what exported it."""
+    return model.format.is_pytorch or (model.graph is not None and model.graph.producer == _PYTORCH)
 
 
 def repair(model: Facts, *, debias: str | None = None) -> str:
@@ -22,8 +29,10 @@ def repair(model: Facts, *, debias: str | None = None) -> str:
     From data, or with `debias` the words that make it undo the init share without any. Of PyTorch's files, which
     bncheck does not write, PyTorch's own line of code.
     """
-    if model.format.is_pytorch:
+    if of_pytorch(model):
         return remedies.UPDATE_BN
+    if model.format.inspected_only:
+        return "# repair the model that this was exported from, and export it again"
     here = model.run.keys is not None or model.run.values
     target = [
         "bncheck",
@@ -72,8 +81,8 @@ def filled(text: str, model: Facts) -> str:
 
     What follows `In PyTorch:` is for PyTorch's files alone, where there is such a part, and the rest for all others.
     """
-    others, _, of_pytorch = text.partition(_IN_PYTORCH)
-    text = (of_pytorch if model.format.is_pytorch and of_pytorch else others).strip("\n ")
+    others, _, for_pytorch = text.partition(_IN_PYTORCH)
+    text = (for_pytorch if for_pytorch and of_pytorch(model) else others).strip("\n ")
     text = text[:1].upper() + text[1:]
     found = []
     for line in text.splitlines():

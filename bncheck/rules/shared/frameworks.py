@@ -9,6 +9,7 @@ from enum import Enum
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Layer
 from bncheck.numerics.channels import keras_made
+from bncheck.rules.shared.fixes import of_pytorch
 
 _NAME = r"(?:TF-slim|tf\.layers|Keras|PyTorch)"
 _TAG = re.compile(rf"# {_NAME}(?:, {_NAME})*(?=[,:;]|$| in )")
@@ -41,7 +42,7 @@ def made_with(model: Facts, layers: Sequence[Layer] = ()) -> Framework:
     layers = list(layers) or list(model.layers)
     graph = model.graph
     names = [vector.name for layer in layers for vector in layer.statistics if vector.name]
-    if model.format.is_pytorch:
+    if of_pytorch(model):
         return Framework.PYTORCH
     if graph is None:
         if model.format.kind is FileKind.KERAS or keras_made(model):

@@ -6,7 +6,14 @@ import math
 
 from bncheck.facts.layers import Facts
 from bncheck.facts.wording import quoted
-from bncheck.rules.shared.fixes import indented, keeps_its_statistics, repair, this_checkpoint, training_code
+from bncheck.rules.shared.fixes import (
+    indented,
+    keeps_its_statistics,
+    of_pytorch,
+    repair,
+    this_checkpoint,
+    training_code,
+)
 from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
 
 DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
@@ -52,7 +59,7 @@ def forget_and_repair(model: Facts, used: float | None = None) -> str:
     if 0 < used <= decay:
         enough = math.ceil(-LEFT / math.log10(used))
         again = f"Train longer: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
-    if model.format.is_pytorch:
+    if of_pytorch(model):
         return f"{again}\n{this_checkpoint(model)}"
     return (
         f"{again}\nThis checkpoint, without data (if decay and steps are exact), or better with images:\n"

@@ -8,7 +8,7 @@ from bncheck.facts import remedies
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.training import is_conditional, is_training_graph, roles, run_by_training
 from bncheck.numerics.channels import keras_made
-from bncheck.rules.shared.fixes import this_checkpoint, training_code_and_repair
+from bncheck.rules.shared.fixes import of_pytorch, this_checkpoint, training_code_and_repair
 from bncheck.rules.shared.frameworks import Framework, in_framework
 from bncheck.rules.shared.wiring_fix import per_network, trained_with, wire
 
@@ -49,7 +49,7 @@ def let_move(model: Facts, layers: Sequence[Layer]) -> str:
     """The training code, unless the graph shows that nothing is wrong with it, and this checkpoint."""
     if model.graph is not None and layers and all(map(_updated, layers)):
         return this_checkpoint(model)
-    if model.format.is_pytorch:
+    if of_pytorch(model):
         return training_code_and_repair(model, in_framework(remedies.TRAIN_MODE, Framework.PYTORCH))
     if is_training_graph(model) or not keras_made(model):
         code = per_network(model, layers) if trained_with(model, layers) else wire(model, layers)

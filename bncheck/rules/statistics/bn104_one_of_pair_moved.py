@@ -9,7 +9,7 @@ from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import listing, many, quoted
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.fixes import training_code_and_repair
+from bncheck.rules.shared.fixes import of_pytorch, training_code_and_repair
 from bncheck.rules.shared.frameworks import Framework, made_with
 from bncheck.rules.shared.standing_still import let_move, ruled_out
 from bncheck.testing import batch_norm, facts
@@ -97,7 +97,7 @@ def _cause(model: Facts, layers: list[Layer], what: str) -> str:
     """What the graph tells of the statistic that stood still, as a sentence with a space before."""
     if model.graph is None:
         return (
-            f" {_LIBRARIES[model.format.is_pytorch]} both: a hand-written update misses one, or the file they came "
+            f" {_LIBRARIES[of_pytorch(model)]} both: a hand-written update misses one, or the file they came "
             "from held only one."
         )
     found = [u for layer in layers for u in layer.updates if u.role.value == what]
@@ -108,7 +108,7 @@ def _cause(model: Facts, layers: list[Layer], what: str) -> str:
 
 
 def _fix(model: Facts, layers: list[Layer]) -> str:
-    if model.format.is_pytorch:
+    if of_pytorch(model):
         return training_code_and_repair(model, BOTH_BUFFERS, note="in a layer of your own")
     if model.graph is None and made_with(model, layers) is not Framework.KERAS:
         return training_code_and_repair(model, BOTH)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import google.protobuf
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from bncheck.facts.errors import BncheckError
+from bncheck.sources.descriptors import build_pool, message_class
 
 OLDEST_PROTOBUF = "4.25"
 
@@ -37,7 +37,6 @@ _DATA_TYPES = tuple(
 )
 """DataType, in the order of its numbers; a reference type is the number plus 100."""
 
-# message -> "name:type:number" of its fields: "*" repeats, "A>B" maps, a capital is a message, "DT" is DataType
 _MESSAGES = {
     "Dim": "size:int64:1 name:string:2",
     "TensorShapeProto": "dim:*Dim:2 unknown_rank:bool:3",
@@ -104,56 +103,7 @@ _MESSAGES = {
 _UNIONS = {"AttrValue": "value", "CollectionDef": "kind"}
 """Messages whose fields exclude each other; it makes a false or a zero that is set survive writing."""
 
-_SCALARS = descriptor_pb2.FieldDescriptorProto
-
-
-def _field(message: descriptor_pb2.DescriptorProto, spec: str) -> None:
-    name, kind, number = spec.split(":")
-    field = message.field.add(name=name, number=int(number), label=_SCALARS.LABEL_OPTIONAL)
-    if kind.startswith("*"):
-        field.label = _SCALARS.LABEL_REPEATED
-        kind = kind[1:]
-    if ">" in kind:
-        key, value = kind.split(">")
-        entry = message.nested_type.add(name="".join(part.title() for part in name.split("_")) + "Entry")
-        entry.options.map_entry = True
-        _field(entry, f"key:{key}:1")
-        _field(entry, f"value:{value}:2")
-        field.label = _SCALARS.LABEL_REPEATED
-        field.type = _SCALARS.TYPE_MESSAGE
-        field.type_name = f".{_PACKAGE}.{message.name}.{entry.name}"
-    elif kind == "DT":
-        field.type = _SCALARS.TYPE_ENUM
-        field.type_name = f".{_PACKAGE}.DataType"
-    elif kind[0].isupper():
-        field.type = _SCALARS.TYPE_MESSAGE
-        field.type_name = f".{_PACKAGE}.{kind}"
-    else:
-        field.type = getattr(_SCALARS, f"TYPE_{kind.upper()}")
-
-
-def _build() -> descriptor_pool.DescriptorPool:
-    file = descriptor_pb2.FileDescriptorProto(name="bncheck.proto", package=_PACKAGE, syntax="proto3")
-    enum = file.enum_type.add(name="DataType")
-    for number, name in enumerate(_DATA_TYPES):
-        enum.value.add(name=f"DT_{name}", number=number)
-        if number:
-            enum.value.add(name=f"DT_{name}_REF", number=number + 100)
-    enum.value.sort(key=lambda value: value.number)
-    for message_name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=message_name)
-        for spec in fields.split():
-            _field(message, spec)
-        if message_name in _UNIONS:
-            message.oneof_decl.add(name=_UNIONS[message_name])
-            for field in message.field:
-                field.oneof_index = 0
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-_POOL = _build()
+_POOL = build_pool(_PACKAGE, _MESSAGES, unions=_UNIONS, data_types=_DATA_TYPES)
 
 
 def descriptor(name: str) -> Any:
@@ -162,7 +112,7 @@ def descriptor(name: str) -> Any:
 
 
 def _message(name: str) -> Any:
-    return message_factory.GetMessageClass(descriptor(name))
+    return message_class(_POOL, _PACKAGE, name)
 
 
 GraphDef = _message("GraphDef")

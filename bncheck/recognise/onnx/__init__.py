@@ -1,0 +1,1 @@
+"""ONNX: layers by the nodes of the graph."""
