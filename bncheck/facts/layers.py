@@ -326,8 +326,7 @@ class GraphFacts(Record, eq=False):
     nodes: int
     purpose: Purpose
     tf_version: str = ""
-    producer: str = ""
-    """Of an ONNX model: "pytorch", "tf2onnx", ..."""
+    producer: str = ""  # of an ONNX model: "pytorch", "tf2onnx"
     serving: bool = False
     """Meant to be served: SavedModel signature or frozen graph (variables are constants)."""
     train_ops: tuple[TrainOp, ...] = ()
