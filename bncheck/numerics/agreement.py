@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,7 +12,8 @@ from bncheck.facts.arrays import PerChannel
 from bncheck.facts.layers import Layer
 from bncheck.facts.predicted import Predicted
 from bncheck.facts.record import Record
-from bncheck.numerics.channels import dead
+from bncheck.numerics.channels import dead_in
+from bncheck.numerics.side_by_side import Flags, SideBySide
 
 FEWEST = 4
 """Living channels below which nothing is said."""
@@ -28,6 +31,9 @@ HARM = 0.25
 leaves no doubt; a guess."""
 _UNRELATED = 1e-8
 """Predicted variance against the layer's largest below which a channel's input is dead."""
+
+
+_T = TypeVar("_T")
 
 
 class Agreement(Record):
@@ -55,59 +61,105 @@ class Agreement(Record):
 
 def agreement(layer: Layer, mean: PerChannel | None = None) -> Agreement | None:
     """Of a layer's stored means, or of `mean` (channels,) in their place; None where too little is known."""
-    predicted, variance = layer.predicted, layer.variance.values
-    stored = layer.mean.values if mean is None else mean
-    alive = living(layer, mean)
-    if predicted is None or stored is None or variance is None or alive is None:
-        return None
-    stored, variance = (vector.reshape(-1).astype(np.float64) for vector in (stored, variance))
-    count = int(alive.sum())
-    free = count - predicted.fitted
-    if free < FEWEST:
-        return None
-    # what was fitted is in units of its own
-    largest = variance if predicted.fitted else np.maximum(predicted.variance, variance)
-    deviation = np.sqrt(largest[alive])
-    here, there = stored[alive] / deviation, predicted.mean[alive] / deviation
-    found = _correlation(here, there)
-    if found is None:
-        return None
-    return Agreement(
-        channels=count,
-        correlation=found,
-        error=float(np.sqrt(np.sum((here - there) ** 2) / free)),
-        free=free,
-        rough=predicted.rough,
-    )
+    return agreements([layer], mean)[0]
 
 
-def living(layer: Layer, mean: PerChannel | None = None) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
-    """(channels,): channels of which something can be told, with `mean` in place of the stored one; None: none."""
-    predicted, variance = layer.predicted, layer.variance.values
-    stored = layer.mean.values if mean is None else mean
-    if predicted is None or stored is None or variance is None:
-        return None
-    if not stored.size == variance.size == predicted.mean.size:
-        return None
-    stored, variance = (vector.reshape(-1).astype(np.float64) for vector in (stored, variance))
-    return _alive(predicted, stored, variance, layer.epsilon)
+def agreements(layers: Sequence[Layer], mean: PerChannel | None = None) -> list[Agreement | None]:
+    """`agreement` of each layer, all of them at once."""
+    known = Living.of(layers, mean)
+    if known is None:
+        return [None] * len(layers)
+    side, alive = known.side, known.alive
+    fitted = np.array([one.fitted for one in known.predictions])
+    with np.errstate(all="ignore"):
+        counts = side.totals(alive)
+        free = counts - fitted
+        # what was fitted is in units of its own
+        largest = np.where(side.spread(fitted) > 0, known.variance, np.maximum(known.predicted, known.variance))
+        here, there = (np.where(alive, of / np.sqrt(largest), 0.0) for of in (known.mean, known.predicted_mean))
+        errors = np.sqrt(side.totals((here - there) ** 2) / free)
+        same = side.largest(np.where(alive, there, -np.inf)) == side.smallest(np.where(alive, there, np.inf))
+        a, b = (np.where(alive, of - side.spread(side.totals(of) / counts), 0.0) for of in (here, there))
+        own, others = side.totals(a * a), side.totals(b * b)
+        correlations = np.where(own > 0, side.totals(a * b) / np.sqrt(own * others), 0.0)
+    told = [
+        Agreement(
+            channels=int(counts[n]),
+            correlation=float(correlations[n]),
+            error=float(errors[n]),
+            free=int(free[n]),
+            rough=predicted.rough,
+        )
+        if free[n] >= FEWEST and not same[n] and others[n] > 0
+        else None
+        for n, predicted in enumerate(known.predictions)
+    ]
+    return known.each_of(told)
 
 
-def _alive(
-    predicted: Predicted, mean: PerChannel, variance: PerChannel, epsilon: float | None
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    finite = np.isfinite(mean) & np.isfinite(variance) & np.isfinite(predicted.mean) & np.isfinite(predicted.variance)
-    largest = float(predicted.variance.max(initial=0, where=finite))
-    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
-        finite & ~dead(variance, epsilon) & (variance > 0) & (predicted.variance > _UNRELATED * largest)
-    )
-    return found
+class Living(Record, eq=False):
+    """Layers whose weights predict something, side by side: what is stored and predicted of them, (channels,)."""
 
+    places: tuple[int | None, ...]
+    """Of each layer that was asked for, where it stands here; None where too little is known of it."""
+    side: SideBySide
+    predictions: tuple[Predicted, ...]
+    mean: PerChannel
+    variance: PerChannel
+    predicted_mean: PerChannel
+    predicted: PerChannel
+    """Its variances."""
+    alive: Flags
+    """Channels that carry a signal, and of which something can be told."""
 
-def _correlation(one: PerChannel, other: PerChannel) -> float | None:
-    """Pearson's; 0 where `one` is the same in all channels, None where `other` is."""
-    a, b = one - one.mean(), other - other.mean()
-    spread = float(b @ b)
-    if spread == 0:
-        return None
-    return float(a @ b) / math.sqrt(float(a @ a) * spread) if float(a @ a) > 0 else 0.0
+    @classmethod
+    def of(cls, layers: Sequence[Layer], mean: PerChannel | None = None) -> Living | None:
+        """With `mean` in place of the stored ones; None where something is known of no layer."""
+        places: list[int | None] = []
+        vectors: list[tuple[PerChannel, PerChannel]] = []
+        predictions: list[Predicted] = []
+        for layer in layers:
+            predicted, variance = layer.predicted, layer.variance.values
+            stored = layer.mean.values if mean is None else mean
+            known = predicted is not None and variance is not None and stored is not None and stored.size > 0
+            if (
+                predicted is None
+                or variance is None
+                or stored is None
+                or not known
+                or not stored.size == variance.size == predicted.mean.size
+            ):
+                places.append(None)
+            else:
+                places.append(len(vectors))
+                vectors.append((stored, variance))
+                predictions.append(predicted)
+        if not vectors:
+            return None
+        side = SideBySide([stored.size for stored, _ in vectors])
+        means, variances = (
+            np.concatenate([one.reshape(-1) for one in of]).astype(np.float64, copy=False)
+            for of in zip(*vectors, strict=True)
+        )
+        predicted_means = np.concatenate([one.mean.reshape(-1) for one in predictions])
+        predicted_variances = np.concatenate([one.variance.reshape(-1) for one in predictions])
+        epsilons = [layer.epsilon for layer, place in zip(layers, places, strict=True) if place is not None]
+        finite = np.isfinite(means) & np.isfinite(variances) & np.isfinite(predicted_means)
+        finite &= np.isfinite(predicted_variances)
+        largest = side.spread(side.largest(np.where(finite, np.maximum(predicted_variances, 0.0), 0.0)))
+        with np.errstate(invalid="ignore"):
+            related = (variances > 0) & (predicted_variances > _UNRELATED * largest)
+        return cls(
+            places=tuple(places),
+            side=side,
+            predictions=tuple(predictions),
+            mean=means,
+            variance=variances,
+            predicted_mean=predicted_means,
+            predicted=predicted_variances,
+            alive=finite & ~dead_in(variances, epsilons, side) & related,
+        )
+
+    def each_of(self, told: Sequence[_T | None]) -> list[_T | None]:
+        """What was found of the layers here, for each layer that was asked for."""
+        return [None if place is None else told[place] for place in self.places]

@@ -29,6 +29,16 @@ class SideBySide:
         """The values of each layer by themselves."""
         return [values[start : start + size] for start, size in zip(self._starts, self._sizes, strict=True)]
 
+    def medians(self, values: PerChannel, where: Flags) -> PerChannel:
+        """Median of each layer's values there, (layers,), as of at least one number; NaN where there is none."""
+        counts = np.add.reduceat(where, self._starts, dtype=np.intp)
+        layer = np.repeat(np.arange(self._sizes.size), self._sizes)
+        ordered = values[np.lexsort((np.where(where, values, np.inf), layer))]
+        low = ordered[self._starts + np.maximum((counts - 1) // 2, 0)]
+        high = ordered[self._starts + np.minimum(counts // 2, self._sizes - 1)]
+        found: PerChannel = np.where(counts > 0, np.where(low == high, low, 0.5 * low + 0.5 * high), np.nan)
+        return found
+
     def totals(self, values: PerChannel | Flags) -> PerChannel:
         """Sum of each layer, (layers,)."""
         found: PerChannel = np.add.reduceat(values, self._starts, dtype=np.float64)

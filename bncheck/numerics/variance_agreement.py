@@ -8,14 +8,13 @@ with the prediction, variances in another order not at all, and a layer's factor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bncheck.facts.arrays import PerChannel
 from bncheck.facts.layers import Layer
 from bncheck.facts.record import Record
-from bncheck.numerics.agreement import living
+from bncheck.numerics.agreement import Living
 from bncheck.numerics.channels import median
 
 FEWEST = 4
@@ -68,36 +67,42 @@ class VarianceAgreement(Record):
 
 def variance_agreement(layer: Layer) -> VarianceAgreement | None:
     """Of a layer's stored variances; None where too little is known."""
-    predicted, alive = layer.predicted, living(layer)
-    if predicted is None or alive is None or layer.variance.values is None:
-        return None
-    stored = layer.variance.values.reshape(-1).astype(np.float64)
-    alive = alive & (predicted.variance > 0)
-    count = int(alive.sum())
-    if count < FEWEST:
-        return None
-    here, there = np.log(stored[alive]), np.log(predicted.variance[alive])
-    ratios = here - there
-    level, (slope, error) = median(ratios), _slope(there, here)
-    return VarianceAgreement(
-        channels=count,
-        level=level,
-        spread=_ROBUST * median(np.abs(ratios - level)),
-        slope=slope,
-        slope_error=math.inf if predicted.rough else error,
-        levelled=predicted.spread_known and not predicted.fitted,
-    )
+    return variance_agreements([layer])[0]
 
 
-def _slope(x: PerChannel, y: PerChannel) -> tuple[float, float]:
-    """(slope of y on x, its standard error)."""
-    x, y = x - x.mean(), y - y.mean()
-    across = float(x @ x)
-    if x.size < SHAPED or across < DIFFER**2 * x.size:
-        return 1.0, math.inf
-    slope = float(x @ y) / across
-    left = y - slope * x
-    return slope, math.sqrt(float(left @ left) / (x.size - 2) / across)
+def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | None]:
+    """`variance_agreement` of each layer, all of them at once."""
+    known = Living.of(layers)
+    if known is None:
+        return [None] * len(layers)
+    side, alive = known.side, known.alive & (known.predicted > 0)
+    with np.errstate(all="ignore"):
+        here, there = (
+            np.where(alive, np.log(np.where(alive, of, 1.0)), 0.0) for of in (known.variance, known.predicted)
+        )
+        counts = side.totals(alive)
+        levels = side.medians(here - there, alive)
+        spreads = _ROBUST * side.medians(np.abs(here - there - side.spread(levels)), alive)
+        x, y = (np.where(alive, of - side.spread(side.totals(of) / counts), 0.0) for of in (there, here))
+        across = side.totals(x * x)
+        slopes = side.totals(x * y) / across
+        left = side.totals((y - side.spread(slopes) * x) ** 2)
+        errors = np.sqrt(left / (counts - 2) / across)
+        shaped = (counts >= SHAPED) & (across >= DIFFER**2 * counts)
+    told = [
+        VarianceAgreement(
+            channels=int(counts[n]),
+            level=float(levels[n]),
+            spread=float(spreads[n]),
+            slope=float(slopes[n]) if shaped[n] else 1.0,
+            slope_error=float(errors[n]) if shaped[n] and not predicted.rough else math.inf,
+            levelled=predicted.spread_known and not predicted.fitted,
+        )
+        if counts[n] >= FEWEST
+        else None
+        for n, predicted in enumerate(known.predictions)
+    ]
+    return known.each_of(told)
 
 
 def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ from bncheck.facts.layers import Layer
 from bncheck.facts.record import Record
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names
-from bncheck.numerics.variance_agreement import FLAT, off_level, variance_agreement
+from bncheck.numerics.variance_agreement import FLAT, off_level, variance_agreements
 
 _SURE = 6.0
 """Standard errors from which chance is out of the question."""
@@ -32,7 +32,8 @@ class AgainstWeights(Record):
 
 def variances_against_weights(layers: Sequence[Layer]) -> AgainstWeights:
     """Of layers in forward order: whose variances do not rise with the predicted ones, or are of another scale."""
-    judged = {layer.name: found for layer in layers if (found := variance_agreement(layer))}
+    told = zip(layers, variance_agreements(layers), strict=True)
+    judged = {layer.name: found for layer, found in told if found is not None}
     off = off_level(judged)
     bad = [layer for layer in layers if layer.name in off or (layer.name in judged and judged[layer.name].flat)]
     if not bad:

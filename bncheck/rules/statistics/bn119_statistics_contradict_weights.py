@@ -10,7 +10,7 @@ from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Mode, Purpose
 from bncheck.facts.predicted import Predicted
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.agreement import HARM, HEALTHY, SIGMAS, Agreement, agreement
+from bncheck.numerics.agreement import HARM, HEALTHY, SIGMAS, Agreement, agreement, agreements
 from bncheck.numerics.channels import median, names
 from bncheck.numerics.init_share import init_share
 from bncheck.numerics.variance_agreement import variance_agreement
@@ -123,7 +123,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
 
 def _means(model: Facts, layers: Sequence[Layer]) -> AgainstWeights:
-    judged = [(layer, found) for layer in layers if (found := agreement(layer))]
+    judged = [(layer, found) for layer, found in zip(layers, agreements(layers), strict=True) if found is not None]
     donors = {
         layer.name: donor for layer, found in judged if found.error > HARM and (donor := _donor(model, layer, found))
     }
