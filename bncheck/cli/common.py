@@ -74,7 +74,6 @@ def configured(
     """
     from bncheck.cli.options import reporting_given  # noqa: PLC0415 - start-up
     from bncheck.cli.output import outputs  # noqa: PLC0415 - start-up
-    from bncheck.cli.output_places import refuse_foreign, refuse_inputs  # noqa: PLC0415 - start-up
     from bncheck.settings.config_file import settings_of  # noqa: PLC0415 - start-up
 
     given = reporting_given(asked)
@@ -88,10 +87,13 @@ def configured(
     other = next((place.format for place in places if formats and place.format not in formats), "")
     if other:
         raise click.UsageError(f"this command does not write {other}: use {' or '.join(formats)}")
-    if file is not None:
-        refuse_foreign(places, file)
-    values = (value for name, value in asked.items() if name != "output")
-    refuse_inputs(places, paths, (*values, config.path, config.baseline, config.options, config.gate))
+    if any(place.path is not None for place in places):
+        from bncheck.cli.output_places import refuse_foreign, refuse_inputs  # noqa: PLC0415 - start-up
+
+        if file is not None:
+            refuse_foreign(places, file)
+        values = (value for name, value in asked.items() if name != "output")
+        refuse_inputs(places, paths, (*values, config.path, config.baseline, config.options, config.gate))
     if config.verbose and config.quiet:
         raise click.UsageError("--quiet and --verbose exclude each other")
     return config, settings, places

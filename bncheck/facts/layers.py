@@ -105,7 +105,7 @@ class Vector(Record, eq=False):
         """The initial value, from the graph where it tells, else TensorFlow's default."""
         return self.role.conventional_initial if self.initial is None else self.initial
 
-    @property
+    @cached_property
     def moved(self) -> bool | None:
         """Whether any channel left the initial value; None where that could not be decided."""
         return None if not self.constant_checked else self.constant != self.starts_at

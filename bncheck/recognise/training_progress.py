@@ -63,11 +63,11 @@ def progress_keys(tensors: Mapping[str, RawTensor]) -> ProgressKeys:
     names = {key: key.removesuffix(ATTRIBUTE).removesuffix(":0") for key in tensors}
     return ProgressKeys(
         every=frozenset(tensors),
-        steps=_matching(names, _GLOBAL_STEP),
-        iterations=_matching(names, _ITERATIONS),
+        steps=_matching(names, "global_step", _GLOBAL_STEP),
+        iterations=_matching(names, "iter", _ITERATIONS),
         powers=_power_pairs(names),
         slots=_slots(tensors),
-        tracked=_matching(names, _TRACKED),
+        tracked=_matching(names, "num_batches_tracked", _TRACKED),
         biases=tuple(key for key, name in names.items() if _is_bias(key, name, tensors))[:_BIASES_LOOKED_AT],
     )
 
@@ -88,7 +88,7 @@ def run_facts(raw: RawModel, hints: Options, known: ProgressKeys | None = None) 
     iterations = _counts(tensors, keys.iterations)
     if raw.keras is not None:
         own = {tensor.name.removesuffix(":0"): tensor for tensor in raw.keras.optimizer_weights}
-        iterations += _counts(own, _matching({name: name for name in own}, _ITERATIONS))
+        iterations += _counts(own, _matching({name: name for name in own}, "iter", _ITERATIONS))
     powers = _adam_counts(tensors, keys.powers)
     slots = None if keys.slots is None else [tensors[key] for key in keys.slots]
     if raw.keras is not None:
@@ -165,9 +165,9 @@ def _updates(given: int | None, counted: Mapping[str, int | None], global_step: 
     return best, source
 
 
-def _matching(names: Mapping[str, str], pattern: re.Pattern[str]) -> tuple[str, ...]:
-    """Keys of the names that a pattern is found in."""
-    return tuple(key for key, name in names.items() if pattern.search(name))
+def _matching(names: Mapping[str, str], word: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """Keys of the names that a pattern is found in; nearly all lack the word that it has, and need no search."""
+    return tuple(key for key, name in names.items() if word in name and pattern.search(name))
 
 
 def _counts(tensors: Mapping[str, RawTensor], keys: Sequence[str]) -> list[int]:

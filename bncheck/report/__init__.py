@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, TextIO, cast
 
-from bncheck.facts.extras import install
 from bncheck.facts.findings import Report
 
 _MODULES = {
@@ -33,9 +32,13 @@ _NEEDS = {"html": ("altair", "vl_convert", "jinja2")}
 
 def lacking(name: str) -> str:
     """What to say of a format whose modules are not installed; empty where nothing is lacking."""
+    if name not in _NEEDS:
+        return ""
     from importlib.util import find_spec  # noqa: PLC0415 - only these formats pay for it
 
-    absent = [module for module in _NEEDS.get(name, ()) if find_spec(module) is None]
+    from bncheck.facts.extras import install  # noqa: PLC0415 - as above
+
+    absent = [module for module in _NEEDS[name] if find_spec(module) is None]
     if not absent:
         return ""
     return f"--format {name} needs {', '.join(absent)}: install with: {install(name)}"

@@ -175,6 +175,7 @@ def _layer(
     names = [v.name for v in (gamma, beta) if v.name]
     steady = [s for s in sites if s.mode in (Mode.EVAL, Mode.SWITCHED)] or sites
     vectors = (variance, mean, gamma, beta)
+    optimizers = {o for v in (found.gamma, found.beta) for o in graph.optimizers_of.get(v, ())}
     return Layer(
         name=name,
         origin=Origin.GRAPH,
@@ -189,11 +190,7 @@ def _layer(
         sites=tuple(sites),
         updates=updates,
         linear=next((s.linear for s in steady if s.linear is not None), None),
-        trained_by=tuple(
-            op.name
-            for op in graph.train_ops
-            if any(o in op.optimized for v in (found.gamma, found.beta) for o in graph.optimizers_of.get(v, ()))
-        ),
+        trained_by=tuple(op.name for op in graph.train_ops if not optimizers.isdisjoint(op.optimized)),
         trainable=any(n in graph.trainable for n in names) if graph.trainable and names else None,
         debias=_debias(updates) or debias_of(stored.names, mean.name, variance.name),
         averaged=averaged_keys(stored.names, gamma.name, beta.name, tuple(sites)),

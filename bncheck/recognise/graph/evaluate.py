@@ -24,6 +24,7 @@ _LIMIT = 400
 
 _DIVISIONS = frozenset({"RealDiv", "Div", "DivNoNan"})
 _QUOTIENTS = _DIVISIONS | {"Mul"}
+_SUMS = ALL_REDUCE | MAY_REDUCE
 _OF_ELEMENTS = frozenset({"Sub", "SquaredDifference", "Square", "Mul"})
 _INSIDE = 3
 """Steps of arithmetic between data and their moments; data themselves are not taken apart."""
@@ -141,6 +142,8 @@ class _Evaluation:
     def _is_sum(self, e: int) -> bool:
         graph = self.graph
         node = node_of(next(iter(sources(graph, e)), e))
+        if graph.ops[node] not in _SUMS:
+            return False
         reduction = reduction_at(graph, node)
         return graph.ops[node] in ALL_REDUCE or (reduction is not None and reduction.factor is not None)
 

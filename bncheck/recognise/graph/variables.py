@@ -125,7 +125,8 @@ def join_parts(graph: FlatGraph) -> None:
     parts: defaultdict[str, dict[int, list[int]]] = defaultdict(dict)
     for op in sorted(VARIABLES):
         for node in graph.by_op.get(op, ()):
-            found = _PART.match(variable_name(graph, node))
+            name = variable_name(graph, node)
+            found = _PART.match(name) if "/part_" in name else None
             if found is not None:
                 parts[found[1]].setdefault(int(found[2]), []).append(node)
     for name, numbered in parts.items():
