@@ -97,18 +97,22 @@ def _outside(layer: Layer) -> list[Update]:
     return [u for u in layer.updates if u.train_ops and u.site in sites and sites[u.site].backpropagated is False]
 
 
-def _learning_inputs(layer: Layer) -> set[str]:
-    return {name for s in layer.sites if s.backpropagated for name in s.inputs}
+def _learns(layer: Layer) -> bool:
+    """Whether gradients flow from any site of the layer; from none of a head that is in no loss."""
+    return any(s.backpropagated for s in layer.sites)
+
+
+def _learning_inputs(model: Facts, layer: Layer) -> set[str]:
+    """What feeds the sites that the layer learns at or, where it learns nowhere, those of the whole model."""
+    own = {name for s in layer.sites if s.backpropagated for name in s.inputs}
+    return own or {name for other in model.layers for s in other.sites if s.backpropagated for name in s.inputs}
 
 
 def _by_gradient(model: Facts, layers: Sequence[Layer]) -> Evidence:
     found = [(layer, u) for layer in layers for u in _outside(layer)]
-    foreign = dict.fromkeys(name for layer, u in found for name in u.inputs if name not in _learning_inputs(layer))
-    fed = (
-        f"their input is {quoted(foreign)}, not the training data"
-        if foreign
-        else "they see the same data a second time"
-    )
+    known = {layer.name: _learning_inputs(model, layer) for layer in layers}
+    foreign = dict.fromkeys(name for layer, u in found for name in u.inputs if name not in known[layer.name])
+    fed = f"their input is {quoted(foreign)}, not the training data" if foreign else "they see the same data"
     return Evidence(
         layers=tuple(layer.name for layer in layers),
         message=f"{quoted(op for _, u in found for op in u.train_ops)} also runs {many(len(found), 'update op')} of "
@@ -116,7 +120,7 @@ def _by_gradient(model: Facts, layers: Sequence[Layer]) -> Evidence:
         severity=Severity.WARNING if foreign else Severity.INFO,
         confidence=Confidence.HIGH,
         location=found[0][1].name,
-        fix=_in_eval_mode(model, layers),
+        fix=_in_eval_mode(model, layers) if foreign or any(map(_learns, layers)) else remedies.NOTHING,
         measurements=(Measurement(name="updates fed by other inputs", value=len(found), limit=0, unit="ops"),),
     )
 

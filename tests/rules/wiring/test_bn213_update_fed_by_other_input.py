@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from one_evidence import only
 
@@ -24,6 +26,16 @@ def test_a_validation_tower_by_its_gradients() -> None:
     found = only(OTHER_INPUT, with_graph(two_towers("images", "other_images", name="bn_1", learns=False)))
     assert (found.severity, found.confidence) == (Severity.WARNING, Confidence.HIGH)
     assert "their input is `other_images`" in found.message
+
+
+def test_a_head_in_no_loss_is_only_noted() -> None:
+    """An auxiliary head, whose updates run on the training data although no gradient flows from it."""
+    trained, head = wired(batch_norm("bn")), wired(batch_norm("aux"))
+    trained = replace(trained, sites=tuple(replace(s, inputs=("images",), backpropagated=True) for s in trained.sites))
+    head = replace(head, sites=tuple(replace(s, backpropagated=False) for s in head.sites), trained_by=())
+    for data, severity in (("images", Severity.INFO), ("val_images", Severity.WARNING)):
+        fed = replace(head, updates=tuple(replace(u, inputs=(data,)) for u in head.updates))
+        assert only(OTHER_INPUT, with_graph(trained, fed)).severity is severity
 
 
 def test_siamese_towers_are_only_noted() -> None:
