@@ -17,6 +17,6 @@ class Predicted(Record, eq=False):
     """Whether the mean is a guess too: behind a gate, a max pooling, a function of what is itself a guess; or of a
     kernel so large against its map that means differ from place to place."""
     spread_known: bool = True
-    """Whether the spread of what the kernel sees is known: not behind a pooling."""
+    """Whether the spread of what the kernel sees is known: not behind an average pooling."""
     fitted: int = 0
     """Numbers that were fitted to the stored mean: what feeds the layer is no batch norm, and its means not known."""

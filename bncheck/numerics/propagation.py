@@ -115,8 +115,13 @@ def applied(function: Function, signal: Signal | None) -> Signal | None:
 
 def _made(values: NDArray[np.float64], parts: Sequence[Signal], *, of: Any) -> Signal:
     """Of a function that is not linear: its mean is known where the spread of its operands is."""
-    known = all(part.spread_known and part.mean_known for part in parts)
-    return Signal(values=values, of=of, spread_known=known, mean_known=known)
+    spread_known = all(part.spread_known for part in parts)
+    return Signal(
+        values=values,
+        of=of,
+        spread_known=spread_known,
+        mean_known=spread_known and all(part.mean_known for part in parts),
+    )
 
 
 def averaged(signal: Signal | None, places: int | None = None, *, of: Any) -> Signal | None:
@@ -136,7 +141,7 @@ def largest(signal: Signal | None, places: int, *, of: Any) -> Signal | None:
     below = np.minimum(at.astype(int), _POINTS - 2)
     ranked, rest = np.sort(signal.values, axis=0), (at - below)[:, None]
     values = (1 - rest) * ranked[below] + rest * ranked[below + 1]
-    return Signal(values=values, of=of, spread_known=False, mean_known=False)
+    return Signal(values=values, of=of, spread_known=signal.spread_known, mean_known=False)
 
 
 def gated(one: Signal | None, other: Signal | None, *, of: Any) -> Signal | None:
@@ -146,7 +151,7 @@ def gated(one: Signal | None, other: Signal | None, *, of: Any) -> Signal | None
     if one.of == other.of:
         return _made(one.values * other.values, [one, other], of=one.of)
     spread, gate = (one, other) if one.variance.sum() >= other.variance.sum() else (other, one)
-    return Signal(values=spread.values * gate.mean, of=of, spread_known=False, mean_known=False)
+    return Signal(values=spread.values * gate.mean, of=of, spread_known=spread.spread_known, mean_known=False)
 
 
 def summed(parts: Sequence[Signal | None], *, of: Any) -> Signal | None:

@@ -23,23 +23,25 @@ SHAPED = 8
 """The same for how variances follow the prediction from channel to channel."""
 SIGMAS = 3.3
 """Standard errors that a slope may be off by chance: one in 2,000."""
-FLAT = 0.6
+FLAT = 0.7
 """Slope of log stored on log predicted variances, 3.3 standard errors added, below which they do not follow. Of 250
-layers of eight healthy models the lowest is 0.82; standard deviations have half the slope of variances."""
+layers of thirteen healthy models the lowest is 0.89; standard deviations have half the slope of variances."""
 NEIGHBOURS, ALONE = 4, 1.0
 """So many layers to each side, and the median of all, have levels between which a layer's own lies, or beyond them by
 less than this: healthy layers reach 0.7, variances ten times too large 1.5 to 2.3."""
 APART = 2.2
 """The same from the median of all, where neighbours are as far off: healthy layers reach 1.9."""
-LOWEST, HIGHEST = -1.2, 2.2
+LOWEST, HIGHEST = -1.0, 2.2
 """Between these lies the median of all: in nine healthy models from 0 to 1.5, for what varies together adds up."""
 OF_LEVELS, OF_CHANNELS = 4.0, 2.5
 """Both in robust deviations, of the levels of all layers and of the channels of the layer; guesses."""
 _FEW_LAYERS = 5
 """Layers below which they tell no common level."""
-DIFFER = 0.2
-"""Deviation of log predicted variances from which they tell one channel from another: below, how far channels vary
-together, which is not known, counts for more. Healthy layers of less have slopes down to 0.2."""
+DIFFER, DIFFER_TOGETHER = 0.2, 0.1
+"""Deviation of log predicted variances from which they tell one channel from another, in one layer and in all together:
+below, how far channels vary together, which is not known, counts for more. Healthy layers have slopes down to 0.2."""
+_LEAST_ERROR = 0.02
+"""Of a slope: what channels have in common counts once."""
 _ROBUST = 1.4826
 """Standard deviation of a normal variable over its median absolute deviation."""
 
@@ -56,13 +58,15 @@ class VarianceAgreement(Record):
     """Of stored on predicted."""
     slope_error: float = math.inf
     """Its standard error, infinite of too few channels, or where the prediction is rough or much the same for all."""
+    differ: float = 1.0
+    """Deviation of log predicted variances."""
     levelled: bool = True
-    """Whether the level says something: not behind images, whose own variance is not known, nor behind a pooling."""
+    """Whether the level says something: not behind images, whose own variance is not known, nor an average pooling."""
 
     @property
     def flat(self) -> bool:
         """Whether the stored variances do not follow the prediction."""
-        return self.slope + SIGMAS * self.slope_error < FLAT
+        return self.differ >= DIFFER and self.slope + SIGMAS * self.slope_error < FLAT
 
 
 def variance_agreement(layer: Layer) -> VarianceAgreement | None:
@@ -88,7 +92,7 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
         slopes = side.totals(x * y) / across
         left = side.totals((y - side.spread(slopes) * x) ** 2)
         errors = np.sqrt(left / (counts - 2) / across)
-        shaped = (counts >= SHAPED) & (across >= DIFFER**2 * counts)
+        shaped = (counts >= SHAPED) & (across >= DIFFER_TOGETHER**2 * counts)
     told = [
         VarianceAgreement(
             channels=int(counts[n]),
@@ -96,6 +100,7 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
             spread=float(spreads[n]),
             slope=float(slopes[n]) if shaped[n] else 1.0,
             slope_error=float(errors[n]) if shaped[n] and not predicted.rough else math.inf,
+            differ=math.sqrt(across[n] / counts[n]),
             levelled=predicted.spread_known and not predicted.fitted,
         )
         if counts[n] >= FEWEST
@@ -103,6 +108,23 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
         for n, predicted in enumerate(known.predictions)
     ]
     return known.each_of(told)
+
+
+def flat(found: Mapping[str, VarianceAgreement]) -> set[str]:
+    """Layers whose variances do not follow the prediction: by themselves, or where those of all together do not.
+
+    The slope of all is the mean of their slopes, weighted by 1 / squared standard error: in thirteen healthy models
+    0.85 to 1.22, of standard deviations in their place 0.42 to 0.62, of variances in another order -0.3 to 0.2.
+    """
+    alone = {name for name, one in found.items() if one.flat}
+    known = [one for one in found.values() if math.isfinite(one.slope_error)]
+    if len(known) < _FEW_LAYERS:
+        return alone
+    weights = np.array([1 / max(one.slope_error, _LEAST_ERROR) ** 2 for one in known])
+    slope = float(weights @ np.array([one.slope for one in known]) / weights.sum())
+    if slope + SIGMAS / math.sqrt(weights.sum()) >= FLAT:
+        return alone
+    return alone | {name for name, one in found.items() if math.isfinite(one.slope_error) and one.slope < FLAT}
 
 
 def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:

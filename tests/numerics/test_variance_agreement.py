@@ -9,7 +9,7 @@ import pytest
 
 from bncheck.facts.layers import Layer
 from bncheck.facts.predicted import Predicted
-from bncheck.numerics.variance_agreement import VarianceAgreement, off_level, variance_agreement
+from bncheck.numerics.variance_agreement import VarianceAgreement, flat, off_level, variance_agreement
 from bncheck.testing import batch_norm
 
 RANDOM = np.random.default_rng(0)
@@ -90,3 +90,16 @@ def test_a_layer_of_another_scale() -> None:
 def test_all_layers_of_another_scale() -> None:
     """Ten times the variance everywhere lies beyond what channels that vary together make."""
     assert len(off_level(levels(*(np.log(10) + one for one in (0.2, 0.4, 0.1, 0.3, 0.5))))) == 5
+
+
+def test_what_no_layer_tells_all_do_together() -> None:
+    """Slopes of 0.1 with errors of 0.25 in twelve layers; not in four, nor slopes of 0.9."""
+
+    def layers(count: int, slope: float) -> dict[str, VarianceAgreement]:
+        one = VarianceAgreement(channels=16, level=0.3, spread=0.3, slope=slope, slope_error=0.25)
+        return {str(number): one for number in range(count)}
+
+    assert not layers(12, 0.1)["0"].flat
+    assert len(flat(layers(12, 0.1))) == 12
+    assert not flat(layers(4, 0.1))
+    assert not flat(layers(12, 0.9))

@@ -52,6 +52,11 @@ def dead_leaves(random: np.random.Generator, count: int, size: tuple[int, int, i
     return found
 
 
+def grey(images: Images) -> Images:
+    """The same without colour."""
+    return np.repeat(images.mean(axis=-1, keepdims=True), images.shape[-1], axis=-1)
+
+
 def varied(random: np.random.Generator, images: Images, times: int) -> Images:
     """Each image, and `times - 1` copies of it shifted, brightened and stretched by a little: what it shows stays."""
     count, height, width, _ = images.shape

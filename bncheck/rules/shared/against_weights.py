@@ -1,21 +1,12 @@
-"""Moving variances held against what the weights before their layers predict, in words."""
+"""What statistics tell that are held against the weights before their layers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from bncheck.facts.findings import Measurement
-from bncheck.facts.layers import Layer
 from bncheck.facts.record import Record
-from bncheck.facts.wording import listing, many
-from bncheck.numerics.channels import names
-from bncheck.numerics.variance_agreement import FLAT, off_level, variance_agreements
 
-_SURE = 6.0
+SURE = 6.0
 """Standard errors from which chance is out of the question."""
-_ROOT = 0.35, 0.6
-"""Powers of the predicted variances as which standard deviations rise, half of those of variances; a guess."""
 
 
 class AgainstWeights(Record):
@@ -28,37 +19,3 @@ class AgainstWeights(Record):
     """The tensor of the worst of them."""
     sure: bool = False
     measurements: tuple[Measurement, ...] = ()
-
-
-def variances_against_weights(layers: Sequence[Layer]) -> AgainstWeights:
-    """Of layers in forward order: whose variances do not rise with the predicted ones, or are of another scale."""
-    told = zip(layers, variance_agreements(layers), strict=True)
-    judged = {layer.name: found for layer, found in told if found is not None}
-    off = off_level(judged)
-    bad = [layer for layer in layers if layer.name in off or (layer.name in judged and judged[layer.name].flat)]
-    if not bad:
-        return AgainstWeights()
-    worst = max(bad, key=lambda layer: (judged[layer.name].flat, judged[layer.name].channels))
-    seen, layers_named = judged[worst.name], names(bad)
-    if seen.flat:
-        how = (
-            f"they rise with the predicted ones by the power {seen.slope:.2f} over {many(seen.channels, 'channel')} "
-            f"(healthy: at least {FLAT}){_as_roots(seen.slope)}"
-        )
-        measured = Measurement(name="power of the predicted variances", value=seen.slope, limit=FLAT)
-    else:
-        times = math.exp(off[worst.name])
-        how = f"they are {times:.2g} times what the other layers' let expect"
-        measured = Measurement(name="variances against those expected", value=times, limit=1, unit="times")
-    return AgainstWeights(
-        bad=layers_named,
-        message=f"The moving variances of {many(len(bad), 'layer')} of {len(judged)} do not fit the weights before "
-        f"{'it' if len(bad) == 1 else 'them'}: {listing(layers_named)}. In {worst.name} {how}.",
-        location=worst.variance.name,
-        sure=seen.slope + _SURE * seen.slope_error < FLAT,
-        measurements=(measured,),
-    )
-
-
-def _as_roots(slope: float) -> str:
-    return ", as standard deviations would" if _ROOT[0] < slope < _ROOT[1] else ""

@@ -53,9 +53,15 @@ def _net(keras: Any) -> Any:
         outputs.append(y)
     y = layers.ELU()(layers.Add()(outputs[-2:]))
     y = layers.BatchNormalization(name="bn5", momentum=0.5)(layers.Conv2D(16, 1)(y))
+    y = layers.Multiply()([y, layers.ReLU(6.0)(y + 3.0) * (1 / 6)])
+    y = layers.BatchNormalization(name="bn6", momentum=0.5)(layers.Conv2D(16, 1)(y))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(layers.ReLU()(y))
+    gate = layers.Conv2D(16, 1, activation="sigmoid")(layers.Conv2D(8, 1, activation="relu")(gate))
+    y = layers.MaxPooling2D(2, strides=1, padding="same")(layers.Multiply()([layers.ReLU()(y), gate]))
+    y = layers.BatchNormalization(name="bn7", momentum=0.5)(layers.Conv2D(16, 1)(y))
     y = layers.Concatenate()([layers.Activation("tanh")(y), outputs[-2]])
     y = layers.Dense(32)(layers.Flatten()(layers.AveragePooling2D(2)(y)))
-    return keras.Model(images, layers.BatchNormalization(name="bn6", momentum=0.5)(y))
+    return keras.Model(images, layers.BatchNormalization(name="bn8", momentum=0.5)(y))
 
 
 @pytest.mark.tensorflow
@@ -76,7 +82,7 @@ def test_every_way_is_predicted_as_training_and_as_the_graph_say(tmp_path: Path)
     model.save(tmp_path / "model.keras")
     model.save(tmp_path / "model")
     by_config, by_graph = read(tmp_path / "model.keras"), read(tmp_path / "model")
-    assert len(by_config.layers) == len(by_graph.layers) == 7
+    assert len(by_config.layers) == len(by_graph.layers) == 9
     for here, there in zip(by_config.layers[1:], by_graph.layers[1:], strict=True):
         found = agreement(here)
         assert found is not None, here.name

@@ -71,6 +71,15 @@ def test_few_channels_whose_means_are_far_off() -> None:
     assert not list(check.check(facts(layer("alone", mixed, means))))
 
 
+def test_statistics_of_an_earlier_step() -> None:
+    """Twelve layers that correlate by 0.95, none of which is suspicious by itself; not five of twelve."""
+    random = np.random.default_rng(4)
+    older = [layer(f"old{number}", MEANS + 0.3 * random.normal(size=64)) for number in range(12)]
+    newer = [layer(f"new{number}", MEANS) for number in range(7)]
+    assert len(only(check, facts(*older)).layers) >= 10
+    assert not list(check.check(facts(*newer, *older[:5])))
+
+
 def test_variances_alone() -> None:
     """Standard deviations in their place: named by their power, as an error."""
     variance = np.exp(np.random.default_rng(3).normal(-3, 1, 64))
