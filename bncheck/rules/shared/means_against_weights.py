@@ -22,8 +22,8 @@ USUAL = 0.95
 is held against it."""
 SCATTERED = 0.7
 """Robust deviation of log stored against log predicted variances from which variances do harm; healthy: 0.3."""
-MANY, SEVERAL = 0.1, 5
-"""Part of the layers that cannot all be harmless, though each is by itself; layers that tell what is usual."""
+SEVERAL = 5
+"""Layers that tell what is usual in a model."""
 STALE, MOST = 0.97, 10
 """Median correlation of so many layers or more, below which all statistics are of older weights: in thirteen healthy
 models it is 0.98 to 1.00, with those of 40 % of the steps 0.95 to 0.966."""
@@ -62,12 +62,11 @@ def means_against_weights(layers: Sequence[Layer], others: Sequence[Layer], sett
 
 
 def _unlike(judged: Sequence[tuple[Layer, Agreement]]) -> set[str]:
-    """Layers whose means do not correlate with the prediction, and do harm or are many."""
+    """Layers whose means do not correlate with the prediction, and do harm."""
     typical = median(np.array([found.correlation for _, found in judged])) if len(judged) >= SEVERAL else 0.0
     others = min(typical, USUAL)
     doubted = [(layer, found) for layer, found in judged if found.sigmas > SIGMAS]
-    many_are = len(doubted) >= max(3, MANY * len(judged))
-    named = {layer.name for layer, found in doubted if many_are or found.error > HARM or _scattered(layer)}
+    named = {layer.name for layer, found in doubted if found.error > HARM or _scattered(layer)}
     return named | {
         layer.name
         for layer, found in judged
