@@ -157,7 +157,10 @@ class RemotePath(PosixPath):
             raise UsageError(f"{address}: {error}") from None
         try:
             return question(system, path)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            cause = error.__cause__  # some file systems say so of a server that does not answer
+            if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+                raise Unreadable(self, f"it cannot be reached: {cause}") from None
             raise FileNotFoundError(address) from None
         except ReadError:
             raise

@@ -151,6 +151,7 @@ def test_a_damaged_one_is_told(memory: Any, tmp_path: Path) -> None:
         ("memory://nowhere/m-1", "no such file"),
         ("nosuchprotocol://a/b", "nosuchprotocol"),
         ("memory://a::http://127.0.0.1/b", "one protocol"),
+        ("http://127.0.0.1:9/m-1", "cannot be reached"),
     ],
 )
 def test_what_is_not_there(memory: Any, address: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
