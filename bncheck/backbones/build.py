@@ -8,7 +8,7 @@ from pathlib import Path
 from bncheck.backbones.builders import Builder, load_builder
 from bncheck.backbones.quiet_tensorflow import load_tensorflow
 from bncheck.backbones.registry import Spec, parse
-from bncheck.facts.errors import BncheckError, UsageError
+from bncheck.facts.errors import BncheckError
 from bncheck.facts.extras import install
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
@@ -21,9 +21,6 @@ def with_network(raw: RawModel, options: Options, shape: tuple[int | None, ...] 
     """
     if options.model is None and options.builder is None:
         return raw
-    if options.model is not None and options.builder is not None:
-        raise UsageError("--model and --builder exclude each other")
-
     what = parse(options.model) if options.model is not None else load_builder(options.builder or "")
     return build(what, raw.tensors, path=raw.path, input_shape=shape)
 

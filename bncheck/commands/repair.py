@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bncheck.commands.averages import averages_of, both_or_refused
 from bncheck.commands.before_and_after import Side, judged
 from bncheck.commands.target import Target, in_network, read_target, refuse_two_networks, with_chosen_weights
+from bncheck.compare.data.first_look import look_at
 from bncheck.facts.errors import NoModel, UsageError
 from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
@@ -29,7 +30,7 @@ from bncheck.repair.write import Destination, destination
 from bncheck.repair.write_checkpoint import rounded
 from bncheck.rules import RULES
 from bncheck.settings.keywords import takes
-from bncheck.settings.options import CommandName, Options, silent
+from bncheck.settings.options import SYNTHETIC, CommandName, Options, silent
 from bncheck.sources.raw import RawModel
 
 
@@ -50,6 +51,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     options = _all_at_once(options)
     progress, method = options.progress, _method(options)
     debias = method == "debias"
+    look_at(options)
     refuse_two_networks(options)
     files = read_target(path, options)
     place = destination(files.raw, Path(output))
@@ -151,6 +153,8 @@ def _method(options: Options) -> str:
     if len(chosen) != 1:
         given = f"{' and '.join(f'--{name}' for name in chosen)} are given" if chosen else "none is given"
         raise UsageError(f"a repair takes one of --data, --debias and --rescue: {given}")
+    if str(options.data) == SYNTHETIC:
+        raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
     return chosen[0]
 
 

@@ -132,7 +132,13 @@ def _unchanged(path: Path, once: Callable[[], Target]) -> Target:
 
 
 def read_runnable(path: str | Path, options: Options) -> Target:
-    """As `read_target`, in the graph of the backbone or builder where one is named: what data can be run through."""
+    """As `read_target`, in the graph of the backbone or builder where one is named: what data can be run through.
+
+    Raises ReadError or UsageError also for data that no model can be run on, before TensorFlow is loaded.
+    """
+    from bncheck.compare.data.first_look import look_at  # noqa: PLC0415 - only where a model is run
+
+    look_at(options)
     if not built(options):
         return with_chosen_weights(read_target(path, options))
     refuse_two_networks(options)
@@ -180,6 +186,8 @@ def built(options: Options) -> bool:
 
 def refuse_two_networks(options: Options) -> None:
     """Raises UsageError where the network is given twice."""
+    if options.model is not None and options.builder is not None:
+        raise UsageError("--model and --builder exclude each other: both say what the network is")
     if built(options) and options.graph is not None:
         raise UsageError("--graph and --model or --builder exclude each other: both say what the network is")
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.compare.data.first_look import keras_input, look_at
 from bncheck.compare.data.summary import InputTotals
 from bncheck.compare.outputs import Kind, OutputTotals, apart_from_labels, by_sample, labels_belong, place_of
 from bncheck.compare.shared_layers import shared
 from bncheck.compare.twins.endpoints import find_input, find_outputs
-from bncheck.compare.twins.forward import Forward, TwinSite, forward
+from bncheck.compare.twins.forward import Forward, TwinSite, declared_input, forward
 from bncheck.compare.twins.keras_model import frozen_graph, named_as_in
 from bncheck.compare.twins.plain import refuse_other_kinds
+from bncheck.compare.twins.reach import inputs_beside
 from bncheck.compare.twins.twins import BatchRun, Twins
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.layers import Facts, Layer, Mode, PerChannel
@@ -64,6 +66,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     if raw.keras is not None:
         facts = recognise(raw, options)
         refuse_other_kinds(facts.layers)
+        look_at(options, keras_input(raw))
         frozen = frozen_graph(raw, trusted=options.trust_model)
         raw, masks, keras_names = frozen.raw, frozen.masks, frozen.outputs
         view = view_graph(raw, options)
@@ -82,6 +85,8 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
     entry = find_input(view, options.inputs)
     exits = find_outputs(view, entry, tuple(keras_names.get(name, name) for name in options.outputs))
     labelled = place_of(options.labels_output, [e.name for e in exits], keras_names)
+    if not inputs_beside(view, entry):
+        look_at(options, declared_input(view, entry))
     names = view.flat.names
     return Prepared(
         facts=facts,

@@ -55,8 +55,6 @@ def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], N
     prepared = _runnable(raw, options)
     with open_train_twin(prepared.forward) as twin:
         data = open_data(options.data, twin.inputs, options)
-        if data.synthetic:
-            raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
         counted = count(twin, data, options, lambda done: progress("estimate", done))
     if not _new(prepared.facts, counted.population):
         raise UsageError(f"{raw.path}: the forward pass reaches no batch norm with statistics")

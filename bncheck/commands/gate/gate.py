@@ -11,13 +11,19 @@ from bncheck.commands.gate.budget import Budget
 from bncheck.commands.gate.earlier_model import Earlier, is_report, of_report, read_report
 from bncheck.commands.gate.plan import Measuring, Ran
 from bncheck.commands.gate.stages import UNDECIDED, fatal, with_stages
-from bncheck.commands.target import Target, read_quantized, read_target, with_chosen_weights
-from bncheck.facts.errors import NotFound, UsageError
+from bncheck.commands.target import (
+    Target,
+    read_quantized,
+    read_target,
+    refuse_two_networks,
+    with_chosen_weights,
+)
+from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import Gate, NotChecked, Report, RuleFamily, Stage, StageName, StageState
 from bncheck.facts.measurements import same_data, scores
 from bncheck.judge.judge import judge
 from bncheck.settings.keywords import takes
-from bncheck.settings.options import SYNTHETIC, CommandName, Options
+from bncheck.settings.options import CommandName, Options
 
 
 @takes(Options, CommandName.GATE)
@@ -83,11 +89,17 @@ def _refuse(options: Options) -> None:
     for name, limit in (("max-time", options.max_time), ("max-memory", options.max_memory)):
         if limit is not None and not limit > 0:
             raise UsageError(f"--{name} is {limit:g}: it must be greater than 0")
-    data, against = options.data, options.against
-    if data is not None and str(data) != SYNTHETIC and not Path(data).exists():
-        raise NotFound(data, "no such file or folder")
-    if against is not None and str(against) == "":
+    if options.against is not None and str(options.against) == "":
         raise UsageError("--against is empty: give an earlier model, or the JSON report of one")
+    if options.data is not None:
+        from bncheck.compare.data.first_look import look_at  # noqa: PLC0415 - only where a model is run
+
+        look_at(options)
+        refuse_two_networks(options)
+    if options.model is not None:
+        from bncheck.backbones.registry import parse  # noqa: PLC0415 - as above
+
+        parse(options.model)
 
 
 def _read(path: str | Path, options: Options) -> tuple[Target, float]:

@@ -93,6 +93,20 @@ def open_arrays(path: Path, wanted: InputSpec) -> Samples:
     )
 
 
+def look_at_arrays(path: Path, labels: str | None) -> None:
+    """Raises as `open_arrays` for what is wrong whatever the model takes."""
+    try:
+        images, found = _read(path, labels)
+    except _NoImages:
+        return  # may be an array for each of several inputs
+    if not len(images):
+        raise UsageError(f"{path}: holds no samples")
+    if found is not None and (labels is not None or are_classes(found)):
+        checked_labels(found, len(images), str(path))
+    elif labels is not None:
+        read_labels(_label_file(path, labels), len(images))
+
+
 def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput]) -> Samples:
     """Samples of a `.npz` with an array for each of several inputs; a batch has a field for each, in their order."""
     try:

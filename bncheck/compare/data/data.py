@@ -81,9 +81,8 @@ def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: Options =
     batch_size = options.batch_size
     if batch_size is None:
         batch_size = own if own is not None and own > 1 else BATCH_SIZE
+    check_amounts(options)
     batches = options.batches
-    if batch_size < 1 or (batches is not None and batches < 1):
-        raise UsageError(f"batches of {batch_size}, {batches} of them: both numbers must be 1 or more")
     wanted = InputSpec(
         shape=None if shape is None else shape[1:],
         dtype=inputs[0].dtype,
@@ -112,6 +111,13 @@ def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: Options =
         samples=held,
         open=lambda: _whole_batches(samples, batch_size),
     )
+
+
+def check_amounts(options: Options) -> None:
+    """Raises UsageError for batches of nothing, or none at all."""
+    for name, value in (("batch-size", options.batch_size), ("batches", options.batches)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}: it must be 1 or more")
 
 
 def _open_named(spec: str | Path, wanted: InputSpec, inputs: Sequence[ModelInput]) -> Samples:

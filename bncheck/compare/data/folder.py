@@ -36,11 +36,7 @@ _LARGEST_IMAGE = 1 << 30
 
 def open_folder(folder: Path, wanted: InputSpec) -> Samples:
     """Images of a folder, brought to the model's size. Raises UsageError, and ReadError for one that is no image."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not files:
-        raise UsageError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
-    for file in files:
-        require_inside(file, folder)
+    files = _files(folder)
     check_name(wanted.preprocess)
     size = image_size(wanted, str(folder))
     labels = _labels(folder, files, wanted.labels)
@@ -61,6 +57,23 @@ def open_folder(folder: Path, wanted: InputSpec) -> Samples:
         labelled=labels is not None,
         open=batches,
     )
+
+
+def look_at_folder(folder: Path, wanted: InputSpec | None, labels: str | None) -> None:
+    """Raises as `open_folder`, without a look into the images; None: whatever the model takes."""
+    files = _files(folder)
+    if wanted is not None:
+        image_size(wanted, str(folder))
+    _labels(folder, files, labels)
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not files:
+        raise UsageError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
+    for file in files:
+        require_inside(file, folder)
+    return files
 
 
 def finished(images: NDArray[np.uint8], wanted: InputSpec, where: str) -> NDArray[Any]:

@@ -37,14 +37,20 @@ def is_records(path: Path) -> bool:
     return len(head) == _HEADER.size and crc32c(head[:8]) == unmask(_HEADER.unpack(head)[1])
 
 
-def open_records(paths: Sequence[Path], where: str, wanted: InputSpec) -> Samples:
-    """Samples of TFRecord files. Raises ReadError with the offset, UsageError for features that do not fit."""
+def first_record(paths: Sequence[Path], where: str) -> bytes:
+    """The first of all. Raises NotFound where there are no files, UsageError where they hold none."""
     if not paths:
         raise NotFound(where, "no such files")
-    example = load_tensorflow().train.Example
     first = next(records(paths[0]), None)
     if first is None:
         raise UsageError(f"{where}: holds no records")
+    return first
+
+
+def open_records(paths: Sequence[Path], where: str, wanted: InputSpec) -> Samples:
+    """Samples of TFRecord files. Raises ReadError with the offset, UsageError for features that do not fit."""
+    first = first_record(paths, where)
+    example = load_tensorflow().train.Example
     features = _features(example, first, where)
     image = _key(features, IMAGE_KEYS, where)
     if wanted.labels is not None and wanted.labels not in features:

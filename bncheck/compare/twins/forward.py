@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from bncheck.compare.data.samples import ModelInput
 from bncheck.compare.twins.allowed_ops import keep_reached, refuse_others
 from bncheck.compare.twins.folded_norm import write_folded
 from bncheck.compare.twins.inference_path import plan_of
@@ -22,6 +25,9 @@ from bncheck.facts.layers import Layer
 from bncheck.recognise.graph.flat import FlatGraph, node_of, port_of
 from bncheck.recognise.graph.view import GraphView
 from bncheck.sources.graph import protos
+
+_NUMPY = {"float": "f4", "double": "f8", "half": "f2", "uint8": "u1", "int8": "i1", "int32": "i4", "int64": "i8"}
+"""Name of a DataType -> numpy's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +166,16 @@ def _write_input(graph_def: Any, view: GraphView, e: int, name: str) -> None:
         node.attr["shape"].shape.dim[0].size = -1
     else:
         node.attr["shape"].shape.unknown_rank = True
+
+
+def declared_input(view: GraphView, input_edge: int) -> ModelInput | None:
+    """The input as the graph declares it; None where its type is none of numbers."""
+    kind = protos.data_type(data_type(view, input_edge))
+    if kind not in _NUMPY:
+        return None
+    shape = _declared_shape(view, input_edge)
+    sizes = None if shape is None else tuple(int(dim.size) if dim.size >= 0 else None for dim in shape.dim)
+    return ModelInput(shape=sizes, dtype=np.dtype(_NUMPY[kind]))
 
 
 def _declared_batch(view: GraphView, input_edge: int) -> int | None:
