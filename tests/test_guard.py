@@ -116,7 +116,7 @@ def test_what_is_no_train_op_is_said_so() -> None:
         guard.assert_updates_wired(loss)
     with tf.Graph().as_default() as graph, pytest.warns(UserWarning, match="no batch norm"):
         guard.assert_updates_wired(tf.constant(1.0))
-    with slim_net() as (_, v1, loss, step), pytest.raises(UsageError, match="no op of the graph"):
+    with slim_net() as (_, v1, loss, step), pytest.raises(UsageError, match="not an op of the graph"):
         guard.assert_updates_wired(wired(v1, loss, step, []), graph=graph)
 
 

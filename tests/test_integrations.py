@@ -20,6 +20,8 @@ import pytest
 import xmlschema
 from trained_variants import VARIANTS, trained_digits
 
+import bncheck
+
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 ROOT = Path(__file__).parents[1]
@@ -288,6 +290,64 @@ def test_pytest_recipe(tmp_path: Path, digits: Path) -> None:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+def _metrics_page(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(names after the first block of the page, each other block by the library that it imports first)."""
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs/how-to/integrations.md").read_text("utf-8"))
+    names: dict[str, Any] = {}
+    exec(blocks[0], names)  # noqa: S102 - the documentation's own
+    report = bncheck.check(ROOT / "fixtures" / "mobilenet_v2" / "decay_0.99" / "model.ckpt-300")
+    (folder / "bncheck.json").write_text(report.to_json(), encoding="utf-8")
+    return names, {block.split()[1]: block for block in blocks[1:]}
+
+
+def test_metrics_recipe(tmp_path: Path) -> None:
+    """A report becomes numbers under names that MLflow and Weights & Biases take."""
+    names, blocks = _metrics_page(tmp_path)
+    found = names["metrics"](tmp_path / "bncheck.json")
+    assert (found["bncheck/layers"], found["bncheck/error"]) == (52, 1)
+    assert found["bncheck/init_share"] == pytest.approx(0.99**300)
+    assert all(re.fullmatch(r"[\w./ -]+", name) and isinstance(value, (int, float)) for name, value in found.items())
+    assert set(blocks) == {"mlflow", "wandb", "tensorflow"}
+    for block in blocks.values():
+        compile(block, "docs/how-to/integrations.md", "exec")
+
+
+def test_mlflow_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps them as metrics of a run, in files."""
+    mlflow = pytest.importorskip("mlflow")
+    names, blocks = _metrics_page(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(blocks["mlflow"], names)  # noqa: S102 - as above
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.data.metrics["bncheck/error"] == 1
+
+
+@pytest.mark.tensorflow
+def test_tensorboard_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event file that TensorBoard reads holds each number at its step."""
+    names, blocks = _metrics_page(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(blocks["tensorflow"], names)  # noqa: S102 - as above
+    (file,) = (tmp_path / "logs").iterdir()
+    events = [event for event in names["v1"].train.summary_iterator(str(file)) if event.summary.value]
+    assert [event.step for event in events] == [300]
+    written = {value.tag: value.simple_value for value in events[0].summary.value}
+    assert written == pytest.approx(names["metrics"]("bncheck.json"))
+
+
+def test_docker_recipe() -> None:
+    """The image installs an extra that there is and starts a script that there is; its gate is run by GitLab's test."""
+    page = (ROOT / "docs/how-to/integrations.md").read_text("utf-8")
+    (recipe,) = re.findall(r"(?ms)^```dockerfile\n(.*?)^```$", page)
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    (extra,) = re.findall(r"RUN pip install .*\[(\w+)\]", recipe)
+    (script,) = re.findall(r'ENTRYPOINT \["(\w+)"\]', recipe)
+    assert f"\n{extra} = [" in project.partition("[project.optional-dependencies]")[2]
+    assert f"\n{script} = " in project.partition("[project.scripts]")[2]
+    python = re.findall(r"FROM python:([\d.]+)-slim", recipe)
+    assert [version for version in python if f'"Programming Language :: Python :: {version}"' in project] == python
 
 
 def test_hook_is_one() -> None:

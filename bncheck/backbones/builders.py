@@ -40,7 +40,7 @@ def load_builder(text: str) -> Builder:
             raise UsageError(f"{module_name} has no {path!r}: --builder takes pkg.mod:function")
         found = getattr(found, part)
     if not callable(found):
-        raise UsageError(f"{text} is no function but a {type(found).__name__}")
+        raise UsageError(f"{text} is not a function but a {type(found).__name__}")
     try:
         inspect.signature(found).bind(None, is_training=False)
     except TypeError as error:
@@ -63,7 +63,7 @@ def _module(name: str) -> Any:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-                raise UsageError(f"--builder: no module {error.name!r} here or installed") from error
+                raise UsageError(f"--builder: no module {error.name!r} in this folder or installed") from error
             raise UsageError(f"--builder: importing {name} needs {error.name}, which is not installed") from error
         except Exception as error:  # as in run_builder
             raise UsageError(f"--builder: importing {name} raised {_told(error)}") from error

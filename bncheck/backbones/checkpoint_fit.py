@@ -35,7 +35,7 @@ def check_scope(spec: Spec, shapes: Shapes) -> None:
     here = scopes_of(backbone, shapes)
     if here:
         shown = " or ".join(f"scope={scope or '/'}" for scope in here)
-        hint = f"they stand elsewhere: add {shown}"
+        hint = f"they are under another scope: add {shown}"
     else:
         others = [name for name, other in BACKBONES.items() if other.landmark and scopes_of(other, shapes)]
         tops = sorted({name.split("/")[0] for name in shapes})
@@ -78,14 +78,12 @@ def check_network(spec: Spec, wanted: Shapes, every: Shapes, shapes: Shapes) -> 
         inside = [name for name in inside if not name.startswith(classifier)]
     troubles = _troubles(wanted, shapes)
     if inside and not spec.options.get("partial"):
-        troubles.append(
-            f"{many(len(inside), 'variable')} of the checkpoint's that the network does not have ({_listed(inside)})"
-        )
+        troubles.append(f"{many(len(inside), 'variable')} of the checkpoint that the network lacks ({_listed(inside)})")
     if troubles:
         raise BncheckError(
             f"{spec} does not fit the checkpoint: {'; '.join(troubles)}{_advice(spec, wanted, shapes, inside)}"
         )
-    notes = [f"not of {spec.backbone.name}, so left out: {_listed(left)}"] if left else []
+    notes = [f"ignored, as they are not part of {spec.backbone.name}: {_listed(left)}"] if left else []
     return notes + _without_statistics(wanted, shapes)
 
 
@@ -97,7 +95,7 @@ def check_builder(name: str, wanted: Shapes, every: Shapes, shapes: Shapes) -> l
         hint = next((f"; nearest to {lacking} is {near}" for lacking, near in nearest if near), "")
         raise BncheckError(f"the graph of {name} does not fit the checkpoint: {'; '.join(troubles)}{hint}")
     left = [v for v in shapes if not _belongs(v, every, shapes)]
-    notes = [f"not in the graph of {name}, so left out: {_listed(left)}"] if left else []
+    notes = [f"ignored, as they are not in the graph of {name}: {_listed(left)}"] if left else []
     return notes + _without_statistics(wanted, shapes)
 
 

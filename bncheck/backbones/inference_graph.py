@@ -39,13 +39,17 @@ def named(spec: Spec, tensors: Mapping[str, RawTensor], path: Path, shape: Shape
     if keras is not None:
         tensors = keras.tensors
         layers = sorted({name.rpartition("/")[0] for name in keras.left_out})
-        notes += [f"Keras's weights of MobileNetV2; not of it, so left out: {', '.join(layers)}"] if layers else []
+        notes += (
+            [f"MobileNetV2 weights from Keras; ignored, as they are not part of it: {', '.join(layers)}"]
+            if layers
+            else []
+        )
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     check_scope(spec, shapes)
     whole = told(spec, shapes)
     if whole.options != spec.options:
         found = {key: value for key, value in whole.options.items() if key not in spec.options}
-        notes.append(f"told by the checkpoint: {replace(spec, options=found)}")
+        notes.append(f"derived from the checkpoint: {replace(spec, options=found)}")
     height, width, _ = shape or (None, None, None)
     if "image_size" in spec.options or not (height and width):
         height = width = spec.options.get("image_size", spec.backbone.image_size)
@@ -138,11 +142,11 @@ def _named_outputs(builder: Builder, given: Any) -> dict[str, Tensor]:
     first = given[0] if isinstance(given, tuple | list) and given else given
     named_ = first if isinstance(first, Mapping) else {"output": first}
     if not named_:
-        raise UsageError(f"{builder} gave no output: a tensor, (tensor, end points) or {{name: tensor}}")
+        raise UsageError(f"{builder} returned no output: expected a tensor, (tensor, end points) or {{name: tensor}}")
     for key, value in named_.items():
         if not tf.is_tensor(value) or value.graph is not v1.get_default_graph():
             raise UsageError(
-                f"{builder} gave {type(value).__name__} for {key!r}: it must build in the graph at hand, and give a "
+                f"{builder} gave {type(value).__name__} for {key!r}: it must build in the current graph and return a "
                 "tensor, (tensor, end points) or {name: tensor}"
             )
     return {str(key): tf.identity(value, name=f"outputs/{_clean(str(key))}") for key, value in named_.items()}

@@ -180,7 +180,7 @@ def mobilenet_base(
         raise ValueError(f"output_stride must be 1, 2, 4, 8, 16 or 32, not {output_stride}")
     last = LAST_LAYER if final_endpoint is None else ALIASES.get(final_endpoint, final_endpoint)
     if last.split("/")[0] not in {f"layer_{number}" for number in range(1, len(LAYERS) + 1)}:
-        raise ValueError(f"final_endpoint {final_endpoint!r} is none of layer_1 to {LAST_LAYER}")
+        raise ValueError(f"final_endpoint {final_endpoint!r} is not one of layer_1 to {LAST_LAYER}")
 
     end_points = EndPoints()
     net, stride, rate, block = images, 1, 1, 0
@@ -219,7 +219,7 @@ def mobilenet_base(
             if last.split("/")[0] == name:
                 break
         if last not in end_points:
-            raise ValueError(f"final_endpoint {final_endpoint!r} does not exist: {', '.join(end_points)}")
+            raise ValueError(f"final_endpoint {final_endpoint!r} does not exist; available: {', '.join(end_points)}")
     return end_points[last], end_points
 
 

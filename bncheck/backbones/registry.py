@@ -160,11 +160,11 @@ def parse(text: str) -> Spec:
     name, _, rest = text.strip().partition(":")
     backbone = BACKBONES.get(name)
     if backbone is None:
-        raise UsageError(f"no backbone is called {name!r}{_near(name, names())}; there are {', '.join(names())}")
+        raise UsageError(f"there is no backbone {name!r}{_near(name, names())}; available: {', '.join(names())}")
     if not backbone.batch_norms:
         raise UsageError(
-            f"{name} has no batch norm as TF-slim builds it: nothing to compare; a variant that has some can be given "
-            "with --builder"
+            f"{name} has no batch norm as TF-slim builds it, so there is nothing to compare; build a variant that has "
+            "some with --builder"
         )
     types = {**backbone.options, **_ANY}
     options: dict[str, Any] = {}
@@ -189,7 +189,7 @@ def _value(name: str, key: str, text: str, kind: type) -> Any:
         value = _TRUTHS[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
         what = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
-        raise UsageError(f"{name}: {key} is {what}, not {text!r}") from None
+        raise UsageError(f"{name}: {key} must be {what}, not {text!r}") from None
     if kind in (int, float) and not (value >= 0 and value < float("inf")):
         raise UsageError(f"{name}: {key} cannot be {text}")
     return value

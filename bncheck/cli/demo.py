@@ -71,9 +71,9 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     try:
         keep.mkdir(parents=True)
     except FileExistsError:
-        raise UsageError(f"{keep} exists already: --keep takes a new folder") from None
+        raise UsageError(f"{keep} already exists: give --keep a new folder") from None
     except OSError as error:
-        raise UsageError(f"{keep} cannot be made: {error.strerror}") from error
+        raise UsageError(f"{keep} cannot be created: {error.strerror}") from error
     yield keep
 
 

@@ -42,7 +42,7 @@ def gate(paths: tuple[str, ...], **asked: Any) -> int:
         options = options_given(asked, CommandName.GATE, config)
         for one in ("against", "quantized"):
             if len(paths) > 1 and one in options:
-                raise click.UsageError(f"--{one} belongs to one model: give one PATH")
+                raise click.UsageError(f"--{one} applies to one model: give one PATH")
         with progress_shown(quiet=bool(config.quiet)) as progress:
             options |= {"settings": settings, "progress": progress}
             if len(paths) == 1:

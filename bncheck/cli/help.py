@@ -109,7 +109,7 @@ class Commands(click.Group):
         elif paths:
             meant = [root, "check", shlex.join(paths)]
         else:
-            return f"no command {args[0]!r}: there are {', '.join(self.list_commands(ctx))}"
+            return f"there is no command {args[0]!r}: there are {', '.join(self.list_commands(ctx))}"
         return f"no command {args[0]!r}: did you mean `{' '.join(filter(None, meant))}`?"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

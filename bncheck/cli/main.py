@@ -54,7 +54,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if os.environ.get("BNCHECK_DEBUG"):
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        say(f"{where}the operating system refuses: {error.strerror or error}")
+        say(f"{where}system error: {error.strerror or error}")
         forget_stdout()
         return ExitCode.ERROR
     except Exception as error:  # whatever else escapes is a bug in bncheck, and is said to be one

@@ -70,7 +70,7 @@ def check_format(name: str) -> str:
 
     near = difflib.get_close_matches(name, FORMATS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
-    raise UsageError(f"no format {name!r}: {hint}")
+    raise UsageError(f"there is no format {name!r}: {hint}")
 
 
 def _names_format(text: str) -> bool:
@@ -98,7 +98,7 @@ def _by_suffix(file: str, asked: str | None) -> str:
     if file == "-":
         return "text"
     raise UsageError(
-        f"--output {file}: its suffix tells no format; use {', '.join(SUFFIXES)}, or name one of {', '.join(FORMATS)}: "
+        f"--output {file}: its suffix names no format; use {', '.join(SUFFIXES)}, or name one of {', '.join(FORMATS)}: "
         f"--output text={file}"
     )
 
@@ -129,7 +129,7 @@ def _to_stdout(write: Callable[[TextIO], None]) -> None:
 
 def _check_stdout() -> None:
     if isinstance(sys.stdout, Nowhere):
-        raise UsageError("standard output is closed, so that nobody would see the report: --output FILE writes a file")
+        raise UsageError("standard output is closed: write the report to a file with --output FILE")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def refuse_inputs(places: Iterable[Output], models: Sequence[str], given: Iterab
         taken = next((source for source in read if _belongs(place.path, source)), None)
         if taken is not None:
             raise UsageError(
-                f"--output {place.path}: it belongs to {taken}, which this run reads, and a report would destroy it: "
+                f"--output {place.path}: it belongs to {taken}, which this run reads and a report would destroy: "
                 "choose another file"
             )
 
@@ -68,10 +68,13 @@ def refuse_foreign(places: Iterable[Output], configuration: Path) -> None:
             continue
         target = place.path.resolve()
         if not target.is_relative_to(folder):
-            raise ConfigError(f"{configuration}: output {place.path} lies outside its folder: give it by --output")
+            raise ConfigError(
+                f"{configuration}: output {place.path} lies outside its folder: give it on the command line with "
+                "--output"
+            )
         if target.exists() and not (target.is_file() and is_report(target)):
             raise ConfigError(
-                f"{configuration}: output {place.path} exists and is no report of bncheck: choose another file"
+                f"{configuration}: output {place.path} exists and is not a bncheck report: choose another file"
             )
 
 

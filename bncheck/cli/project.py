@@ -10,9 +10,9 @@ import click
 
 from bncheck.cli.help import Command, examples
 from bncheck.facts.errors import NoModel, ReadError, UsageError
+from bncheck.version import HOME
 
 _MODELS_SHOWN = 5
-_HOME = "https://github.com/OWNER/bncheck"
 
 _GITHUB = """\
 jobs:
@@ -84,7 +84,7 @@ def write_configuration(folder: Path) -> Path:
     own, project = folder / FILE_NAME, folder / "pyproject.toml"
     there = next((path for path in (own, project) if path.is_file() and find_config(folder) == path), None)
     if there is not None:
-        raise UsageError(f"{there} configures bncheck already: nothing was written")
+        raise UsageError(f"{there} already configures bncheck: nothing was written")
     if not project.is_file():
         emit(own, lambda stream: _write(starting_file(in_project=False), stream))
         return own
@@ -102,7 +102,7 @@ def snippets(folder: Path) -> str:
     for name in there:
         what, text = _PLACES[name]
         filled = text.format(
-            home=_HOME, words=shlex.join(models), models="\n".join(f"            {model}" for model in models)
+            home=HOME, words=shlex.join(models), models="\n".join(f"            {model}" for model in models)
         )
         parts.append(f"# {what}\n{filled}")
     return "\n".join(parts) + "\n# OWNER stands for where you keep bncheck's repository.\n"

@@ -23,6 +23,7 @@ def both_or_refused(target: Target) -> Target | None:
     if shared:
         raise UsageError(
             f"{target.path} holds raw weights and averages of them, with one set of statistics for both in "
-            f"{many(len(shared), 'layer')} ({listing(shared)}): say which are served, --weights raw or --weights ema"
+            f"{many(len(shared), 'layer')} ({listing(shared)}): choose the one that is served with --weights raw or "
+            "--weights ema"
         )
     return averaged

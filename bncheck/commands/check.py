@@ -23,7 +23,9 @@ def check(path: str | Path, options: Options) -> Report:
     """
     found = models_in([str(path)])
     if len(found) > 1:
-        raise UsageError(f"{path} holds {len(found)} models: `bncheck check {path}` and bncheck.check_all judge all")
+        raise UsageError(
+            f"{path} holds {len(found)} models: `bncheck check {path}` and bncheck.check_all judge all of them"
+        )
     return _report(found[0].path, options)
 
 
@@ -47,7 +49,7 @@ def check_found(found: list[Found], options: Options) -> tuple[Report, ...]:
         return (_report(found[0].path, options),)
     for name in ("graph", "steps"):
         if getattr(options, name) is not None:
-            raise UsageError(f"--{name} belongs to one model, and these are {len(found)}: give one PATH")
+            raise UsageError(f"--{name} applies to one model, but {len(found)} were found: give one PATH")
     return tuple(report for one in found if (report := _one_of_several(one, options)) is not None)
 
 

@@ -81,7 +81,7 @@ def _by_fold_alone(target: Target, lite: RawModel) -> Report:
     """Without data: what was folded into the file, from the files alone."""
     raw = target.raw
     if raw.lite is not None:
-        raise UsageError(f"{raw.path} and {lite.path} are TFLite files: comparing two of them takes --data")
+        raise UsageError(f"{raw.path} and {lite.path} are TFLite files: comparing them needs --data")
     report = target.judged(replace(target.facts, fold=prove(raw, lite, facts=target.facts)))
     files = f"{shlex.quote(str(raw.path))} --quantized {shlex.quote(str(lite.path))}"
     how = f"bncheck compare float-vs-quantized {files} --data images/"

@@ -151,10 +151,10 @@ def _method(options: Options) -> str:
     asked = {"data": options.data is not None, "debias": options.debias, "rescue": options.rescue}
     chosen = [name for name, wanted in asked.items() if wanted]
     if len(chosen) != 1:
-        given = f"{' and '.join(f'--{name}' for name in chosen)} are given" if chosen else "none is given"
+        given = f"{' and '.join(f'--{name}' for name in chosen)} were given" if chosen else "none was given"
         raise UsageError(f"a repair takes one of --data, --debias and --rescue: {given}")
     if str(options.data) == SYNTHETIC:
-        raise UsageError("synthetic data tell nothing of what a model sees: give --data as in training")
+        raise UsageError("synthetic data say nothing about what the model sees: give data as in training with --data")
     return chosen[0]
 
 
@@ -288,7 +288,7 @@ def _as_stored(vector: Vector, values: PerChannel) -> PerChannel:
 def _no_place(vector: Vector) -> str:
     what = f"its moving {vector.role.value}"
     if vector.presence is Presence.MISSING:
-        return f"{what} is not in the file ({vector.reason}), and only TF1 checkpoints can be given new tensors"
+        return f"{what} is not in the file ({vector.reason}), and bncheck can add tensors to TF1 checkpoints only"
     return f"{what} is {vector.presence.value}: {vector.reason or 'a constant of the graph'}"
 
 

@@ -128,7 +128,7 @@ def _unchanged(path: Path, once: Callable[[], Target]) -> Target:
     assert file is not None
     if error is None and target.raw.format.is_checkpoint:
         return target  # whose tensors are held against the checksums of one index
-    raise Unreadable(file, "it is being rewritten while it is read", hint="read it when whoever saves it has finished")
+    raise Unreadable(file, "it changes while it is being read", hint="try again once it is saved")
 
 
 def read_runnable(path: str | Path, options: Options) -> Target:
@@ -175,7 +175,9 @@ def with_chosen_weights(target: Target) -> Target:
         return target
     raw = with_averages(target.raw)
     if raw is None:
-        raise UsageError(f"{target.path} holds no averages of its weights (…/ExponentialMovingAverage): --weights raw")
+        raise UsageError(
+            f"{target.path} has no averages of its weights (…/ExponentialMovingAverage): use --weights raw"
+        )
     return replace(target, raw=raw)
 
 

@@ -74,7 +74,7 @@ def _judge_shard(shard: _Shard) -> bytes:
 def _lost_shard(shard: _Shard) -> bytes:
     from bncheck.commands.sent_reports import packed  # noqa: PLC0415 - long runs alone need it
 
-    lost = [Unreadable(path, "the process that judged it, or its neighbours, ended twice") for path in shard.paths]
+    lost = [Unreadable(path, "the process that judged it crashed twice") for path in shard.paths]
     settings = shard.options.settings
     reports = [unreadable(path, error, settings) for path, error in zip(shard.paths, lost, strict=True)]
     return packed(reports, [None] * len(reports))

@@ -34,7 +34,7 @@ from bncheck.numerics.moments import Moments, batch_moments
 BATCH, STORED, REESTIMATED = CellStatistics
 FLOAT, QUANTIZED = Precision
 UNDEPLOYABLE = "batch statistics cannot be folded into weights, so no quantized model has them"
-NEEDLESS = "the stored statistics lose nothing that new ones could win back"
+NEEDLESS = "the stored statistics cost nothing that new ones could recover"
 
 Outputs: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Images (samples, ...) -> the model's first output for them (samples, ...), as real numbers."""

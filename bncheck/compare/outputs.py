@@ -130,7 +130,7 @@ def place_of(name: str | None, outputs: Sequence[str], also: Mapping[str, str] =
     own = also.get(name, name)
     if own not in outputs:
         named = ", ".join([other for other, known in also.items() if known in outputs] or outputs)
-        raise UsageError(f"--labels-output: no output that is compared is called {name!r}: there are {named}")
+        raise UsageError(f"--labels-output: {name!r} is not an output that is compared: there are {named}")
     return list(outputs).index(own)
 
 

@@ -75,13 +75,13 @@ def wanted(options: Options) -> QuantizedAgainst:
     """Raises UsageError for what does not go together."""
     quantized, scheme, calibration_batches = options.quantized, options.scheme, options.calibration_batches
     if quantized is not None and (scheme is not None or calibration_batches is not None):
-        raise UsageError(f"{quantized} is converted already: --scheme and --calibration-batches have no use for it")
+        raise UsageError(f"{quantized} is already quantized: leave out --scheme and --calibration-batches")
     if scheme is not None and (sentence := unknown(scheme)) is not None:
         raise UsageError(sentence)
     if scheme is not None and (name := recipe_of(scheme)) is not None:
         recipe(name)  # a wrong name is told before anything is run
     if calibration_batches is not None and calibration_batches < 1:
-        raise UsageError(f"{calibration_batches} batches to calibrate on: one or more are needed")
+        raise UsageError(f"--calibration-batches is {calibration_batches}: it must be 1 or more")
     return QuantizedAgainst(
         scheme=scheme or "int8",
         quantized=None if quantized is None else Path(quantized),
@@ -225,7 +225,11 @@ def _cells(
     cells: dict[Place, Outputs] = {(STORED, QUANTIZED): _outputs(rounded, exact, output)}
     new = reestimated(run.modes, run.prepared.layers) if at_fault else None
     if new is None:
-        why = "stored statistics or moments of the data are no numbers: bncheck repair" if at_fault else NEEDLESS
+        why = (
+            "the stored statistics, or the moments of the data, are NaN or infinite: bncheck repair"
+            if at_fault
+            else NEEDLESS
+        )
         return cells, {(REESTIMATED, FLOAT): why, (REESTIMATED, QUANTIZED): why}
     better = converting.exact(new)
     cells[REESTIMATED, FLOAT] = _outputs(better, exact, output)
@@ -317,8 +321,9 @@ def measure_two_files(
         recipe_name = recipe_of(asked.scheme)
         if recipe_name is None:
             raise UsageError(
-                f"{reference} is a TFLite file, which is not converted again: give the quantized one with --quantized, "
-                f"a recipe of ai-edge-quantizer with --scheme {PLACEHOLDER}, or the model that it was converted from"
+                f"{reference} is a TFLite file, which bncheck does not quantize again: give the quantized file with "
+                f"--quantized, a recipe of ai-edge-quantizer with --scheme {PLACEHOLDER}, or the model that it was "
+                "converted from"
             )
         scheme = asked.scheme
         made = by_recipe(file, recipe_name, _first(data, asked.calibration_batches))

@@ -161,7 +161,7 @@ def measure(
         each(run)
         progress(totals.images)
     if not totals.images:
-        raise BncheckError("there is no data to compare on")
+        raise BncheckError("the data hold no samples")
     places = _layers(prepared, totals)
     return Comparison(
         mode=MODE,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from bncheck.facts.errors import UsageError
+from bncheck.facts.extras import install
 
 _SECONDS = 20
 """Within which a scheduler must answer."""
@@ -19,7 +20,7 @@ def cluster(address: str) -> Iterator[Executor]:
     try:
         import distributed  # noqa: PLC0415 - optional
     except ImportError:
-        raise UsageError("--engine dask:// needs dask.distributed: pip install 'bncheck[dask]'") from None
+        raise UsageError(f"--engine dask:// needs dask.distributed: {install('dask')}") from None
     try:
         client = cast("Any", distributed).Client(f"tcp://{address}", timeout=_SECONDS, set_as_default=False)
     except OSError as error:

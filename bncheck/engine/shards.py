@@ -43,7 +43,7 @@ def engine(told: str | None) -> Engine:
     address = told.removeprefix(DASK)
     if told.startswith(DASK) and ":" in address:
         return Engine(workers=0, address=address)
-    raise UsageError(f"no engine {told!r}: there are local, local:N (processes) and dask://host:port")
+    raise UsageError(f"there is no engine {told!r}: use local, local:N (processes) and dask://host:port")
 
 
 def results(where: Engine, work: Callable[[_S], _R], shards: Sequence[_S], *, lost: Callable[[_S], _R]) -> Iterator[_R]:

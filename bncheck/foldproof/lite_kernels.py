@@ -146,7 +146,7 @@ def _unreadable(linear: LinearOperator, size: int) -> str:
     if linear.rotation is not None:
         return "its kernel is turned by a Hadamard matrix, in which rounding mixes the weights"
     if size > MAX_KERNEL // 4:
-        return f"its kernel of {size:,} weights is above what is read"
+        return f"its kernel of {size:,} weights is too large to be read"
     return ""
 
 

@@ -168,7 +168,7 @@ def _left_standing(state: _State) -> None:
             found = [one for match in alone(unit, place, helds) if (one := explain(match)) is not None]
             best = min(found, key=lambda one: one.rank, default=None)
             if best is not None and best.rank < TAKEN_IN:
-                why = f"not folded: it stands as {' and '.join(best.match.held.behind)}"
+                why = f"not folded: it remains as {' and '.join(best.match.held.behind)}"
                 state.give(unit, replace(best, why=why))
                 break
 
@@ -237,7 +237,7 @@ def _told(state: _State) -> tuple[FoldedLayer, ...]:
     if state.source.ordered:
         whole = {number: found[0].match.place for number, found in state.found.items()}
         for number, other in exchanged(state.source.units, whole).items():
-            why = f"it stands where {other.layer.name} should, and that one where it should"
+            why = f"swapped with {other.layer.name}"
             told[number] = replace(told[number], folded="other", why=why)
     return tuple(told)
 
@@ -260,7 +260,7 @@ def _layer(state: _State, unit: Unit, stray: Mapping[int, KernelPlace], left: Ma
         return _other_kernel(unit, stray[unit.number])
     for place in state.free(state.linear) if state.source.ordered else ():
         if holds_kernel(unit, place, state.source):
-            why = "the dense layer behind it is multiplied by another scale than that of the stored statistics"
+            why = "the dense layer behind it is multiplied by a scale that is not that of the stored statistics"
             return replace(_unmatched(unit, why), folded="other", operator=place.name, error=np.inf)
     return _unmatched(unit, _why_unmatched(state, unit))
 
@@ -310,7 +310,7 @@ def _of(unit: Unit, found: Explanation, why: str) -> FoldedLayer:
 
 def _other_kernel(unit: Unit, place: KernelPlace) -> FoldedLayer:
     """The operator that stands in a layer's place holds other weights."""
-    why = "the kernel itself is another: not these weights"
+    why = "the kernel differs: not these weights"
     held = next(place.read(), None)
     forms = [] if held is None else list(_kernels(unit, place))
     if held is not None and forms:
@@ -320,7 +320,7 @@ def _other_kernel(unit: Unit, place: KernelPlace) -> FoldedLayer:
             if near > NEAR
             else "another run or model"
         )
-        why = f"the kernel itself is another (correlation {near:.3f}): {kind}"
+        why = f"the kernel differs (correlation {near:.3f}): {kind}"
     return replace(_unmatched(unit, why), folded="other", operator=place.name, error=np.inf, weights="other")
 
 
@@ -360,11 +360,11 @@ def _why_unmatched(state: _State, unit: Unit) -> str:
     if state.lacking:
         return state.lacking
     if state.foreign:
-        return "the file holds not one of this model's kernels: it was converted from another model"
+        return "the file has none of this model's kernels: it was converted from another model"
     if size is None:
         if unit.linear is not None:
-            return unit.linear.reason or "the kernel before it is not at hand"
-        return "nothing is known to lie before it, and no MUL and ADD of the file are its own"
+            return unit.linear.reason or "the kernel before it was not read"
+        return "no layer is known before it, and no MUL and ADD of the file belong to it"
     same = [place for place in state.linear if (place.channels, place.fan_in) == size]
     unread = next((place.unreadable for place in same if place.unreadable), "")
     if unread:

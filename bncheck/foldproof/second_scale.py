@@ -132,11 +132,11 @@ def difference(match: Explained) -> tuple[Explanation, str]:
     if not off:
         return (
             found,
-            f"the scale is that of the stored statistics, the bias is another in {shift} of {channels} channels",
+            f"the scale is that of the stored statistics, the bias differs in {shift} of {channels} channels",
         )
     with np.errstate(all="ignore"):
         ratio = match.bounds.best / folded.scale
     ratio = ratio[np.isfinite(ratio)]
     span = f" ({ratio.min():.4g} to {ratio.max():.4g} times that of the stored statistics)" if ratio.size else ""
     also = f", the bias in {shift}" if shift else ", while the bias fits"
-    return found, f"the scale is another in {off} of {channels} channels{span}{also}"
+    return found, f"the scale differs in {off} of {channels} channels{span}{also}"

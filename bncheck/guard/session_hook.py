@@ -67,7 +67,9 @@ class _HookMethods:
         self.reads = {layer: reads for layer, reads in self.reads.items() if reads}
         self.step = v1.train.get_global_step(graph)
         if not self.reads:
-            warnings.warn("bncheck.guard found no batch norm that this graph trains: it watches nothing", stacklevel=2)
+            warnings.warn(
+                "bncheck.guard found no batch norm that this graph trains, so it watches nothing", stacklevel=2
+            )
         tell_share((layer.decay for layer in layers if layer.decay is not None), self.watch.share, self.total_steps)
 
     def after_create_session(self, session: Any, coord: Any) -> None:  # noqa: ARG002 - the base class's signature

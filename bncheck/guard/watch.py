@@ -80,7 +80,7 @@ class Watch:
 def check_first_steps(first_steps: int) -> int:
     """The number itself. Raises UsageError below 1."""
     if first_steps < 1:
-        raise UsageError(f"first_steps is {first_steps}: at least one step must run")
+        raise UsageError(f"first_steps is {first_steps}: it must be 1 or more")
     return first_steps
 
 

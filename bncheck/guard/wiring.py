@@ -40,7 +40,7 @@ def assert_updates_wired(train_op: Any, *, graph: Any = None) -> None:
     found = graph if graph is not None else operations[0].graph
     stranger = next((operation.name for operation in operations if operation.graph is not found), None)
     if stranger is not None:
-        raise UsageError(f"{stranger} is no op of the graph that it is to be judged in")
+        raise UsageError(f"{stranger} is not an op of the graph that is judged")
     names = tuple(dict.fromkeys(operation.name for operation in operations))
     facts = facts_of(found, Options(train_ops=names))
     if not facts.layers:

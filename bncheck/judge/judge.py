@@ -249,7 +249,7 @@ def _made_up(facts: Facts) -> str:
     run = [what for what, measured in asked.items() if measured is not None and measured.data.synthetic]
     if not run:
         return ""
-    return f"the data are synthetic noise, which does not tell whether {' or '.join(run)} is junk: give real data"
+    return f"the data are synthetic noise, which cannot tell whether {' or '.join(run)} is junk: give real data"
 
 
 def _unproved(facts: Facts) -> str:

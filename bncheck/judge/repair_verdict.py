@@ -42,7 +42,7 @@ def refusal(trial: Trial) -> str:
     """Why the new statistics must not be written, as a sentence; empty where nothing speaks against them."""
     seen = trial.input
     if seen.constant:
-        return f"Every number of the data is {seen.low:g}: a constant has no statistics."
+        return f"Every value of the data is {seen.low:g}: a constant has no statistics."
     if seen.neighbours is not None and abs(seen.neighbours) < NOISE:
         return (
             f"The images are noise: neighbouring pixels correlate at {seen.neighbours:.2f}, those of photographs at "
@@ -153,7 +153,7 @@ def _unsettled(trial: Trial) -> tuple[list[str], int | None]:
     """(doubts, about how many samples would settle them)."""
     if trial.input.distinct < 2 or (trial.halves_agreement is None and trial.halves_error is None):
         few = many(trial.input.distinct, "sample")
-        return [f"{few} cannot be cut into halves that would confirm each other."], None
+        return [f"{few} cannot be split into two halves that confirm each other."], None
     if trial.classes is not None and trial.halves_agreement is not None and trial.halves_loss is not None:
         samples = min(trial.samples, trial.input.distinct)
         expected = expected_loss(

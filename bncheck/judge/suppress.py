@@ -127,7 +127,7 @@ def _without_known(
     old = [layer for layer in finding.layers if layer in before]
     if not old or not new:
         return (None, finding) if old else (finding, None)
-    message = f"{finding.message} ({len(old)} of these {len(finding.layers)} layers were so in the earlier model)"
+    message = f"{finding.message} ({len(old)} of these {len(finding.layers)} layers had it in the earlier model)"
     return replace(_part(finding, new, fingerprint), message=message), _part(finding, old, fingerprint)
 
 
@@ -143,4 +143,4 @@ def _named(ignore: Ignore) -> str:
 def _gone(baseline: frozenset[str], suppressed: Sequence[Suppressed]) -> tuple[str, ...]:
     seen = {s.finding.fingerprint for s in suppressed if s.by == BASELINE}
     gone = len(baseline - seen)
-    return (f"{gone} of {len(baseline)} findings of the baseline no longer occur: write it anew",) if gone else ()
+    return (f"{gone} of {len(baseline)} findings of the baseline no longer occur: write it again",) if gone else ()

@@ -36,7 +36,7 @@ def gaps_of(graph: GraphView, layers: tuple[Layer, ...]) -> tuple[Gap, ...]:
             Gap(
                 kind=GapKind.TRAIN_OP,
                 where=str(graph.raw.path),
-                why="the graph holds updates but no optimizer, so whether training runs them cannot be told",
+                why="the graph holds updates but no optimizer, so it is unknown whether training runs them",
                 how="give the MetaGraph of the training graph with --graph, or name the op with --train-op",
             )
         )

@@ -35,7 +35,7 @@ def kernel_sizes(tensor: RawTensor, op: str) -> Sizes:
     """Reads a kernel. Raises ReadError where the file is damaged, ValueError where `op` has no kernel of that shape."""
     channels = output_channels(tensor.shape, op)
     if channels is None:
-        raise ValueError(f"{tensor.name} of shape {list(tensor.shape)} is no kernel of {op}")
+        raise ValueError(f"{tensor.name} of shape {list(tensor.shape)} is not a kernel of {op}")
     return sizes_of(tensor.read(), op, channels)
 
 
@@ -106,4 +106,4 @@ def _not_read(tensor: RawTensor, op: str, limit: int) -> str:
         return f"its kernel of {size >> 10:,} KiB is above the {_MAX_FAR_KERNEL >> 10} KiB that are fetched"
     if size > MAX_KERNEL:
         return f"its kernel of {size >> 20:,} MiB is above the {MAX_KERNEL >> 20} MiB that are read"
-    return f"kernels of more than {limit >> 20:,} MiB were met before" if size > limit else ""
+    return f"kernels of more than {limit >> 20:,} MiB came before" if size > limit else ""

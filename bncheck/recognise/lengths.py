@@ -21,7 +21,7 @@ def with_fitting_vectors(facts: Facts) -> Facts:
         mean, variance = map(_size, layer.statistics)
         if mean is not None and variance is not None and mean != variance and not _scalar_in_graph(layer):
             told = f"{mean:,} values of {layer.mean.name}, {variance:,} of {layer.variance.name}"
-            why = f"its statistics do not go together ({told})"
+            why = f"its statistics do not fit each other ({told})"
             gaps.append(Gap(kind=GapKind.LAYER, where=layer.name, why=why))
             if _of_another_graph(layer, facts.graph):
                 layers.append(replace(layer, mean=_unread(layer.mean, why), variance=_unread(layer.variance, why)))

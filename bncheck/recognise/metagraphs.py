@@ -21,7 +21,7 @@ def recognise_metagraphs(raw: RawModel, hints: Options) -> Facts:
         if graph is not serving
     }
     served = as_one(recognise_graph(replace(raw, graphs=(serving,)), hints), found)
-    notes = tuple(f"the MetaGraph with tags `{tags}` was looked at too" for tags in found)
+    notes = tuple(f"the MetaGraph with tags `{tags}` was read too" for tags in found)
     return replace(served, notes=(*served.notes, *notes))
 
 

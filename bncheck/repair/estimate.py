@@ -70,7 +70,9 @@ def rescued(raw: RawModel, options: Options, progress: Callable[[str, int], None
     prepared = _runnable(raw, options)
     with open_train_twin(prepared.forward) as twin:
         if len(twin.inputs) > 1:
-            raise UsageError(f"{raw.path}: takes {len(twin.inputs)} inputs, and pictures can stand in for one")
+            raise UsageError(
+                f"{raw.path}: it takes {len(twin.inputs)} inputs, but made-up pictures can replace only one"
+            )
         size, low, high = picture_input(twin.inputs[0], options, str(raw.path))
         progress("estimate", 0)
         moments = of_pictures(twin, size, low, high)
@@ -159,7 +161,7 @@ def _stores(layer: Layer) -> bool:
 
 def _left(layer: Layer, counted: Population) -> LayerLeft:
     reached = layer.name in counted.moments
-    reason = "it has no statistics to store" if reached else "the forward pass does not reach it"
+    reason = "it stores no statistics" if reached else "the forward pass does not reach it"
     return LayerLeft(layer=layer.name, reason=reason)
 
 
@@ -192,7 +194,7 @@ def _told(counted: Counted) -> tuple[str, ...]:
     if counted.mixed is None:
         return ()
     note = (
-        f"{many(counted.population.samples, 'image')} alone make noisy statistics: those of made-up pictures were "
+        f"{many(counted.population.samples, 'image')} make noisy statistics: those of made-up pictures were "
         f"mixed in, which count as one image more. {FEW} images need no such help"
     )
     return (note,)
@@ -202,7 +204,7 @@ def _notes(facts: PopulationFacts, options: Options) -> tuple[str, ...]:
     if facts.converged or _tolerance(options) <= 0:
         return ()
     note = (
-        f"the data ended before the statistics stood still: the last of {facts.batches} batches still changed a layer "
+        f"the data ended before the statistics converged: the last of {facts.batches} batches still changed a layer "
         f"by {facts.change:.2g}; more samples make them surer"
     )
     return (note,)
@@ -238,7 +240,7 @@ def _channels(layer: Layer) -> int:
             return int(np.prod(vector.shape, dtype=np.int64))
     if layer.channels is not None:
         return layer.channels
-    raise UsageError(f"{layer.name}: how many channels it has is unknown, for none of its vectors is stored")
+    raise UsageError(f"{layer.name}: its number of channels is unknown, as none of its vectors is stored")
 
 
 def _marked(raw: RawModel, options: Options, copy: Path) -> Prepared:

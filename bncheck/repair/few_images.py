@@ -68,7 +68,7 @@ def picture_input(wanted: ModelInput, options: Options, where: str) -> tuple[tup
     shape = None if wanted.shape is None else wanted.shape[1:]
     spec = InputSpec(shape=shape, dtype=wanted.dtype, batch_size=_BATCH, size=options.size)
     if spec.channels_first or not np.issubdtype(wanted.dtype, np.floating):
-        raise UsageError(f"{where}: pictures can be made up only for floating-point images, channels last")
+        raise UsageError(f"{where}: pictures can be made up for floating-point images with channels last only")
     offset, scale = RANGES[options.preprocess or DEFAULT_RANGE]
     low, high = (float(np.mean((end - np.asarray(offset)) / np.asarray(scale))) for end in (0.0, 255.0))
     return image_size(spec, where), low, high

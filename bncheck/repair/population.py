@@ -127,7 +127,7 @@ def _add(model: TrainMode, state: _Progress, run: PooledMoments, tolerance: floa
     for layer, part in zip(model.layers, parts, strict=True):
         if part.count < 2:
             raise UsageError(
-                f"{layer} gets one value a channel from a batch, which has no variance: give a larger --batch-size"
+                f"{layer} gets one value per channel from a batch, which has no variance: use a larger --batch-size"
             )
     own = state.halves[half]
     state.halves[half] = [merge(before, part) for before, part in zip(own, parts, strict=True)] if own else parts

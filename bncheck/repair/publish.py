@@ -79,7 +79,7 @@ def publish_directory(source: Path, target: Path) -> None:
 
 def taken(target: Path) -> UsageError:
     """The error for an output that exists."""
-    return UsageError(f"{target} exists, and bncheck overwrites nothing: choose another name, or delete it")
+    return UsageError(f"{target} already exists and is not overwritten: choose another name, or delete it")
 
 
 def copy(source: Path, target: Path) -> None:

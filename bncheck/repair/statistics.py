@@ -109,11 +109,12 @@ def reestimated(layer: str, moments: Moments) -> NewStatistics:
     out. Raises Refused where the data bring NaN or infinity to the layer, or fewer than two values a channel.
     """
     if moments.count < 2:
-        raise Refused(layer, f"the data give it {moments.count} value a channel, and a variance needs two")
+        raise Refused(layer, f"the data give it {moments.count} value per channel, but a variance needs two")
     if not np.all(np.isfinite(moments.mean)) or not np.all(np.isfinite(moments.m2)):
         raise Refused(
             layer,
-            "NaN or infinity reaches it with batch statistics as well: weights before it are broken, not statistics "
+            "NaN or infinity reaches it with batch statistics too: the weights before it are broken, not its "
+            "statistics "
             "alone",
         )
     return NewStatistics(layer=layer, mean=moments.mean, variance=np.maximum(moments.variance, 0.0))
@@ -126,20 +127,20 @@ def _check(layer: Layer, steps: int | None) -> None:
         if vector.presence is not Presence.PRESENT or vector.values is None:
             raise Refused(layer.name, f"{what} is {vector.presence.value}: {vector.reason}")
         if not np.all(np.isfinite(vector.values)):
-            raise Refused(layer.name, f"{what} holds NaN or infinity, from which nothing can be undone")
+            raise Refused(layer.name, f"{what} holds NaN or infinity, which cannot be undone")
         if vector.moved is False:
-            raise Refused(layer.name, f"{what} never moved: it holds nothing of the data that could be recovered")
+            raise Refused(layer.name, f"{what} never moved: it holds nothing from the data")
     for decay in (decay_of(layer, vector.role) for vector in layer.statistics):
         if decay is None:
             raise Refused(layer.name, "its decay is unknown: give --decay")
         if not 0 <= decay < 1:
-            raise Refused(layer.name, f"with decay {decay:g} its statistics are no average")
+            raise Refused(layer.name, f"with decay {decay:g} its statistics are not an average")
     if steps is None:
-        raise Refused(layer.name, "how often its statistics were updated is unknown: give --steps")
+        raise Refused(layer.name, "the number of updates is unknown: give --steps")
     if steps <= 0:
-        raise Refused(layer.name, f"its statistics were updated {steps} times by the counter, yet they moved")
+        raise Refused(layer.name, f"its statistics were updated {steps} times by the counter, but they moved")
     if layer.decay_from is not DecaySource.OPTION and any(update.decay_rises for update in layer.updates):
-        raise Refused(layer.name, "its decay rises over the run, so that what is left of the start is unknown")
+        raise Refused(layer.name, "its decay rises over the run, so its init share is unknown")
 
 
 def _undone(layer: Layer, vector: Vector, share: float, steps: int) -> tuple[PerChannel, int]:
@@ -153,7 +154,8 @@ def _undone(layer: Layer, vector: Vector, share: float, steps: int) -> tuple[Per
     if eps / (1.0 - share) > MAX_STORAGE_ERROR and (start or share > 1.0 - eps):
         raise Refused(
             layer.name,
-            f"its moving {vector.role.value} is stored in {vector.dtype}, and {share:.6%} of it is the initial value: "
+            f"its moving {vector.role.value} is stored in {vector.dtype}, and {share:.6%} of that is the initial "
+            "value: "
             "what is left is mostly rounding",
         )
     values = (vector.values - share * vector.starts_at) / (1.0 - share)
@@ -180,4 +182,4 @@ def _too_small(layer: Layer, vector: Vector, share: float, steps: int) -> str:
     if not (0 < smallest < vector.starts_at and 0 < decay < 1):
         return reason
     needed = math.ceil(math.log(smallest / vector.starts_at) / math.log(decay) / updates_a_step(layer, Role.VARIANCE))
-    return f"{reason}; it would fit from --steps {needed} on"
+    return f"{reason}; it fits from --steps {needed} on"

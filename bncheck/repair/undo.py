@@ -54,14 +54,14 @@ def _nothing_to_do(layer: Layer) -> str:
     if all(vector.presence is Presence.ABSENT for vector in layer.statistics):
         return "it has no statistics"
     if layer.moved is False and layer.affine_moved is False:
-        return "it was never trained: neither statistics nor gamma and beta ever moved"
+        return "it was never trained: its statistics, gamma and beta never moved"
     return ""
 
 
 def _check_count(layer: Layer, run: RunFacts, seen: InitShare | None) -> None:
     """Raises Refused where the values, or the graph, speak against the count of updates that the files give."""
     if layer.updates and not any(update.train_ops for update in layer.updates):
-        reason = "no train op runs its updates, so how often somebody ran them is unknown: give --steps"
+        reason = "no train op runs its updates, so the number of updates is unknown: give --steps"
         raise Refused(layer.name, reason)
     if seen is None:
         raise Refused(
@@ -73,7 +73,7 @@ def _check_count(layer: Layer, run: RunFacts, seen: InitShare | None) -> None:
         raise Refused(
             layer.name,
             f"no stored variance is near the {seen.share:.3g} that {run.updates:,} updates leave of the initial value, "
-            "as if the counter had been reset or training had started from other statistics: give --steps if it is "
+            "as if the counter was reset or training started from other statistics: give --steps if it is "
             "right",
         )
 
@@ -90,5 +90,5 @@ def _refusal(facts: Facts, refused: Sequence[Refused]) -> str:
     more = f"; and {len(reasons) - _SHOWN} other reasons" if len(reasons) > _SHOWN else ""
     return (
         f"{facts.path}: cannot be debiased in {len(refused)} of {len(facts.layers)} layers; {'; '.join(shown)}{more}. "
-        "With --data all of them can be re-estimated"
+        "--data re-estimates all of them"
     )

@@ -69,7 +69,7 @@ def destination(raw: RawModel, output: Path) -> Destination:
     if raw.lite is not None:
         raise Unsupported(
             raw.path,
-            "batch norm is folded into the weights of a TFLite file for good",
+            "batch norm is folded into the weights of a TFLite file and cannot be changed",
             hint="repair the checkpoint or Keras model that it was converted from, and convert again",
         )
     if not raw.tensors:
@@ -85,7 +85,7 @@ def destination(raw: RawModel, output: Path) -> Destination:
     if raw.format.is_checkpoint:
         return _checkpoint(raw, output)
     hint = f"in PyTorch: {remedies.UPDATE_BN}" if raw.format.is_pytorch else "repair the checkpoint or Keras model"
-    raise Unsupported(raw.path, f"bncheck writes no {raw.format}", hint=hint)
+    raise Unsupported(raw.path, f"bncheck cannot write a {raw.format}", hint=hint)
 
 
 def _checkpoint(raw: RawModel, output: Path) -> Destination:
@@ -135,7 +135,7 @@ def _checkpoint(raw: RawModel, output: Path) -> Destination:
     )
 
 
-_STATE_LEFT = "{}/checkpoint names another checkpoint already and was left as it is: give the prefix when restoring"
+_STATE_LEFT = "{}/checkpoint already names another checkpoint and was not changed: restore by prefix"
 
 
 def _state(target: Place, folder: Path) -> tuple[Path, ...]:
@@ -162,7 +162,7 @@ def _taken(target: Place, name: str, present: list[str]) -> UsageError:
     if f"{target.stem}.index" in present:
         return taken(target.directory / f"{target.stem}.index")
     return UsageError(
-        f"{target.directory / name} exists without an index, as an interrupted run or a broken copy leaves it: delete "
+        f"{target.directory / name} exists without an index, left by an interrupted run or copy: delete "
         "it, or choose another name"
     )
 
@@ -187,7 +187,7 @@ def _saved_model(raw: RawModel, output: Path) -> Destination:
             publish([(note, beside(output))])
             publish_directory(copied, output)
         stale = is_file(source / _FINGERPRINT)
-        notes = (f"{_FINGERPRINT} was left out: it names the old variables",) if stale else ()
+        notes = (f"{_FINGERPRINT} was not copied: it names the old variables",) if stale else ()
         return Written(files=(output, beside(output)), notes=notes)
 
     graph = next((source / name for name in ("saved_model.pb", "saved_model.pbtxt") if is_file(source / name)), None)
@@ -246,7 +246,7 @@ def _check_free(source: Path, output: Path) -> None:
         if path.exists() or path.is_symlink():
             raise taken(path)
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"{output} lies inside {source}, which bncheck only reads: choose a place outside")
+        raise UsageError(f"{output} lies inside {source}, which bncheck does not change: choose a place outside it")
 
 
 @contextmanager
@@ -259,8 +259,8 @@ def _of_one_source(raw: RawModel) -> Iterator[None]:
         error = found
     file = changed(raw.stamps, stamps(raw.path)) if raw.stamps else None
     if file is not None:
-        hint = "repair it when whoever saves it has finished"
-        raise Unreadable(file, "it was rewritten during the repair, which writes nothing", hint=hint) from error
+        hint = "repair it once it is saved"
+        raise Unreadable(file, "it changed during the repair: nothing was written", hint=hint) from error
     if error is not None:
         raise error
 
@@ -273,9 +273,9 @@ def _renew(output: Path) -> None:
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder to write to: make it first")
+        raise UsageError(f"{folder}: no such folder: create it first")
 
 
 def in_place(path: Path) -> UsageError:
     """The error for a repair of a file by itself."""
-    return UsageError(f"{path}: is the source itself, which bncheck never changes: give another place with -o")
+    return UsageError(f"{path}: is the source itself, which bncheck never changes: choose another place with -o")

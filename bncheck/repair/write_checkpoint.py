@@ -84,7 +84,7 @@ def encoded(vector: PerChannel, dtype: str, *, key: str, order: str = "<") -> by
         stored: NDArray[Any] = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
         return stored.astype(f"{order}u2").tobytes()
     if dtype not in ("float16", "float32", "float64"):
-        raise UsageError(f"{key} is a tensor of {dtype}, into which bncheck writes no statistics")
+        raise UsageError(f"{key} is a tensor of {dtype}, which cannot hold statistics")
     with np.errstate(over="ignore"):
         stored = vector.astype(dtype)
     if not np.all(np.isfinite(stored)):
@@ -106,7 +106,7 @@ def _read(place: Place) -> _Bundle:
     shards, big_endian = header.get(1, 0), header.get(2, 0)
     for number in range(shards):
         if not is_file(place.shard(number, shards)):
-            raise NotFound(place.shard(number, shards), "this data file is needed to write the checkpoint anew")
+            raise NotFound(place.shard(number, shards), "this data file is needed to write the copy")
     return _Bundle(place=place, shards=shards, order=">" if big_endian else "<", values=listed)
 
 
@@ -118,7 +118,7 @@ def _replace(bundle: _Bundle, key: str, vector: PerChannel) -> None:
     name = key.encode("utf-8", "surrogateescape")
     whole = _entry(bundle, name)
     if whole.elements != vector.size:
-        raise UsageError(f"{key} has shape {list(whole.shape)}, not room for {vector.size} channels")
+        raise UsageError(f"{key} has shape {list(whole.shape)}, which has no room for {vector.size} channels")
     values = vector.reshape(whole.shape)
     if not whole.slices:
         _patch(bundle, name, whole, values, key)
@@ -181,7 +181,7 @@ def _verify(target: Place, vectors: Mapping[str, PerChannel]) -> None:
         tensor = tensors[key]
         found = tensor.read().astype(np.float64).reshape(-1)
         if encoded(found, tensor.dtype, key=key) != encoded(vector, tensor.dtype, key=key):
-            raise BncheckError(f"{target.index}: {key} was not written as it should be: a fault of the disk, or a bug")
+            raise BncheckError(f"{target.index}: {key} was not written correctly: a disk fault, or a bug")
 
 
 def state_file(stem: str) -> str:

@@ -102,4 +102,4 @@ def _verify(raw: RawModel, target: Path, replaced: Mapping[str, PerChannel]) -> 
         )
         got = encoded(found, tensor.dtype, key=key) if tensor.dtype == "bfloat16" else found.tobytes()
         if got != expected:
-            raise BncheckError(f"{target}: {key} was not written as it should be: a fault of the disk, or a bug")
+            raise BncheckError(f"{target}: {key} was not written correctly: a disk fault, or a bug")

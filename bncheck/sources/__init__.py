@@ -68,7 +68,7 @@ def open_model(
     if source == _CHECKPOINT:
         return open_checkpoint(path, graph=graph, use_graph=use_graph, memory=memory)
     if graph is not None:
-        raise UsageError(f"{path} is no checkpoint, so no graph can be given with it")
+        raise UsageError(f"{path} is not a checkpoint: --graph belongs to one")
     return _read(source, path)
 
 

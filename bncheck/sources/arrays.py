@@ -66,7 +66,7 @@ def _header(path: Path, member: zipfile.ZipInfo, content: IO[bytes]) -> NpyHeade
     try:
         header = read_npy_header(content)
     except ValueError as error:
-        raise Malformed(path, f"{name} is no NumPy array: {error}", offset=offset) from None
+        raise Malformed(path, f"{name} is not a NumPy array: {error}", offset=offset) from None
     stored = member.file_size - header.offset
     if header.size != stored:
         reason = f"{name} has {stored:,} bytes; {list(header.shape)} of {header.dtype.name} has not"

@@ -134,5 +134,5 @@ class Content:
                 parts.append(part)
                 left -= len(part)
         except OSError as error:
-            raise Unreadable(self.path, f"the operating system refuses: {error.strerror}") from None
+            raise Unreadable(self.path, f"system error: {error.strerror}") from None
         return parts[0] if len(parts) == 1 else b"".join(parts)

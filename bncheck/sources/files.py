@@ -39,7 +39,7 @@ def status(path: Path) -> os.stat_result | None:
             raise NotFound(path, "a symbolic link that leads back to itself") from None
         if error.errno == errno.ENAMETOOLONG:
             return None
-        raise Unreadable(path, f"the operating system refuses: {error.strerror}") from None
+        raise Unreadable(path, f"system error: {error.strerror}") from None
     except ValueError as error:
         raise NotFound(repr(str(path)), f"no path: {error}") from None
 
@@ -78,7 +78,7 @@ def require_inside(path: Path, folder: Path) -> None:
     """As `require_file`, for a file found in a folder: raises Unreadable too for a link that leads out of it."""
     require_file(path)
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        raise Unreadable(path, f"a link that leads out of {folder}", hint="put a copy of the file in its place")
+        raise Unreadable(path, f"a link that leads out of {folder}", hint="replace it with a copy of the file")
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unreadable(path, f"the operating system refuses: {error.strerror}") from None
+        raise Unreadable(path, f"system error: {error.strerror}") from None
 
 
 def read_head(path: Path, size: int = 64) -> bytes:

@@ -122,5 +122,5 @@ def _identity(path: Path) -> Path:
 
 def _nothing_in(folder: Path) -> NoModel:
     left = any(True for _ in folder.rglob("*.index"))
-    hint = ".gitignore or a hidden folder leaves out what is there: name it" if left else ""
-    return NoModel(folder, "holds no model, nor do the folders in it", hint=hint)
+    hint = ".gitignore or a hidden folder leaves out what is there: name the file" if left else ""
+    return NoModel(folder, "holds no model, and neither do its subfolders", hint=hint)

@@ -41,16 +41,16 @@ def test_values_are_typed() -> None:
     ("text", "says"),
     [
         ("mobilenetv2", "did you mean mobilenet_v2"),
-        ("", "no backbone is called ''"),
+        ("", "there is no backbone ''"),
         ("mobilenet_v2:depthmultiplier=1", "did you mean depth_multiplier"),
         ("resnet_v1_50:depth_multiplier=1", "has no option 'depth_multiplier'"),
         ("mobilenet_v2:num_classes", "num_classes needs a value"),
         ("mobilenet_v2:num_classes=", "num_classes needs a value"),
-        ("mobilenet_v2:num_classes=ten", "num_classes is a whole number, not 'ten'"),
+        ("mobilenet_v2:num_classes=ten", "num_classes must be a whole number, not 'ten'"),
         ("mobilenet_v2:num_classes=-1", "num_classes cannot be -1"),
         ("mobilenet_v2:depth_multiplier=nan", "depth_multiplier cannot be nan"),
         ("mobilenet_v2:depth_multiplier=inf", "depth_multiplier cannot be inf"),
-        ("mobilenet_v2:use_explicit_padding=maybe", "is true or false"),
+        ("mobilenet_v2:use_explicit_padding=maybe", "must be true or false"),
         ("mobilenet_v2:num_classes=1,num_classes=2", "given twice"),
         ("vgg_16", "vgg_16 has no batch norm"),
         ("alexnet_v2:num_classes=3", "no batch norm"),
@@ -121,8 +121,8 @@ def test_what_does_not_fit_is_named_both_ways() -> None:
         check_network(spec, network, network, stored)
     assert str(caught.value) == (
         "resnet_v1_50:num_classes=2 does not fit the checkpoint: 1 variable that it lacks (resnet_v1_50/c); 1 variable "
-        "of another shape (resnet_v1_50/a is 3x5 there and 3x4 in the network); 1 variable of the checkpoint's that "
-        "the network does not have (resnet_v1_50/d/weights)"
+        "of another shape (resnet_v1_50/a is 3x5 there and 3x4 in the network); 1 variable of the checkpoint that "
+        "the network lacks (resnet_v1_50/d/weights)"
     )
 
 
@@ -133,7 +133,7 @@ def test_too_much_can_be_left_out_on_request() -> None:
     with pytest.raises(BncheckError, match="add partial=true"):
         check_network(parse("resnet_v1_50:num_classes=2"), network, network, stored)
     notes = check_network(parse("resnet_v1_50:num_classes=2,partial=true"), network, network, stored)
-    assert notes == ["not of resnet_v1_50, so left out: resnet_v1_50/d/weights, head/weights"]
+    assert notes == ["ignored, as they are not part of resnet_v1_50: resnet_v1_50/d/weights, head/weights"]
     features = {"resnet_v1_50/a": (3,), "resnet_v1_50/logits/weights": (9,)}
     assert check_network(parse("resnet_v1_50:num_classes=0"), network, network, features)
 
@@ -152,7 +152,7 @@ def test_a_builders_lack_names_the_nearest() -> None:
     with pytest.raises(BncheckError, match="nearest to net/conv1/kernel is model/net/conv1/kernel"):
         check_builder("m:f", {"net/conv1/kernel": (1,)}, {}, {"model/net/conv1/kernel": (1,), "z": (1,)})
     assert check_builder("m:f", {"a/b": (None, 2)}, {"a/b": (None, 2)}, {"a/b": (5, 2), "c/d": (1,)}) == [
-        "not in the graph of m:f, so left out: c/d"
+        "ignored, as they are not in the graph of m:f: c/d"
     ]
 
 
@@ -230,7 +230,7 @@ def test_builders_are_found_in_the_current_directory(tmp_path: Path, monkeypatch
         ("json:", "takes pkg.mod:function"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
         ("json:nothing", "json has no 'nothing'"),
-        ("json:__name__", "is no function but a str"),
+        ("json:__name__", "is not a function but a str"),
         ("json:dumps_", "has no"),
         ("os.path:basename", "must take (images, is_training)"),
         ("a_broken_net:f", "importing a_broken_net raised ZeroDivisionError"),

@@ -35,7 +35,7 @@ def test_a_new_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_config(folder / "bncheck.toml").options == {}
     assert main(["init"]) == 2
     assert (folder / "bncheck.toml").read_text() == text
-    assert "configures bncheck already" in capsys.readouterr().err
+    assert "already configures bncheck" in capsys.readouterr().err
 
 
 def test_into_a_project(folder: Path) -> None:

@@ -93,7 +93,7 @@ def test_check_all(tmp_path: Path) -> None:
         ("model.ckpt-90", 1),
         ("model.ckpt-100", 1),
     ]
-    with pytest.raises(UsageError, match="--steps belongs to one model"):
+    with pytest.raises(UsageError, match="--steps applies to one model"):
         bncheck.check_all(tmp_path, steps=3)
 
 

@@ -16,7 +16,7 @@ from bncheck.cli.main import main
 from bncheck.commands.compare import compare_train_vs_eval
 from bncheck.commands.inspect import inspect_checkpoint
 from bncheck.facts.errors import UsageError
-from bncheck.facts.repairs import RepairVerdict
+from bncheck.facts.repairs import RepairReport, RepairVerdict
 from bncheck.repair import DataOptions, repair
 from bncheck.repair.write import destination
 from bncheck.sources import open_model
@@ -90,7 +90,7 @@ def test_the_command_prints_before_and_after(tmp_path: Path, capsys: pytest.Capt
     assert main(["repair", path, "-o", str(tmp_path / "b"), "--debias", "--format", "json", "--allow-unverified"]) == 0
     assert json.loads(capsys.readouterr().out)["before"]["findings"][0]["code"] == "BN103"
     for arguments, reason in (
-        (["-o", str(tmp_path / "a"), "--debias"], "overwrites nothing"),
+        (["-o", str(tmp_path / "a"), "--debias"], "not overwritten"),
         (["-o", path, "--debias"], "is the source itself"),
         (["--in-place", "--debias"], "in place"),
         (["--debias"], "-o OUT"),
@@ -123,6 +123,12 @@ def data(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def repaired(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RepairReport:
+    """The checkpoint whose updates were forgotten, repaired from the training images."""
+    return repair(source("forgotten"), tmp_path_factory.mktemp("repaired") / "fixed", data=data)
+
+
 def accuracy(prefix: Path, digits: Any, *, is_training: bool = False) -> float:
     """On the test split, in the graph that TF-slim builds for evaluation, restored by TensorFlow's Saver."""
     with warnings.catch_warnings():
@@ -142,12 +148,11 @@ def test_debias_brings_accuracy_back(variant: str, least: float, digits: Any, tm
 
 
 @pytest.mark.tensorflow
-def test_data_bring_forgotten_updates_back(digits: Any, data: Path, tmp_path: Path) -> None:
+def test_data_bring_forgotten_updates_back(digits: Any, repaired: RepairReport) -> None:
     """To within 1.5 points of train mode, from checkpoint and MetaGraph alone; compared before and after."""
-    report = repair(source("forgotten"), tmp_path / "fixed", data=data)
-    train = accuracy(source("forgotten"), digits, is_training=True)
+    report, train = repaired, accuracy(source("forgotten"), digits, is_training=True)
     assert accuracy(source("forgotten"), digits) < 0.2
-    assert accuracy(tmp_path / "fixed", digits) >= train - OUTSIDE
+    assert accuracy(Path(report.output), digits) >= train - OUTSIDE
     before, after = report.compared_before, report.compared_after
     assert before is not None
     assert after is not None
@@ -353,14 +358,13 @@ def test_data_that_confirm_nothing_earn_no_pass(
 
 
 @pytest.mark.tensorflow
-def test_settled_data_pass_and_are_told(data: Path, tmp_path: Path) -> None:
+def test_settled_data_pass_and_are_told(repaired: RepairReport, data: Path, tmp_path: Path) -> None:
     """Labelled digits that every half was judged on; the copy's provenance says for which input it holds."""
-    report = repair(source("forgotten"), tmp_path / "fixed", data=data, compare=False)
-    assert (report.verdict, report.exit_code) == (RepairVerdict.PASS, 0)
-    told = json.loads(Path(report.provenance).read_text())
+    assert (repaired.verdict, repaired.exit_code) == (RepairVerdict.PASS, 0)
+    told = json.loads(Path(repaired.provenance).read_text())
     assert told["verdict"] == "pass"
     assert told["holds_for"]["low"] == pytest.approx(-1.0)
-    again = inspect_checkpoint(tmp_path / "fixed")
+    again = inspect_checkpoint(repaired.output)
     (found,) = again.findings
     assert (found.code, found.severity.value) == ("BN201", "info")
     assert "repaired by bncheck from" in found.message
@@ -369,7 +373,7 @@ def test_settled_data_pass_and_are_told(data: Path, tmp_path: Path) -> None:
         with np.load(data) as arrays:
             other = {"images": (arrays["images"] + offset) * factor, "labels": arrays["labels"]}
         np.savez(tmp_path / "other.npz", **other)
-        compared = compare_train_vs_eval(tmp_path / "fixed", data=tmp_path / "other.npz")
+        compared = compare_train_vs_eval(repaired.output, data=tmp_path / "other.npz")
         assert [finding.code for finding in compared.findings if finding.rule.family.name == "MODES"] == codes
         assert ("input between -1 and 1" in "".join(f.message for f in compared.findings)) is bool(codes)
-    assert all(layer.mean_noise is not None and layer.mean_noise < 0.2 for layer in report.repaired)
+    assert all(layer.mean_noise is not None and layer.mean_noise < 0.2 for layer in repaired.repaired)

@@ -323,7 +323,7 @@ def test_images_as_bytes(tf: Any) -> None:
 
 def test_nothing_to_compare_on(lite: Callable[..., bytes]) -> None:
     """No data, or a file cut short."""
-    with pytest.raises(BncheckError, match="there is no data to compare on"):
+    with pytest.raises(BncheckError, match="the data hold no samples"):
         measure_quantized(
             read_file(lite("dense")),
             read_file(lite("dense", "int8")),

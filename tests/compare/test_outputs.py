@@ -209,7 +209,7 @@ def test_an_output_that_is_not_there() -> None:
     """Its name is refused, with those that are."""
     assert place_of(None, ["a"]) is None
     assert place_of("b", ["a", "b"]) == 1
-    with pytest.raises(UsageError, match="no output that is compared is called 'c': there are a, b"):
+    with pytest.raises(UsageError, match="'c' is not an output that is compared: there are a, b"):
         place_of("c", ["a", "b"])
     known = {"embedding": "net/a", "scores": "net/b"}
     assert [place_of(name, ["net/a", "net/b"], known) for name in ("scores", "net/a")] == [1, 0]

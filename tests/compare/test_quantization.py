@@ -110,6 +110,7 @@ def test_a_model_that_was_broken_before(data: dict[str, str], variant: str, caus
     assert ((again.accuracy if kind == "labelled" else again.agreement) or 0) > 0.85
 
 
+@pytest.mark.slow
 def test_repair_verdict_it_passes(data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The checkpoint that `repair` writes goes through the same comparison without a finding."""
     fixed = str(tmp_path / "fixed.ckpt")
@@ -184,11 +185,11 @@ def test_two_tflite_files(data: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("path", "options", "words"),
     [
-        (VWW / "vww_96_float.tflite", {"data": "synthetic"}, "give the quantized one with --quantized"),
-        (VWW / "vww_96_float.tflite", {"quantized": VWW / "vww_96_int8.tflite"}, "takes --data"),
+        (VWW / "vww_96_float.tflite", {"data": "synthetic"}, "give the quantized file with --quantized"),
+        (VWW / "vww_96_float.tflite", {"quantized": VWW / "vww_96_int8.tflite"}, "needs --data"),
         (VWW / "vww_96.h5", {}, "give --data, or the quantized file"),
         (VWW / "vww_96.h5", {"quantized": VWW / "vww_96.h5"}, "not a TFLite file"),
-        (VWW / "vww_96.h5", {"quantized": VWW / "vww_96_int8.tflite", "scheme": "int8"}, "is converted already"),
+        (VWW / "vww_96.h5", {"quantized": VWW / "vww_96_int8.tflite", "scheme": "int8"}, "is already quantized"),
         (VWW / "vww_96.h5", {"data": "synthetic", "scheme": "int4"}, "int8-per-tensor"),
     ],
 )
@@ -201,7 +202,7 @@ def test_what_does_not_go_together(path: Path, options: dict[str, Any], words: s
 @real
 def test_a_file_of_another_model(data: dict[str, str]) -> None:
     """The checkpoint of one model, the TFLite file of another: one sentence, no report."""
-    with pytest.raises(BncheckError, match=r"another model|no quantized form"):
+    with pytest.raises(BncheckError, match=r"another model|not a quantized form"):
         bncheck.compare_float_vs_quantized(checkpoint("wired"), data=data["bare"], quantized=VWW / "vww_96_int8.tflite")
 
 

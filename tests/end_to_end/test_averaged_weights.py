@@ -14,7 +14,7 @@ from bncheck.commands.gate.gate import gate
 from bncheck.commands.repair import repair
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import Verdict
-from bncheck.facts.repairs import RepairVerdict
+from bncheck.facts.repairs import RepairReport, RepairVerdict
 from bncheck.sources import open_model
 
 pytestmark = pytest.mark.tensorflow
@@ -39,6 +39,14 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
     return folder, run_fixture("train", str(folder), "--trainable-only", script=SCRIPT)
 
 
+@pytest.fixture(scope="module")
+def repaired(slim_run: tuple[Path, dict[str, Any]]) -> dict[str, RepairReport]:
+    """Copies in which one of both, the raw weights or the averages, got statistics of its own."""
+    folder, facts = slim_run
+    source, options = folder / facts["checkpoint"], {"data": folder / "train.npz", "compare": False}
+    return {which: repair(source, folder / f"{which}.ckpt", weights=which, **options) for which in ("raw", "ema")}
+
+
 def _served(prefix: str, weights: str) -> float:
     return float(run_fixture("serve", ".", "--checkpoint", prefix, "--weights", weights, script=SCRIPT)["served"])
 
@@ -61,14 +69,14 @@ def test_both_copies_are_repaired(slim_run: tuple[Path, dict[str, Any]]) -> None
     assert report.averaged_after.accuracy.eval > 0.8
 
 
-def test_one_copy_is_repaired_where_it_is_named(slim_run: tuple[Path, dict[str, Any]]) -> None:
+def test_one_copy_is_repaired_where_it_is_named(
+    slim_run: tuple[Path, dict[str, Any]], repaired: dict[str, RepairReport]
+) -> None:
     """The other one stays bit for bit."""
     folder, facts = slim_run
-    source, options = folder / facts["checkpoint"], {"data": folder / "train.npz", "compare": False}
     for weights, ending in (("raw", ("moving_mean", "moving_variance")), ("ema", ("/ExponentialMovingAverage",))):
-        report = repair(source, folder / f"{weights}.ckpt", weights=weights, **options)
-        assert report.verdict is RepairVerdict.PASS
-        changed = _changed(source, Path(report.output))
+        assert repaired[weights].verdict is RepairVerdict.PASS
+        changed = _changed(folder / facts["checkpoint"], Path(repaired[weights].output))
         assert len(changed) == 6
         assert all("/moving_" in key and key.endswith(ending) for key in changed)
 
@@ -77,7 +85,7 @@ def test_shared_statistics_belong_to_one_copy(shared_run: tuple[Path, dict[str, 
     """Nobody is told which one: it asks. Named, the averages are served as well as they train."""
     folder, facts = shared_run
     source = folder / facts["checkpoint"]
-    with pytest.raises(UsageError, match="say which are served, --weights raw or --weights ema"):
+    with pytest.raises(UsageError, match="--weights raw or --weights ema"):
         repair(source, folder / "asked.ckpt", data=folder / "train.npz")
     assert not list(folder.glob("asked*"))
     report = repair(source, folder / "ema.ckpt", data=folder / "train.npz", weights="ema", compare=False)
@@ -92,12 +100,11 @@ def test_compare_runs_the_copy_that_is_named(slim_run: tuple[Path, dict[str, Any
     assert report.comparison.accuracy.train == pytest.approx(facts["ema_train_mode"], abs=0.03)
 
 
-def test_a_gate_judges_the_copy_that_is_named(slim_run: tuple[Path, dict[str, Any]]) -> None:
+def test_a_gate_judges_the_copy_that_is_named(
+    slim_run: tuple[Path, dict[str, Any]], repaired: dict[str, RepairReport]
+) -> None:
     """Repaired for the averages alone, these pass and the raw weights fail."""
-    folder, facts = slim_run
-    source, data = folder / facts["checkpoint"], folder / "train.npz"
-    repaired = repair(source, folder / "gated.ckpt", weights="ema", data=data, compare=False).output
-    options: dict[str, Any] = {"data": folder / "test.npz", "quantize": False, "batch_size": 32}
-    reports = {weights: gate(repaired, weights=weights, **options) for weights in ("raw", "ema")}
+    options: dict[str, Any] = {"data": slim_run[0] / "test.npz", "quantize": False, "batch_size": 32}
+    reports = {weights: gate(repaired["ema"].output, weights=weights, **options) for weights in ("raw", "ema")}
     assert reports["raw"].verdict is Verdict.FAIL
     assert (reports["ema"].verdict, reports["ema"].headline) == (Verdict.PASS, "")

@@ -416,7 +416,7 @@ def test_two_layers_of_a_real_model_that_changed_places(tmp_path: Path) -> None:
     proof = prove(_open(_changed(tmp_path, changes)), _open(VWW / "vww_96_float.tflite"))
     accused = {layer.layer: layer.why for layer in proof.layers if layer.folded != "stored"}
     assert set(accused) == {"batch_normalization_15", "batch_normalization_17"}
-    assert "stands where batch_normalization_17 should" in accused["batch_normalization_15"]
+    assert "swapped with batch_normalization_17" in accused["batch_normalization_15"]
 
 
 @pytest.mark.skipif(not VWW.exists(), reason="the real models are not at hand")

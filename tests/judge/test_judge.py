@@ -309,7 +309,7 @@ def test_baseline_takes_out_what_was_there_before() -> None:
     report = _judge(example_facts(), baseline=marks)
     assert [f.code for f in report.findings] == ["BN201"]
     assert {s.by for s in report.suppressed} == {"baseline"}
-    assert report.target.notes == ("1 of 5 findings of the baseline no longer occur: write it anew",)
+    assert report.target.notes == ("1 of 5 findings of the baseline no longer occur: write it again",)
 
 
 def test_baseline_of_a_partly_ignored_finding() -> None:

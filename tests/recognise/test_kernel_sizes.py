@@ -67,7 +67,7 @@ def test_signalling_nan() -> None:
 
 def test_no_kernel() -> None:
     """A vector is no kernel."""
-    with pytest.raises(ValueError, match=r"k of shape \[2\] is no kernel of Conv2D"):
+    with pytest.raises(ValueError, match=r"k of shape \[2\] is not a kernel of Conv2D"):
         kernel_sizes(tensor([1.0, 2.0]), "Conv2D")
 
 
@@ -78,7 +78,7 @@ def test_no_kernel() -> None:
         (tensor(np.ones((2, 2), np.int8)), 1 << 30, "of type int8"),
         (tensor(np.ones(2)), 1 << 30, "shape [2]"),
         (tensor(np.broadcast_to(np.float32(1), (4096, 4097))), 1 << 30, "above the 64 MiB"),
-        (tensor(np.ones((2, 2))), 8, "met before"),
+        (tensor(np.ones((2, 2))), 8, "came before"),
     ],
 )
 def test_not_read(kernel: RawTensor, limit: int, says: str) -> None:

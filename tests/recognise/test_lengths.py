@@ -55,7 +55,7 @@ def test_statistics_of_two_lengths_are_no_pass(tmp_path: Path, form: object, rol
     )
     text.write(report, io.StringIO(), verbose=True)
     assert report.verdict is not Verdict.PASS
-    assert any(finding.code == "BN002" and "do not go together" in finding.message for finding in report.findings)
+    assert any(finding.code == "BN002" and "do not fit each other" in finding.message for finding in report.findings)
 
 
 @pytest.mark.parametrize("size", [0, 3, 7])

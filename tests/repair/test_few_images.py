@@ -102,8 +102,8 @@ def test_four_digits_and_none(digits: Any, tmp_path: Path) -> None:
     source = FIXTURES / "forgotten" / "model.ckpt-300"
     order = np.random.default_rng(300).permutation(len(digits.train_images))[:4]
     np.savez(tmp_path / "few.npz", images=digits.train_images[order])
-    few = repair(source, tmp_path / "few", data=tmp_path / "few.npz")
-    rescued = repair(source, tmp_path / "rescued", rescue=True)
+    few = repair(source, tmp_path / "few", data=tmp_path / "few.npz", compare=False)
+    rescued = repair(source, tmp_path / "rescued", rescue=True, compare=False)
     assert few.verdict is rescued.verdict is RepairVerdict.UNVERIFIED
     assert any("made-up pictures" in note for note in few.notes)
     assert len(rescued.repaired) == 52

@@ -139,7 +139,7 @@ def test_what_cannot_be_known_is_refused(change: Any, reason: str) -> None:
     [
         (None, 100, "give --decay"),
         (0.99, None, "give --steps"),
-        (1.0, 100, "no average"),
+        (1.0, 100, "not an average"),
         (0.99, 0, "0 times"),
         (0.999999, 100, "mostly rounding"),
         (0.99, 50, "more updates went in.*from --steps 9"),
@@ -176,7 +176,7 @@ def test_population_statistics_are_those_of_all_samples() -> None:
 @pytest.mark.parametrize(
     ("moments", "reason"),
     [
-        (Moments(count=1, mean=np.zeros(2), m2=np.zeros(2)), "1 value a channel"),
+        (Moments(count=1, mean=np.zeros(2), m2=np.zeros(2)), "1 value per channel"),
         (from_batch(10, np.array([0.0, np.nan]), np.ones(2)), "NaN or infinity reaches it"),
         (from_batch(10, np.zeros(2), np.array([1.0, np.inf])), "NaN or infinity reaches it"),
     ],

@@ -75,7 +75,7 @@ def test_layers_that_need_nothing_stay() -> None:
 
 def test_one_layer_that_cannot_be_known_refuses_all() -> None:
     """Half a repair would look like one: the layer is named, its reason given, and the way out."""
-    with pytest.raises(UsageError, match=r"1 of 2 layers; b: its moving mean never moved.*With --data"):
+    with pytest.raises(UsageError, match=r"1 of 2 layers; b: its moving mean never moved.*--data"):
         undo(model(mixed("a"), untouched("b", decay=0.99)), Options())
 
 

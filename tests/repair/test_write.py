@@ -87,7 +87,7 @@ def test_a_training_runs_own_checkpoint_file_stays(source: Path) -> None:
     written = write(source, source.parent / "fixed.ckpt")
     assert state.read_text() == 'model_checkpoint_path: "model.ckpt-7"\n'
     assert state not in written.files
-    assert "give the prefix when restoring" in written.notes[0]
+    assert "restore by prefix" in written.notes[0]
 
 
 @pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-7.index", "../run/model.ckpt-7", ""])
@@ -107,7 +107,7 @@ def test_the_source_behind_a_link_is_refused(source: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("taken", "reason"),
     [
-        ("out.index", "overwrites nothing"),
+        ("out.index", "not overwritten"),
         ("out.data-00000-of-00002", "without an index"),
         ("out.meta", "without an index"),
         ("out.bncheck.json", "without an index"),
@@ -125,7 +125,7 @@ def test_what_appears_meanwhile_is_not_overwritten(source: Path, tmp_path: Path)
     """A file that came after the check stops the output, and what was named already is taken back."""
     place = destination(open_model(source, use_graph=False), tmp_path / "out")
     (tmp_path / "out.index").write_bytes(b"precious")
-    with pytest.raises(UsageError, match="overwrites nothing"):
+    with pytest.raises(UsageError, match="not overwritten"):
         place.write(NEW, {}, "{}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.index", "run"]
     assert (tmp_path / "out.index").read_bytes() == b"precious"
@@ -151,7 +151,7 @@ def test_a_file_system_without_hard_links_is_served(
     with workshop(tmp_path / "x") as folder:
         (folder / "a").write_bytes(b"new")
         (tmp_path / "a").write_bytes(b"precious")
-        with pytest.raises(UsageError, match="overwrites nothing"):
+        with pytest.raises(UsageError, match="not overwritten"):
             publish([(folder / "a", tmp_path / "a")])
     assert (tmp_path / "a").read_bytes() == b"precious"
 
@@ -161,7 +161,7 @@ def test_a_failure_leaves_nothing(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "fixed"
     out.mkdir()
     place = destination(open_model(source, use_graph=False), out / "out")
-    with pytest.raises(UsageError, match="not room for"):
+    with pytest.raises(UsageError, match="no room for"):
         place.write({"w": np.zeros(7)}, {}, "{}\n")
     assert list(out.iterdir()) == []
 
@@ -201,7 +201,7 @@ def test_a_saved_model_comes_whole(tmp_path: Path) -> None:
         if other != key:
             assert found[other].read().tolist() == tensor.read().tolist()
     assert hashes(source) == before
-    with pytest.raises(UsageError, match="overwrites nothing"):
+    with pytest.raises(UsageError, match="not overwritten"):
         destination(raw, tmp_path / "out")
     with pytest.raises(UsageError, match="never changes"):
         destination(raw, source)

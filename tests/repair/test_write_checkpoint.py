@@ -157,7 +157,7 @@ def test_tensors_that_share_bytes_are_refused(tmp_path: Path, at: int) -> None:
     ("old", "new", "reason"),
     [
         (np.zeros(5, np.float16), np.full(5, 1e6), "does not fit"),
-        (np.zeros(4, np.float32), MEAN, "not room for 5"),
+        (np.zeros(4, np.float32), MEAN, "no room for 5"),
         (np.zeros(5, np.int32), MEAN, "tensor of int32"),
     ],
 )

@@ -56,7 +56,7 @@ def test_matches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"no array", "is no NumPy array"),
+        (b"no array", "is not a NumPy array"),
         (member(np.ones(4))[:-8], "has 24 bytes"),
         (member(np.array([{}], object)), "Python objects"),
         (member(np.zeros(2, [("a", "f4")])), "records"),
@@ -122,7 +122,7 @@ ODD_HEADERS = (
 @pytest.mark.parametrize("text", ODD_HEADERS)
 def test_odd_headers(tmp_path: Path, text: str, version: int) -> None:
     """Headers that are no Python literal, nest without end, or declare what is not there are named, as weights."""
-    with pytest.raises(Malformed, match=r"a is no NumPy array|a has 16 bytes") as caught:
+    with pytest.raises(Malformed, match=r"a is not a NumPy array|a has 16 bytes") as caught:
         read_arrays(archive(tmp_path / "a.npz", {"a.npy": header(text, version) + bytes(16)}))
     assert len(str(caught.value)) < 600
 

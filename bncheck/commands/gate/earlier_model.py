@@ -61,7 +61,7 @@ def read_report(path: Path) -> Earlier:
         return Earlier(path=str(path), known=known, before=before)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(
-            f"{path}: a bncheck report that cannot be understood ({type(error).__name__}: {error}); write it anew with "
+            f"{path}: a bncheck report that cannot be read ({type(error).__name__}: {error}); write it again with "
             "--format json"
         ) from None
 
@@ -69,7 +69,7 @@ def read_report(path: Path) -> Earlier:
 def _document(path: Path) -> Mapping[str, Any]:
     try:
         if require_file(path).st_size > LARGEST_FILE:
-            raise ConfigError(f"{path}: too large for a report")
+            raise ConfigError(f"{path}: too large to be a bncheck report; give a model or its --format json report")
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise NotFound(path, "no such file") from None
@@ -79,10 +79,10 @@ def _document(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path}: not JSON ({error}); give a model or its --format json report") from None
     reports = document.get("reports", [document]) if isinstance(document, dict) else []
     if not isinstance(reports, list) or len(reports) != 1:
-        raise ConfigError(f"{path}: --against takes the report of one model, and this holds another number of them")
+        raise ConfigError(f"{path}: --against takes the report of one model, but this file holds several or none")
     (report,) = reports
     if not isinstance(report, dict) or report.get("schema") != 1:
-        raise ConfigError(f"{path}: no bncheck report, version 1; give a model or its --format json report")
+        raise ConfigError(f"{path}: not a bncheck report, version 1; give a model or its --format json report")
     return report
 
 

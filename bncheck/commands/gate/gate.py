@@ -165,7 +165,11 @@ def _held_against(report: Report, earlier: Earlier) -> Report:
     ):
         if now is None or (then is not None and same_data(now, then)):
             continue
-        why = f"{earlier.path} was not measured so" if then is None else f"{earlier.path} was measured on {then.data}"
+        why = (
+            f"{earlier.path} was not measured in this way"
+            if then is None
+            else f"{earlier.path} was measured on {then.data}"
+        )
         entries.append(
             NotChecked(what=f"whether {what} became worse", why=why, how="--against the earlier model itself")
         )
@@ -173,7 +177,7 @@ def _held_against(report: Report, earlier: Earlier) -> Report:
     judged = {rule.code for rule in report.rules if rule.family is not RuleFamily.COVERAGE}
     faults = {known.code for known in earlier.known if known.severity != "info"}
     gone = sorted(faults & judged - found)
-    notes = (f"better than {earlier.path}: {', '.join(gone)} no longer found",) if gone else ()
+    notes = (f"better than {earlier.path}: without {', '.join(gone)}",) if gone else ()
     return replace(
         report,
         target=replace(report.target, notes=(*report.target.notes, *notes)),

@@ -156,10 +156,10 @@ def _since(start: float) -> float:
 
 def _died(code: int) -> str:
     if code >= 0:
-        return f"the process that ran the model ended by itself (exit code {code}): what it printed tells why"
+        return f"the process that ran the model exited with code {code}: see what it printed"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     hint = ", as the system does when memory runs out" if name == "SIGKILL" else ": a fault in native code"
-    return f"the process that ran the model was ended by {name}{hint}"
+    return f"the process that ran the model was killed by {name}{hint}"
 
 
 def peak_memory(pid: int | None) -> float | None:

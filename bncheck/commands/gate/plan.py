@@ -17,7 +17,7 @@ from bncheck.settings.options import Options, silent
 if TYPE_CHECKING:
     from bncheck.commands.gate.parent import Outcome
 
-_RAISE = "raise the limit, or give less data (--batches)"
+_RAISE = "raise the limit, or use less data (--batches)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +78,7 @@ class Measuring:
         if facts.lite is not None:
             modes = replace(modes, state=StageState.LEFT_OUT, why="a TFLite file has no train mode")
             if not self._given:
-                why, how = "a TFLite file is not converted again", "give the quantized file with --quantized"
+                why, how = "a TFLite file is not quantized again", "give the quantized file with --quantized"
                 quantization = replace(quantization, state=StageState.LEFT_OUT, why=why, how=how)
         if not self.options.quantize:
             quantization = replace(quantization, state=StageState.LEFT_OUT, why="--no-quantize was given", how="")
@@ -91,7 +91,7 @@ class Measuring:
             return Stage(name=StageName.MODES, state=StageState.LEFT_OUT, why="no data was given", how=how)
         if stopped:
             return Stage(
-                name=StageName.MODES, state=StageState.STOPPED, why=stopped, how="--all-stages runs it all the same"
+                name=StageName.MODES, state=StageState.STOPPED, why=stopped, how="to run it anyway: --all-stages"
             )
         exceeded = self.budget.exceeded()
         return Stage(name=StageName.MODES, state=StageState.OVER_BUDGET, why=exceeded, how=_RAISE) if exceeded else None
@@ -106,7 +106,7 @@ def _ended(stage: Stage, outcome: Outcome, *, given: bool) -> Stage:
         return replace(stage, seconds=outcome.reached[stage.name] - before)
     how = _RAISE if outcome.state is StageState.OVER_BUDGET else ""
     if not how and StageName.MODES in outcome.reached and not given:
-        how = "leave it out with --no-quantize"
+        how = "skip it with --no-quantize"
     if outcome.state is StageState.DONE:
         return replace(stage, state=StageState.IMPOSSIBLE, why="it was not measured")
     return replace(stage, state=outcome.state, why=outcome.why, how=how)

@@ -78,13 +78,13 @@ def open_arrays(path: Path, wanted: InputSpec) -> Samples:
     count = len(images)
     targets = ""
     if labels is not None and wanted.labels is None and not are_classes(labels):
-        labels, targets = None, f", {LABELS!r} being no classes but targets, which are not looked at"
+        labels, targets = None, f", {LABELS!r} ignored: they are targets, not classes"
     if labels is not None:
         labels = checked_labels(labels, count, str(path))
     elif wanted.labels is not None:
         labels = read_labels(_label_file(path, wanted.labels), count)
     fitted(images[:1], wanted, path, [0])
-    floating = "" if wanted.preprocess is None or images.dtype.kind != "f" else ", floating-point, left as they are"
+    floating = "" if wanted.preprocess is None or images.dtype.kind != "f" else ", floating-point, used unchanged"
     return Samples(
         description=f"{path.name}, {many(count, 'sample')} of {named_shape(images.shape[1:])}{floating}{targets}",
         count=count,
@@ -116,7 +116,7 @@ def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput
             if not all(keys):
                 missing = ", ".join(entry.names[0] for entry, key in zip(inputs, keys, strict=True) if not key)
                 found = ", ".join(held[:8]) or "none"
-                raise ReadError(path, f"holds no array for {missing}, which the model takes, but {found}")
+                raise ReadError(path, f"has no array for the input {missing}; it has {found}")
             arrays: list[Rows] = [_rows(path, archive, key) for key in keys]
             named = wanted.labels if wanted.labels in held else LABELS
             labels = _whole(path, archive, named) if named in held and named not in keys else None
@@ -124,7 +124,9 @@ def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput
         raise ReadError(path, f"cannot be read as arrays: {error}") from None
     counts = {len(array) for array in arrays}
     if len(counts) > 1:
-        raise ReadError(path, f"holds arrays of {', '.join(map(str, sorted(counts)))} samples: one for each is wanted")
+        raise ReadError(
+            path, f"holds arrays of {', '.join(map(str, sorted(counts)))} samples: their numbers must be equal"
+        )
     if labels is not None and (wanted.labels is not None or are_classes(labels)):
         labels = checked_labels(labels, len(arrays[0]), str(path))
     elif wanted.labels is not None:
@@ -178,7 +180,7 @@ def _read(path: Path, named: str | None) -> tuple[Rows, NDArray[Any] | None]:
     except (OSError, ValueError) as error:
         raise ReadError(path, f"cannot be read as arrays: {error}") from None
     if images.ndim < 1 or not _numeric(images):
-        raise ReadError(path, f"holds an array of type {images.dtype} and shape {list(images.shape)}, no samples")
+        raise ReadError(path, f"holds an array of type {images.dtype} and shape {list(images.shape)}, not samples")
     return images, labels
 
 
@@ -189,7 +191,7 @@ def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: Inpu
 
 def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]:
     if not zipfile.is_zipfile(path):
-        raise ValueError("it is no zip archive, as an .npz is; was it cut short?")
+        raise ValueError("not a zip archive, as an .npz is: it may be truncated")
     with opened_zip(path) as archive:
         names = _names(archive)
         if IMAGES in names:
@@ -197,7 +199,7 @@ def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]
         elif len(names) == 1:
             chosen = names[0]
         else:
-            raise _NoImages(path, f"holds no array {IMAGES!r} but {', '.join(names[:8]) or 'none'}")
+            raise _NoImages(path, f"has no array {IMAGES!r}, only {', '.join(names[:8]) or 'none'}")
         key = labels if labels in names else LABELS if labels is None and LABELS in names else None
         return _rows(path, archive, chosen), None if key is None else _whole(path, archive, key)
 

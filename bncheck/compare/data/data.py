@@ -72,8 +72,8 @@ def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: Options =
     for entry in inputs:
         if entry.dtype.kind not in "biuf" and entry.dtype.name not in _LESS_KNOWN:
             raise UsageError(
-                f"the model takes strings at {entry.names[0]}, such as encoded images: name the numbers that it "
-                "makes of them with --inputs"
+                f"the model takes strings at {entry.names[0]}, such as encoded images: name the tensor of numbers "
+                "that it decodes them to with --inputs"
             )
     shape = inputs[0].shape
     own = shape[0] if shape else None
@@ -124,8 +124,8 @@ def _open_named(spec: str | Path, wanted: InputSpec, inputs: Sequence[ModelInput
     path, names = Path(spec), ", ".join(entry.names[0] for entry in inputs)
     if path.suffix.lower() != ".npz" or not path.is_file():
         raise UsageError(
-            f"the model takes {len(inputs)} inputs ({names}): give --data FILE.npz with an array for each under these "
-            "names, or name the one that counts with --inputs and outputs that do without the others with --outputs"
+            f"the model takes {len(inputs)} inputs ({names}): give --data FILE.npz with an array for each, by these "
+            "names, or choose one input with --inputs and outputs that depend on it alone with --outputs"
         )
     return open_named_arrays(path, wanted, inputs)
 
@@ -168,4 +168,4 @@ def _open_path(path: Path, wanted: InputSpec) -> Samples:
         return open_arrays(path, wanted)
     if is_records(path):
         return open_records([path], str(path), wanted)
-    raise UnknownFormat(path, f"holds no samples that bncheck reads: --data takes {KINDS}")
+    raise UnknownFormat(path, f"no samples that bncheck can read: --data takes {KINDS}")

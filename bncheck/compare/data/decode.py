@@ -31,5 +31,5 @@ class Decoder:
         try:
             image: NDArray[np.uint8] = self._session.run(self._image, {self._content: content})
         except self._refusal:
-            raise ReadError(where, "is no image that can be decoded (PNG, JPEG, GIF, BMP)") from None
+            raise ReadError(where, "not an image that can be decoded (PNG, JPEG, GIF, BMP)") from None
         return image

@@ -41,7 +41,7 @@ def look_at(options: Options, entry: ModelInput | None = None) -> None:
     elif is_records(path):
         first_record([path], str(path))
     else:
-        raise UnknownFormat(path, f"holds no samples that bncheck reads: --data takes {KINDS}")
+        raise UnknownFormat(path, f"no samples that bncheck can read: --data takes {KINDS}")
 
 
 def keras_input(raw: RawModel) -> ModelInput | None:

@@ -123,6 +123,6 @@ def _labels(folder: Path, files: list[Path], labels: str | None) -> NDArray[Any]
         return read_labels(path, len(files))
     parts = [path.relative_to(folder).parts for path in files]
     if any(len(p) < 2 for p in parts):
-        raise UsageError(f"{folder}: --labels {FOLDERS} wants every image in a subfolder named after its class")
+        raise UsageError(f"{folder}: --labels {FOLDERS} needs every image in a subfolder named after its class")
     classes = sorted({p[0] for p in parts})
     return np.array([classes.index(p[0]) for p in parts], np.int64)

@@ -14,7 +14,7 @@ from bncheck.facts.inputs import RANGES
 def check_name(name: str | None) -> None:
     """Raises UsageError for a name that is not in RANGES."""
     if name is not None and name not in RANGES:
-        raise UsageError(f"no --preprocess {name!r}: there are {', '.join(RANGES)}")
+        raise UsageError(f"--preprocess {name!r} does not exist: choose one of {', '.join(RANGES)}")
 
 
 def preprocessed(
@@ -35,13 +35,13 @@ def preprocessed(
         check_name(name)
         if name is None:
             raise UsageError(
-                f"{where}: holds bytes, and only you know what range the model was trained on: "
+                f"{where}: holds bytes, and bncheck cannot know the range that the model was trained on: "
                 f"--preprocess {' | '.join(RANGES)}"
             )
         offset, scale = (_per_channel(v, channel_order, first=channels_first) for v in RANGES[name])
         images = (images.astype(np.float32) - offset) / scale
     elif not np.can_cast(images.dtype, dtype, "same_kind") and np.issubdtype(images.dtype, np.floating):
-        raise UsageError(f"{where}: holds {images.dtype} numbers, the model takes {dtype}")
+        raise UsageError(f"{where}: holds {images.dtype} numbers, but the model takes {dtype}")
     with np.errstate(over="ignore"):  # what becomes infinite is refused with its number, by those who know it
         return images.astype(dtype, copy=False)
 

@@ -54,7 +54,9 @@ def open_records(paths: Sequence[Path], where: str, wanted: InputSpec) -> Sample
     features = _features(example, first, where)
     image = _key(features, IMAGE_KEYS, where)
     if wanted.labels is not None and wanted.labels not in features:
-        raise UsageError(f"--labels {wanted.labels}: {where} has no such feature but {', '.join(sorted(features)[:8])}")
+        raise UsageError(
+            f"--labels {wanted.labels}: {where} has no such feature, only {', '.join(sorted(features)[:8])}"
+        )
     label = wanted.labels or next((key for key in LABEL_KEYS if key in features), None)
     encoded = features[image].WhichOneof("kind") == "bytes_list"
     decoder = Decoder(*image_size(wanted, where)) if encoded else None
@@ -63,7 +65,7 @@ def open_records(paths: Sequence[Path], where: str, wanted: InputSpec) -> Sample
         found = _features(example, record, where)
         for key in (image, *([label] if label else [])):
             if key not in found:
-                raise ReadError(where, f"a record has no feature {key!r}, others do")
+                raise ReadError(where, f"a record lacks the feature {key!r} that others have")
         values = _image(found[image], decoder, wanted, where)
         return values, _label(found[label], label, where) if label else 0
 
@@ -107,7 +109,7 @@ def records(path: Path) -> Iterator[bytes]:
                 raise Truncated(path, "ends within a record", offset=offset)
             length, checksum = _HEADER.unpack(head)
             if crc32c(head[:8]) != unmask(checksum):
-                raise BadChecksum(path, "is no TFRecord, or a damaged one", offset=offset)
+                raise BadChecksum(path, "not a TFRecord, or damaged", offset=offset)
             if length > _LARGEST:
                 raise Malformed(path, f"a record of {length:,} bytes", offset=offset)
             data, tail = stream.read(length), stream.read(_CRC.size)
@@ -145,7 +147,7 @@ def _features(example: Any, record: bytes, where: str) -> Mapping[str, Any]:
     try:
         features: Mapping[str, Any] = example.FromString(record).features.feature
     except DecodeError:
-        raise ReadError(where, "its records are no tf.Example") from None
+        raise ReadError(where, "its records are not tf.Example") from None
     return features
 
 
@@ -164,11 +166,11 @@ def _image(feature: Any, decoder: Decoder | None, wanted: InputSpec, where: str)
     if decoder is not None and kind == "bytes_list" and feature.bytes_list.value:
         return decoder.decode(feature.bytes_list.value[0], where)
     if decoder is not None or kind is None:
-        raise ReadError(where, "a record has no image, others do")
+        raise ReadError(where, "a record lacks the image that others have")
     values = np.array(getattr(feature, kind).value, np.float32 if kind == "float_list" else np.int64)
     shape = wanted.shape
     if shape is None or None in shape:
-        raise UsageError(f"{where}: holds lists of numbers, but the model does not say what shape they are")
+        raise UsageError(f"{where}: holds lists of numbers, but the model does not tell their shape")
     if values.size != np.prod([s or 0 for s in shape]):
         raise UsageError(f"{where}: a record holds {values.size:,} numbers, the model takes {named_shape(shape)}")
     return values.reshape([s or 0 for s in shape])

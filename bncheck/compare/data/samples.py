@@ -98,7 +98,7 @@ def image_size(wanted: InputSpec, where: str) -> tuple[int, int, int]:
     if wanted.channels not in (1, 3, 4):
         raise UsageError(f"{where}: the model takes images of {wanted.channels} channels, which no image file holds")
     if not height or not width:
-        raise UsageError(f"{where}: the model takes images of any size: say which with --size HEIGHTxWIDTH")
+        raise UsageError(f"{where}: the model takes images of any size: choose one with --size HEIGHTxWIDTH")
     return height, width, wanted.channels
 
 
@@ -125,10 +125,10 @@ def _refuse_non_finite(images: NDArray[Any], numbers: Sequence[int] | NDArray[np
         return
     spoilt = [int(n) for n, one in zip(numbers, np.isfinite(images), strict=False) if not np.all(one)]
     if spoilt:
-        others = f", as {len(spoilt) - 1} more of its batch do" if len(spoilt) > 1 else ""
+        others = f", like {len(spoilt) - 1} more of its batch" if len(spoilt) > 1 else ""
         raise UsageError(
             f"{where}: sample {min(spoilt)}, counted from 0, holds NaN or infinity as {images.dtype}{others}: "
-            "mend such samples, or take them out; no model is judged by them"
+            "fix or remove such samples"
         )
 
 
@@ -165,7 +165,7 @@ def checked_labels(labels: NDArray[Any], count: int | None, where: str) -> NDArr
     labels = labels.reshape(-1) if labels.ndim == 2 else labels
     if labels.ndim != 1 or not (labels.dtype.kind in "biu" or _whole_numbers(labels)):
         raise ReadError(
-            where, f"labels of shape {labels.shape} and type {labels.dtype}: one integer a sample is wanted"
+            where, f"labels of shape {labels.shape} and type {labels.dtype}: expected one integer per sample"
         )
     if count is not None and len(labels) != count:
         raise ReadError(where, f"holds {len(labels):,} labels for {count:,} samples")
@@ -198,8 +198,8 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool
 def _shape_hint(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> str:
     if wanted is not None and len(shape) == len(wanted) == 3:
         if _fits((shape[2], shape[0], shape[1]), wanted) or _fits((shape[1], shape[2], shape[0]), wanted):
-            return ": its channels are on another axis, transpose them"
+            return ": its channels are on another axis: transpose them"
         if _fits(shape[:2], wanted[:2]):
-            return f": it wants {wanted[2]} channel{'s' if wanted[2] != 1 else ''} a pixel"
+            return f": it needs {wanted[2]} channel{'s' if wanted[2] != 1 else ''} per pixel"
         return ": resize them, or give a folder of images, which bncheck resizes"
     return ""

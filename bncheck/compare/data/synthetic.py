@@ -25,10 +25,10 @@ def open_synthetic(wanted: InputSpec, batches: int) -> Samples:
     if wanted.labels is not None:
         raise UsageError("synthetic data has no labels")
     if shape is not None and len(shape) != 3 and None in shape:
-        raise UsageError(f"the model takes samples of shape {named_shape(shape)}: synthetic data needs all sizes known")
+        raise UsageError(f"the model takes samples of shape {named_shape(shape)}: synthetic data need all sizes known")
     images = shape is None or len(shape) == 3
     if not images and not np.issubdtype(wanted.dtype, np.floating):
-        raise UsageError(f"the model takes {wanted.dtype} numbers, which cannot be made up: give real data")
+        raise UsageError(f"the model takes {wanted.dtype} values, which cannot be made up: give real data")
     size = image_size(wanted, "synthetic") if images else tuple(s or 0 for s in shape or ())
 
     def batch(random: np.random.Generator) -> NDArray[Any]:

@@ -113,7 +113,7 @@ def _replaced(forward: Forward, statistics: Statistics) -> dict[str, PerChannel]
             found[f"{base}/mean"], found[f"{base}/variance"] = statistics[site.layer]
     unknown = set(statistics) - {site.layer for site in forward.sites}
     if unknown:
-        raise UsageError(f"no batch norm of the forward pass is called {min(unknown)}: its statistics have no place")
+        raise UsageError(f"the forward pass has no batch norm {min(unknown)} to take statistics")
     return found
 
 
@@ -256,7 +256,7 @@ def by_recipe(file: LiteFile, recipe: str, calibration: Calibration) -> bytes:
     return recipes.quantize(file.content, recipe, (feeds_of(file, part) for part in parts))
 
 
-_NO_DATA = "{} takes its ranges from data: there is no batch to calibrate on"
+_NO_DATA = "{} takes its ranges from data: give at least one batch to calibrate on"
 
 
 def _quantize(tf: Any, file: LiteFile, scheme: str, calibration: Calibration) -> bytes:
@@ -375,5 +375,5 @@ def _sentence(error: Exception, said: str, scheme: str) -> str:
     reason = next((line for line in lines if line), type(error).__name__)[:300]
     if single is not None:
         op = next(name for name in single.groups() if name)
-        return f"TensorFlow cannot convert this model to {what}: {op} stands in the way ({reason})"
+        return f"TensorFlow cannot convert this model to {what}: {op} cannot be converted ({reason})"
     return f"TensorFlow cannot convert this model to {what}: {reason}"

@@ -54,7 +54,7 @@ def check(content: bytes, path: str | Path) -> None:
         load(content)
     except _SCHEMA_RAISES as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Malformed(path, f"its structure is damaged: {reason}", hint="convert the model again") from error
+        raise Malformed(path, f"damaged: {reason}", hint="convert the model again") from error
 
 
 _SCHEMA_RAISES = (

@@ -17,8 +17,8 @@ def fed_alike(quantized: LiteFile, reference: LiteFile) -> LiteFile:
     """
     if len(quantized.inputs) != len(reference.inputs):
         raise BncheckError(
-            f"{quantized.path} takes {len(quantized.inputs)} inputs, the float model {len(reference.inputs)}: it is "
-            "another model"
+            f"{quantized.path} takes {len(quantized.inputs)} inputs, but the float model {len(reference.inputs)}: it "
+            "is another model"
         )
     order = reference.fields
     if set(quantized.names) == set(reference.names) and len(set(reference.names)) == len(order):
@@ -33,9 +33,9 @@ def _same_input(path: str, entry: RawLiteTensor, other: RawLiteTensor) -> None:
     ours, theirs = ((tensor.shape_signature or tensor.shape)[1:] for tensor in (entry, other))
     agree = len(ours) == len(theirs) and all(a == b or -1 in (a, b) for a, b in zip(ours, theirs, strict=True))
     if not agree:
-        turned = "the channels are on another axis, which compare cannot turn: convert both in one layout"
+        turned = "the channels are on another axis, which compare cannot transpose: convert both in one layout"
         why = turned if sorted(ours) == sorted(theirs) else "it is another model"
-        raise BncheckError(f"{path} takes samples of {_by(ours)}, the float model of {_by(theirs)}: {why}")
+        raise BncheckError(f"{path} takes samples of {_by(ours)}, but the float model of {_by(theirs)}: {why}")
 
 
 def _by(shape: Iterable[int]) -> str:

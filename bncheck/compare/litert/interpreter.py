@@ -75,7 +75,7 @@ def read_file(content: bytes, path: str | Path = "the converted model") -> LiteF
         lite = _lite(parse_lite(Path(path), memoryview(content)))
     graph = lite.subgraphs[0]
     if not graph.inputs or not graph.outputs or min(graph.inputs) < 0:
-        raise Unsupported(path, f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs: there is nothing to run")
+        raise Unsupported(path, f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs: nothing to run")
     lacking = without_weights(lite)
     if lacking:
         raise Unsupported(path, lacking)
@@ -84,7 +84,7 @@ def read_file(content: bytes, path: str | Path = "the converted model") -> LiteF
     if selected:
         more = "" if len(selected) <= 3 else f" and {len(selected) - 3} more"
         why = f"it was converted with SELECT_TF_OPS and needs TensorFlow's own {', '.join(selected[:3])}{more}"
-        raise Unsupported(path, f"{why}, which LiteRT has no kernels for: convert it with TFLite's operators alone")
+        raise Unsupported(path, f"{why}, for which LiteRT has no kernels: convert it with TFLite's own operators")
     called = {} if signature is None else {number: name for name, number in signature.inputs.items()}
     return LiteFile(
         path=str(path),
@@ -255,7 +255,7 @@ class Runner:
     def _refused(self, error: Exception) -> BncheckError:
         shapes = ", ".join(str(list(shape)) for shape in list(self._asked.values())[:3])
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
-        return BncheckError(f"{self._path}: LiteRT refuses an input of shape {shapes}: {reason}")
+        return BncheckError(f"{self._path}: LiteRT rejects an input of shape {shapes}: {reason}")
 
 
 def _open(content: bytes, path: str, *, delegates: bool) -> Any:

@@ -40,7 +40,7 @@ def folded_layers(wiring: Net, layers: Sequence[Layer]) -> FoldedInto:
     missing: dict[str, str] = {}
     for layer in layers:
         if layer.mean.values is None or layer.variance.values is None:
-            missing[layer.name] = "its statistics are not at hand"
+            missing[layer.name] = "its statistics are unknown"
             continue
         expected = _expected(layer)
         free = [s for s in sights if s.operator.index not in found and s.channels == expected.addend.size]

@@ -312,13 +312,13 @@ def _same_model(search: _PairSearch, quantized: LiteFile, reference: LiteFile) -
     pairs = [matched[operator.index] for operator in linear if operator.index in matched]
     if not search.pairs or 2 * len(pairs) < max(len(linear), theirs):
         raise BncheckError(
-            f"{quantized.path} is no quantized form of this model: {len(pairs)} of its {len(linear)} convolution and "
-            f"dense operators have a counterpart among the model's {theirs}"
+            f"{quantized.path} is not a quantized form of this model: {len(pairs)} of its {len(linear)} convolution "
+            f"and dense operators have a counterpart among the model's {theirs}"
         )
     likenesses = [pair.likeness for pair in pairs if pair.likeness is not None]
     if likenesses and (usual := median(np.array(likenesses))) < SAME_KERNEL:
         raise BncheckError(
-            f"{quantized.path} has the operators of this model and other weights: the median kernel has a cosine of "
+            f"{quantized.path} has this model's operators but other weights: the median kernel has a cosine of "
             f"{usual:.2f} with the model's: it was converted from another model or checkpoint"
         )
 
@@ -338,7 +338,7 @@ def _same_preparation(search: _PairSearch, path: str) -> None:
         if kinds:
             raise BncheckError(
                 f"{one} scales its input itself ({', '.join(kinds)}), {other} does not, so the same data mean "
-                f"something else to each: give the model that {path} was converted from"
+                f"different things to each: give the model that {path} was converted from"
             )
 
 

@@ -59,12 +59,12 @@ def recipe(name: str) -> list[dict[str, Any]]:
         found = _resolved(name)
     except (ValueError, OSError) as error:
         if Path(name).is_file():
-            raise UsageError(f"{name}: holds no recipe of ai-edge-quantizer: {error}") from None
+            raise UsageError(f"{name}: not a recipe of ai-edge-quantizer: {error}") from None
         raise UsageError(
-            f"ai-edge-quantizer has no recipe {name!r}, and no file is called so: {', '.join(recipe_names())}"
+            f"ai-edge-quantizer has no recipe {name!r}, nor is there such a file; recipes: {', '.join(recipe_names())}"
         ) from None
     if not isinstance(found, list) or not found or not all(isinstance(entry, dict) for entry in found):
-        raise UsageError(f"{RECIPE}{name}: no recipe for a single model, which is a list of rules")
+        raise UsageError(f"{RECIPE}{name}: not a recipe for a single model, which is a list of rules")
     return found
 
 
@@ -83,12 +83,14 @@ def quantize(content: bytes, name: str, batches: Iterable[Feeds]) -> bytes:
             if quantizer.need_calibration:
                 samples = [{names[number]: values for number, values in feeds.items()} for feeds in batches]
                 if not samples:
-                    raise UsageError(f"{RECIPE}{name} takes its ranges from data: there is no batch to calibrate on")
+                    raise UsageError(
+                        f"{RECIPE}{name} takes its ranges from data: give at least one batch to calibrate on"
+                    )
                 found = quantizer.calibrate({SERVING: samples}, num_threads=os.cpu_count() or 1)
             return bytes(quantizer.quantize(found, enable_progress_report=False).quantized_model)
         except _REFUSALS as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise BncheckError(f"ai-edge-quantizer refuses this model for {RECIPE}{name}: {reason[:300]}") from error
+            raise BncheckError(f"ai-edge-quantizer rejects this model for {RECIPE}{name}: {reason[:300]}") from error
 
 
 def _resolved(name: str) -> Any:
@@ -101,6 +103,6 @@ def _resolved(name: str) -> Any:
 
 def _module(name: str) -> Any:
     if not installed():
-        raise BncheckError(f"ai-edge-quantizer is not installed, whose recipes {RECIPE} names: {install('aeq')}")
+        raise BncheckError(f"ai-edge-quantizer, which has the {RECIPE} recipes, is not installed: {install('aeq')}")
     with quiet_tensorflow.without_warnings():
         return importlib.import_module(f"{_PACKAGE}.{name}")

@@ -112,8 +112,8 @@ def _refuse(nodes: Iterable[Any], functions: Container[str], where: str) -> None
         if node.op not in functions and not allowed(node.op):
             name = node.name if where else node.name.partition("/")[2]  # the first part is that of the twin
             raise BncheckError(
-                f"{name}{where} is a {node.op}, none of the ops of mathematics, arrays and control flow that bncheck "
-                "runs: it could touch files, the network or Python, or wait for ever, and runs only with --trust-model"
+                f"{name}{where} is the op {node.op}, not one of the ops of mathematics, arrays and control flow that "
+                "bncheck runs: it could touch files, the network or Python, or hang, and runs only with --trust-model"
             )
 
 

@@ -50,7 +50,9 @@ def find_input(view: GraphView, named: str | None = None) -> int:
                 for e in feeding(view.flat, x):
                     counts[e] = counts.get(e, 0) + 1
     if not counts:
-        raise UsageError("no placeholder, iterator or queue feeds the batch norm of this graph: name one with --inputs")
+        raise UsageError(
+            "no placeholder, iterator or queue feeds the batch norm of this graph: name the input with --inputs"
+        )
     best = max(counts.values())
     found = [e for e, count in counts.items() if count == best]
     if signature is not None and len(found) > 1:
@@ -85,7 +87,7 @@ def find_outputs(view: GraphView, input_edge: int, named: tuple[str, ...] = ()) 
     learned = [*logits, *put_out(parts, [*logits, *where_labels_join(parts)])] or before_the_loss(parts)
     edges = learned or _of_inference(parts)
     if not edges:
-        raise UsageError("no output was found behind the batch norm of this graph: name one with --outputs")
+        raise UsageError("this graph has no output behind its batch norm: name one with --outputs")
     exits = [_exit(view, _short_name(flat, e), e) for e in dict.fromkeys(edges)]
     binary = logits_of_sigmoids(flat) if learned else frozenset()
     return [replace(e, kind=_by_the_loss(e, logits, binary)) if learned else e for e in exits]
@@ -174,12 +176,12 @@ def _named(flat: FlatGraph, name: str, taken: Callable[[], list[str]]) -> int:
     last = name.partition(":")[0].rpartition("/")[2]
     near = [n for n in flat.names[: flat.main_nodes] if last in n][:3]
     if near:
-        raise UsageError(f"the graph has no tensor {name!r}; near: {', '.join(near)}")
+        raise UsageError(f"the graph has no tensor {name!r}; similar: {', '.join(near)}")
     try:
         own = ", ".join(taken())
     except UsageError:
         own = ""
-    raise UsageError(f"the graph has no tensor {name!r}" + (f"; left to itself, bncheck takes {own}" if own else ""))
+    raise UsageError(f"the graph has no tensor {name!r}" + (f"; by default bncheck takes {own}" if own else ""))
 
 
 def _tensor(flat: FlatGraph, e: int) -> str:

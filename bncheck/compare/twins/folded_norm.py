@@ -74,7 +74,7 @@ def _kernel_shape(writer: TwinWriter, fold: Fold) -> tuple[int, ...]:
     if len(found) != 1:
         raise BncheckError(
             f"{writer.plan.view.flat.names[fold.linear]}: batch norm is folded into weights that are stored in parts, "
-            "which compare does not put together"
+            "which compare cannot join"
         )
     return tuple(weights_of(writer, node_of(found[0])).shape)
 

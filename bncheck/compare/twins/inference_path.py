@@ -64,7 +64,7 @@ def plan_of(view: GraphView, layers: tuple[Layer, ...], input_edge: int, masks: 
         if x is not None and mask is not None
     }
     if len(masked) < len(masks) or not entering.issuperset(masked):
-        raise BncheckError("a batch norm that takes a mask was not found in the graph: not understood by compare yet")
+        raise BncheckError("a batch norm with a mask is missing from the graph: compare cannot run it yet")
     return Plan(
         view=view,
         input_edge=input_edge,
@@ -139,8 +139,8 @@ def _through_call(plan: Plan, e: int) -> int:
         value = _settled(plan, flat.data[node][0])
         if value is None:
             raise BncheckError(
-                f"{flat.names[node]} is a condition that is not the training switch: give --inputs and --outputs that "
-                "leave it out"
+                f"{flat.names[node]} is a condition that is not the training switch: choose an input and outputs that "
+                "do not need it with --inputs and --outputs"
             )
         branch = 0 if value else 1
     return flat.returns[node][branch][port_of(e)]

@@ -44,9 +44,7 @@ def frozen_graph(raw: RawModel, *, trusted: bool) -> Frozen:
     """
     assert raw.keras is not None
     if not raw.keras.has_config:
-        raise BncheckError(
-            f"{raw.path} holds weights without a model: give the whole model, or --builder pkg.mod:function"
-        )
+        raise BncheckError(f"{raw.path} holds weights alone: give the whole model, or --builder pkg.mod:function")
     tf = load_tensorflow()
     keras = _keras(raw.keras.keras_version)
     if raw.path.is_dir() and keras.__name__ != "keras":
@@ -90,9 +88,7 @@ def _masks_noted(keras: Any, model: Any) -> list[tuple[Any, Any]]:
             mask = kwargs.get("mask")
             if mask is not None:
                 if mask.shape.rank is None or inputs.shape.rank != mask.shape.rank + 1:
-                    raise BncheckError(
-                        f"{layer.name} takes a mask of shape {mask.shape}: not understood by compare yet"
-                    )
+                    raise BncheckError(f"{layer.name} takes a mask of shape {mask.shape}: compare cannot run it yet")
                 noted.append((inputs, mask))
             return call(inputs, *args, **kwargs)
 

@@ -93,20 +93,18 @@ def _foreign(keras: Any, node: Mapping[str, Any]) -> str:
     if name in _MARKS:
         return ""
     if name in {"Lambda", "__lambda__"}:
-        return "holds code of the file (a Lambda)"
+        return "holds code (a Lambda)"
     known = _functions(keras) if name == "function" else _classes(keras)
     wanted = config if name == "function" else name
     if not isinstance(wanted, str) or wanted not in known:
-        return (
-            f"names {_told(module, wanted)}, which is no layer or function of {keras.__name__} that runs without trust"
-        )
+        return f"names {_told(module, wanted)}, not a layer or function of {keras.__name__} that runs without trust"
     library = isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
     if not (module is None or library or (name == "function" and module == "builtins")):
         return f"names {_told(module, wanted)}, which is not of {keras.__name__}"
     if node.get("registered_name") not in (None, name, wanted):
         return f"names the registered object {node['registered_name']!r}, which is not of {keras.__name__}"
     if name in _BY_SYMBOL and not _only_writes_ops(config):
-        return f"calls {config.get('function') if isinstance(config, Mapping) else config!r}, no plain op"
+        return f"calls {config.get('function') if isinstance(config, Mapping) else config!r}, not a plain op"
     if isinstance(config, Mapping) and any(isinstance(config.get(field), str) for field in _FILES):
         return "reads another file"
     return ""

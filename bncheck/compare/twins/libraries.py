@@ -14,4 +14,4 @@ def load_tensorflow() -> Any:
     try:
         return quiet_tensorflow.load_tensorflow()
     except ModuleNotFoundError as error:
-        raise BncheckError(f"{error.name} is not installed: comparing runs the model; {install('tf')}") from error
+        raise BncheckError(f"{error.name} is not installed, and running a model needs it: {install('tf')}") from error

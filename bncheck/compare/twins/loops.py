@@ -83,8 +83,8 @@ def _rewrite(function: Any, values: Mapping[int, int], loop: str) -> None:
             node.attr["T"].type = kinds[taken[0]]
         else:
             raise BncheckError(
-                f"{loop}: its {node.op} {node.name} takes a variable itself, which is not understood by compare: give "
-                "--outputs that leave the loop out"
+                f"{loop}: its {node.op} {node.name} takes a variable itself, which compare cannot run: choose "
+                "outputs that do not need the loop with --outputs"
             )
     for node in function.node_def:
         for place, source in enumerate(node.input):

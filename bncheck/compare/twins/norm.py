@@ -44,12 +44,12 @@ def write_norm(writer: TwinWriter, node: int) -> Normalised:
     paired, layer = writer.plan.sites[node]
     x_edge = paired.site.x if paired.site.x is not None else paired.train.x
     if x_edge is None:
-        raise BncheckError(f"{layer.name} is folded into its convolution in the graph: not understood by compare yet")
+        raise BncheckError(f"{layer.name} is folded into its convolution in the graph: compare cannot run it yet")
     mask = _mask(writer, node, x_edge)
     if writer.plan.view.flat.ops[node] not in FUSED:
         return _decomposed(writer, node, x_edge, mask)
     if mask is not None:
-        raise BncheckError(f"{layer.name} is a fused batch norm with a mask: not understood by compare yet")
+        raise BncheckError(f"{layer.name} is a fused batch norm with a mask: compare cannot run it yet")
     return _fused(writer, node, x_edge)
 
 
@@ -123,7 +123,7 @@ def _decomposed(writer: TwinWriter, node: int, x_edge: int, mask: str | None) ->
         writer.node(name, "Cast", [last], SrcT=FLOAT, DstT=kind)
     axis = _axis(paired)
     if mask is not None and axis != -1:
-        raise BncheckError(f"{layer.name} takes a mask, its channels not being last: not understood by compare yet")
+        raise BncheckError(f"{layer.name} takes a mask, and its channels are not last: compare cannot run it yet")
     return Normalised(output=f"{name}:0", input=x, mean=mean, variance=variance, corrected=False, axis=axis, mask=mask)
 
 

@@ -51,14 +51,14 @@ def _refuse(writer: TwinWriter, node: int) -> None:
     op = flat.ops[node]
     if op in ("Placeholder", "PlaceholderV2"):
         raise BncheckError(
-            f"the output depends on {flat.names[node]} ({op}), a single value that nobody gives: name outputs that do "
-            "without it with --outputs"
+            f"the output depends on {flat.names[node]} ({op}), a value that no data supply: choose outputs that do "
+            "not need it with --outputs"
         )
     inside = (flat.frames[flat.frame_of[site]].call for site in writer.plan.sites if site in flat.frame_of)
     if op in LOOPS and node in inside:
         raise BncheckError(
-            f"{flat.names[node]} is a loop with batch norm in it, which cannot be run in two modes: give --outputs "
-            "that leave it out"
+            f"{flat.names[node]} is a loop with batch norm in it, which cannot be run in two modes: choose "
+            "outputs that do not need it with --outputs"
         )
 
 
@@ -116,7 +116,7 @@ def weights_of(writer: TwinWriter, node: int) -> NDArray[Any]:
     if tensor is None:
         raise BncheckError(f"no checkpoint holds the variable {name}, which the forward pass reads")
     if tensor.unavailable is not None:
-        raise BncheckError(f"the values of {name} are not at hand: {tensor.unavailable}")
+        raise BncheckError(f"the values of {name} could not be read: {tensor.unavailable}")
     return _part(view.flat, node, tensor.read())
 
 

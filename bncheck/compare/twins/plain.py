@@ -13,7 +13,4 @@ def refuse_other_kinds(layers: Iterable[Layer]) -> None:
     """Raises NotJudged for the first layer that is no plain batch norm: its modes would be those of another kind."""
     for layer in layers:
         if layer.kind is not NormKind.PLAIN:
-            raise NotJudged(
-                f"{layer.name} {layer.kind.value}, which trains in another way than plain batch norm, and compare runs "
-                "plain batch norm only"
-            )
+            raise NotJudged(f"{layer.name} {layer.kind.value}: compare runs plain batch norm only")

@@ -63,7 +63,7 @@ class Loaded:
                 return call(*([batch] if names is None else [batch[name] for name in names]), *values)
             except (ValueError, self._refusal) as error:
                 raise BncheckError(
-                    f"the model refuses a batch of shape {list(batch.shape)}: {_first_line(error)}{_single(batch)}"
+                    f"the model rejects a batch of shape {list(batch.shape)}: {_first_line(error)}{_single(batch)}"
                 ) from error
 
         return run

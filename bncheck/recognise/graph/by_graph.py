@@ -139,7 +139,7 @@ def _run(graph: GraphView, raw: RawModel, hints: Options, counters: ProgressKeys
 
 def _other_graphs(raw: RawModel, chosen: RawGraph) -> tuple[str, ...]:
     return tuple(
-        f"MetaGraph with tags {', '.join(graph.tags) or 'none'} was not looked at"
+        f"MetaGraph with tags {', '.join(graph.tags) or 'none'} was not read"
         for graph in raw.graphs
         if graph is not chosen
     )

@@ -54,7 +54,7 @@ def told(known: FakeQuantFacts | None) -> tuple[str, ...]:
         since = {
             True: f"which training has reached ({count}): since then it normalises with the stored statistics",
             False: f"which training has not reached ({count}): it normalises with those of each batch",
-            None: f"by the count of {freeze.counter}, which is not at hand",
+            None: f"by the count of {freeze.counter}, which was not read",
         }[freeze.reached]
         return (f"{what}, and freezes it from step {freeze.step} on, {since}",)
     if known.corrected:

@@ -147,7 +147,7 @@ def _layer(raw: RawModel, group: Group, keys: Mapping[Role, str], label: str, hi
     sizes = {math.prod(tensor.shape) for tensor in statistics}
     if any(tensor.dtype not in _FLOATS for tensor in statistics) or len(sizes) > 1:
         shapes = ", ".join(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)}" for tensor in statistics)
-        return Gap(kind=GapKind.LAYER, where=label, why=f"its statistics do not go together ({shapes})")
+        return Gap(kind=GapKind.LAYER, where=label, why=f"its statistics do not fit each other ({shapes})")
     channels = math.prod(reference.shape)
     affine = {role: stored[role] for role in (Role.GAMMA, Role.BETA) if role in stored}
     fitting = {role: tensor for role, tensor in affine.items() if _fits(tensor, channels)}

@@ -166,12 +166,15 @@ def _tail(report: Report, width: int, told: Sequence[Story], *, quiet: bool, ver
     if told and not quiet:
         parts.append(f"more: {'' if verbose else '--verbose, '}bncheck explain {told[0].cause.code}")
     yield from (((line, "dim"),) for line in _wrap_parts([visible(part) for part in parts], width))
-    if found and report.not_checked and not quiet and not verbose:
-        # findings come first: how to check the rest is for a report without any
-        yield from indented("Not checked: " + ", ".join(visible(n.what) for n in report.not_checked), width, 0)
-    elif not quiet:
+    if quiet or not report.not_checked:
+        return
+    if verbose or (report.verdict is Verdict.INCONCLUSIVE and not found):
         for entry in report.not_checked:
             yield from _unchecked(entry, width, verbose=verbose)
+        return
+    # how to check the rest is for whoever asks, or for a report that says nothing else
+    how = "" if found else " (how: --verbose)"
+    yield from indented("Not checked: " + ", ".join(visible(n.what) for n in report.not_checked) + how, width, 0)
 
 
 def _unchecked(entry: NotChecked, width: int, *, verbose: bool) -> Iterator[Line]:

@@ -1,21 +1,17 @@
-"""Where the page of a rule is: in the repository's documentation, or wherever that is published."""
+"""The address of a rule's page, for whatever links to it: SARIF's `helpUri`, the HTML report."""
 
 from __future__ import annotations
 
 import os
 
-PAGES = "docs/rules/{code}.md"
-"""In the repository. bncheck has no public home yet; once it has, this becomes the address of its pages."""
+from bncheck.version import HOME
+
+PAGES = HOME + "/blob/main/docs/rules/{code}.md"
 VARIABLE = "BNCHECK_RULE_PAGES"
-"""Environment variable with the address of a published copy, `{code}` in the place of the code."""
-
-
-def rule_page(code: str) -> str:
-    """The place of a rule's page: an address, or a path in the repository."""
-    return (os.environ.get(VARIABLE) or PAGES).replace("{code}", code)
+"""Environment variable with the address of another copy, `{code}` in the place of the code."""
 
 
 def rule_url(code: str) -> str:
-    """The address of a rule's page; empty where only the repository has it."""
-    page = rule_page(code)
-    return page if page.startswith(("https://", "http://")) else ""
+    """The address of a rule's page: that of the environment, where it gives one, else in the repository."""
+    given = os.environ.get(VARIABLE, "")
+    return (given if given.startswith(("https://", "http://")) else PAGES).replace("{code}", code)

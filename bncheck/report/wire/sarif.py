@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from bncheck.facts.findings import Finding, Report, RuleInfo, Severity, Suppressed
 from bncheck.report.escape import sarif_text, uri_path, visible, visible_lines
-from bncheck.report.views.rule_page import rule_page, rule_url
+from bncheck.report.views.rule_page import rule_url
 from bncheck.report.views.story import Story, stories
 from bncheck.version import __version__
 
@@ -65,17 +65,16 @@ def _rule(info: RuleInfo) -> dict[str, Any]:
         "id": info.code,
         "name": "".join(word.capitalize() for word in info.slug.split("-")),
         "shortDescription": {"text": sarif_text(info.title or info.slug)},
+        "helpUri": rule_url(info.code),
         "defaultConfiguration": {"level": _LEVEL[info.severity], "rank": _RANK[info.confidence.value]},
         "properties": {"tags": ["batch-normalization"], "precision": _precision(info.confidence.value)},
     }
-    if url := rule_url(info.code):
-        rule["helpUri"] = url
     pages = {heading: text for heading, text in info.sections.items() if text.strip()}
     detects = pages.get("What it detects", "")
     if detects:
         rule["fullDescription"] = {"text": sarif_text(" ".join(detects.split()))}
     if pages:
-        pages["Page"] = rule_page(info.code)
+        pages["Page"] = rule_url(info.code)
         plain = "\n\n".join(f"{heading}\n{text}" for heading, text in pages.items())
         rich = "\n\n".join(f"### {heading}\n\n{text}" for heading, text in pages.items())
         rule["help"] = {"text": sarif_text(plain), "markdown": rich}

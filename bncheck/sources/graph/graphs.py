@@ -55,7 +55,7 @@ def read_bytes(path: Path) -> bytes:
     """The whole file, after its size was checked against protobuf's limit. Raises TooLarge, NotFound, Unreadable."""
     with files.opened(path) as (file, size):
         if size > MAX_BYTES:
-            raise TooLarge(path, f"is {size:,} bytes, protobuf messages end at {MAX_BYTES:,}")
+            raise TooLarge(path, f"is {size:,} bytes, but protobuf messages end at {MAX_BYTES:,}")
         return file.read(min(size, MAX_BYTES) + 1)  # as many bytes are taken of memory
 
 
@@ -73,7 +73,7 @@ def fields(path: Path, content: bytes) -> Iterator[tuple[int, int, int]]:
         tag, position = _varint(path, content, position)
         number, wire = tag >> 3, tag & 7
         if number == 0 or wire in (3, 4, 6, 7):
-            raise Malformed(path, "is no protobuf message: impossible field", offset=start)
+            raise Malformed(path, "not a protobuf message: impossible field", offset=start)
         if wire == 0:
             _, position = _varint(path, content, position)
         elif wire == 2:
@@ -98,7 +98,7 @@ def _varint(path: Path, content: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-    raise Malformed(path, "is no protobuf message: a number of more than 64 bits", offset=start)
+    raise Malformed(path, "not a protobuf message: a number of more than 64 bits", offset=start)
 
 
 def graph_kind(path: Path, content: bytes) -> Any:
@@ -152,7 +152,7 @@ def graph_def(path: Path, message: Any) -> RawGraph:
 def meta_graph(path: Path, message: Any, form: Format = META_GRAPH) -> RawGraph:
     """One MetaGraphDef, of a file of its own or of a SavedModel; raises Malformed where it holds no graph."""
     if not message.graph_def.node and not message.graph_def.library.function:
-        raise Malformed(path, "holds no graph: not a MetaGraph, or cut off", offset=0)
+        raise Malformed(path, "holds no graph: not a MetaGraph, or truncated", offset=0)
     collections: dict[str, tuple[str, ...]] = {}
     initializers: dict[str, str] = {}
     for key in sorted(message.collection_def):
@@ -219,4 +219,4 @@ def parse_text(path: Path, message: Any, content: bytes) -> None:
     except RecursionError:
         raise Malformed(path, "nests messages deeper than a graph does") from None
     except UnicodeDecodeError as error:
-        raise Malformed(path, "is no UTF-8 text", offset=error.start) from error
+        raise Malformed(path, "not UTF-8 text", offset=error.start) from error

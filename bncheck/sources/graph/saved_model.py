@@ -35,7 +35,7 @@ def read_saved_model(path: Path) -> RawModel:
     else:
         parse(file, message, content)
     if not message.meta_graphs:
-        raise Malformed(file, "holds no MetaGraph: not a SavedModel, or cut off", offset=0)
+        raise Malformed(file, "holds no MetaGraph: not a SavedModel, or truncated", offset=0)
     form = Format(FileKind.SAVED_MODEL)
     model = RawModel(path=path, format=form, graphs=tuple(meta_graph(file, g, form) for g in message.meta_graphs))
     prefix = folder / "variables" / "variables"

@@ -83,7 +83,7 @@ def read_json(path: Path, text: str | bytes, what: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         told = "it is nested deeper than any model's" if isinstance(error, RecursionError) else error
-        raise Malformed(path, f"{what} is no JSON: {told}") from error
+        raise Malformed(path, f"{what} is not JSON: {told}") from error
 
 
 def parse(path: Path, text: str | bytes) -> Entry:

@@ -186,7 +186,7 @@ def text_attribute(file: H5File, group: Any, name: str) -> str | None:
         return None
     items = np.asarray(value).reshape(-1).tolist()
     if len(items) != 1 or not isinstance(items[0], (str, bytes)):
-        raise Malformed(file.path, f"attribute {name!r} is no text")
+        raise Malformed(file.path, f"attribute {name!r} is not text")
     return items[0] if isinstance(items[0], str) else _decoded(file, name, items[0])
 
 
@@ -206,7 +206,7 @@ def names_attribute(file: H5File, group: Any, name: str) -> tuple[str, ...] | No
 def _names(file: H5File, name: str, value: Any) -> tuple[str, ...]:
     items = np.asarray(value).reshape(-1).tolist()
     if items and not all(isinstance(item, (str, bytes)) for item in items):
-        raise Malformed(file.path, f"attribute {name!r} is no list of names")
+        raise Malformed(file.path, f"attribute {name!r} is not a list of names")
     return tuple(item if isinstance(item, str) else _decoded(file, name, item) for item in items)
 
 
@@ -214,7 +214,7 @@ def _decoded(file: H5File, name: str, value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed(file.path, f"attribute {name!r} is no UTF-8 text") from error
+        raise Malformed(file.path, f"attribute {name!r} is not UTF-8 text") from error
 
 
 def descend(file: H5File, group: Any, name: str) -> Any:
@@ -269,7 +269,7 @@ def members(file: H5File, group: Any) -> tuple[str, ...]:
             raise OverflowError(f"{len(group):,} members")
         names = tuple(group)
     if not all(isinstance(name, str) for name in names):
-        raise Malformed(file.path, f"group {group.name!r} has a member whose name is no UTF-8 text")
+        raise Malformed(file.path, f"group {group.name!r} has a member whose name is not UTF-8 text")
     return names
 
 
@@ -304,7 +304,7 @@ def tensor(file: H5File, dataset: Any, name: str) -> RawTensor:
         values.setflags(write=False)
         return values
 
-    unavailable = None if numeric else f"its type {dataset.dtype} is no number"
+    unavailable = None if numeric else f"its type {dataset.dtype} is not a number"
     return RawTensor(
         name=name,
         dtype=dtype,

@@ -184,7 +184,7 @@ def _shard_name(path: Path, name: object) -> str:
     plain = isinstance(name, str) and name not in ("", "..") and Path(name).name == name and len(name) <= _MAX_NAME
     if isinstance(name, str) and plain and not _NO_FILE_NAME.search(name):
         return name
-    raise Malformed(path, f"shard {str(name)[:100]!r} is no file name")
+    raise Malformed(path, f"shard {str(name)[:100]!r} is not a file name")
 
 
 def _merged(one: VariableGroup, other: VariableGroup) -> VariableGroup:

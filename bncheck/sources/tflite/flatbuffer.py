@@ -30,7 +30,7 @@ Offsets may point at one another's targets, so a small file could otherwise decl
 """
 
 _LAYOUTS = {code: struct.Struct(f"<{code}") for code in "bBhHiIqQ"}
-_REPAIR = "the file is cut off or damaged: download or convert it again"
+_REPAIR = "the file is truncated or damaged: download or convert it again"
 
 
 @dataclass(eq=False)

@@ -66,7 +66,7 @@ def test_more_layers_fail() -> None:
     assert report.verdict is Verdict.FAIL
     (finding,) = report.findings
     assert (finding.code, finding.layers) == ("BN102", ("c",))
-    assert "2 of these 3 layers were so in the earlier model" in finding.message
+    assert "2 of these 3 layers had it in the earlier model" in finding.message
     assert [s.finding.layers for s in report.suppressed] == [("a", "b")]
 
 
@@ -211,10 +211,10 @@ def test_suppressed_findings_are_known() -> None:
     ("text", "says"),
     [
         ("{", "not JSON"),
-        ("{}", "no bncheck report"),
-        ('{"schema": 2}', "no bncheck report"),
-        ('{"schema": 1}', "cannot be understood"),
-        ('{"schema": 1, "findings": 5, "suppressed": [], "comparisons": [], "checked": []}', "cannot be understood"),
+        ("{}", "not a bncheck report"),
+        ('{"schema": 2}', "not a bncheck report"),
+        ('{"schema": 1}', "cannot be read"),
+        ('{"schema": 1, "findings": 5, "suppressed": [], "comparisons": [], "checked": []}', "cannot be read"),
         ('{"schema": 1, "reports": []}', "of one model"),
         ("{" * 100_000, "not JSON"),
     ],
@@ -231,7 +231,7 @@ def test_what_is_no_report(text: str, says: str, tmp_path: Path) -> None:
 def test_report_of_several_models(tmp_path: Path) -> None:
     """One model is held against one."""
     path = _written(tmp_path / "run.json", judge(_moved()), judge(_moved("a")))
-    with pytest.raises(ConfigError, match="another number"):
+    with pytest.raises(ConfigError, match="several or none"):
         read_report(path)
 
 

@@ -127,8 +127,8 @@ def test_memory_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("os.abort()", "SIGABRT: a fault in native code"),
         ("os.kill(os.getpid(), 9)", "SIGKILL, as the system does when memory runs out"),
-        ("os._exit(7)", "exit code 7"),
-        ("1 / 0", "exit code 1"),
+        ("os._exit(7)", "code 7"),
+        ("1 / 0", "code 1"),
     ],
 )
 def test_crashes(code: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_crashes(code: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dead_on_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ends before it reads its request is one that died."""
     monkeypatch.setattr(isolated, "_BOOT", "import os; os._exit(3)")
-    assert "exit code 3" in run(REQUEST, _budget()).why
+    assert "code 3" in run(REQUEST, _budget()).why
 
 
 def test_prints_do_not_disturb(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,7 @@ def test_bytes_need_a_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         pooled(opened(tmp_path / "f.npy", preprocess="-1..1"))[0], pooled(opened(tmp_path / "f.npy"))[0]
     )
-    assert "left as they are" in opened(tmp_path / "f.npy", preprocess="-1..1").description
+    assert "used unchanged" in opened(tmp_path / "f.npy", preprocess="-1..1").description
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -172,16 +172,16 @@ def broken(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
     ("kind", "error", "says"),
     [
         ("missing", NotFound, "--data takes a folder of images"),
-        ("text", UnknownFormat, "holds no samples that bncheck reads"),
+        ("text", UnknownFormat, "no samples that bncheck can read"),
         ("damaged", ReadError, "cannot be read as arrays"),
         ("pickled", ReadError, "Python objects|Object arrays"),
-        ("no images", ReadError, "no array 'images' but first, second"),
+        ("no images", ReadError, "no array 'images', only first, second"),
         ("empty folder", UsageError, "holds no images"),
         ("transposed", UsageError, "3x4x6, the model takes 4x6x3: its channels are on another axis"),
         ("other size", UsageError, "2x6x3, the model takes 4x6x3: resize them"),
         ("flat", UsageError, "72, the model takes 4x6x3"),
         ("few labels", ReadError, "36 labels for 37 samples"),
-        ("odd labels", ReadError, "one integer a sample"),
+        ("odd labels", ReadError, "one integer per sample"),
         ("no samples", UsageError, "holds no samples"),
     ],
 )
@@ -292,9 +292,9 @@ def test_targets_are_no_labels(targets: np.ndarray[Any, Any], tmp_path: Path, *,
     np.savez(tmp_path / "d.npz", images=IMAGES, labels=targets)
     found = opened(tmp_path / "d.npz")
     assert found.labelled is classes
-    assert ("targets, which are not looked at" in found.description) is not classes
+    assert ("they are targets, not classes" in found.description) is not classes
     if not classes and targets.ndim != 2:
-        with pytest.raises(ReadError, match="one integer a sample is wanted"):
+        with pytest.raises(ReadError, match="expected one integer per sample"):
             opened(tmp_path / "d.npz", labels="labels")
 
 
@@ -319,7 +319,7 @@ def test_an_array_for_each_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"left": IMAGES}, "holds no array for right, which the model takes, but left"),
+        ({"left": IMAGES}, "no array for the input right; it has left"),
         ({"left": IMAGES, "right": np.zeros((3, 5))}, "arrays of 3, 37 samples"),
         ({"left": IMAGES, "right": np.zeros((COUNT, 6), np.int64)}, "of shape 6, the model takes 5"),
         ({}, r"takes 2 inputs \(left, right\): give --data FILE.npz with an array for each"),
@@ -336,7 +336,7 @@ def test_inputs_that_are_missing(arrays: dict[str, Any], says: str, tmp_path: Pa
 
 def test_strings_are_no_numbers(npz: Path) -> None:
     """A model that decodes images itself is told apart before anything is read."""
-    with pytest.raises(UsageError, match="takes strings at images, such as encoded images: name the numbers"):
+    with pytest.raises(UsageError, match="takes strings at images, such as encoded images: name the tensor of numbers"):
         open_data(npz, [model_input((None,), object)], Options())
 
 
@@ -365,6 +365,8 @@ def test_headers_that_lie(tmp_path: Path, kind: str, text: str) -> None:
         packing = zipfile.ZIP_DEFLATED if kind == "packed" else zipfile.ZIP_STORED
         with zipfile.ZipFile(path, "a" if kind == "labels" else "w", packing) as file:
             file.writestr("labels.npy" if kind == "labels" else "images.npy", array)
-    with pytest.raises(ReadError, match=r"cannot be read as arrays|no NumPy array|has 16 bytes|is damaged") as caught:
+    with pytest.raises(
+        ReadError, match=r"cannot be read as arrays|not a NumPy array|has 16 bytes|is damaged"
+    ) as caught:
         opened(path)
     assert caught.value.path == str(path)

@@ -22,7 +22,7 @@ DATA = {
     "none.npz": "none.npz: no such file",
     "none-*.tfrecord": "no such files",
     "images": "holds no images",
-    "text.xyz": "holds no samples that bncheck reads",
+    "text.xyz": "no samples that bncheck can read",
     "cut.npz": "cannot be read as arrays",
     "objects.npy": "objects.npy",
     "words.npy": "holds an array of type",
@@ -70,7 +70,7 @@ GATING = {
 }
 REPAIRING = {
     "{wired} -o out --debias --data ok.npz": "--data and --debias",
-    "{wired} -o out": "none is given",
+    "{wired} -o out": "none was given",
     "{wired} -o taken.ckpt --data ok.npz": "taken.ckpt",
     "{wired} -o {wired} --data ok.npz": "model.ckpt-300",
     "{wired} -o no/such/folder/out --data ok.npz": "folder",

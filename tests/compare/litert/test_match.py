@@ -220,7 +220,7 @@ def test_layers_that_are_not_there(net: Callable[..., Any], lite: Callable[..., 
     assert dict(found.missing) == {
         layers[2].name: "no operator of the float file has its folded kernel or bias",
         "strange": "the float file has no operator of 7 channels left for it",
-        "unread": "its statistics are not at hand",
+        "unread": "its statistics are unknown",
     }
     assert len(found.operators) == len(layers) - 1
 
@@ -240,7 +240,9 @@ def test_a_file_that_scales_its_input(tf: Any) -> None:
         return convert(tf, net, scheme, [images(8)])
 
     for ours, theirs, says in ((0.5, 1.0, "given.tflite scales its input"), (1.0, 0.5, "the model scales its input")):
-        with pytest.raises(BncheckError, match=rf"{says} itself \(MUL\), .* does not, so the same data mean something"):
+        with pytest.raises(
+            BncheckError, match=rf"{says} itself \(MUL\), .* does not, so the same data mean different things"
+        ):
             matched(converted(ours, "int8"), converted(theirs, "float"))
     assert matched(converted(0.5, "int8"), converted(0.5, "float")).unmatched == ()
 

@@ -226,7 +226,7 @@ def test_command_is_one_line_that_can_be_copied() -> None:
     finding = replace(report.findings[1], fix=f"This checkpoint, without retraining:\n    {command}")
     found = replace(report, findings=(finding,))
     clean = replace(report, findings=(), not_checked=(replace(report.not_checked[0], how=command),))
-    for shown in (_render(found), _render(found, quiet=True), _render(clean)):
+    for shown in (_render(found), _render(found, quiet=True), _render(clean, verbose=True)):
         assert [line.strip() for line in shown.splitlines()].count(command) == 1
 
 

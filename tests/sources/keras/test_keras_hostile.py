@@ -212,7 +212,7 @@ def test_a_config_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "json.keras", "w") as file:
         file.writestr("config.json", '{"config":' * 100_000 + "1" + "}" * 100_000)
         file.writestr("model.weights.h5", vars_bytes(GROUPS))
-    with pytest.raises(Malformed, match="no JSON"):
+    with pytest.raises(Malformed, match="not JSON"):
         read_keras(tmp_path / "json.keras")
     twice = batch_norm("bn0", feeds=["in"])
     for level in range(1, 40):
@@ -333,7 +333,7 @@ def test_a_shard_map_stays_in_its_directory(tmp_path: Path) -> None:
     """Shards are named by file name alone."""
     path = tmp_path / "m.weights.json"
     path.write_text(json.dumps({"weight_map": {"/vars": "../m_00000.weights.h5"}}))
-    with pytest.raises(Malformed, match="no file name"):
+    with pytest.raises(Malformed, match="not a file name"):
         read_keras(path)
 
 
@@ -371,7 +371,7 @@ def test_odd_names_of_shards(tmp_path: Path, name: Any) -> None:
         path.write_text(json.dumps({"weight_map": {"layer": entry}}))
         if entry == ["x"]:
             continue
-        with pytest.raises(Malformed, match="is no file name") as caught:
+        with pytest.raises(Malformed, match="is not a file name") as caught:
             read_keras(path)
         assert caught.value.path == str(path)
 
