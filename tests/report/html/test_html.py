@@ -432,3 +432,23 @@ def _rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
         found += part.get("data", {}).get("values", [])
         found += [row for inner in part.get("layer", []) for row in inner.get("data", {}).get("values", [])]
     return found
+
+
+def test_words_can_be_read_on_their_backgrounds() -> None:
+    """In both themes every colour of text has a contrast of 4.5 on what it stands on (WCAG 2, AA)."""
+    style = (Path(html.__file__).parents[1] / "assets" / "page.css").read_text("utf-8")
+    tokens = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", style))
+    plain = ("text", "muted", "link", "error", "warning", "pass")
+    pairs = [(word, ground) for word in plain for ground in ("bg", "surface", "raised")]
+    pairs += [(word, f"{word}-soft") for word in ("error", "warning", "info", "pass")] + [("text", "code")]
+    for theme in (0, 1):
+        for word, ground in pairs:
+            light, dark = sorted((luminance(tokens[name].split(", ")[theme]) for name in (word, ground)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (word, ground, theme)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb`, as WCAG 2 has it."""
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

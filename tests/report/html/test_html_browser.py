@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from typing import Any
 
 import html_examples as examples
@@ -399,3 +400,16 @@ def test_a_notebook_draws_it_in_its_frame(browser: webdriver.Chrome, pages: dict
     assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
     browser.switch_to.default_content()
     assert console(browser) == []
+
+
+@pytest.mark.parametrize("page", ["healthy", "hostile"])
+def test_accessible(page: str, browser: webdriver.Chrome, pages: dict[str, str]) -> None:
+    """Axe finds no serious fault."""
+    axe = files(pytest.importorskip("axe_core_python")).joinpath("axe.min.js").read_text("utf-8")
+    opened(browser, pages[page])
+    browser.set_script_timeout(WAIT)
+    browser.execute_script(axe)
+    found = browser.execute_async_script("axe.run({resultTypes: ['violations']}).then(arguments[0])")
+    faults = [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in found["violations"]]
+    assert faults == []
+    assert len(found["passes"]) > 10
