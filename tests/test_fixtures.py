@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
+from io import StringIO
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 import bncheck
 from bncheck.facts.findings import Report
+from bncheck.report.text import text
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 MANIFEST: dict[str, Any] = json.loads((FIXTURES / "manifest.json").read_text())
@@ -22,8 +26,10 @@ TINY_BYTES = 100_000
 NEEDS_OF_RULES = [f"BN{n}" for n in (*range(101, 120), *range(201, 225), 403, 404, 405, 406)]
 
 
-def inspected(path: str, entry: dict[str, Any]) -> Report:
+@cache
+def inspected(path: str) -> Report:
     """What the fixture's own command reports."""
+    entry = ARTEFACTS[path]
     folder = FIXTURES / path
     kind, target, *options = entry["inspect"]
     given = {name.lstrip("-"): folder / value for name, value in zip(options[::2], options[1::2], strict=True)}
@@ -35,10 +41,24 @@ def inspected(path: str, entry: dict[str, Any]) -> Report:
 def test_findings_are_those_expected(path: str) -> None:
     """Each fixture yields exactly the codes of its manifest entry; twins and healthy styles yield none."""
     entry = ARTEFACTS[path]
-    report = inspected(path, entry)
+    report = inspected(path)
     found = sorted({finding.code for finding in report.findings})
     assert found == sorted(entry["expected"]), [f"{f.code}: {f.message}" for f in report.findings]
     assert report.layers or report.checked == ("folded weights",)
+
+
+def test_text_reports_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the words that they had in median (70 of all, 172 with findings), and only code is wider than 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    words: dict[bool, list[int]] = {True: [], False: []}
+    for path in ARTEFACTS:
+        stream, report = StringIO(), inspected(path)
+        text.write(report, stream)
+        shown = stream.getvalue()
+        words[bool(report.findings)].append(len(shown.split()))
+        assert [line for line in shown.splitlines() if len(line) > 80 and not line.startswith("    ")] == []
+    assert median(words[True]) <= 86
+    assert median([*words[True], *words[False]]) <= 35
 
 
 @pytest.mark.parametrize("path", sorted(p for p in ARTEFACTS if p.startswith("tiny/bn")))
@@ -109,7 +129,7 @@ def test_mobilenets_facts_are_recognised(variant: str) -> None:
     """Layers, updates, decay and step count of each are what its producer wrote down."""
     path = f"mobilenet_v2/{variant}"
     entry = ARTEFACTS[path]
-    report = inspected(path, entry)
+    report = inspected(path)
     updates = [update for layer in report.layers for update in layer.updates]
     wired = [layer for layer in report.layers if any(update.train_ops for update in layer.updates)]
     assert len(report.layers) == entry["layers"]
