@@ -94,7 +94,7 @@ def measure_quantized(
             count, largest = count + 1, max(largest, len(images))
             progress(pair.samples)
     if pair is None or not pair.samples:
-        raise BncheckError("there is no data to compare on")
+        raise BncheckError("the data hold no samples")
     output_names = _output_names(matching, output_names)
     theirs = pair.outputs[output_names.index(labels_output)] if labels_output in output_names else None
     judged = _scores(pair.outputs)

@@ -154,7 +154,7 @@ def test_two_shapes_one_after_the_other(lite: Callable[..., bytes]) -> None:
 def test_what_litert_refuses(lite: Callable[..., bytes], capfd: pytest.CaptureFixture[str]) -> None:
     """Samples of another size end in one sentence, and nothing else is said."""
     file = read_file(lite("dense"), "model.tflite")
-    with pytest.raises(BncheckError, match=r"model\.tflite: LiteRT refuses an input of shape \[2, 8, 8, 3\]"):
+    with pytest.raises(BncheckError, match=r"model\.tflite: LiteRT rejects an input of shape \[2, 8, 8, 3\]"):
         Runner(file.content, file.path).run({file.graph.inputs[0]: np.zeros((2, 8, 8, 3), np.float32)})
     assert capfd.readouterr().out == ""
 

@@ -130,7 +130,7 @@ def test_what_is_no_recipe(tmp_path: Path, tf: Any, net: Callable[..., Any]) -> 
         recipes.recipe("gemma4_mixed48")
     with pytest.raises(UsageError, match="at least one batch to calibrate on"):
         convert(tf, net("wide")[0], "aeq:static_wi8_ai8")
-    with pytest.raises(BncheckError, match=r"^ai-edge-quantizer refuses this model for aeq:dynamic_wi4b32_afp32: \S"):
+    with pytest.raises(BncheckError, match=r"^ai-edge-quantizer rejects this model for aeq:dynamic_wi4b32_afp32: \S"):
         convert(tf, net("residual")[0], "aeq:dynamic_wi4b32_afp32")
 
 
