@@ -96,7 +96,7 @@ def with_predicted_mean(layer: Layer, found: NewStatistics) -> NewStatistics:
     variance = replace(layer.variance, values=found.variance)
     fit = agreement(replace(layer, variance=variance), found.mean)
     told = layer.predicted
-    if told is None or told.rough or told.fitted or fit is None or fit.correlation < FIT:
+    if told is None or told.fitted or fit is None or fit.correlation < FIT:
         return found
     return replace(found, mean=told.mean.reshape(found.mean.shape), from_weights=fit.error)
 
