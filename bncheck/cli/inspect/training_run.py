@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,8 @@ def run(directory: str, **asked: Any) -> int:
     When updates stop, in which window channels die, what jumps, which checkpoint is the first good one to quantize.
     Folders inside are gone through; folders with several checkpoints are runs of their own.
     """
+    # a process for each processor multiplies vectors of some hundred numbers: threads would only wait for each other
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         return list(bncheck.inspect_run(directory, settings=settings, **options_given(asked, CommandName.RUN, config)))
