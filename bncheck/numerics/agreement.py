@@ -111,6 +111,8 @@ class Living(Record, eq=False):
     """Its variances."""
     alive: Flags
     """Channels that carry a signal, and of which something can be told."""
+    above_epsilon: Flags
+    """Channels that are divided by more than epsilon: how the variances of others differ does nothing."""
 
     @classmethod
     def of(cls, layers: Sequence[Layer], mean: PerChannel | None = None) -> Living | None:
@@ -158,6 +160,7 @@ class Living(Record, eq=False):
             predicted_mean=predicted_means,
             predicted=predicted_variances,
             alive=finite & ~dead_in(variances, epsilons, side) & related,
+            above_epsilon=variances > side.spread(one or 0.0 for one in epsilons),
         )
 
     def each_of(self, told: Sequence[_T | None]) -> list[_T | None]:

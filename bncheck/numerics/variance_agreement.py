@@ -87,12 +87,17 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
         counts = side.totals(alive)
         levels = side.medians(here - there, alive)
         spreads = _ROBUST * side.medians(np.abs(here - there - side.spread(levels)), alive)
-        x, y = (np.where(alive, of - side.spread(side.totals(of) / counts), 0.0) for of in (there, here))
+        felt = alive & known.above_epsilon
+        counts_felt = side.totals(felt)
+        x, y = (
+            np.where(felt, of - side.spread(side.totals(np.where(felt, of, 0.0)) / counts_felt), 0.0)
+            for of in (there, here)
+        )
         across = side.totals(x * x)
         slopes = side.totals(x * y) / across
         left = side.totals((y - side.spread(slopes) * x) ** 2)
-        errors = np.sqrt(left / (counts - 2) / across)
-        shaped = (counts >= SHAPED) & (across >= DIFFER_TOGETHER**2 * counts)
+        errors = np.sqrt(left / (counts_felt - 2) / across)
+        shaped = (counts_felt >= SHAPED) & (across >= DIFFER_TOGETHER**2 * counts_felt)
     told = [
         VarianceAgreement(
             channels=int(counts[n]),
@@ -100,7 +105,7 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
             spread=float(spreads[n]),
             slope=float(slopes[n]) if shaped[n] else 1.0,
             slope_error=float(errors[n]) if shaped[n] and not predicted.rough else math.inf,
-            differ=math.sqrt(across[n] / counts[n]),
+            differ=math.sqrt(across[n] / counts_felt[n]) if counts_felt[n] else 0.0,
             levelled=predicted.spread_known and not predicted.fitted,
         )
         if counts[n] >= FEWEST

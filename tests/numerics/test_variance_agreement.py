@@ -103,3 +103,11 @@ def test_what_no_layer_tells_all_do_together() -> None:
     assert len(flat(layers(12, 0.1))) == 12
     assert not flat(layers(4, 0.1))
     assert not flat(layers(12, 0.9))
+
+
+def test_how_variances_below_epsilon_differ_says_nothing() -> None:
+    """They are not what the layer divides by."""
+    small = replace(layer(1e-6 * RANDOM.permutation(TRUE)), epsilon=1e-3)
+    found = variance_agreement(small)
+    assert found is not None
+    assert not found.flat

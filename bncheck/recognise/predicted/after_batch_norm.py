@@ -12,7 +12,10 @@ from bncheck.numerics.propagation import Signal, normal
 
 
 def after_batch_norm(layer: Layer) -> Signal | None:
-    """Normal channels of mean beta and deviation gamma; None where these were not read."""
+    """Normal channels of mean beta and deviation gamma; None where these were not read.
+
+    Where most variances lie below epsilon, which then is what the layer divides by, how far channels spread is a guess.
+    """
     vectors = (layer.gamma, layer.beta)
     if layer.channels is None or any(v.presence in (Presence.MISSING, Presence.UNREAD) for v in vectors):
         return None
@@ -22,7 +25,14 @@ def after_batch_norm(layer: Layer) -> Signal | None:
     )
     if gamma.shape != beta.shape or not (np.isfinite(gamma).all() and np.isfinite(beta).all()):
         return None
-    return normal(beta, gamma, of=layer.name)
+    return normal(beta, gamma, of=layer.name, spread_known=not _ruled_by_epsilon(layer))
+
+
+def _ruled_by_epsilon(layer: Layer) -> bool:
+    variance = layer.variance.values
+    if variance is None or layer.epsilon is None:
+        return False
+    return int(np.count_nonzero((variance >= 0) & (variance < layer.epsilon))) * 2 > variance.size
 
 
 def guessed(found: Predicted, *, of: Any) -> Signal:
