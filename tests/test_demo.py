@@ -59,5 +59,5 @@ def test_a_folder_that_exists_is_not_written_into(tmp_path: Path) -> None:
     """`--keep` takes a new folder, as every command that writes takes a new place."""
     result = CliRunner().invoke(demo, ["--keep", str(tmp_path)])
     assert isinstance(result.exception, UsageError)
-    assert "exists already" in str(result.exception)
+    assert "already exists" in str(result.exception)
     assert list(tmp_path.iterdir()) == []

@@ -26,9 +26,9 @@ SIGMAS = 3.3
 FLAT = 0.7
 """Slope of log stored on log predicted variances, 3.3 standard errors added, below which they do not follow. Of 250
 layers of thirteen healthy models the lowest is 0.89; standard deviations have half the slope of variances."""
-NEIGHBOURS, ALONE = 4, 1.0
+NEIGHBOURS, ALONE = 4, 1.3
 """So many layers to each side, and the median of all, have levels between which a layer's own lies, or beyond them by
-less than this: healthy layers reach 0.7, variances ten times too large 1.5 to 2.3."""
+less than this: healthy layers reach 0.7, one of a net of six 1.1, variances ten times too large 1.5 to 2.3."""
 APART = 2.2
 """The same from the median of all, where neighbours are as far off: healthy layers reach 1.9."""
 LOWEST, HIGHEST = -1.0, 2.2
@@ -37,9 +37,12 @@ OF_LEVELS, OF_CHANNELS = 4.0, 2.5
 """Both in robust deviations, of the levels of all layers and of the channels of the layer; guesses."""
 _FEW_LAYERS = 5
 """Layers below which they tell no common level."""
-DIFFER, DIFFER_TOGETHER = 0.2, 0.1
+DIFFER, DIFFER_TOGETHER, DIFFER_MUCH = 0.2, 0.1, 0.4
 """Deviation of log predicted variances from which they tell one channel from another, in one layer and in all together:
-below, how far channels vary together, which is not known, counts for more. Healthy layers have slopes down to 0.2."""
+below, how far channels vary together, which is not known, counts for more. It lets predictions err by some 0.28 a
+channel, which flattens a line that is fitted against them: a healthy layer of 16 channels and a deviation of 0.24 had
+slope 0. So below the third, the line fitted the other way round, which is never flatter than the true one, decides too.
+"""
 _LEAST_ERROR = 0.02
 """Of a slope: what channels have in common counts once."""
 _ROBUST = 1.4826
@@ -58,6 +61,8 @@ class VarianceAgreement(Record):
     """Of stored on predicted."""
     slope_error: float = math.inf
     """Its standard error, infinite of too few channels, or where the prediction is rough or much the same for all."""
+    steepest: float = 1.0
+    """The slope where all that is left is the prediction's own error: of the line fitted the other way round."""
     differ: float = 1.0
     """Deviation of log predicted variances."""
     levelled: bool = True
@@ -66,7 +71,9 @@ class VarianceAgreement(Record):
     @property
     def flat(self) -> bool:
         """Whether the stored variances do not follow the prediction."""
-        return self.differ >= DIFFER and self.slope + SIGMAS * self.slope_error < FLAT
+        errs = SIGMAS * self.slope_error
+        told = self.differ >= DIFFER_MUCH or (self.differ >= DIFFER and self.steepest + errs < FLAT)
+        return told and self.slope + errs < FLAT
 
 
 def variance_agreement(layer: Layer) -> VarianceAgreement | None:
@@ -94,7 +101,9 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
             for of in (there, here)
         )
         across = side.totals(x * x)
-        slopes = side.totals(x * y) / across
+        along = side.totals(x * y)
+        slopes = along / across
+        steepest = np.where(along > 0, side.totals(y * y) / along, np.inf)
         left = side.totals((y - side.spread(slopes) * x) ** 2)
         errors = np.sqrt(left / (counts_felt - 2) / across)
         shaped = (counts_felt >= SHAPED) & (across >= DIFFER_TOGETHER**2 * counts_felt)
@@ -105,6 +114,7 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
             spread=float(spreads[n]),
             slope=float(slopes[n]) if shaped[n] else 1.0,
             slope_error=float(errors[n]) if shaped[n] and not predicted.rough else math.inf,
+            steepest=float(steepest[n]) if shaped[n] else 1.0,
             differ=math.sqrt(across[n] / counts_felt[n]) if counts_felt[n] else 0.0,
             levelled=predicted.spread_known and not predicted.fitted,
         )

@@ -21,8 +21,8 @@ _READERS = {
     "arrays": "read_arrays",
     "pytorch.pytorch": "read_pytorch",
     "safetensors": "read_safetensors",
-    "onnx.onnx": "read_onnx",
     "graph.saved_model": "read_saved_model",
+    "onnx.onnx": "read_onnx",
     "graph.graphs": "read_graph",
 }
 """Module -> its reader, in the order in which they are asked; those that know their content by magic first."""

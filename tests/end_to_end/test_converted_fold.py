@@ -121,7 +121,7 @@ def test_what_the_converter_did_besides(converted: Callable[[str, str], FoldProo
     for name in ("depthwise_behind_swish", "pointwise_behind_swish"):
         if name in whys:
             assert "times 0.166667" in whys.pop(name)
-    assert whys.pop("behind_add") == whys.pop("behind_relu") == "not folded: it stands as MUL and ADD"
+    assert whys.pop("behind_add") == whys.pop("behind_relu") == "not folded: it remains as MUL and ADD"
     assert whys.pop("applied_twice") == "and in 1 more operator"
     assert "second_of_two" in whys.pop("first_of_two")
     assert "first_of_two" in whys.pop("second_of_two")

@@ -185,7 +185,7 @@ def test_what_others_left_is_in_the_way(tmp_path: Path) -> None:
     note.write_text('{"tool": {"name": "bncheck"}, "output": "out"}')
     data = tmp_path / "out.data-00000-of-00001"
     data.write_bytes(b"another's")
-    with pytest.raises(UsageError, match=r"out\.data-00000-of-00001 exists"):
+    with pytest.raises(UsageError, match=r"out\.data-00000-of-00001 already exists"):
         destination(raw, tmp_path / "out").write({}, {}, "{}")
     assert data.read_bytes() == b"another's"
 

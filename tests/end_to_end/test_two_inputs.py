@@ -83,5 +83,5 @@ def test_both_inputs_are_fed(tmp_path: Path, *, as_dict: bool) -> None:
     fixed = repair(tmp_path / "broken.keras", tmp_path / "fixed.keras", data=tmp_path / "d.npz")
     assert (fixed.before.verdict, fixed.after.verdict) == (Verdict.FAIL, Verdict.PASS)
     np.savez(tmp_path / "one.npz", images=IMAGES)
-    with pytest.raises(bncheck.facts.errors.ReadError, match="no array for left, right, which the model takes"):
+    with pytest.raises(bncheck.facts.errors.ReadError, match="no array for the input left, right"):
         bncheck.compare_train_vs_eval(tmp_path / "model.keras", data=tmp_path / "one.npz")

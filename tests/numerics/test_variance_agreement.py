@@ -111,3 +111,14 @@ def test_how_variances_below_epsilon_differ_says_nothing() -> None:
     found = variance_agreement(small)
     assert found is not None
     assert not found.flat
+
+
+def test_predictions_that_err_as_much_as_they_differ_say_nothing() -> None:
+    """A healthy layer's slope on them is 0 then; fitted the other way round, it is not."""
+    random = np.random.default_rng(1)
+    predicted = Predicted(mean=np.zeros(16), variance=np.exp(random.normal(0, 0.24, 16)))
+    stored = 0.45 * np.exp(random.normal(0, 0.18, 16))
+    found = variance_agreement(batch_norm("bn", mean=np.zeros(16), variance=stored, channels=16, predicted=predicted))
+    assert found is not None
+    assert found.slope < 0.4
+    assert not found.flat

@@ -61,4 +61,4 @@ def test_nothing_is_found_where_all_is_right(tmp_path: Path, *, train_op: bool) 
     """Updates wired; or a module whose training graph has no train op, as TF-Hub's have none, and is not trained."""
     report = bncheck.inspect_model(exported(tmp_path / "m", wired=True, train_op=train_op))
     assert [finding.code for finding in report.findings if finding.severity.value != "info"] == []
-    assert any("`train` was looked at too" in note for note in report.target.notes)
+    assert any("`train` was read too" in note for note in report.target.notes)

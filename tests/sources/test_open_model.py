@@ -128,7 +128,7 @@ def test_content_decides(tmp_path: Path, prefix: Path) -> None:
 def test_graph_for_no_checkpoint(tmp_path: Path) -> None:
     """A graph cannot be given with anything but a checkpoint."""
     np.savez(tmp_path / "w.npz", w=np.ones(1))
-    with pytest.raises(UsageError, match="no checkpoint"):
+    with pytest.raises(UsageError, match="not a checkpoint"):
         open_model(tmp_path / "w.npz", graph=tmp_path / "g.meta")
 
 

@@ -55,7 +55,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     means of the living channels then correlate: by 0.99 in the median of 500 layers of thirteen healthy models. A layer
     is named where the correlation lies 3.3 standard errors (Fisher's z) below 0.7, or another layer's weights predict
     its means, and the means are off by a quarter of a deviation or the variances scatter. Layers of few channels are
-    held against the model's other layers. Where the median correlation of a model's layers is below 0.97, all that lie
+    compared with the model's other layers. Where the median correlation of a model's layers is below 0.97, all that lie
     below are named: statistics of an earlier step of the training. Behind the images, whose means are unknown, these
     are fitted first; behind poolings and gates, and on maps hardly larger than the kernel, more is asked.
 

@@ -24,7 +24,8 @@ _MAX_FILE = 2 << 30
 _MAX_TENSOR = 1 << 32
 _EXTERNAL = 1
 """TensorProto.DataLocation."""
-_OLDEST_IR = 1
+_OLDEST_IR = 3
+"""Of ONNX 1.0; a SavedModel begins with the number 1 in the same field."""
 _NEWEST_IR = 99
 _FIELDS = {
     "float32": "float_data",

@@ -147,15 +147,15 @@ def test_operators_that_one_file_lacks(lite: Callable[..., bytes]) -> None:
 
 def test_other_models(lite: Callable[..., bytes]) -> None:
     """Another network, other weights in the same network, another input: each is told apart, and how."""
-    with pytest.raises(BncheckError, match=r"given\.tflite is no quantized form of this model: \d of its"):
+    with pytest.raises(BncheckError, match=r"given\.tflite is not a quantized form of this model: \d of its"):
         matched(lite("branches", "int8"), lite("residual"))
     with pytest.raises(BncheckError, match=r"other weights: the median kernel has a cosine of -?0\.\d\d"):
         matched(lite("residual", "int8", 1), lite("residual"))
     small = load(lite("unfused", "int8"))
     entry = small.subgraphs[0].tensors[int(small.subgraphs[0].inputs[0])]
     for shape, says in (
-        ([8, 8, 3], "takes samples of 8x8x3, the float model of 16x16x3: it is another model"),
-        ([3, 16, 16], "takes samples of 3x16x16, the float model of 16x16x3: the channels are on another axis"),
+        ([8, 8, 3], "takes samples of 8x8x3, but the float model of 16x16x3: it is another model"),
+        ([3, 16, 16], "takes samples of 3x16x16, but the float model of 16x16x3: the channels are on another axis"),
     ):
         entry.shape, entry.shapeSignature = [1, *shape], [-1, *shape]
         with pytest.raises(BncheckError, match=says):

@@ -93,7 +93,7 @@ def test_a_lambda_is_refused_before_it_runs(keras: Any, tmp_path: Path, ending: 
     model = keras.Model(entry, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(net)))
     model.save(tmp_path / f"model.{ending}")
     shutil.rmtree(mark, ignore_errors=True)
-    with pytest.raises(BncheckError, match=r"'evil' holds code of the file.*--trust-model"):
+    with pytest.raises(BncheckError, match=r"'evil' holds code.*--trust-model"):
         compare(tmp_path / f"model.{ending}")
     assert not Path(mark).exists()
     assert compare(tmp_path / f"model.{ending}", trust_model=True).comparison is not None

@@ -253,7 +253,7 @@ def test_permission_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(Unreadable, match=r"model.ckpt-300.index: the operating system refuses: Permission denied"):
+    with pytest.raises(Unreadable, match=r"model.ckpt-300.index: .*Permission denied"):
         read_checkpoint(run / "model.ckpt-300")
 
 
