@@ -12,6 +12,7 @@ from bncheck.facts.layers import Facts, Layer, PerChannel, RunFacts, Vector
 from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import finite, names, values_of
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.fixes import of_pytorch
 from bncheck.testing import batch_norm, facts
 
 STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -37,7 +38,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    The type of the variables: a warning, and an error where a value is infinite or at the type's largest. float32
+    The type of the variables: a warning, and an error where a value is infinite or at the type's largest. A note in
+    files of PyTorch whose gamma and beta are half precision too: its mixed precision keeps all of batch norm in
+    float32, so that such a model was halved as a whole, as one is for serving. float32
     values that all lie on the grid of a half-precision type (at least 16 distinct ones): a note, since an export in
     half precision does that on purpose. Statistics that were quantized to 8 bits and back are coarse, but on no such
     grid.
@@ -74,7 +77,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield Evidence(
             layers=names(half),
             message=f"The moving statistics of {many(len(half), 'layer')} are {kind}: {listing(names(half))}.{notes}",
-            severity=Severity.ERROR if full else Severity.WARNING,
+            severity=Severity.ERROR if full else Severity.INFO if _halved(model, half) else Severity.WARNING,
             location=half[0].variance.name,
             measurements=(
                 Measurement(name="layers in half precision", value=len(half), limit=0, unit="layers"),
@@ -97,6 +100,12 @@ def check(model: Facts) -> Iterator[Evidence]:
                 measurements=(Measurement(name=f"layers on the {kind} grid", value=len(rounded), unit="layers"),),
             )
             return
+
+
+def _halved(model: Facts, half: list[Layer]) -> bool:
+    """Whether PyTorch's model was halved as a whole, not trained with statistics in half precision."""
+    vectors = [vector for layer in half for vector in (layer.gamma, layer.beta) if vector.dtype]
+    return of_pytorch(model) and len(half) == len(model.layers) and all(vector.dtype in STEP for vector in vectors)
 
 
 def _is_half(layer: Layer) -> bool:

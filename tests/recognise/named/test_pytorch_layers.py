@@ -77,3 +77,18 @@ def test_a_whole_module_tells_its_momentum(tmp_path: Path, momentum: float | Non
     stored = {str(place): array.tobytes() for place, array in enumerate(arrays.values())}
     (layer,) = recognise(open_model(write_archive(tmp_path / "m.pt", net, stored)), Options()).layers
     assert (layer.name, layer.epsilon, layer.decay) == ("bn", 1e-3, pytest.approx(decay) if decay else None)
+
+
+def test_a_model_halved_for_serving_is_a_note(tmp_path: Path) -> None:
+    """All of it, as PyTorch's mixed precision never leaves it; statistics alone are a warning."""
+    half = {name: array.astype("f2") if array.dtype == "f4" else array for name, array in batch_norm("bn").items()}
+    assert severity(saved(tmp_path / "all.pt", half)) == "info"
+    only = batch_norm("bn") | {name: array for name, array in half.items() if "running" in name}
+    assert severity(saved(tmp_path / "statistics.pt", only)) == "warning"
+
+
+def severity(path: Path) -> str:
+    """Of the one finding."""
+    (found,) = bncheck.inspect_model(path).findings
+    assert found.code == "BN111"
+    return found.severity.value
