@@ -56,8 +56,8 @@ def read_onnx(path: Path) -> RawModel:
     model = ModelProto()
     try:
         model.ParseFromString(content)
-    except DecodeError as error:
-        raise Malformed(path, f"it is no ONNX model: {error}", hint="copy the file again") from None
+    except DecodeError:
+        raise Malformed(path, "its ONNX message is damaged or cut short", hint="copy the file again") from None
     if not model.graph.node and not model.graph.initializer:
         raise Malformed(path, "its graph has no nodes")
     shards: dict[str, RangedFile] = {}
