@@ -76,7 +76,7 @@ def prepare(raw: RawModel, options: Options = _DEFAULT) -> Prepared:
         facts = replace(facts_of_view(raw, view, options), repaired=raw.repaired)
         layers = facts.layers
     elif raw.format.inspected_only:
-        raise BncheckError(f"{raw.path}: bncheck inspects files of this kind ({raw.format}), but does not run them")
+        raise BncheckError(f"{raw.path} is a {raw.format}, which bncheck inspects but does not run")
     else:
         raise BncheckError(f"{raw.path} is a {raw.format} without a graph: give --graph, --model or --builder")
     if not layers:

@@ -41,7 +41,7 @@ def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Se
 def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     if facts.comparison is None:
         if facts.format.inspected_only:
-            return [not_run(StageName.MODES, f"bncheck does not run files of this kind ({facts.format})", codes=codes)]
+            return [not_run(StageName.MODES, "bncheck inspects such files, but does not run them", codes=codes)]
         if not facts.run.values:
             return [not_run(StageName.MODES, "needs the values, and data", codes=codes)]
         runs = facts.graph is not None or facts.format.kind is FileKind.KERAS

@@ -1,10 +1,8 @@
-"""JSON of two models compared, version 1; described by difference_v1.schema.json."""
+"""JSON of two models compared, version 1; described by json_v1.schema.json, with reports."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any, TextIO
 
 from bncheck.facts.findings import Report
@@ -23,13 +21,6 @@ def write(difference: Difference, stream: TextIO) -> None:
 def dumps(difference: Difference) -> str:
     """The same as text."""
     return as_text(difference_document(difference))
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what `write` writes."""
-    text = files("bncheck.report").joinpath("difference_v1.schema.json").read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text)
-    return document
 
 
 def difference_document(difference: Difference) -> Mapping[str, Any]:
