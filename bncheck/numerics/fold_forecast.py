@@ -60,12 +60,18 @@ def forecasts(layers: Sequence[Layer]) -> list[Forecast | None]:
 def _read(layer: Layer, scale: PerChannel | None) -> tuple[PerChannel, PerChannel, PerChannel, PerChannel] | None:
     """Fold scale, and the kernel's largest, typical and mean weight, per channel; None where one was not read."""
     linear = layer.linear
-    if scale is None or linear is None:
+    if scale is None or linear is None or not _fits(layer, scale.size):
         return None
     largest, typical, mean = linear.channel_max, linear.channel_rms, linear.channel_mean
     if largest is None or typical is None or mean is None:
         return None
     return (scale, largest, typical, mean) if largest.shape == typical.shape == mean.shape == scale.shape else None
+
+
+def _fits(layer: Layer, channels: int) -> bool:
+    """Whether mean and beta are of the layer's channels, or one number for all; not a table of classes."""
+    read = (vector.values for vector in (layer.mean, layer.beta))
+    return all(values is None or values.size in (1, channels) for values in read)
 
 
 def _of_kernels(
@@ -110,7 +116,8 @@ def _powers(layers: Sequence[Layer], side: SideBySide) -> tuple[PerChannel, PerC
         variance = np.asarray(layer.variance.values).reshape(-1)
         gamma, beta = gamma_and_beta(layer.gamma.values, layer.beta.values, variance)
         mean = np.zeros_like(variance) if layer.mean.values is None else layer.mean.values
-        vectors.append((gamma, beta, mean, variance))
-    gamma, beta, mean, variance = (np.concatenate([v.reshape(-1) for v in of]) for of in zip(*vectors, strict=True))
+        parts = (gamma, beta, mean, variance)
+        vectors.append([np.broadcast_to(part.reshape(-1), variance.shape) for part in parts])
+    gamma, beta, mean, variance = (np.concatenate(of) for of in zip(*vectors, strict=True))
     divisor = variance + side.spread(layer.epsilon or 0.0 for layer in layers)
     return gamma**2 * (variance + mean**2) / divisor, gamma**2 * variance / divisor + beta**2

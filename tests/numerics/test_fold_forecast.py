@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bncheck.facts.layers import Layer, Linear
 from bncheck.facts.ratios import sqnr_db
 from bncheck.numerics.fold import fold_scale
-from bncheck.numerics.fold_forecast import LARGEST, Forecast, forecast
+from bncheck.numerics.fold_forecast import LARGEST, Forecast, forecast, forecasts
 from bncheck.testing import batch_norm, unread
 
 RANDOM = np.random.default_rng(3)
@@ -110,3 +110,13 @@ def test_nothing_without_kernel_or_numbers() -> None:
     )
     assert [forecast(case) for case in cases] == [None] * len(cases)
     assert isinstance(forecast(layer(kernel)), Forecast)
+
+
+def test_one_number_for_all_channels_and_a_table() -> None:
+    """A mean or beta of one number stands for every channel; a row for each class has no one forecast."""
+    kernel = RANDOM.normal(size=(32, 8))
+    filled = layer(kernel, beta=np.full(8, 0.5), mean=np.full(8, 0.25))
+    assert forecast(layer(kernel, beta=np.array([0.5]), mean=np.array([0.25]))) == forecast(filled)
+    assert forecast(layer(kernel, beta=np.ones(27 * 8))) is None
+    assert None not in forecasts([filled, filled])
+    assert forecasts([layer(kernel, beta=np.ones(216)), filled]) == [None, forecast(filled)]
