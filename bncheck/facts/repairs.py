@@ -140,6 +140,8 @@ class RepairJudgement:
     """Why it is not a pass: sentences."""
     told: tuple[str, ...] = ()
     """What carries it, and for which input it holds: sentences."""
+    assumes: str = ""
+    """What a pass takes for granted since no evidence tells, as a sentence; empty where it takes nothing."""
     samples_needed: int | None = None
     """About how many would settle the statistics; None where they are, or nothing tells."""
 
@@ -183,6 +185,11 @@ class RepairReport:
         return RepairVerdict.FAIL if broken else self.judgement.verdict
 
     @property
+    def assumes(self) -> str:
+        """What the pass takes for granted; empty where it is none, or takes nothing."""
+        return self.judgement.assumes if self.verdict is RepairVerdict.PASS else ""
+
+    @property
     def exit_code(self) -> ExitCode:
         """FAIL where nothing was written or the copy is still broken, NOTHING where nothing confirms it."""
         if self.verdict in (RepairVerdict.REFUSED, RepairVerdict.FAIL):
@@ -217,6 +224,7 @@ class RepairReport:
             "verdict": self.verdict.value,
             "reasons": list(self.judgement.reasons),
             "told": list(self.judgement.told),
+            "assumes": self.assumes,
             "samples_needed": self.judgement.samples_needed,
             "trial": None if self.trial is None else {**vars(self.trial), "input": vars(self.trial.input)},
             "exit_code": self.exit_code,

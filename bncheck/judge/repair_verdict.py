@@ -92,7 +92,8 @@ def judge_repair(trial: Trial, facts: Facts, *, doubted: Sequence[str] = ()) -> 
     doubts += doubted
     verdict = RepairVerdict.UNVERIFIED if doubts else RepairVerdict.PASS
     told = (*_carried_by(trial), holds_for(trial))
-    return RepairJudgement(verdict=verdict, reasons=tuple(doubts), told=told, samples_needed=needed)
+    assumes = "" if doubts else _assumed_range(trial)
+    return RepairJudgement(verdict=verdict, reasons=tuple(doubts), told=told, assumes=assumes, samples_needed=needed)
 
 
 def with_averages(raw: RepairJudgement, averages: RepairJudgement) -> RepairJudgement:
@@ -103,6 +104,7 @@ def with_averages(raw: RepairJudgement, averages: RepairJudgement) -> RepairJudg
         verdict=worst,
         reasons=(*raw.reasons, *(prefix + reason for reason in averages.reasons)),
         told=(*raw.told, *(prefix + told for told in averages.told[:-1])),
+        assumes=raw.assumes or averages.assumes if worst is RepairVerdict.PASS else "",
         samples_needed=max((n for n in (raw.samples_needed, averages.samples_needed) if n is not None), default=None),
     )
 
@@ -231,3 +233,17 @@ def _which_range(trial: Trial) -> list[str]:
         "is, say so with --preprocess."
     )
     return [told]
+
+
+def _assumed_range(trial: Trial) -> str:
+    """The range of the training, where the data lie around 0 and no evidence tells it; empty where some does.
+
+    A rule of thumb: data are seldom given around 0 to a model that was trained on others.
+    """
+    seen = trial.input
+    if trial.range_factor is not None or seen.declared:
+        return ""
+    return (
+        f"the model was trained on input between {seen.low:.4g} and {seen.high:.4g}. The first layer's statistics do "
+        "not tell, and train mode works in any range; where --preprocess names it, nothing is assumed."
+    )

@@ -70,6 +70,7 @@ def provenance(
         **how,
         "verdict": judgement.verdict.value,
         "reasons": list(judgement.reasons),
+        "assumes": judgement.assumes,
         DIGEST: digest(statistics.items()),
         "holds_for": None if trial is None else vars(trial.input),
         "layers": [{**vars(layer), "added": list(layer.added)} for layer in repaired],

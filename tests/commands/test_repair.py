@@ -14,8 +14,10 @@ import pytest
 
 from bncheck.cli.main import main
 from bncheck.commands.compare import compare_train_vs_eval
+from bncheck.commands.gate.gate import gate
 from bncheck.commands.inspect import inspect_checkpoint
 from bncheck.facts.errors import UsageError
+from bncheck.facts.findings import Verdict
 from bncheck.facts.repairs import RepairReport, RepairVerdict
 from bncheck.repair import DataOptions, repair
 from bncheck.repair.write import destination
@@ -366,10 +368,13 @@ def test_data_that_confirm_nothing_earn_no_pass(
 
 @pytest.mark.tensorflow
 def test_settled_data_pass_and_are_told(repaired: RepairReport, data: Path, tmp_path: Path) -> None:
-    """Labelled digits that every half was judged on; the copy's provenance says for which input it holds."""
+    """Labelled digits that every half was judged on; the copy's provenance says for which input it holds, to which
+    `compare` and `gate` hold later data.
+    """
     assert (repaired.verdict, repaired.exit_code) == (RepairVerdict.PASS, 0)
     told = json.loads(Path(repaired.provenance).read_text())
     assert told["verdict"] == "pass"
+    assert "-1 and 1" in told["assumes"]
     assert told["holds_for"]["low"] == pytest.approx(-1.0)
     again = inspect_checkpoint(repaired.output)
     (found,) = again.findings
@@ -383,4 +388,7 @@ def test_settled_data_pass_and_are_told(repaired: RepairReport, data: Path, tmp_
         compared = compare_train_vs_eval(repaired.output, data=tmp_path / "other.npz")
         assert [finding.code for finding in compared.findings if finding.rule.family.name == "MODES"] == codes
         assert ("input between -1 and 1" in "".join(f.message for f in compared.findings)) is bool(codes)
+    gated = gate(repaired.output, data=tmp_path / "other.npz")
+    assert [finding.code for finding in gated.findings if finding.rule.family.name == "MODES"] == ["BN304"]
+    assert (gated.verdict, gated.exit_code) == (Verdict.INCONCLUSIVE, 3)
     assert all(layer.mean_noise is not None and layer.mean_noise < 0.2 for layer in repaired.repaired)

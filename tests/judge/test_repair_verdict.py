@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bncheck.facts.inputs import InputSummary
-from bncheck.facts.repairs import RepairVerdict, Trial
-from bncheck.judge.repair_verdict import judge_repair, with_averages
+from bncheck.facts.layers import Facts
+from bncheck.facts.repairs import RepairJudgement, RepairReport, RepairVerdict, Trial
+from bncheck.judge.judge import judge
+from bncheck.judge.repair_verdict import JUDGED_BY_NOTHING, judge_repair, refused_by_files, with_averages
+from bncheck.report.text.repair import headline
+from bncheck.rules import RULES
 from bncheck.testing import batch_norm, facts, untouched, wired, with_graph
 
 INPUT = InputSummary(samples=640, distinct=640, low=-1.0, high=1.0, mean=-0.4, deviation=0.7, neighbours=0.95)
@@ -138,3 +145,113 @@ def test_both_copies_of_the_weights_have_to_pass() -> None:
 def test_an_earlier_doubt_stays() -> None:
     """What made the data doubtful before the repair makes them so after it."""
     assert judge_repair(LABELLED, NEVER, doubted=("too few",)).verdict is RepairVerdict.UNVERIFIED
+
+
+POSITIVE = replace(INPUT, low=0.0, mean=0.3, deviation=0.35)
+KNOWN = replace(LABELLED, range_factor=1.02)
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "verdicts.md"
+REFUSING = tuple(rule for rule in RULES if rule.refuses_repair)
+HALVES = "the halves of the data make models that agree, and by labels eval mode is then as good as train mode"
+
+
+def _by_files() -> Sequence[RepairJudgement]:
+    """Of the example of each rule that refuses a repair."""
+    broken = [sys.modules[rule.check.__module__].broken()[0] for rule in REFUSING]
+    return [RepairJudgement(verdict=RepairVerdict.REFUSED, reasons=refused_by_files(judge(model))) for model in broken]
+
+
+def _of(*trials: Trial, model: Facts = NEVER) -> Sequence[RepairJudgement]:
+    return [judge_repair(trial, model) for trial in trials]
+
+
+EXAMPLES: Mapping[str, Sequence[RepairJudgement]] = {
+    HALVES: _of(KNOWN),
+    "the halves agree, and without labels the model recognises the data": _of(replace(PLAIN, range_factor=1.02)),
+    "the halves agree, and the range of the training is known from statistics that moved": _of(
+        replace(KNOWN, input=POSITIVE)
+    ),
+    "the halves agree, and nothing tells the range of the training; the data lie around 0": _of(LABELLED, PLAIN),
+    "the halves agree, and nothing tells the range of the training; the data do not lie around 0": _of(
+        replace(LABELLED, input=POSITIVE)
+    ),
+    "the data lie in another range than `--preprocess` names": _of(
+        replace(LABELLED, input=replace(INPUT, declared=False))
+    ),
+    "the halves disagree": _of(replace(KNOWN, halves_agreement=0.7, halves_loss=0.15)),
+    "one sample": _of(replace(KNOWN, samples=1, input=replace(INPUT, samples=1, distinct=1))),
+    "samples of one class": _of(replace(KNOWN, labels_seen=1), replace(PLAIN, range_factor=1.02, answers=1)),
+    "by labels, eval mode still loses against train mode": _of(replace(KNOWN, accuracy_after=0.85)),
+    "by labels, train mode does not know the classes": _of(replace(KNOWN, accuracy_train=0.12, accuracy_after=0.12)),
+    "without labels, the model recognises little in the data": _of(replace(PLAIN, entropy=0.45)),
+    "without labels, nothing tells whether the model was trained with batch statistics": _of(
+        PLAIN, model=facts(untouched("bn"))
+    ),
+    "no data (`--debias`, `--rescue`)": [JUDGED_BY_NOTHING],
+    "one of two copies of the weights (raw and averaged) is not confirmed": [
+        with_averages(*_of(KNOWN, replace(KNOWN, labels_seen=1))),
+        with_averages(*_of(replace(KNOWN, labels_seen=1), KNOWN)),
+    ],
+    "by labels, eval mode is better as it is stored": _of(replace(KNOWN, accuracy_before=0.93, accuracy_after=0.6)),
+    "the data are constant, or noise": _of(
+        replace(KNOWN, input=replace(INPUT, deviation=0.0, low=0.5, high=0.5)),
+        replace(KNOWN, input=replace(INPUT, neighbours=0.001)),
+    ),
+    "the data are of another range than the statistics that moved": _of(replace(LABELLED, range_factor=2.0)),
+    "statistics are not the fault, by the files (BN109, BN115, BN204)": _by_files(),
+    "the copy, inspected and compared, still fails": _of(KNOWN, LABELLED, replace(KNOWN, labels_seen=1)),
+}
+
+
+def _repaired(judgement: RepairJudgement, *, allow_unverified: bool, still_broken: bool) -> RepairReport:
+    """The report of a repair that came to this judgement."""
+    before = judge(NEVER)
+    after = before if still_broken else judge(facts(batch_norm("bn", decay=0.9)))
+    return RepairReport(
+        source="model.ckpt",
+        output="fixed.ckpt",
+        format="TF1 checkpoint",
+        method="data",
+        repaired=(),
+        left=(),
+        files=() if judgement.verdict is RepairVerdict.REFUSED else ("fixed.ckpt.index",),
+        provenance="",
+        before=before,
+        after=before if judgement.verdict is RepairVerdict.REFUSED else after,
+        judgement=judgement,
+        allow_unverified=allow_unverified,
+    )
+
+
+def rows() -> list[tuple[str, str, int]]:
+    """(what was found, verdict, exit code) of each row of the documentation's table of repairs."""
+    table = PAGE.read_text(encoding="utf-8").partition("## Repairs")[2].partition("|---|---|---|\n")[2]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    return [(found, verdict, int(code)) for found, verdict, code in cells]
+
+
+@pytest.mark.parametrize(("found", "verdict", "code"), rows())
+def test_each_row(found: str, verdict: str, code: int) -> None:
+    """The headline and the exit code are those that the table tells."""
+    what, _, option = found.partition(", with ")
+    for judgement in EXAMPLES[what]:
+        report = _repaired(judgement, allow_unverified=bool(option), still_broken="still fails" in what)
+        assert (headline(report), report.exit_code) == (verdict, code)
+
+
+def test_every_example_stands_in_the_table() -> None:
+    """And so do the rules that refuse a repair, each of which says why."""
+    told = {found.partition(", with ")[0] for found, _, _ in rows()}
+    assert told == set(EXAMPLES)
+    (by_files,) = (found for found in told if "by the files" in found)
+    assert by_files.endswith(f"({', '.join(rule.code for rule in REFUSING)})")
+    assert [judgement.reasons[0][:5] for judgement in EXAMPLES[by_files]] == [rule.code for rule in REFUSING]
+
+
+def test_what_a_pass_assumes_is_told_where_no_evidence_carries_it() -> None:
+    """The range of the training; not where --preprocess or the first layer vouches, nor where there is no pass."""
+    assert "-1 and 1" in judge_repair(LABELLED, NEVER).assumes
+    said = replace(LABELLED, input=replace(INPUT, declared=True))
+    for trial in (KNOWN, said, replace(LABELLED, labels_seen=1)):
+        assert judge_repair(trial, NEVER).assumes == ""
+    assert with_averages(*_of(LABELLED, LABELLED)).assumes
+    assert not with_averages(*_of(LABELLED, replace(LABELLED, labels_seen=1))).assumes

@@ -30,15 +30,22 @@ def write(report: RepairReport, stream: TextIO, *, verbose: bool = False) -> Non
     write_lines(_lines(report, columns(stream), verbose=verbose), stream)
 
 
+def headline(report: RepairReport) -> str:
+    """The verdict in capitals: "REPAIRED", or "REPAIRED, 1 assumption" where a pass takes something for granted."""
+    return _HEADLINE[report.verdict][0] + (", 1 assumption" if report.assumes else "")
+
+
 def _lines(report: RepairReport, width: int, *, verbose: bool) -> Iterator[Line]:
     total = len(report.before.layers)
     what = f"{len(report.repaired)} of {many(total, 'batch norm layer')}"
     judgement = report.judgement
-    told, style = _HEADLINE[report.verdict]
+    _, style = _HEADLINE[report.verdict]
     where = f" -> {_name(report.output)}" if report.files else ", nothing written"
-    yield (told, style), (f"  {_name(report.source)}{where} · {report.format} · {what}", "")
+    yield (headline(report), style), (f"  {_name(report.source)}{where} · {report.format} · {what}", "")
     for reason in judgement.reasons:
         yield from hanging("Why", visible(reason), width)
+    if report.assumes:
+        yield from hanging("Assumed", visible(report.assumes), width)
     if report.files:
         yield from hanging("Method", visible(_method(report)), width)
     yield from _side("Before", report.before, report.compared_before, width)
