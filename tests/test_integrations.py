@@ -100,7 +100,8 @@ def _act(job: Job, **inputs: str) -> subprocess.CompletedProcess[str]:
     given = {name: inputs.get(name, spec.get("default", "")) for name, spec in ACTION["inputs"].items()}
     assert all(given[name] for name, spec in ACTION["inputs"].items() if spec.get("required"))
     context = {f"inputs.{name}": value for name, value in given.items()}
-    context["github.action_path"] = str(ROOT)
+    context |= {"github.action_path": str(ROOT), "github.server_url": "https://github.com"}
+    context |= {"github.action_repository": "me/bncheck", "github.action_ref": "v1"}
     files_ = {name: job.folder.parent / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     temporary = job.folder.parent / "temporary"
     temporary.mkdir(exist_ok=True)
@@ -156,6 +157,9 @@ def test_action_on_a_broken_model(job: Job) -> None:
     assert job.outputs["exit-code"] == "1"
     log = _official_sarif(job.outputs["sarif"])
     assert {result["ruleId"] for result in log["runs"][0]["results"]} == {"BN201"}
+    pages = {rule["id"]: rule["helpUri"] for rule in log["runs"][0]["tool"]["driver"]["rules"]}
+    assert pages["BN201"] == "https://github.com/me/bncheck/blob/v1/docs/rules/BN201.md"
+    assert all((ROOT / page.partition("/blob/v1/")[2]).is_file() for page in pages.values())
     assert json.loads(Path(job.outputs["json"]).read_text())["verdict"] == "fail"
     assert "❌ FAIL `model.ckpt-300`" in job.summary
     assert "static ✓" in job.summary

@@ -45,7 +45,7 @@ def compare() -> None:
 def train_vs_eval(path: str, **asked: Any) -> int:
     """Compare stored statistics with those of the batch.
 
-    Tells at which layer the model goes wrong, how much it costs, and why.
+    Tells where the modes diverge, what that costs, and why.
 
     PATH is a checkpoint (with the MetaGraph of the same prefix), SavedModel, Keras file or frozen graph.
     """

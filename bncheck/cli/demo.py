@@ -14,8 +14,10 @@ from bncheck.facts.errors import UsageError
 
 
 @click.command()
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave checkpoints and data in DIR: new.")
-@click.option("--steps", type=click.IntRange(1), default=300, show_default=True, help="Training steps.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep checkpoints and data in DIR; must not exist."
+)
+@click.option("--steps", type=click.IntRange(1), default=300, metavar="N", help="Training steps [300].")
 @click.option("--static", is_flag=True, help="Judge a sample model by its files: no TensorFlow, no training.")
 def demo(keep: Path | None, steps: int, static: bool) -> None:  # noqa: FBT001 - click gives it by name
     """Train, lose and repair a MobileNetV2 on digits.

@@ -97,7 +97,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("code", shell_complete=complete_codes)
-@click.option("--format", "format_", type=click.Choice(["text", "markdown"]), default="text", show_default=True)
+@click.option(
+    "--format", "format_", type=click.Choice(["text", "markdown"]), default="text", help="Format of the page [text]."
+)
 def explain(code: str, format_: str) -> None:
     """Print the page of a rule, by its code or name."""
     from bncheck import explain as pages  # noqa: PLC0415 - start-up
@@ -110,9 +112,15 @@ def explain(code: str, format_: str) -> None:
 
 
 @cli.command()
-@click.option("--format", "format_", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    help="Format of the list [text].",
+)
 def rules(format_: str) -> None:
-    """List all rules; in a pipe one a line."""
+    """List all rules; one a line in a pipe."""
     from bncheck import explain as pages  # noqa: PLC0415 - start-up
     from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
     from bncheck.report.text.layout import columns  # noqa: PLC0415 - start-up
@@ -126,7 +134,7 @@ def rules(format_: str) -> None:
 
 @cli.command()
 def doctor() -> int:
-    """Say which readers and extras are usable here."""
+    """Show which readers and extras are usable here."""
     from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
     from bncheck.doctor import diagnosis  # noqa: PLC0415 - start-up
 

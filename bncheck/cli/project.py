@@ -10,9 +10,10 @@ import click
 
 from bncheck.cli.help import Command, examples
 from bncheck.facts.errors import NoModel, ReadError, UsageError
-from bncheck.version import HOME
+from bncheck.version import Home, home
 
 _MODELS_SHOWN = 5
+_TO_FILL_IN = Home("https://github.com/OWNER/bncheck", "main")
 
 _GITHUB = """\
 jobs:
@@ -23,7 +24,7 @@ jobs:
       - uses: actions/setup-python@v5
         with:
           python-version: "3.12"
-      - uses: OWNER/bncheck@main
+      - uses: {action}@{revision}
         with:
           path: |
 {models}
@@ -32,7 +33,7 @@ _GITLAB = """\
 batch-norm:
   image: python:3.12
   script:
-    - pip install "bncheck @ git+{home}"
+    - pip install "bncheck @ git+{home}@{revision}"
     - bncheck gate {words} --output bncheck.xml --output bncheck.json
   artifacts:
     when: always
@@ -44,7 +45,7 @@ batch-norm:
 _PRE_COMMIT = """\
 repos:
   - repo: {home}
-    rev: main
+    rev: {revision}
     hooks:
       - id: bncheck
 """
@@ -98,14 +99,21 @@ def snippets(folder: Path) -> str:
     """What to copy into the CI whose files lie in a folder, GitHub's where there are none."""
     models = _models(folder)
     there = [name for name in _PLACES if (folder / name).exists()] or [".github"]
+    copy = home() or _TO_FILL_IN
     parts = []
     for name in there:
         what, text = _PLACES[name]
         filled = text.format(
-            home=HOME, words=shlex.join(models), models="\n".join(f"            {model}" for model in models)
+            home=copy.address,
+            action=copy.address.removeprefix("https://github.com/"),
+            revision=copy.revision,
+            words=shlex.join(models),
+            models="\n".join(f"            {model}" for model in models),
         )
         parts.append(f"# {what}\n{filled}")
-    return "\n".join(parts) + "\n# OWNER stands for where you keep bncheck's repository.\n"
+    if copy is _TO_FILL_IN:
+        parts.append("# OWNER stands for where you keep bncheck's repository.\n")
+    return "\n".join(parts)
 
 
 def _models(folder: Path) -> list[str]:

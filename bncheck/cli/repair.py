@@ -28,19 +28,32 @@ _report_option = partial(click.option, cls=TableOption, heading="Report")
     ),
 )
 @click.argument("path", shell_complete=complete_paths)
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT", help="Where the repaired copy goes: new.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Where to write the repaired copy; must not exist.",
+)
 @click.option("--in-place", is_flag=True, hidden=True)
 @takes_options(CommandName.REPAIR, reports=False)
-@_report_option("--format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@_report_option("--fail-on", type=click.Choice(["error", "warning", "never"]), default="error", show_default=True)
-@_report_option("--verbose", "-v", is_flag=True, help="Every layer.")
+@_report_option(
+    "--format", type=click.Choice(["text", "json"]), default="text", help="Format on standard output [text]."
+)
+@_report_option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "never"]),
+    default="error",
+    help="Lowest severity that makes the exit code 1 [error].",
+)
+@_report_option("--verbose", "-v", is_flag=True, help="Print all layers.")
 def repair(path: str, **asked: Any) -> int:
-    """Write a copy of a model with right batch norm statistics.
+    """Write a copy of a model with correct batch norm statistics.
 
-    PATH is a checkpoint, SavedModel or Keras file; the statistics come from --data (population statistics) or, where
-    decay and number of updates are known, from --debias. The source is never touched, nothing is overwritten. Exits
-    with 0 where samples that did not make the statistics confirm the copy, with 3 where nothing does, with 1 where a
-    repair would make nothing better: then nothing is written.
+    PATH is a checkpoint, SavedModel or Keras file. The statistics come from --data (population statistics) or, if
+    decay and number of updates are known, from --debias. The source is never touched, and nothing is overwritten.
+    Exits with 0 if samples that were not used for the statistics confirm the copy, with 3 if nothing confirms it, and
+    with 1 if no repair would help: then nothing is written.
     """
     from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
     from bncheck.repair import repair as run  # noqa: PLC0415 - start-up

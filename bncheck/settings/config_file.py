@@ -37,6 +37,7 @@ class Config(Record):
         None,
         kinds.FORMAT,
         "Format on standard output: text, json, sarif, junit, github, markdown, html or model-explorer [text].",
+        helps={CommandName.DIFF: "Format on standard output: text or json [text]."},
         metavar="FORMAT",
     )
     output: tuple[str, ...] = _of_reports(
@@ -44,6 +45,7 @@ class Config(Record):
         kinds.TEXTS,
         "Write a report to FILE too; its suffix tells the format (.json, .sarif, .xml, .html, .md). - is standard "
         "output. Repeatable.",
+        helps={CommandName.DIFF: "Write a report to FILE too (.json, .txt). - is standard output. Repeatable."},
         metavar="[FORMAT=]FILE",
     )
     fail_on: FailOn | None = _of_reports(None, kinds.FAIL_ON, "Lowest severity that makes the exit code 1 [error].")
@@ -51,7 +53,7 @@ class Config(Record):
         (), kinds.CODES, "Judge only these rules, by code or prefix: BN1,BN201.", metavar="CODES"
     )
     ignore: tuple[str, ...] = _of_reports((), kinds.CODES, "Leave out these rules, by code or prefix.", metavar="CODES")
-    baseline: Path | None = _of_reports(None, kinds.PATH, "Earlier JSON report, whose findings are accepted.")
+    baseline: Path | None = _of_reports(None, kinds.PATH, "Earlier JSON report; findings that it holds are accepted.")
     path: Path | None = _of_reports(
         None,
         kinds.PATH,
@@ -59,7 +61,7 @@ class Config(Record):
         flag="--config",
         table=ConfigTable.NONE,
     )
-    allow_empty: bool | None = _of_reports(None, kinds.FLAG, "Exit with 0, not 3, where nothing can be judged.")
+    allow_empty: bool | None = _of_reports(None, kinds.FLAG, "Exit with 0, not 3, if there is nothing to judge.")
     quiet: bool | None = _of_reports(None, kinds.FLAG, "Print the verdict and a line for each finding.", short="-q")
     verbose: bool | None = _of_reports(None, kinds.FLAG, "Print all layers, all numbers and whole fixes.", short="-v")
     ignores: tuple[Ignore, ...] = ()
@@ -206,7 +208,7 @@ def read_baseline(path: Path) -> frozenset[str]:
     found = [f for r in reports for key in ("findings", "suppressed") for f in _list(r.get(key))]
     marks = [f.get("fingerprint") if isinstance(f, dict) else None for f in found]
     if not all(isinstance(mark, str) for mark in marks):
-        raise ConfigError(f"{path}: a finding of the baseline has no fingerprint; write it anew with --format json")
+        raise ConfigError(f"{path}: a finding of the baseline has no fingerprint; write it again with --format json")
     return frozenset(str(mark) for mark in marks)
 
 

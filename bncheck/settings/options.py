@@ -112,10 +112,10 @@ class Options(Record):
     data: str | Path | None = option(
         None,
         kinds.DATA,
-        "Data to run the model on: folder of images, .npy, .npz, TFRecord, or the word synthetic.",
+        "Data to run the model on: a folder of images, .npy, .npz, TFRecord, or the word synthetic.",
         helps={
-            _C.GATE: "Also run the model, on this: folder of images, .npy, .npz, TFRecord, or the word synthetic.",
-            _C.REPAIR: "Estimate the statistics from this: folder of images, .npy, .npz or TFRecord, as in training.",
+            _C.GATE: "Run the model too, on a folder of images, .npy, .npz, TFRecord, or the word synthetic.",
+            _C.REPAIR: "Estimate the statistics from training data: a folder of images, .npy, .npz or TFRecord.",
         },
         metavar="D",
         of=_RUNNING,
@@ -133,61 +133,68 @@ class Options(Record):
     scheme: str | None = _of_gate(
         None,
         kinds.SCHEME,
-        f"How to quantize: {', '.join(SCHEMES)} or {PLACEHOLDER} [int8: full integer, a scale for each channel]; "
-        "RECIPE is one of ai-edge-quantizer's, by name (static_wi8_ai8) or as a JSON file.",
+        f"How to quantize: {', '.join(SCHEMES)} or {PLACEHOLDER}, a recipe of ai-edge-quantizer by name "
+        "(static_wi8_ai8) or as a JSON file [int8: full integer, a scale for each channel].",
         metavar="SCHEME",
         of=_QUANTIZING,
     )
     calibration_batches: int | None = _of_gate(
         None,
         kinds.COUNT,
-        "Number of batches that the ranges of activations are taken from [16].",
+        "Number of batches that calibrate the ranges of activations [16].",
         metavar="N",
         of=_QUANTIZING,
     )
     against: str | Path | None = _of_gate(
-        None, kinds.PLACE, "Earlier model, or its JSON report: fail only on what is new or worse.", metavar="OLD"
+        None, kinds.PLACE, "Earlier model, or its JSON report; fail only on what is new or worse.", metavar="OLD"
     )
     max_time: float | None = _of_gate(
-        None, kinds.TIME, "Stop running the model after this time: 90 (seconds), 10m, 1h.", metavar="S"
+        None, kinds.TIME, "Stop running the model after this time, such as 90 (seconds), 10m or 1h.", metavar="S"
     )
     max_memory: float | None = _of_gate(
-        None, kinds.MEMORY, "Stop running the model above this memory: 2000 (MB), 2GB.", metavar="MB"
+        None, kinds.MEMORY, "Stop running the model above this memory, such as 2000 (MB) or 2GB.", metavar="MB"
     )
     early_stop: bool = _of_gate(
-        True, kinds.FLAG, "Run the model even after a fault that makes running it pointless.", flag="--all-stages"
+        True, kinds.FLAG, "Run the model even if its files show a fault that makes this pointless.", flag="--all-stages"
     )
     debias: bool = option(
-        False, kinds.FLAG, "Need no data: remove the initial value's share by decay and number of updates.", of=_REPAIR
+        False,
+        kinds.FLAG,
+        "Use no data: compute away the initial value's share from decay and number of updates.",
+        of=_REPAIR,
     )
     rescue: bool = option(
-        False, kinds.FLAG, "Last resort, without any data: take the statistics of made-up pictures.", of=_REPAIR
+        False, kinds.FLAG, "Use no data, as a last resort: estimate the statistics from synthetic images.", of=_REPAIR
     )
     weights: str | None = option(
         None,
         kinds.one_of("raw", "ema"),
-        "Which weights to run, where the checkpoint holds averages of them too.",
-        helps={_C.REPAIR: "Which weights are served, where the checkpoint holds averages of them too [both]."},
+        "Which weights to run, if the checkpoint also holds their averages.",
+        helps={_C.REPAIR: "Which weights you serve, if the checkpoint also holds their averages [both]."},
         heading="Model",
         of={_C.TRAIN_VS_EVAL, _C.FLOAT_VS_QUANTIZED, _C.GATE, _C.REPAIR},
         words=Words.RUNNING,
     )
     compare: bool = option(
-        True, kinds.FLAG, "Do not compare train and eval mode before and after.", flag="--no-compare", of=_REPAIR
+        True,
+        kinds.FLAG,
+        "Skip the comparison of train and eval mode before and after.",
+        flag="--no-compare",
+        of=_REPAIR,
     )
 
     allow_unverified: bool = option(
-        False, kinds.FLAG, "Exit with 0, not 3, where no independent data confirm the copy.", of=_REPAIR
+        False, kinds.FLAG, "Exit with 0, not 3, if no independent data confirm the copy.", of=_REPAIR
     )
 
     labels: str | None = _of_data(
         None,
         kinds.TEXT,
-        "Labels: a file of integers, the name of an array beside the images, or the word folders.",
+        "Labels: a file of integers, the name of an array beside the images, or the word folders (one for each class).",
         metavar="L",
     )
     labels_output: str | None = _of_data(
-        None, kinds.TEXT, "Output that the labels belong to, where there are several.", metavar="T"
+        None, kinds.TEXT, "Output that the labels belong to, if there are several.", metavar="T"
     )
     preprocess: str | None = _of_data(
         None,
@@ -200,7 +207,7 @@ class Options(Record):
         None, kinds.SIZE, "Size of the images, for models that take any.", metavar="HxW"
     )
     batch_size: int | None = _of_data(
-        None, kinds.COUNT, "Samples in a batch; best as in training [the graph's own, else 32].", metavar="N"
+        None, kinds.COUNT, "Samples in a batch, best as in training [the graph's own, else 32].", metavar="N"
     )
     batches: int | None = _of_data(
         None,
@@ -229,7 +236,7 @@ class Options(Record):
     model: str | None = _of_network(
         None,
         kinds.TEXT,
-        "Built-in network of a bare checkpoint: mobilenet_v2:num_classes=10.",
+        "Built-in network of a checkpoint without a graph, such as mobilenet_v2:num_classes=10.",
         metavar="NAME[:k=v,...]",
     )
     builder: str | None = _of_network(
@@ -240,7 +247,7 @@ class Options(Record):
         table=ConfigTable.NONE,  # it imports code
     )
     inputs: str | None = _of_network(
-        None, kinds.TEXT, "Tensor that takes the data, where the graph does not tell.", metavar="T"
+        None, kinds.TEXT, "Tensor that takes the data, if the graph does not tell.", metavar="T"
     )
     outputs: Sequence[str] = _of_network((), kinds.TEXTS, "Output tensor to compare. Repeatable.", metavar="T")
     trust_model: bool = _of_network(
@@ -252,7 +259,7 @@ class Options(Record):
     decay: float | None = _of_model(
         None,
         kinds.SHARE,
-        "Decay of the moving averages, such as 0.999, where no file tells it.",
+        "Decay of the moving averages, such as 0.999, if no file tells it.",
         metavar="D",
         table=ConfigTable.TOP,
         words=Words.READING,
@@ -260,7 +267,7 @@ class Options(Record):
     steps: int | None = _of_model(
         None,
         kinds.WHOLE,
-        "Number of updates of the statistics, where no file tells it.",
+        "Number of updates of the statistics, if no file tells it.",
         metavar="N",
         of=_ALL - {_C.GRAPH, _C.RUN, _C.DIFF},
         words=Words.READING,
@@ -268,7 +275,7 @@ class Options(Record):
     train_ops: Sequence[str] = _of_model(
         (),
         kinds.TEXTS,
-        "Name of the op that trains. Repeatable.",
+        "Name of the train op. Repeatable.",
         flag="--train-op",
         metavar="NAME",
         table=ConfigTable.TOP,
@@ -277,14 +284,14 @@ class Options(Record):
     engine: str | None = option(
         None,
         kinds.TEXT,
-        "Who judges the checkpoints: local:N processes [as many as processors], or a dask cluster.",
+        "Where to judge the checkpoints: in N local processes [one a processor], or on a dask cluster.",
         metavar="local[:N]|dask://HOST:PORT",
         of={_C.RUN},
     )
     reference: str | Path | None = _of_model(
         None,
         kinds.PATH,
-        "Checkpoint that training started from; for a TFLite file, the model that it was converted from.",
+        "Checkpoint that training started from; for a TFLite file, the model it was converted from.",
         of={_C.CHECK, _C.CHECKPOINT, _C.MODEL},
         table=ConfigTable.TOP,
     )

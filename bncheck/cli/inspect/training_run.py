@@ -27,7 +27,7 @@ def run(directory: str, **asked: Any) -> int:
     """Tell the story of a training run from its checkpoints.
 
     When updates stop, in which window channels die, what jumps, which checkpoint is the first good one to quantize.
-    Folders inside are gone through; folders with several checkpoints are runs of their own.
+    Folders inside are searched too; each that holds several checkpoints is a run of its own.
     """
     # a process for each processor multiplies vectors of some hundred numbers: threads would only wait for each other
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -116,7 +116,7 @@ def _report(report: Report, name: str, key: str, *, full: bool) -> dict[str, Any
         "headline": report.headline,
         "facts": list(_target_facts(report)),
         "tiles": list(_tiles(report, views)),
-        "stories": [_story(story, report) for story in stories(report)],
+        "stories": [_story(story, report, f"{key}-{n}-rule") for n, story in enumerate(stories(report))],
         "counts": counts(report),
         "full": full,
         "sections": [_section(section) for section in sections(report, views)] if full else [],
@@ -232,15 +232,18 @@ def _accuracy_tiles(report: Report) -> Iterator[Tile]:
         yield Tile(label=label, value=value, note=f"SQNR {decibel(output.nmse)} dB" if output.agreement else "")
 
 
-def _story(story: Story, report: Report) -> dict[str, Any]:
+def _story(story: Story, report: Report, anchor: str) -> dict[str, Any]:
     cause = story.cause
     info = next((rule for rule in report.rules if rule.code == cause.code), None)
+    told = [] if info is None else [(heading, text) for heading, text in info.sections.items() if heading in _TOLD]
     return {
         "severity": story.severity.value,
         "standing": standing(story),
         "cause": _finding(cause, report),
         "explained": [_finding(finding, report) for finding in story.explained],
-        "rule": () if info is None else [(h, t) for h, t in info.sections.items() if h in _TOLD],
+        "anchor": anchor,
+        "page": rule_url(cause.code) or (f"#{anchor}" if told else ""),
+        "rule": told,
         "rule_title": "" if info is None else info.title,
     }
 
@@ -254,7 +257,6 @@ def _finding(finding: Finding, report: Report) -> dict[str, Any]:
     return {
         "code": finding.code,
         "slug": finding.slug,
-        "page": rule_url(finding.code),
         "severity": finding.severity.value,
         "confidence": finding.confidence.value,
         "message": finding.message,

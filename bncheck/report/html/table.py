@@ -98,7 +98,7 @@ def _row(view: LayerView) -> list[TableCell]:
     ]
 
 
-_STATES = {"diverges": "goes wrong", "inherits": "inherits", "good": "good"}
+_STATES = {"diverges": "diverges", "inherits": "inherits", "good": "good"}
 _STATE_RANK = {"diverges": 0, "inherits": 1, "good": 2}
 
 

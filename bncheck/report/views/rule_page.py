@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 
-from bncheck.version import HOME
+from bncheck.version import home
 
-PAGES = HOME + "/blob/main/docs/rules/{code}.md"
 VARIABLE = "BNCHECK_RULE_PAGES"
-"""Environment variable with the address of another copy, `{code}` in the place of the code."""
+"""Environment variable with the address of a published copy, `{code}` in the place of the code."""
 
 
-def rule_url(code: str) -> str:
-    """The address of a rule's page: that of the environment, where it gives one, else in the repository."""
+def rule_url(code: str) -> str | None:
+    """The address of a rule's page: that of the environment, where it gives one, else in the public repository.
+
+    None where there is neither: reports then carry the page themselves, and `bncheck explain` prints it.
+    """
     given = os.environ.get(VARIABLE, "")
-    return (given if given.startswith(("https://", "http://")) else PAGES).replace("{code}", code)
+    if given.startswith(("https://", "http://")):
+        return given.replace("{code}", code)
+    public = home()
+    return None if public is None else f"{public.address}/blob/{public.revision}/docs/rules/{code}.md"

@@ -65,16 +65,18 @@ def _rule(info: RuleInfo) -> dict[str, Any]:
         "id": info.code,
         "name": "".join(word.capitalize() for word in info.slug.split("-")),
         "shortDescription": {"text": sarif_text(info.title or info.slug)},
-        "helpUri": rule_url(info.code),
         "defaultConfiguration": {"level": _LEVEL[info.severity], "rank": _RANK[info.confidence.value]},
         "properties": {"tags": ["batch-normalization"], "precision": _precision(info.confidence.value)},
     }
+    address = rule_url(info.code)
+    if address:
+        rule["helpUri"] = address
     pages = {heading: text for heading, text in info.sections.items() if text.strip()}
     detects = pages.get("What it detects", "")
     if detects:
         rule["fullDescription"] = {"text": sarif_text(" ".join(detects.split()))}
     if pages:
-        pages["Page"] = rule_url(info.code)
+        pages["Page"] = address or f"`bncheck explain {info.code}` prints this page."
         plain = "\n\n".join(f"{heading}\n{text}" for heading, text in pages.items())
         rich = "\n\n".join(f"### {heading}\n\n{text}" for heading, text in pages.items())
         rule["help"] = {"text": sarif_text(plain), "markdown": rich}

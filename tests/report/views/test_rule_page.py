@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from bncheck.report.views.rule_page import VARIABLE, rule_url
-from bncheck.version import HOME
-
-ROOT = Path(__file__).parents[3]
+from bncheck.version import Home
 
 
-def test_every_address_is_of_the_one_home() -> None:
-    """Metadata of the package and addresses of pages agree, and the page lies where its address says."""
-    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.urls]")[2].partition("\n\n")[0]
-    urls = [line.partition(" = ")[2].strip('"') for line in lines.splitlines() if " = " in line]
-    assert len(urls) == 4
-    assert all(url == HOME or url.startswith(f"{HOME}/") for url in urls)
-    url = rule_url("BN201")
-    assert url.startswith(f"{HOME}/blob/main/")
-    assert (ROOT / url.removeprefix(f"{HOME}/blob/main/")).is_file()
+def _public(monkeypatch: pytest.MonkeyPatch, copy: Home | None) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr("bncheck.report.views.rule_page.home", lambda: copy)
+
+
+def test_no_address_where_nothing_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that nobody published has no pages on the web, so that none is linked."""
+    _public(monkeypatch, None)
+    assert rule_url("BN201") is None
+
+
+def test_of_the_copy_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page at the revision that judged."""
+    _public(monkeypatch, Home("https://github.com/me/bncheck", "abc123"))
+    assert rule_url("BN201") == "https://github.com/me/bncheck/blob/abc123/docs/rules/BN201.md"
 
 
 def test_another_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment gives the address of a published copy; what is no address is not taken."""
+    _public(monkeypatch, None)
     monkeypatch.setenv(VARIABLE, "https://docs.example/{code}.html")
     assert rule_url("BN201") == "https://docs.example/BN201.html"
     monkeypatch.setenv(VARIABLE, "docs/{code}")
-    assert rule_url("BN201").startswith(HOME)
+    assert rule_url("BN201") is None
