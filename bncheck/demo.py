@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from bncheck.backbones.quiet_tensorflow import load_tensorflow, without_warnings
 from bncheck.commands.inspect import inspect_checkpoint
 from bncheck.compare.data.data import open_data
-from bncheck.compare.train_eval import measure, prepare
+from bncheck.compare.prepared import prepare
+from bncheck.compare.train_eval import measure
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.extras import install

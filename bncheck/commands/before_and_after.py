@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from bncheck.commands.target import Target
 from bncheck.compare.data.data import Data
-from bncheck.compare.train_eval import measure, prepare
+from bncheck.compare.prepared import prepare
+from bncheck.compare.train_eval import measure
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.findings import Meaning, Report, Verdict, leaves_open

@@ -10,8 +10,9 @@ from bncheck.commands.target import Target, built, read_quantized, timed
 from bncheck.compare.data.data import Data, open_data
 from bncheck.compare.data.samples import ModelInput
 from bncheck.compare.output_cache import Kept
+from bncheck.compare.prepared import Prepared, prepare
 from bncheck.compare.quantization import QuantizedAgainst, Run, measure_three_ways, measure_two_files
-from bncheck.compare.train_eval import Prepared, measure, prepare
+from bncheck.compare.train_eval import measure
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.findings import StageName
 from bncheck.facts.layers import Facts

@@ -26,6 +26,12 @@ class ErrorSums:
             self.t2 += float(np.sum(t**2))
             self.e2 += float(np.sum((t - r) ** 2))
 
+    def merge(self, other: ErrorSums) -> None:
+        """Adds those of other values."""
+        self.r2 += other.r2
+        self.t2 += other.t2
+        self.e2 += other.e2
+
     @property
     def nmse(self) -> float:
         """Of all values together."""
@@ -63,6 +69,13 @@ class ClassSums:
             reference, other = (int(np.sum((top == np.asarray(labels)) & (top >= 0))) for top in (first, second))
             self.right = (self.right[0] + reference, self.right[1] + other)
         return first, second
+
+    def merge(self, other: ClassSums) -> None:
+        """Adds those of other samples."""
+        self.rows += other.rows
+        self.agreeing += other.agreeing
+        self.labelled += other.labelled
+        self.right = (self.right[0] + other.right[0], self.right[1] + other.right[1])
 
     @property
     def agreement(self) -> float | None:

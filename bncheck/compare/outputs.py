@@ -204,6 +204,20 @@ class OutputTotals:
         if labels is not None:
             self.asked.update(np.asarray(labels).tolist())
 
+    def alike(self) -> OutputTotals:
+        """Of no batch yet, read as this one is."""
+        return OutputTotals(kind=self.kind, scores=self.scores, theirs=self.theirs, doubtful=self.doubtful)
+
+    def merge(self, other: OutputTotals) -> None:
+        """Adds what other batches told, which were read alike."""
+        self.errors.merge(other.errors)
+        self.top.merge(other.top)
+        self.drift += other.drift
+        self.classes = other.classes if self.classes is None else self.classes
+        self.answers.update(other.answers)
+        self.asked.update(other.asked)
+        self.by_sample = self.by_sample and other.by_sample
+
     @property
     def rank(self) -> tuple[bool, bool, bool, bool]:
         """How much speaks against it that the labels are of this output, the strongest first; it has some.

@@ -33,7 +33,7 @@ from bncheck.compare.litert.match import match
 from bncheck.compare.litert.recipes import recipe
 from bncheck.compare.output_cache import Kept, ModeOutputs
 from bncheck.compare.outputs import Kind, place_of
-from bncheck.compare.train_eval import Prepared
+from bncheck.compare.prepared import Prepared
 from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.compare.twins.twins import Twins
 from bncheck.facts.errors import UsageError

@@ -86,6 +86,11 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(count=count, mean=mean, m2=m2)
 
 
+def merge_known(a: Moments | None, b: Moments | None) -> Moments | None:
+    """As `merge`, of what there is."""
+    return (a or b) if a is None or b is None else merge(a, b)
+
+
 def split(together: Moments, channels: Sequence[int]) -> list[Moments]:
     """The layers that stand in one vector, each by itself."""
     ends = np.cumsum(channels)

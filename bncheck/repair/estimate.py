@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bncheck.compare.data.data import Data, open_data
-from bncheck.compare.train_eval import Prepared, prepare
+from bncheck.compare.prepared import Prepared, prepare
 from bncheck.facts.errors import UsageError
 from bncheck.facts.layers import Facts, Layer, PerChannel, Presence
 from bncheck.facts.repairs import LayerLeft, PopulationFacts, Trial

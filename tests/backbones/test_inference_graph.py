@@ -72,7 +72,7 @@ def slim_shapes(name: str, size: int, **arguments: Any) -> dict[str, tuple[int, 
 
 def outputs(model: RawModel, images: np.ndarray[Any, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
     """Output name -> values in eval mode, through the engine that compares."""
-    from bncheck.compare.train_eval import prepare
+    from bncheck.compare.prepared import prepare
     from bncheck.compare.twins.twins import open_twins
 
     prepared = prepare(model, Options())
@@ -174,7 +174,7 @@ def test_what_does_not_fit_ends_in_one_sentence(text: str, says: str) -> None:
 )
 def test_slims_networks_take_their_own_checkpoints(name: str, size: int, arguments: dict[str, Any]) -> None:
     """Each builds at its own size from what its training graph stores, with all batch norms before the logits."""
-    from bncheck.compare.train_eval import prepare
+    from bncheck.compare.prepared import prepare
 
     options = "".join(f":{key}={value}" for key, value in arguments.items() if key != "num_classes")
     model = build(parse(name + options), drawn(slim_shapes(name, size, **arguments)))

@@ -28,7 +28,7 @@ from bncheck.backbones.registry import parse
 from bncheck.compare.float_quantized import measure_quantized
 from bncheck.compare.litert.convert import eval_graph, float_model, quantized_model
 from bncheck.compare.litert.interpreter import read_file
-from bncheck.compare.train_eval import Prepared, prepare
+from bncheck.compare.prepared import Prepared, prepare
 from bncheck.compare.twins.twins import load_tensorflow
 from bncheck.facts.measurements import DataFacts
 from bncheck.settings.options import Options

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.commands.target import Target, read_target
-from bncheck.compare.train_eval import prepare
+from bncheck.compare.prepared import prepare
 from bncheck.facts.findings import Report, Severity
 from bncheck.facts.layers import Layer
 from bncheck.recognise import recognise

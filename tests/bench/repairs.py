@@ -31,7 +31,7 @@ from sklearn.datasets import load_sample_images
 
 from bncheck.backbones.slim_compat import load_slim
 from bncheck.compare.data.data import open_data
-from bncheck.compare.train_eval import Prepared, prepare
+from bncheck.compare.prepared import Prepared, prepare
 from bncheck.facts.errors import BncheckError
 from bncheck.judge.repair_verdict import judge_repair
 from bncheck.repair.estimate import count, tried

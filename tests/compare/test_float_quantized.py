@@ -19,7 +19,7 @@ from bncheck.compare.litert import sums as lite_sums
 from bncheck.compare.litert.convert import EvalGraph, convert, float_model
 from bncheck.compare.litert.edit import dump, load
 from bncheck.compare.litert.interpreter import IntegerScale, Runner, affine, read_file
-from bncheck.compare.train_eval import prepare
+from bncheck.compare.prepared import prepare
 from bncheck.facts.errors import BncheckError, ReadError
 from bncheck.facts.layers import Layer
 from bncheck.facts.measurements import DataFacts, OperatorLoss, QuantizedComparison

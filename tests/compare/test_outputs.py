@@ -22,7 +22,7 @@ from bncheck.compare.outputs import (
     place_of,
     read_as,
 )
-from bncheck.compare.train_eval import prepare
+from bncheck.compare.prepared import prepare
 from bncheck.facts.errors import UsageError
 from bncheck.facts.measurements import Measure, OutputDifference
 from bncheck.numerics import metrics

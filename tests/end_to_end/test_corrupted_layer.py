@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from trained_variants import checkpoint, trained_digits
 
-from bncheck.compare.train_eval import Prepared, measure, prepare
+from bncheck.compare.prepared import Prepared, prepare
+from bncheck.compare.train_eval import measure
 from bncheck.compare.twins.session import Loaded
 from bncheck.compare.twins.twins import Twins, open_twins
 from bncheck.facts.findings import Report

@@ -66,7 +66,10 @@ from bncheck.compare.data.samples import Samples
 def open_lines(path, wanted):
     """All in one batch."""
     rows = np.loadtxt(path, dtype=np.float32, ndmin=2)
-    return Samples(description=f"{path}, lines", count=len(rows), labelled=False, open=lambda: iter([(rows, None)]))
+    batches = [(rows, None)]
+    return Samples(
+        description=f"{path}, lines", count=len(rows), labelled=False, open=lambda first: iter(batches[first:])
+    )
 '''
 LOADS = """
 import sys

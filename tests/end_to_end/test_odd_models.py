@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from bncheck.compare.outputs import Kind
-from bncheck.compare.train_eval import Prepared, measure, prepare
+from bncheck.compare.prepared import Prepared, prepare
+from bncheck.compare.train_eval import measure
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.measurements import Comparison, DataFacts

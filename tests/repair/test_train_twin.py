@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.compare.train_eval import prepare
+from bncheck.compare.prepared import prepare
 from bncheck.repair.population import Population, population
 from bncheck.repair.train_twin import open_train_twin
 from bncheck.settings.options import Options

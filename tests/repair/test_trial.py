@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bncheck.compare.train_eval import Prepared, prepare
+from bncheck.compare.prepared import Prepared, prepare
 from bncheck.facts.repairs import Trial
 from bncheck.repair.population import population
 from bncheck.repair.splits import splits

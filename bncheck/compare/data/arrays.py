@@ -89,7 +89,7 @@ def open_arrays(path: Path, wanted: InputSpec) -> Samples:
         description=f"{path.name}, {many(count, 'sample')} of {named_shape(images.shape[1:])}{floating}{targets}",
         count=count,
         labelled=labels is not None,
-        open=lambda: _batches(path, images, labels, wanted),
+        open=lambda first: _batches(path, images, labels, wanted, first),
     )
 
 
@@ -139,8 +139,8 @@ def open_named_arrays(path: Path, wanted: InputSpec, inputs: Sequence[ModelInput
     for array, how in zip(arrays, each, strict=True):
         fitted(array[:1], how, path, [0])
 
-    def batches() -> Iterator[Batch]:
-        for chosen in index_batches(len(arrays[0]), wanted.batch_size):
+    def batches(first: int) -> Iterator[Batch]:
+        for chosen in index_batches(len(arrays[0]), wanted.batch_size, first):
             parts = [fitted(array[chosen], how, path, chosen) for array, how in zip(arrays, each, strict=True)]
             fields = [(key, part.dtype, part.shape[1:]) for key, part in zip(keys, parts, strict=True)]
             together = np.empty(len(chosen), fields)
@@ -184,8 +184,8 @@ def _read(path: Path, named: str | None) -> tuple[Rows, NDArray[Any] | None]:
     return images, labels
 
 
-def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: InputSpec) -> Iterator[Batch]:
-    for chosen in index_batches(len(images), wanted.batch_size):
+def _batches(path: Path, images: Rows, labels: NDArray[Any] | None, wanted: InputSpec, first: int) -> Iterator[Batch]:
+    for chosen in index_batches(len(images), wanted.batch_size, first):
         yield fitted(images[chosen], wanted, path, chosen), None if labels is None else labels[chosen]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from bncheck.compare.data.arrays import array_shape, open_arrays, open_named_arrays
@@ -37,14 +39,17 @@ class Data:
     labelled: bool
     samples: int | None
     """In all batches together; None where only reading tells."""
-    open: Callable[[], Iterator[Batch]]
+    open: Callable[[int], Iterator[Batch]]
+    """From a batch on, the first being 0."""
 
     def __iter__(self) -> Iterator[Batch]:
         """(images (batch_size, ...), labels (batch_size,) or None); only a source smaller than a batch gives less."""
-        for number, batch in enumerate(self.open()):
-            if number == self.batches:
-                return
-            yield batch
+        return self.block(0)
+
+    def block(self, first: int, count: int | None = None) -> Iterator[Batch]:
+        """At most `count` batches from `first` on, the first of all being 0; without a count all that follow."""
+        ends = [end for end in (self.batches, None if count is None else first + count) if end is not None]
+        return islice(self.open(first), max(0, min(ends) - first) if ends else None)
 
     def facts(self, samples: int, _batch_size: int, batches: int) -> DataFacts:
         """What reports tell, with what was really run: `describe` of the functions that measure."""
@@ -109,7 +114,7 @@ def open_data(spec: str | Path, inputs: Sequence[ModelInput], options: Options =
         synthetic=samples.synthetic,
         labelled=samples.labelled,
         samples=held,
-        open=lambda: _whole_batches(samples, batch_size),
+        open=partial(_whole_batches, samples, batch_size),
     )
 
 
@@ -148,12 +153,10 @@ def _whole(count: int, batch_size: int, batches: int | None) -> int:
     return batch_size * (found if batches is None else min(found, batches))
 
 
-def _whole_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
-    first = True
-    for images, labels in samples.open():
-        if len(images) == batch_size or first:
+def _whole_batches(samples: Samples, batch_size: int, first: int) -> Iterator[Batch]:
+    for number, (images, labels) in enumerate(samples.open(first), first):
+        if len(images) == batch_size or not number:
             yield images, labels
-        first = False
 
 
 def _open_path(path: Path, wanted: InputSpec) -> Samples:

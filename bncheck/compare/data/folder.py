@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ def open_folder(folder: Path, wanted: InputSpec) -> Samples:
     def decode(path: Path) -> NDArray[np.uint8]:
         return decoder.decode(read_whole(path, limit=_LARGEST_IMAGE), str(path))
 
-    def batches() -> Iterator[Batch]:
-        for chosen, images in _ahead(decode, files, wanted.batch_size):
+    def batches(first: int) -> Iterator[Batch]:
+        for chosen, images in _ahead(decode, files, index_batches(len(files), wanted.batch_size, first)):
             yield finished(images, wanted, str(folder)), None if labels is None else labels[chosen]
 
     finished(decode(files[0])[None], wanted, str(folder))
@@ -89,13 +89,13 @@ def finished(images: NDArray[np.uint8], wanted: InputSpec, where: str) -> NDArra
 
 
 def _ahead(
-    decode: Callable[[Path], NDArray[np.uint8]], files: Sequence[Path], size: int
+    decode: Callable[[Path], NDArray[np.uint8]], files: Sequence[Path], batches: Iterable[NDArray[np.int64]]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Batches of decoded images, the next one being decoded while the model runs."""
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting: deque[tuple[NDArray[np.int64], list[Future[NDArray[np.uint8]]]]] = deque()
         try:
-            for chosen in index_batches(len(files), size):
+            for chosen in batches:
                 waiting.append((chosen, [pool.submit(decode, files[n]) for n in chosen]))
                 if len(waiting) == 2:
                     yield _gathered(*waiting.popleft())

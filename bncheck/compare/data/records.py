@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ def open_records(paths: Sequence[Path], where: str, wanted: InputSpec) -> Sample
         values = _image(found[image], decoder, wanted, where)
         return values, _label(found[label], label, where) if label else 0
 
-    def batches() -> Iterator[Batch]:
+    def batches(first: int) -> Iterator[Batch]:
         held: list[tuple[NDArray[Any], int]] = []
         numbers: list[int] = []
-        for number, record in _mixed(paths):
+        for number, record in islice(_mixed(paths), first * wanted.batch_size, None):
             held.append(sample(record))
             numbers.append(number)
             if len(held) == wanted.batch_size:

@@ -71,8 +71,8 @@ class Samples:
     count: int | None
     """None where only reading tells."""
     labelled: bool
-    open: Callable[[], Iterator[Batch]]
-    """Goes through it from the beginning; the last batch may be smaller."""
+    open: Callable[[int], Iterator[Batch]]
+    """Goes through it from a batch on, the first being 0; the last batch may be smaller."""
     synthetic: bool = False
 
 
@@ -81,10 +81,10 @@ def shuffled(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(SEED).permutation(count)
 
 
-def index_batches(count: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """The shuffled numbers in batches."""
+def index_batches(count: int, size: int, first: int = 0) -> Iterator[NDArray[np.int64]]:
+    """The shuffled numbers in batches, from the batch `first` on."""
     order = shuffled(count)
-    for start in range(0, count, size):
+    for start in range(first * size, count, size):
         yield order[start : start + size]
 
 

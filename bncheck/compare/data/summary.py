@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.inputs import InputSummary, lies_in
-from bncheck.numerics.moments import Moments, merge, of
+from bncheck.numerics.moments import Moments, merge_known, of
 
 _SIDE = 16
 """Pixels a side from which samples of three axes are images, whose neighbours are worth a look."""
@@ -36,12 +36,20 @@ class InputTotals:
         self.samples += len(values)
         self.seen.update(hashlib.blake2b(np.ascontiguousarray(one).tobytes(), digest_size=8).digest() for one in batch)
         numbers = np.asarray(values, np.float64)
-        one = of(numbers.reshape(-1, 1))
-        self.moments = one if self.moments is None else merge(self.moments, one)
+        self.moments = merge_known(self.moments, of(numbers.reshape(-1, 1)))
         self.low = min(self.low, float(numbers.min(initial=np.inf)))
         self.high = max(self.high, float(numbers.max(initial=-np.inf)))
         if numbers.ndim == 4 and min(sorted(numbers.shape[1:])[1:]) >= _SIDE:
             self._add_neighbours(numbers)
+
+    def merge(self, other: InputTotals) -> None:
+        """Adds what other batches told."""
+        self.moments = merge_known(self.moments, other.moments)
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.samples += other.samples
+        self.seen |= other.seen
+        self.products += other.products
+        self.squares += other.squares
 
     def _add_neighbours(self, images: NDArray[np.float64]) -> None:
         channels = int(np.argmin(images.shape[1:])) + 1

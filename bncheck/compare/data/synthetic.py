@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,10 @@ def open_synthetic(wanted: InputSpec, batches: int) -> Samples:
         name = wanted.preprocess or DEFAULT_RANGE
         return preprocessed(made, name, wanted.dtype, "synthetic", channels_first=wanted.channels_first)
 
-    def generate() -> Iterator[Batch]:
+    def generate(first: int) -> Iterator[Batch]:
         random = np.random.default_rng(SEED)
-        for _ in range(batches):
-            yield batch(random), None
+        made = (batch(random) for _ in range(batches))
+        return ((images, None) for images in islice(made, first, None))
 
     ranged = f" in {wanted.preprocess or DEFAULT_RANGE}" if images and wanted.dtype.kind == "f" else ""
     return Samples(

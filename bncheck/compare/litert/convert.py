@@ -16,7 +16,7 @@ from bncheck.compare.litert.calibrate import can_calibrate, ranges, with_ranges
 from bncheck.compare.litert.even_ranges import with_even_ranges
 from bncheck.compare.litert.interpreter import LiteFile, feeds_of, read_file
 from bncheck.compare.litert.native_output import silence
-from bncheck.compare.train_eval import Prepared
+from bncheck.compare.prepared import Prepared
 from bncheck.compare.twins.float32 import in_float32
 from bncheck.compare.twins.forward import Forward
 from bncheck.compare.twins.loops import settle_lists

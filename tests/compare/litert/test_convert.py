@@ -18,7 +18,7 @@ from bncheck.compare.litert.edit import load
 from bncheck.compare.litert.interpreter import read_file
 from bncheck.compare.litert.layers import folded_layers
 from bncheck.compare.litert.net import Net
-from bncheck.compare.train_eval import Prepared, prepare
+from bncheck.compare.prepared import Prepared, prepare
 from bncheck.compare.twins.float32 import in_float32
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.settings.options import Options

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bncheck.commands.compare import compare_float_vs_quantized, compare_train_vs_eval
 from bncheck.commands.inspect import inspect_checkpoint
-from bncheck.compare.train_eval import prepare
+from bncheck.compare.prepared import prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.fake_quant import StepReached
 from bncheck.recognise import recognise

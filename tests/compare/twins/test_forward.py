@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bncheck.compare.train_eval import measure, prepare
+from bncheck.compare.prepared import prepare
+from bncheck.compare.train_eval import measure
 from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.measurements import DataFacts

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bncheck.compare.train_eval import prepare
+from bncheck.compare.prepared import prepare
 from bncheck.compare.twins.twins import open_twins
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
