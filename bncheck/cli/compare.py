@@ -12,7 +12,7 @@ from bncheck.cli.common import write_reports
 from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, Commands, examples
 from bncheck.cli.options import options_given, takes_options
-from bncheck.cli.progress import progress_shown
+from bncheck.cli.progress import expected_told, progress_shown
 from bncheck.facts.extras import install
 from bncheck.facts.findings import StageName
 from bncheck.settings.options import CommandName
@@ -54,7 +54,8 @@ def train_vs_eval(path: str, **asked: Any) -> int:
         options = options_given(asked, CommandName.TRAIN_VS_EVAL, config)
         with progress_shown(quiet=bool(config.quiet)) as hear:
             progress = partial(hear, StageName.MODES)
-            return [bncheck.compare_train_vs_eval(path, settings=settings, progress=progress, **options)]
+            options |= {"settings": settings, "progress": progress, "expected": expected_told(quiet=bool(config.quiet))}
+            return [bncheck.compare_train_vs_eval(path, **options)]
 
     return write_reports(reports, asked, (path,))
 
@@ -95,6 +96,7 @@ def float_vs_quantized(path: str, **asked: Any) -> int:
         options = options_given(asked, CommandName.FLOAT_VS_QUANTIZED, config)
         with progress_shown(quiet=bool(config.quiet)) as hear:
             progress = partial(hear, StageName.QUANTIZED)
-            return [bncheck.compare_float_vs_quantized(path, settings=settings, progress=progress, **options)]
+            options |= {"settings": settings, "progress": progress, "expected": expected_told(quiet=bool(config.quiet))}
+            return [bncheck.compare_float_vs_quantized(path, **options)]
 
     return write_reports(reports, asked, (path,))

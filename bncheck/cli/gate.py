@@ -12,7 +12,7 @@ from bncheck.cli.common import write_reports
 from bncheck.cli.completion import complete_paths
 from bncheck.cli.help import Command, examples
 from bncheck.cli.options import options_given, takes_options
-from bncheck.cli.progress import progress_shown
+from bncheck.cli.progress import expected_told, progress_shown
 from bncheck.settings.options import CommandName
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def gate(paths: tuple[str, ...], **asked: Any) -> int:
             if len(paths) > 1 and one in options:
                 raise click.UsageError(f"--{one} applies to one model: give one PATH")
         with progress_shown(quiet=bool(config.quiet)) as progress:
-            options |= {"settings": settings, "progress": progress}
+            options |= {"settings": settings, "progress": progress, "expected": expected_told(quiet=bool(config.quiet))}
             if len(paths) == 1:
                 return [bncheck.gate(paths[0], **options)]
             return [_one_of_several(path, settings, options) for path in paths]

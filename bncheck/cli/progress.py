@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from bncheck.settings.options import silent
 
 
 class Hear(Protocol):
@@ -13,6 +15,19 @@ class Hear(Protocol):
 
     def __call__(self, stage: str, done: int, total: int | None = None, /) -> None:
         """`done` counts from the start of the stage."""
+
+
+def expected_told(*, quiet: bool = False) -> Callable[[float], None]:
+    """Says on standard error, be it a terminal or a log, how many seconds made-up samples will take."""
+
+    def tell(seconds: float) -> None:
+        import click  # noqa: PLC0415 - start-up
+
+        from bncheck.facts.wording import about_time  # noqa: PLC0415 - as above
+
+        click.echo(f"The synthetic samples will take {about_time(seconds)}.", err=True)
+
+    return silent if quiet else tell
 
 
 @contextmanager

@@ -9,17 +9,18 @@ from bncheck.commands.shown import Shown
 from bncheck.commands.target import Target, built, read_quantized, timed
 from bncheck.compare.data.data import Data, open_data
 from bncheck.compare.data.samples import ModelInput
+from bncheck.compare.expected_time import expected_seconds
 from bncheck.compare.output_cache import Kept
 from bncheck.compare.prepared import Prepared, prepare
 from bncheck.compare.quantization import QuantizedAgainst, Run, measure_three_ways, measure_two_files
 from bncheck.compare.train_eval import measure
-from bncheck.compare.twins.twins import open_twins
+from bncheck.compare.twins.twins import Twins, open_twins
 from bncheck.facts.findings import StageName
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import Comparison
 from bncheck.foldproof.prove import prove
 from bncheck.rules.shared.modes import judged_output
-from bncheck.settings.options import given
+from bncheck.settings.options import Options, given, silent
 
 _PASSES = 3
 """Times that a three-way comparison goes through the data: both modes, both arithmetics, who loses what."""
@@ -46,6 +47,7 @@ def measure_modes(target: Target, prepared: Prepared, progress: Progress) -> Com
     with open_twins(prepared.forward) as twins:
         opened = open_data(data, twins.inputs, target.options)
         progress(0, opened.samples)
+        _tell_time(twins, opened, target.options, passes=1)
         comparison = measure(
             twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples)
         )
@@ -63,6 +65,7 @@ def measure_quantization(
         samples = open_data(data, twins.inputs, target.options)
         total = None if samples.samples is None else _PASSES * samples.samples
         progress(0, total)
+        _tell_time(twins, samples, target.options, passes=_PASSES)
         kept = Kept()
         modes = measure(
             twins, prepared, samples, samples.facts, progress=lambda done: progress(done, total), each=kept.add
@@ -83,6 +86,14 @@ def measure_quantization(
         with timed(target.seconds, StageName.QUANTIZED):
             measured = measure_three_ways(run, progress=lambda done: progress(modes.data.samples + done, total))
     return Shown(comparison=modes, quantized=measured.comparison, lite=measured.lite)
+
+
+def _tell_time(twins: Twins, data: Data, options: Options, *, passes: int) -> None:
+    """How long made-up samples will take, where somebody hears of it."""
+    if data.synthetic and options.expected is not silent:
+        seconds = expected_seconds(twins, data)
+        if seconds is not None:
+            options.expected(passes * seconds)
 
 
 def measure_lite(target: Target, other: QuantizedAgainst, progress: Progress) -> Shown:

@@ -305,6 +305,8 @@ class Options(Record):
     progress: Callable[..., None] = keyword(silent, of=_RUNNING)
     """Hears of what is done: (samples, all of them or None); a gate's of the stage before these; a repair's of (stage,
     samples)."""
+    expected: Callable[[float], None] = keyword(silent, of=_RUNNING - {_C.REPAIR})
+    """Hears, before synthetic samples go through a graph, about how many seconds they will take."""
 
     def __post_init__(self) -> None:
         if self.decay is not None and not 0 <= self.decay <= 1:

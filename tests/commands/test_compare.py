@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,14 @@ def test_data_that_are_not_finite_are_wrong_usage(
 
 
 def test_made_up_data_are_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    """A healthy model run on noise is not judged by it: exit 3, and 0 where that is allowed."""
+    """A healthy model run on noise is not judged by it: exit 3, and 0 where that is allowed.
+
+    How long it will take is told before, but with -q.
+    """
     command = ["compare", "train-vs-eval", checkpoint("wired"), "--data", "synthetic", "--batches", "1"]
     assert cli.main(command) == 3
-    assert "synthetic noise" in capsys.readouterr().out
-    assert cli.main([*command, "--allow-empty"]) == 0
+    told = capsys.readouterr()
+    assert "synthetic noise" in told.out
+    assert re.search(r"synthetic samples will take about [0-9.]+ s", told.err)
+    assert cli.main([*command, "--allow-empty", "-q"]) == 0
+    assert "will take" not in capsys.readouterr().err

@@ -127,7 +127,12 @@ def test_repair_verdict_it_passes(data: dict[str, str], tmp_path: Path, capsys: 
 
 def test_made_up_data_give_no_verdict() -> None:
     """Synthetic noise is converted and measured, and nothing is said of the output."""
-    report = bncheck.compare_float_vs_quantized(checkpoint("forgotten"), data="synthetic", batches=2)
+    expected: list[float] = []
+    report = bncheck.compare_float_vs_quantized(
+        checkpoint("forgotten"), data="synthetic", batches=2, expected=expected.append
+    )
+    assert len(expected) == 1
+    assert expected[0] > 0
     assert report.quantized is not None
     assert report.quantized.data.synthetic
     assert report.quantized.attribution is None

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from bncheck.commands.shown import Shown
@@ -38,6 +38,13 @@ class SamplesDone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeExpected:
+    """Message: about how many seconds made-up samples will take, before they are run."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failed:
     """Message: the sentence that says why nothing more was measured."""
 
@@ -46,7 +53,7 @@ class Failed:
     """Whether the call or a file is at fault, rather than what the model or this machine can do."""
 
 
-Message = SamplesDone | Shown | Failed | None
+Message = SamplesDone | TimeExpected | Shown | Failed | None
 """None: everything was measured."""
 
 
@@ -72,7 +79,8 @@ def serve(request: Request, tell: Callable[[Message], None]) -> None:
         from bncheck.compare.quantization import wanted  # noqa: PLC0415 - as above
 
         other = wanted(request.options) if request.options.quantize else None
-        measure_all(read_runnable(request.path, request.options), other, progress, found=tell)
+        options = replace(request.options, expected=lambda seconds: tell(TimeExpected(seconds=seconds)))
+        measure_all(read_runnable(request.path, options), other, progress, found=tell)
     except BncheckError as error:
         tell(Failed(sentence=str(error), usage=isinstance(error, (UsageError, ConfigError, ReadError))))
     except MemoryError:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from bncheck.commands.gate.budget import Budget
-from bncheck.commands.gate.child import Failed, Message, Request, SamplesDone
+from bncheck.commands.gate.child import Failed, Message, Request, SamplesDone, TimeExpected
 from bncheck.commands.shown import Shown
 from bncheck.facts.errors import UsageError
 from bncheck.facts.findings import StageName, StageState
@@ -47,7 +47,11 @@ class Outcome:
 
 
 def run(
-    request: Request, budget: Budget, progress: Callable[[int, int | None], None] = lambda _done, _total: None
+    request: Request,
+    budget: Budget,
+    progress: Callable[[int, int | None], None] = lambda _done, _total: None,
+    *,
+    expected: Callable[[float], None] = lambda _: None,
 ) -> Outcome:
     """Serves a request in a process of its own, which is gone when this returns or raises.
 
@@ -66,6 +70,8 @@ def run(
                 return outcome
             if isinstance(message, SamplesDone):
                 progress(message.done, message.total)
+            elif isinstance(message, TimeExpected):
+                expected(message.seconds)
             elif isinstance(message, Shown):
                 outcome = _with(outcome, message, _since(start))
             elif isinstance(message, Failed):

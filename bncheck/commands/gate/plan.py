@@ -51,10 +51,16 @@ class Measuring:
             graph=target.options.graph,
             quantize=StageName.QUANTIZED in to_run,
             progress=silent,
+            expected=silent,
             settings=Settings(),
         )
         request = Request(path=target.path, options=options)
-        outcome = run(request, self.budget, lambda done, total: self.progress(to_run[-1], done, total))
+        outcome = run(
+            request,
+            self.budget,
+            lambda done, total: self.progress(to_run[-1], done, total),
+            expected=self.options.expected,
+        )
         return Ran(
             facts=_merged(target.facts, outcome),
             stages=tuple(_ended(stage, outcome, given=self._given) for stage in planned),

@@ -28,7 +28,7 @@ os.dup2(2, 1)
 def tell(message):
     pickle.dump(message, out)
     out.flush()
-from bncheck.commands.gate.child import Failed, SamplesDone
+from bncheck.commands.gate.child import TimeExpected, Failed, SamplesDone
 from bncheck.commands.shown import Shown
 from bncheck.testing import compared, difference
 """
@@ -56,10 +56,12 @@ def _alive(pid: int) -> bool:
 
 
 def test_all_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Facts arrive whole, progress is heard, the time and memory of the run are known."""
-    _worker(monkeypatch, MEASURED + "tell(None)")
+    """Facts arrive whole, progress and the time to expect are heard, the time and memory of the run are known."""
+    _worker(monkeypatch, "tell(TimeExpected(seconds=90.0));" + MEASURED + "tell(None)")
     heard: list[tuple[int, int | None]] = []
-    outcome = run(REQUEST, _budget(), lambda done, total: heard.append((done, total)))
+    expected: list[float] = []
+    outcome = run(REQUEST, _budget(), lambda done, total: heard.append((done, total)), expected=expected.append)
+    assert expected == [90.0]
     assert outcome.state is StageState.DONE
     assert outcome.shown is not None
     assert outcome.shown.comparison is not None
