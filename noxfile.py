@@ -19,6 +19,16 @@ OLDEST = {
 """Python -> the oldest of what has wheels for it: protobuf 4, 5, 6, and 7 by the sessions with the newest."""
 TENSORFLOW = (("3.10", "2.12"), ("3.11", "2.15"), ("3.12", "2.18"), ("3.13", "2.21"))
 """(Python, TensorFlow): the oldest and the newest, and two between them."""
+OF_TENSORFLOW = (
+    "tests/sources/graph/test_protos.py",
+    "tests/sources/bundle/test_checkpoint_oracle.py",
+    "tests/sources/keras/test_keras_oracle.py",
+    "tests/compare/litert/test_interpreter.py",
+    "tests/commands/test_compare.py",
+    "tests/test_guard.py",
+    "tests/test_demo.py",
+)
+"""What meets most of TensorFlow: its formats, a model run in both modes, converted, trained, repaired, guarded."""
 FAST = ("python", "-m", "pytest", "-m", "not tensorflow and not browser and not slow", "-n", "2", "-q")
 REAL = ("python", "-m", "pytest", "-m", "tensorflow and not slow", "-n", "2", "-q", "--dist", "loadfile")
 
@@ -36,12 +46,12 @@ def static(session: nox.Session, versions: str) -> None:
 @nox.session
 @nox.parametrize(("python", "tensorflow"), TENSORFLOW)
 def real(session: nox.Session, tensorflow: str) -> None:
-    """The tests against real TensorFlow, TF-slim and LiteRT."""
+    """Tests against real TensorFlow, TF-slim and LiteRT: a choice of them, or those that follow `--`."""
     wanted = [f"tensorflow=={tensorflow}.*", "tf-slim>=1.1", "scikit-learn>=1.3", "pillow>=9"]
     # before 2.15 Keras 2 was TensorFlow's own, and so was the interpreter of TFLite files
     wanted += [] if tensorflow < "2.15" else [f"tf-keras=={tensorflow}.*", "ai-edge-litert>=1.2"]
     session.install(".[test]", *wanted)
-    session.run(*REAL, *session.posargs)
+    session.run(*REAL, *(session.posargs or OF_TENSORFLOW))
 
 
 @nox.session(python="3.12")

@@ -328,6 +328,20 @@ def test_mlflow_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.data.metrics["bncheck/error"] == 1
 
 
+def test_wandb_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights & Biases keeps them in the file of an offline run."""
+    wandb = pytest.importorskip("wandb")
+    names, blocks = _metrics_page(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    exec(blocks["wandb"], names)  # noqa: S102 - as above
+    wandb.teardown()  # only now all is written
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    written = file.read_bytes()
+    assert all(name.encode() in written for name in names["metrics"]("bncheck.json"))
+
+
 @pytest.mark.tensorflow
 def test_tensorboard_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event file that TensorBoard reads holds each number at its step."""

@@ -19,7 +19,9 @@ def rounded(x: PerChannel, low: PerChannel, high: PerChannel, *, bits: int, narr
         scale = (high - low) / (last - first)
         zero = np.clip(np.floor(first - low / scale + 0.5), first, last)
         nudged_low, nudged_high = (first - zero) * scale, (last - zero) * scale
-        levels = np.floor((np.clip(x, nudged_low, nudged_high) - nudged_low) / scale + 0.5)
+        # not np.clip, which in numpy before 1.25 takes the NaN of an empty range for no limit
+        within = np.minimum(np.maximum(x, nudged_low), nudged_high)
+        levels = np.floor((within - nudged_low) / scale + 0.5)
         found = levels * scale + nudged_low
     return np.where(scale > 0, found, 0.0)
 

@@ -66,7 +66,7 @@ def test_the_watch_sees(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
     monkeypatch.setattr(cases, "SECONDS", 0.1)
     before = cases.signal.signal(cases.signal.SIGPROF, cases._stop)
-    says = {hangs: "took 0.1 s", crashes: "ZeroDivisionError", unnamed: "says 'something is wrong'"}
+    says = {hangs: "took 0.", crashes: "ZeroDivisionError", unnamed: "says 'something is wrong'"}
     try:
         for inspect, expected in says.items():
             kind = cases.Kind(examples=list, inspect=inspect, damaged=())  # type: ignore[arg-type] # it never returns

@@ -18,7 +18,9 @@ from bncheck.repair.trial import candidates, try_out
 from bncheck.repair.trial_twins import Statistics, open_trial
 from bncheck.settings.options import Options
 from bncheck.sources import open_model
-from fixtures.digits import Digits, digits
+
+pytest.importorskip("sklearn")
+from fixtures.digits import Digits, digits  # noqa: E402
 
 pytestmark = pytest.mark.tensorflow
 SOURCE = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2" / "forgotten" / "model.ckpt-300"
