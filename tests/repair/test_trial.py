@@ -20,7 +20,7 @@ from bncheck.settings.options import Options
 from bncheck.sources import open_model
 
 pytest.importorskip("sklearn")
-from fixtures.digits import Digits, digits  # noqa: E402
+from fixtures.digits import Digits, digits
 
 pytestmark = pytest.mark.tensorflow
 SOURCE = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2" / "forgotten" / "model.ckpt-300"
