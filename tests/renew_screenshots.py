@@ -1,4 +1,4 @@
-"""Takes the README's two pictures, in Chromium, of the HTML report that is its argument.
+"""Takes the documentation's two pictures, in Chromium, of the HTML report that is its argument.
 
 The report is that of `compare float-vs-quantized` on fixtures/mobilenet_v2/decay_0.99 with the held-out digits.
 """

@@ -18,7 +18,7 @@ MESSAGE_LINES = 2
 FIX_LINES = 12
 """Lines of a fix that are shown without --verbose."""
 _CODE = " " * 6
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\d])")
 
 _SEEN = {
     RuleFamily.STATISTICS: "Seen in the values too",
@@ -51,7 +51,7 @@ def sentence_lines(story: Story, report: Report, width: int) -> Iterator[Line]:
     sentence = _SENTENCE.split(visible(cause.message))[0]
     first, *rest = wrap(f"{cause.code} {cause.slug} · {standing(story)}{of_layers(cause, report)}: {sentence}", width)
     yield (first[: len(cause.code)], story.severity.value), (first[len(cause.code) :], "")
-    yield from ((("  " + line, ""),) for part in rest for line in wrap(part, width - 2))
+    yield from indented(" ".join(rest), width, 2) if rest else ()
     command = next((line.strip() for line in visible_lines(cause.fix) if line.startswith("    bncheck ")), "")
     if command:
         yield ((_CODE + command, "code"),)

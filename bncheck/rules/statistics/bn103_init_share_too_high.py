@@ -140,6 +140,7 @@ def _evidence(
     worst = max((seen for seen, _ in bad), key=lambda seen: (seen.effect or 0.0, seen.share))
     share = max(seen.share for seen, _ in bad)
     layers = names(seen.layer for seen, _ in bad)
+    where = f" {len(layers)} of {many(judged, 'layer')}: {listing(layers)}." if len(layers) < judged else ""
     doubt = "" if standing[1] is not Confidence.LOW else " No variance is close to that: was the counter reset?"
     effect = "the values were not read"
     found = [
@@ -161,8 +162,7 @@ def _evidence(
     return Evidence(
         layers=layers,
         message=f"{percent(share)} of the statistics is still initial value after {_updates(model, worst.layer)} "
-        f"with decay {worst.layer.decay:g}{_default(worst.layer)}; {effect}. {len(layers)} of {many(judged, 'layer')}: "
-        f"{listing(layers)}.{doubt}",
+        f"with decay {worst.layer.decay:g}{_default(worst.layer)}; {effect}.{where}{doubt}",
         severity=standing[0],
         confidence=standing[1],
         location=worst.layer.variance.name,
