@@ -71,7 +71,7 @@ def test_labelled_samples_are_judged_by_the_other_half(prepared: Prepared, data:
     assert trial.halves_agreement is not None
     assert trial.accuracy_before < 0.3
     assert trial.accuracy_after == pytest.approx(truth, abs=0.06)
-    assert trial.halves_agreement > 0.9
+    assert 0.9 < trial.halves_agreement < truth + 0.05
 
 
 def test_a_single_batch_is_cut_in_two(prepared: Prepared, data: Digits) -> None:
