@@ -230,7 +230,7 @@ def _which_range(trial: Trial) -> list[str]:
     told = (
         f"{lies}. Nothing in the files tells whether that "
         "is the range of the training: train mode works in any range, eval mode only in that of its statistics. If it "
-        "is, say so with --preprocess."
+        "is, say so with --preprocess (images), or accept the copy with --allow-unverified."
     )
     return [told]
 
@@ -243,7 +243,8 @@ def _assumed_range(trial: Trial) -> str:
     seen = trial.input
     if trial.range_factor is not None or seen.declared:
         return ""
+    named = "" if seen.neighbours is None else "; where --preprocess names it, nothing is assumed"
     return (
         f"the model was trained on input between {seen.low:.4g} and {seen.high:.4g}. The first layer's statistics do "
-        "not tell, and train mode works in any range; where --preprocess names it, nothing is assumed."
+        f"not tell, and train mode works in any range{named}."
     )

@@ -250,6 +250,9 @@ def test_every_example_stands_in_the_table() -> None:
 def test_what_a_pass_assumes_is_told_where_no_evidence_carries_it() -> None:
     """The range of the training; not where --preprocess or the first layer vouches, nor where there is no pass."""
     assert "-1 and 1" in judge_repair(LABELLED, NEVER).assumes
+    vectors = replace(LABELLED, input=replace(INPUT, neighbours=None))
+    for trial, says in ((LABELLED, True), (vectors, False)):
+        assert ("--preprocess" in judge_repair(trial, NEVER).assumes) is says
     said = replace(LABELLED, input=replace(INPUT, declared=True))
     for trial in (KNOWN, said, replace(LABELLED, labels_seen=1)):
         assert judge_repair(trial, NEVER).assumes == ""
