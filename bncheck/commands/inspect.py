@@ -61,7 +61,8 @@ def _graph_of(path: Path) -> Path:
 def inspect_model(path: str | Path, options: Options) -> Report:
     """Judges a whole model: SavedModel, `.keras`, `.h5`, `.tflite`, frozen graph. Raises as `inspect_checkpoint`.
 
-    For a TFLite file `reference` is what it was converted from: whose statistics it has folded in is then proved.
+    For a TFLite or ONNX file `reference` is what it was converted from: whose statistics it has folded in is then
+    proved.
     """
     return judged(read_target(path, options, alone=True))
 
@@ -87,7 +88,7 @@ def judged(target: Target) -> Report:
         return target.judged()
     reference, facts = located(target.options.reference), target.facts
     with timed(target.seconds, "recognise"):
-        if target.raw.lite is not None:
+        if target.raw.lite is not None or target.raw.onnx is not None:
             facts = replace(facts, fold=_fold_proof(target.raw, reference))
         else:
             from bncheck.commands.reference import against  # noqa: PLC0415 - nothing else needs it
@@ -96,8 +97,8 @@ def judged(target: Target) -> Report:
     return target.judged(facts)
 
 
-def _fold_proof(lite: RawModel, path: Path) -> FoldProof:
-    """The TFLite file against what it was converted from."""
+def _fold_proof(converted: RawModel, path: Path) -> FoldProof:
+    """The TFLite or ONNX file against what it was converted from."""
     from bncheck.foldproof.prove import prove  # noqa: PLC0415 - nothing else needs it
 
-    return prove(read_target(path, Options()).raw, lite)
+    return prove(read_target(path, Options()).raw, converted)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bncheck.foldproof.lite_kernels import KernelPlace
+from bncheck.foldproof.kernel_places import KernelPlace
 from bncheck.foldproof.source_units import Unit
 
 Order = tuple[int, int]

@@ -28,7 +28,7 @@ from bncheck.foldproof.fit import (
     shifted,
     slope,
 )
-from bncheck.foldproof.lite_kernels import Held, KernelPlace
+from bncheck.foldproof.kernel_places import Held, KernelPlace
 from bncheck.foldproof.source_units import Kernel, Statistics, Unit, Weights
 from bncheck.numerics.fold import folded
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.foldproof.lite_kernels import TINY, Held
+from bncheck.foldproof.kernel_places import TINY, Held
 
 Array = NDArray[np.float64]
 

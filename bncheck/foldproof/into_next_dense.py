@@ -13,7 +13,7 @@ import numpy as np
 
 from bncheck.foldproof.explain_layer import TAKEN_IN, Candidate, Explained, Explanation, explain, fold
 from bncheck.foldproof.fit import USUAL_EPSILONS, Array, Folded, bounds, scale_fits
-from bncheck.foldproof.lite_kernels import Held, KernelPlace
+from bncheck.foldproof.kernel_places import Held, KernelPlace
 from bncheck.foldproof.source_units import Kernel, Source, Statistics, Unit, Weights, bias_beside
 
 

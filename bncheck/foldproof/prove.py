@@ -1,4 +1,4 @@
-"""The fold proof: which statistics and epsilon a TFLite file has folded in, layer by layer, from the files alone.
+"""The fold proof: which statistics and epsilon a TFLite or ONNX file has folded in, layer by layer, without running it.
 
 An operator is found by its kernel, which a fold only multiplies by one number a channel (fit.py), not by its name.
 """
@@ -28,7 +28,9 @@ from bncheck.foldproof.explain_layer import (
 )
 from bncheck.foldproof.fit import Array
 from bncheck.foldproof.into_next_dense import forward, holds_kernel
-from bncheck.foldproof.lite_kernels import KernelPlace, places
+from bncheck.foldproof.kernel_places import KernelPlace
+from bncheck.foldproof.lite_kernels import lite_places
+from bncheck.foldproof.onnx_kernels import onnx_places
 from bncheck.foldproof.second_scale import beyond, difference, of_another
 from bncheck.foldproof.source_units import Kernel, Source, Unit, bias_beside, source_of
 from bncheck.recognise.auxiliary import SHADOW
@@ -37,21 +39,20 @@ from bncheck.sources.raw import RawModel
 
 
 def prove(
-    source: RawModel, lite: RawModel, *, facts: Facts | None = None, reference: RawModel | None = None
+    source: RawModel, converted: RawModel, *, facts: Facts | None = None, reference: RawModel | None = None
 ) -> FoldProof:
-    """Holds every batch norm layer of `source` against the operators of the TFLite file `lite`.
+    """Holds every batch norm layer of `source` against the operators of the TFLite or ONNX file `converted`.
 
     `facts` are those of `source` where they are at hand. `reference` is another checkpoint of the same model, whose
     weights and statistics are tried where those of `source` do not fit. Raises ReadError where a file is damaged,
-    UsageError where `lite` is no TFLite file.
+    UsageError where `converted` is neither.
     """
-    if lite.lite is None:
-        raise UsageError(f"{lite.path}: {lite.format}, not a TFLite file")
     if source.lite is not None:
-        raise UsageError(f"{source.path} is a TFLite file: give the model that {lite.path} was converted from")
+        raise UsageError(f"{source.path} is a TFLite file: give the model that {converted.path} was converted from")
+    linear, affine = _places(converted)
     model = source_of(source, facts, reference)
-    linear, affine = places(lite.lite)
-    state = _State(source=model, linear=linear, affine=affine, lacking=without_weights(lite.lite))
+    lacking = "" if converted.lite is None else without_weights(converted.lite)
+    state = _State(source=model, linear=linear, affine=affine, lacking=lacking)
     with np.errstate(all="ignore"):
         _by_kernel(state)
         _beyond(state)
@@ -60,10 +61,18 @@ def prove(
         _by_any_kernel(state)
         told = _told(state)
     return FoldProof(
-        path=str(lite.path),
+        path=str(converted.path),
         source=str(source.path),
         layers=told,
     )
+
+
+def _places(converted: RawModel) -> tuple[tuple[KernelPlace, ...], tuple[KernelPlace, ...]]:
+    if converted.lite is not None:
+        return lite_places(converted.lite)
+    if converted.onnx is not None:
+        return onnx_places(converted)
+    raise UsageError(f"{converted.path}: {converted.format}, neither a TFLite nor an ONNX file")
 
 
 @dataclass(kw_only=True, eq=False)

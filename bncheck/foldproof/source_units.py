@@ -16,9 +16,11 @@ from bncheck.numerics.fold import gamma_and_beta
 from bncheck.numerics.kernel_layouts import DEPTHWISE, TRANSPOSED
 from bncheck.recognise import recognise
 from bncheck.recognise.auxiliary import SHADOW
+from bncheck.recognise.channels_last import channels_last
 from bncheck.recognise.graph.flat import node_of
 from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
+from bncheck.recognise.onnx.values import real_constants
 from bncheck.recognise.stored_vectors import per_channel
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
@@ -32,7 +34,8 @@ Tensors = Callable[[], Iterator[RawTensor]]
 _FLOATS = frozenset({"bfloat16", "float16", "float32", "float64"})
 _MATRICES = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _BIAS_LEAVES = ("bias", "biases", "b")
-_LEAF = re.compile(r"[^/]+$")
+_LEAF = re.compile(r"[^/.]+$")
+"""The last part of a name; PyTorch puts dots between them."""
 _NUMBERED = re.compile(r"(.*/(?:vars/|param_))(\d+)")
 
 
@@ -171,6 +174,8 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
             if tensor.dtype in _FLOATS and tensor.unavailable is None and not is_slot(key, raw.tensors):
                 yield tensor
 
+    if raw.onnx is not None or raw.format.is_pytorch:
+        return _of_other_layout(raw, facts)
     if not raw.graphs:
         own = {tensor.name: tensor for layer in raw.keras.layers for tensor in layer.weights} if raw.keras else {}
         beside = nothing_known if raw.keras is None else of_configuration(raw.keras)
@@ -198,6 +203,23 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
 
     known = facts or facts_of_view(raw, view, Options())
     return _Opened(known, by_node, stored if raw.tensors else constants, of_graph(view))
+
+
+def _of_other_layout(raw: RawModel, facts: Facts | None) -> _Opened:
+    """Of PyTorch and ONNX, with convolutions' kernels in TensorFlow's order of axes."""
+    held = raw.tensors if raw.onnx is None else real_constants(raw)
+
+    def laid_out(name: str) -> RawTensor | None:
+        tensor = held.get(name)
+        return channels_last(tensor) if tensor is not None and len(tensor.shape) > 2 else tensor
+
+    def stored() -> Iterator[RawTensor]:
+        for name in held:
+            tensor = laid_out(name)
+            if tensor is not None and tensor.dtype in _FLOATS and tensor.unavailable is None:
+                yield tensor
+
+    return _Opened(facts or recognise(raw, Options()), laid_out, stored, nothing_known)
 
 
 def _unit(number: int, layer: Layer, find: Find, twin: Layer | None, find_twin: Find | None) -> Unit:

@@ -233,7 +233,7 @@ def _too_little(facts: Facts) -> str:
         held = facts.lite.shows_batch_norm(compared=compared)
         return _too_few(facts.quantized) if held else "no batch norm was found"
     if not facts.layers:
-        return "no batch norm was found"
+        return "" if facts.fold is not None else "no batch norm was found"
     if not any(map(_judged, facts.layers)):
         return "no statistic, mode or update of its batch norm could be judged"
     values = any(v.constant_checked for layer in facts.layers for v in layer.statistics)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,22 @@ class Step:
     """How far the constant's values may lie from those that were quantized."""
 
 
+class Constants(Protocol):
+    """What a step multiplies by or adds."""
+
+    @property
+    def multiplier(self) -> NDArray[np.float64] | None:
+        """None where it adds."""
+
+    @property
+    def addend(self) -> NDArray[np.float64] | None:
+        """None where it multiplies."""
+
+    @property
+    def rounding(self) -> NDArray[np.float64] | float:
+        """How far these may lie from those that were quantized."""
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """Several steps as one, `multiplier * x + addend`, each (channels,), with what rounding may have done to them."""
@@ -67,7 +84,7 @@ class Affine:
         nothing = np.zeros(channels)
         return cls(np.ones(channels), nothing, nothing, nothing)
 
-    def then(self, step: Step) -> Affine:
+    def then(self, step: Constants) -> Affine:
         """With one more step behind it."""
         if step.multiplier is not None:
             factor, most = step.multiplier, np.abs(step.multiplier) + step.rounding

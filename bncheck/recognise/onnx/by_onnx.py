@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Linear, Mode, Origin, Presence, Purpose, Role, Site, Vector
 from bncheck.facts.record import replace
+from bncheck.recognise.channels_last import channels_last
 from bncheck.recognise.kernel_sizes import linear_before
 from bncheck.recognise.named.name_families import find_groups
+from bncheck.recognise.onnx.nodes import (
+    epsilon_of,
+    in_train_mode,
+    integer,
+    is_batch_norm,
+    version_of,
+)
+from bncheck.recognise.onnx.values import real_constants
 from bncheck.recognise.stored_vectors import vector
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
-from bncheck.sources.onnx.onnx import raw_tensor
 from bncheck.sources.raw import RawModel, RawTensor
 
-_BATCH_NORM = "BatchNormalization"
-_OWN_DOMAINS = ("", "ai.onnx")
-_EPSILON = 1e-5
-"""The op's default."""
-_TRAINING_MODE_SINCE = 14
-"""Version of the operator set that has the attribute; before, more than one output means train mode."""
 _INPUTS = (Role.GAMMA, Role.BETA, Role.MEAN, Role.VARIANCE)
 """Those of the op, behind what it normalises."""
 
@@ -35,14 +35,16 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
     """
     model = raw.onnx
     assert model is not None
-    version = max((o.version for o in model.opset_import if o.domain in _OWN_DOMAINS), default=1)
-    constants = _constants(raw)
+    version = version_of(model)
+    constants = real_constants(raw)
     producers = {name: node for node in model.graph.node for name in node.output if name}
     outputs = _outputs_reached(model.graph)
     layers: dict[str, Layer] = {}
-    for order, node in enumerate(filter(_is_batch_norm, model.graph.node)):
+    for order, node in enumerate(filter(is_batch_norm, model.graph.node)):
         site = _site(node, version, outputs.get(id(node), ()), order)
-        site = replace(site, linear=_linear(node, producers, constants))
+        linear, bias = _linear_node(node, producers, constants)
+        if linear is not None:
+            site = replace(site, linear=_linear(linear, constants), bias=bias or None)
         layer = _layer(node, constants, site, order)
         before = layers.get(layer.name)
         same = before is not None and before.mean.key == layer.mean.key and layer.mean.key
@@ -69,25 +71,6 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
     )
 
 
-def _is_batch_norm(node: Any) -> bool:
-    return node.op_type == _BATCH_NORM and node.domain in _OWN_DOMAINS
-
-
-def _constants(raw: RawModel) -> dict[str, RawTensor]:
-    """Every name whose value the file holds: initialisers, Constant nodes, and what only passes these on."""
-    model = raw.onnx
-    assert model is not None
-    found = dict(raw.tensors)
-    for node in model.graph.node:
-        if node.op_type == "Constant" and len(node.output) == 1:
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    found[node.output[0]] = raw_tensor(raw.path, attribute.t, {})
-        elif node.op_type == "Identity" and len(node.input) == 1 and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-    return found
-
-
 def _outputs_reached(graph: Any) -> dict[int, tuple[str, ...]]:
     """Node -> outputs of the model that depend on it. Nodes stand in topological order, as the format demands."""
     needs: dict[str, set[str]] = {output.name: {output.name} for output in graph.output}
@@ -101,20 +84,12 @@ def _outputs_reached(graph: Any) -> dict[int, tuple[str, ...]]:
     return reached
 
 
-def _attributes(node: Any) -> Mapping[str, Any]:
-    return {attribute.name: attribute for attribute in node.attribute}
-
-
 def _site(node: Any, version: int, outputs: tuple[str, ...], order: int) -> Site:
-    told = _attributes(node)
-    training = told["training_mode"].i != 0 if "training_mode" in told else False
-    if version < _TRAINING_MODE_SINCE:
-        training = sum(map(bool, node.output)) > 1
     return Site(
         name=node.name or node.output[0],
-        form=_BATCH_NORM,
-        mode=Mode.TRAIN if training else Mode.EVAL,
-        epsilon=float(np.float32(told["epsilon"].f)) if "epsilon" in told else _EPSILON,
+        form=node.op_type,
+        mode=Mode.TRAIN if in_train_mode(node, version) else Mode.EVAL,
+        epsilon=epsilon_of(node),
         axis=1,
         linear_axis=1,
         outputs=outputs,
@@ -150,37 +125,43 @@ def _vector(role: Role, name: str, constants: Mapping[str, RawTensor]) -> Vector
     return vector(role, tensor, name=name)
 
 
-_KERNELS = {"Conv": ("Conv2D", 0), "ConvTranspose": ("Conv2D", 1), "MatMul": ("MatMul", 1), "Gemm": ("MatMul", 1)}
-"""Op -> (TensorFlow's op of that layout, axis of its kernel's output channels)."""
+_KERNELS = {"Conv": "Conv2D", "ConvTranspose": "Conv2DBackpropInput", "MatMul": "MatMul", "Gemm": "MatMul"}
+"""Op -> TensorFlow's op with a kernel of that layout, once its axes are in TensorFlow's order."""
 
 
-def _linear(node: Any, producers: Mapping[str, Any], constants: Mapping[str, RawTensor]) -> Linear | None:
-    """The convolution or dense layer whose output the node normalises, with its kernel in TensorFlow's layout."""
+def _linear_node(node: Any, producers: Mapping[str, Any], constants: Mapping[str, RawTensor]) -> tuple[Any, str]:
+    """(the convolution or dense layer whose output the node normalises or None, name of its bias or "")."""
     before = producers.get(node.input[0]) if node.input else None
+    if before is not None and before.op_type == "Add" and len(before.input) == 2:  # a dense layer's bias
+        slot = 1 if before.input[1] in constants else 0
+        bias, matrix = before.input[slot], producers.get(before.input[1 - slot])
+        dense = matrix is not None and matrix.op_type == "MatMul" and len(matrix.input) == 2
+        return (matrix, bias) if dense and bias in constants else (None, "")
     if before is None or before.op_type not in _KERNELS or len(before.input) < 2:
-        return None
-    op, axis = _KERNELS[before.op_type]
-    told = _attributes(before)
-    if before.op_type == "Gemm" and "transB" in told and told["transB"].i:
-        axis = 0
+        return None, ""
+    return before, before.input[2] if len(before.input) > 2 else ""
+
+
+def _linear(before: Any, constants: Mapping[str, RawTensor]) -> Linear | None:
+    """A linear node with its kernel in TensorFlow's layout; None where that is not stored."""
     kernel = constants.get(before.input[1])
-    groups = told["group"].i if "group" in told else 1
-    if kernel is None or len(kernel.shape) <= axis or (before.op_type == "ConvTranspose" and groups != 1):
+    groups = integer(before, "group", 1)
+    if kernel is None or len(kernel.shape) < 2 or (before.op_type == "ConvTranspose" and groups != 1):
         return None
-    shape = (*kernel.shape[:axis], *kernel.shape[axis + 1 :], kernel.shape[axis])
-    moved = replace(kernel, shape=shape, read=lambda: np.moveaxis(kernel.read(), axis, -1))
-    return linear_before(before.name or before.output[0], op, moved)
+    turned = before.op_type == "Gemm" and integer(before, "transB", 0) != 0
+    laid_out = channels_last(kernel) if turned or len(kernel.shape) > 2 else kernel
+    return linear_before(before.name or before.output[0], _KERNELS[before.op_type], laid_out)
 
 
 def _gaps(model: Any) -> Iterator[Gap]:
     """Where batch norm is, and was not looked at."""
     for function in model.functions:
-        if any(map(_is_batch_norm, function.node)):
+        if any(map(is_batch_norm, function.node)):
             yield Gap(
                 kind=GapKind.LAYER, where=function.name, why="batch norm in a function of an ONNX model is not read"
             )
     for node in model.graph.node:
         inner = [graph for a in node.attribute for graph in (a.g, *a.graphs)]
-        if any(_is_batch_norm(within) for graph in inner for within in graph.node):
+        if any(is_batch_norm(within) for graph in inner for within in graph.node):
             why = f"batch norm in a branch or loop ({node.op_type}) of an ONNX model is not read"
             yield Gap(kind=GapKind.LAYER, where=node.name or node.output[0], why=why)

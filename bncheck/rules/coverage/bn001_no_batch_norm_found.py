@@ -64,6 +64,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     compared = model.fold is not None or model.quantized is not None
     if model.layers or (model.lite is not None and model.lite.shows_batch_norm(compared=compared)):
         return
+    if model.fold is not None and model.fold.layers:
+        return
     unclear = [gap for gap in model.gaps if gap.kind is GapKind.LAYER]
     looked = [
         many(model.graph.nodes, "graph node") if model.graph is not None else "",

@@ -1,0 +1,310 @@
+"""What an ONNX file holds where batch norm was folded: real kernels and biases by output channel, with their rounding.
+
+Read are floats, weights behind DequantizeLinear (QDQ), and the operators on integers of onnxruntime's QOperator format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.foldproof.kernel_places import Held, KernelPlace, Standing, of_chain, scaled
+from bncheck.numerics.fold import folded
+from bncheck.recognise.integer_types import SLACK
+from bncheck.recognise.kernel_sizes import MAX_KERNEL
+from bncheck.recognise.lite.leftovers import Affine
+from bncheck.recognise.onnx.nodes import attributes, epsilon_of, in_train_mode, integer, is_batch_norm, number
+from bncheck.recognise.onnx.values import OnnxNumbers, OnnxWiring
+from bncheck.sources.raw import RawModel
+
+Array = NDArray[np.float64]
+
+_MOST_STEPS = 4
+"""Affine nodes looked at behind a linear one."""
+_AFFINE = ("Mul", "Div", "Add", "Sub")
+_PASSED = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear")
+"""Ops between a linear node and what stands behind it that leave the numbers what they are, up to rounding."""
+_INTEGERS = {"MatMulInteger": 1, "ConvInteger": 1, "DynamicQuantizeMatMul": 1}
+"""Op of dynamic quantization -> input that is the kernel."""
+
+
+class _Slots(NamedTuple):
+    """Which inputs of a linear node are what."""
+
+    kernel: int
+    scale: int | None = None
+    zero: int | None = None
+    bias: int | None = None
+    input_scale: int | None = None
+
+
+_LINEAR = {
+    "Conv": _Slots(1, bias=2),
+    "FusedConv": _Slots(1, bias=2),
+    "ConvTranspose": _Slots(1, bias=2),
+    "Gemm": _Slots(1, bias=2),
+    "MatMul": _Slots(1),
+    "QLinearConv": _Slots(3, 4, 5, 8, 1),
+    "QLinearMatMul": _Slots(3, 4, 5, None, 1),
+    "QGemm": _Slots(3, 4, 5, 6, 1),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Affine:
+    """One multiplication or addition by constants."""
+
+    multiplier: Array | None = None
+    addend: Array | None = None
+    rounding: Array | float = 0.0
+
+
+def onnx_places(raw: RawModel) -> tuple[tuple[KernelPlace, ...], tuple[KernelPlace, ...]]:
+    """(linear nodes with a constant kernel, chains of affine nodes), each in the order of the main graph's nodes.
+
+    Raises ReadError where a constant is damaged.
+    """
+    graph = OnnxWiring.of(raw)
+    steps = {number: step for number, node in enumerate(graph.nodes) if (step := _step(graph, node)) is not None}
+    linear = [
+        place for number, node in enumerate(graph.nodes) if (place := _linear(graph, number, node, steps)) is not None
+    ]
+    return tuple(linear), tuple(_chains(graph, steps))
+
+
+def _linear(graph: OnnxWiring, number: int, node: Any, steps: Mapping[int, tuple[Standing, ...]]) -> KernelPlace | None:
+    integers = _INTEGERS.get(node.op_type)
+    slots = _LINEAR.get(node.op_type) if integers is None else _Slots(integers)
+    tensor = None if slots is None else graph.tensor(graph.given(node, slots.kernel))
+    shape = None if tensor is None or slots is None else _kernel_shape(graph, node, slots)
+    if tensor is None or slots is None or shape is None or 0 in shape:
+        return None
+    channels, size = shape[0], math.prod(shape)
+    unreadable = "" if integers is None else "its kernel's scale is in another node: dynamic quantization is not read"
+    if size > MAX_KERNEL // 4:
+        unreadable = f"its kernel of {size:,} weights is too large to be read"
+    return KernelPlace(
+        name=node.name or node.output[0],
+        kind=node.op_type,
+        order=(0, number),
+        channels=channels,
+        fan_in=size // channels,
+        read=partial(_read, graph, number, slots, steps) if not unreadable else partial(iter, ()),
+        unreadable=unreadable or tensor.unavailable or "",
+    )
+
+
+def _kernel_shape(graph: OnnxWiring, node: Any, slots: _Slots) -> tuple[int, ...] | None:
+    """(channels, ...) of a kernel, read from the file's description; None where it cannot be a kernel."""
+    name, turns = graph.given(node, slots.kernel), []
+    while name not in graph.constants:
+        inner = graph.producers[name]
+        if inner.op_type == "Transpose":
+            turns.append(inner)
+        name = inner.input[0]
+    shape = graph.constants[name].shape
+    for inner in reversed(turns):
+        told = attributes(inner).get("perm")
+        order = tuple(told.ints) if told is not None else tuple(reversed(range(len(shape))))
+        if sorted(order) != list(range(len(shape))):
+            return None
+        shape = tuple(shape[place] for place in order)
+    probe = _by_channel(node, np.broadcast_to(np.int8(0), shape))
+    return None if probe is None else probe.shape
+
+
+def _by_channel(node: Any, kernel: NDArray[Any]) -> NDArray[Any] | None:
+    """(channels, fan-in) of a kernel, the fan-in in TensorFlow's order; None where the rank is not the op's."""
+    kind = node.op_type
+    if kind in ("MatMul", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul"):
+        return kernel.T if kernel.ndim == 2 else None
+    if kind in ("Gemm", "QGemm"):
+        return None if kernel.ndim != 2 else kernel if integer(node, "transB", 0) else kernel.T
+    if kernel.ndim < 3:
+        return None
+    if kind == "ConvTranspose":
+        groups = integer(node, "group", 1)
+        if groups < 1 or kernel.shape[0] % groups:
+            return None
+        grouped = kernel.reshape(groups, kernel.shape[0] // groups, *kernel.shape[1:])
+        kernel = np.moveaxis(grouped, 1, 2).reshape(-1, grouped.shape[1], *kernel.shape[2:])
+    return np.moveaxis(kernel, 1, -1).reshape(kernel.shape[0], -1)
+
+
+def _read(graph: OnnxWiring, number: int, slots: _Slots, steps: Mapping[int, tuple[Standing, ...]]) -> Iterator[Held]:
+    """A linear node's numbers as they are, then with one, two, ... affine nodes behind it. Raises ReadError."""
+    node = graph.nodes[number]
+    bare = _bare(graph, node, slots)
+    if bare is None:
+        return
+    behind = _following(graph, number, steps)
+    if not bare.bias.any() and behind and slots.bias is None and graph.nodes[behind[0]].op_type == "Add":
+        bare = _with(bare, steps[behind[0]], ())  # a dense layer's bias
+        behind = behind[1:]
+    yield bare
+    whole, kinds = Affine.identity(bare.bias.size), []
+    for place in behind:
+        if any(_width(step) not in (1, bare.bias.size) for step in steps[place]):
+            return
+        for step in steps[place]:
+            whole = whole.then(step.constants)
+        kinds.append(graph.nodes[place].op_type)
+        yield scaled(bare, whole, tuple(kinds))
+
+
+def _with(bare: Held, steps: Sequence[Standing], kinds: tuple[str, ...]) -> Held:
+    whole = Affine.identity(bare.bias.size)
+    for step in steps:
+        whole = whole.then(step.constants)
+    return scaled(bare, whole, kinds)
+
+
+def _width(step: Standing) -> int:
+    values = step.constants.multiplier if step.constants.addend is None else step.constants.addend
+    return 1 if values is None else int(values.size)
+
+
+def _bare(graph: OnnxWiring, node: Any, slots: _Slots) -> Held | None:
+    name = graph.given(node, slots.kernel)
+    if slots.scale is None:
+        kernel = graph.numbers(name)
+    else:
+        axis = 1 if node.op_type in ("QLinearMatMul", "QGemm") else 0
+        if node.op_type == "QGemm" and integer(node, "transB", 0):
+            axis = 0
+        kernel = graph.dequantized(name, graph.given(node, slots.scale), graph.given(node, slots.zero), axis=axis)
+    flat = None if kernel is None else _by_channel(node, kernel.values)
+    if kernel is None or flat is None:
+        return None
+    bias = _bias(graph, node, slots, flat.shape[0])
+    half = _by_channel(node, np.broadcast_to(kernel.half, kernel.values.shape))
+    cut_off = None if kernel.cut_off is None else _by_channel(node, kernel.cut_off)
+    if bias is None or half is None:
+        return None
+    alpha = number(node, "alpha", 1.0) if node.op_type in ("Gemm", "QGemm") else 1.0
+    return Held(
+        kernel=alpha * flat,
+        kernel_half=abs(alpha) * half.max(axis=1),
+        saturated=cut_off,
+        bias=bias.values,
+        bias_half=np.broadcast_to(bias.half, bias.values.shape),
+    )
+
+
+def _bias(graph: OnnxWiring, node: Any, slots: _Slots, channels: int) -> OnnxNumbers | None:
+    """(channels,); zeros where the node has none, None where it is computed or of another length."""
+    name = graph.given(node, slots.bias)
+    if not name:
+        return OnnxNumbers(values=np.zeros(channels), half=np.zeros(channels))
+    found = graph.numbers(name)
+    if found is not None and slots.scale is not None:
+        scales = [graph.numbers(graph.given(node, slot)) for slot in (slots.input_scale, slots.scale)]
+        if scales[0] is None or scales[1] is None:
+            return None
+        step = (scales[0].values.reshape(-1) * scales[1].values.reshape(-1)).reshape(-1)
+        found = OnnxNumbers(values=found.values.reshape(-1) * step, half=0.5 * SLACK * np.abs(step))
+    if found is None or found.values.size != channels:
+        return None
+    beta = number(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
+    half = np.broadcast_to(found.half, found.values.shape).reshape(-1)
+    return replace(found, values=beta * found.values.reshape(-1), half=abs(beta) * half, cut_off=None)
+
+
+def _step(graph: OnnxWiring, node: Any) -> tuple[Standing, ...] | None:
+    """A node as multiplications and additions by constants; None where it is none."""
+    if is_batch_norm(node):
+        return None if in_train_mode(node, graph.version) else _of_batch_norm(graph, node)
+    if node.op_type not in _AFFINE or len(node.input) != 2:
+        return None
+    slot = 1 if graph.tensor(node.input[1]) is not None else 0
+    if graph.tensor(node.input[slot]) is None or graph.tensor(node.input[1 - slot]) is not None:
+        return None
+    if slot == 0 and node.op_type in ("Div", "Sub"):  # by what is divided or subtracted from, no map of this form
+        return None
+    found = graph.numbers(node.input[slot])
+    if found is None or sum(size > 1 for size in found.values.shape) > 1:
+        return None
+    values, half = found.values.reshape(-1), np.broadcast_to(found.half, found.values.shape).reshape(-1)
+    if node.op_type == "Mul":
+        constants = _Affine(multiplier=values, rounding=half)
+    elif node.op_type == "Div":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            constants = _Affine(multiplier=1.0 / values, rounding=half / values**2)
+    else:
+        constants = _Affine(addend=values if node.op_type == "Add" else -values, rounding=half)
+    return (Standing(kind=node.op_type, constants=constants, per_channel=values.size > 1),)
+
+
+def _of_batch_norm(graph: OnnxWiring, node: Any) -> tuple[Standing, ...] | None:
+    """Its scale, then its addend. A quantizer may have rounded gamma and beta."""
+    vectors = [vector for name in node.input[1:5] if (vector := graph.numbers(name)) is not None]
+    if len(vectors) != 4 or len({vector.values.size for vector in vectors}) != 1:
+        return None
+    gamma, beta, mean, variance = (vector.values.reshape(-1) for vector in vectors)
+    scale, addend = folded(gamma, beta, mean, variance, epsilon_of(node))
+    of_gamma, of_beta = (np.broadcast_to(vector.half, vector.values.shape).reshape(-1) for vector in vectors[:2])
+    with np.errstate(all="ignore"):
+        of_scale = of_gamma / np.sqrt(variance + epsilon_of(node))
+    parts = (
+        _Affine(multiplier=scale, rounding=of_scale),
+        _Affine(addend=addend, rounding=of_beta + np.abs(mean) * of_scale),
+    )
+    return tuple(Standing(kind=node.op_type, constants=part, per_channel=True) for part in parts)
+
+
+def _follower(graph: OnnxWiring, number: int, steps: Mapping[int, tuple[Standing, ...]]) -> int | None:
+    """The affine node that alone reads what a node gives."""
+    for _ in range(_MOST_STEPS * len(_PASSED)):
+        outputs = [name for name in graph.nodes[number].output if name]
+        if not outputs or outputs[0] in graph.outputs:
+            return None
+        readers = graph.readers.get(outputs[0], ())
+        if len(readers) != 1:
+            return None
+        number = readers[0]
+        if number in steps:
+            return number
+        if graph.nodes[number].op_type not in _PASSED:
+            return None
+    return None
+
+
+def _following(graph: OnnxWiring, number: int, steps: Mapping[int, tuple[Standing, ...]]) -> list[int]:
+    found: list[int] = []
+    at: int | None = number
+    while len(found) <= _MOST_STEPS and at is not None:
+        at = _follower(graph, at, steps)
+        if at is not None:
+            found.append(at)
+    return found
+
+
+def _chains(graph: OnnxWiring, steps: Mapping[int, tuple[Standing, ...]]) -> Iterator[KernelPlace]:
+    """Affine nodes that follow one another, each chain as long as it goes."""
+    behind = {number: _follower(graph, number, steps) for number in steps}
+    continued = {following for following in behind.values() if following is not None}
+    for first in steps:
+        if first in continued:
+            continue
+        numbers: list[int] = []
+        at: int | None = first
+        while at is not None and at not in numbers:
+            numbers.append(at)
+            at = behind[at]
+        chain = [step for number in numbers for step in steps[number]]
+        channels = max(map(_width, chain))
+        if all(_width(step) in (1, channels) for step in chain):
+            yield KernelPlace(
+                name=graph.nodes[first].name or graph.nodes[first].output[0],
+                kind=" + ".join(graph.nodes[number].op_type for number in numbers),
+                order=(0, first),
+                channels=channels,
+                fan_in=1,
+                read=partial(of_chain, chain, channels),
+            )

@@ -1,0 +1,154 @@
+"""Constants of an ONNX graph as real numbers, whatever they are stored in, and how far rounding may have moved them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.recognise.integer_types import EXTREMES, SLACK
+from bncheck.recognise.onnx.nodes import attributes, integer, stored_constants, version_of
+from bncheck.sources.raw import RawModel, RawTensor
+
+Array = NDArray[np.float64]
+
+MADE_OF_CONSTANTS = ("DequantizeLinear", "Transpose", "Cast", "Identity")
+"""Ops that a constant may come through."""
+_MOST_STEPS = 16
+"""Such ops looked through, as a damaged file may have them in a circle."""
+_ROUNDED = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Half a step of a type of few bits, relative."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxNumbers:
+    """Constants of the graph as real numbers."""
+
+    values: Array
+    half: Array
+    """How far rounding moved each at most; in a shape that broadcasts."""
+    cut_off: NDArray[np.bool_] | None = None
+    """Those at the end of an integer type's range."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxWiring:
+    """The main graph's wiring."""
+
+    nodes: Sequence[Any]
+    constants: Mapping[str, RawTensor]
+    producers: Mapping[str, Any]
+    readers: Mapping[str, Sequence[int]]
+    """Name -> numbers of the nodes that read it."""
+    outputs: frozenset[str]
+    version: int
+
+    @classmethod
+    def of(cls, raw: RawModel) -> OnnxWiring:
+        """Of a model that `sources.onnx` read. Raises ReadError."""
+        model = raw.onnx
+        assert model is not None
+        readers: dict[str, list[int]] = {}
+        for number, node in enumerate(model.graph.node):
+            for name in node.input:
+                readers.setdefault(name, []).append(number)
+        return cls(
+            nodes=list(model.graph.node),
+            constants=stored_constants(raw),
+            producers={name: node for node in model.graph.node for name in node.output if name},
+            readers=readers,
+            outputs=frozenset(output.name for output in model.graph.output),
+            version=version_of(model),
+        )
+
+    def given(self, node: Any, slot: int | None) -> str:
+        """Name of an input; "" where there is none."""
+        return node.input[slot] if slot is not None and slot < len(node.input) else ""
+
+    def tensor(self, name: str) -> RawTensor | None:
+        """The stored tensor that a name is made of."""
+        for _ in range(_MOST_STEPS):
+            node = self.producers.get(name)
+            if name in self.constants or node is None or node.op_type not in MADE_OF_CONSTANTS or not node.input:
+                break
+            name = node.input[0]
+        return self.constants.get(name)
+
+    def numbers(self, name: str) -> OnnxNumbers | None:
+        """The real values of a constant; None where it is none. Raises ReadError where it is damaged."""
+        if name in self.constants:
+            return _as_stored(self.constants[name])
+        node = self.producers.get(name)
+        if node is None or self.tensor(name) is None:
+            return None
+        if node.op_type == "DequantizeLinear":
+            if integer(node, "block_size", 0):
+                return None
+            return self.dequantized(*(self.given(node, slot) for slot in range(3)), axis=integer(node, "axis", 1))
+        inner = self.numbers(node.input[0])
+        if inner is None:
+            return None
+        if node.op_type != "Transpose":
+            return inner
+        told = attributes(node).get("perm")
+        order = tuple(told.ints) if told is not None else tuple(reversed(range(inner.values.ndim)))
+        if sorted(order) != list(range(inner.values.ndim)):
+            return None
+        half = np.transpose(np.broadcast_to(inner.half, inner.values.shape), order)
+        cut_off = None if inner.cut_off is None else np.transpose(inner.cut_off, order)
+        return OnnxNumbers(values=np.transpose(inner.values, order), half=half, cut_off=cut_off)
+
+    def dequantized(self, name: str, scale: str, zero: str = "", *, axis: int) -> OnnxNumbers | None:
+        """(stored - zero) * scale, a scale a tensor or one for each place along `axis`."""
+        tensor, scales = self.constants.get(name), self.numbers(scale)
+        zeros = self.numbers(zero) if zero else None
+        if tensor is None or scales is None or not scales.values.size or (zero and zeros is None):
+            return None
+        integers = tensor.read()
+        shape = [1] * integers.ndim
+        if scales.values.size > 1:
+            if not -integers.ndim <= axis < integers.ndim or integers.shape[axis] != scales.values.size:
+                return None
+            shape[axis] = scales.values.size
+        if zeros is not None and zeros.values.size not in (1, scales.values.size):
+            return None
+        step = scales.values.reshape(shape)
+        start = 0.0 if zeros is None else zeros.values.reshape(shape if zeros.values.size > 1 else [1] * integers.ndim)
+        ends = EXTREMES.get(tensor.dtype)
+        return OnnxNumbers(
+            values=(integers.astype(np.float64) - start) * step,
+            half=0.5 * SLACK * np.abs(step),
+            cut_off=None if ends is None else (integers <= ends[0]) | (integers >= ends[1]),
+        )
+
+
+def _as_stored(tensor: RawTensor) -> OnnxNumbers:
+    values = tensor.read().astype(np.float64)
+    relative = _ROUNDED.get(tensor.dtype)
+    return OnnxNumbers(values=values, half=np.zeros(()) if relative is None else relative * np.abs(values))
+
+
+def real_constants(raw: RawModel) -> dict[str, RawTensor]:
+    """`stored_constants`, and those that the graph makes of integers or turns, as the floats that they stand for."""
+    wiring = OnnxWiring.of(raw)
+    found = dict(wiring.constants)
+    for node in wiring.nodes:
+        for name in node.output:
+            stored = None if name in found else wiring.tensor(name)
+            if stored is None or node.op_type not in MADE_OF_CONSTANTS:
+                continue
+            known = wiring.numbers(name)
+            if known is not None:
+                values = known.values.astype(np.float32)
+                found[name] = RawTensor(
+                    name=name, dtype="float32", shape=values.shape, read=partial(_given, values), far=stored.far
+                )
+    return found
+
+
+def _given(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values
