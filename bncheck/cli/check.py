@@ -49,8 +49,8 @@ def check(paths: tuple[str, ...], **asked: Any) -> int:
 
         given = options_given(asked, CommandName.CHECK, config)
         found = models_in(listed)
-        if asked["reference"] is None and all(one.path.name.endswith(".tflite") for one in found):
-            # what a project's checkpoints are compared with is not what its TFLite files were converted from
+        if asked["reference"] is None and all(one.path.name.endswith((".tflite", ".onnx")) for one in found):
+            # what a project's checkpoints are compared with is not what its files for devices were converted from
             given.pop("reference", None)
         return list(check_found(found, Options(settings=settings, **given)))
 

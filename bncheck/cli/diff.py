@@ -37,7 +37,7 @@ def diff(old: str, new: str, **asked: Any) -> int:
 
     Tells which findings are new or gone, which layers' statistics differ, and by how much that changes the
     multiplication and addition that they fold to. Fails on findings that OLD does not have. OLD and NEW are whatever
-    `check` takes, one model each. If one is a TFLite file, tells whose statistics it holds.
+    `check` takes, one model each. If one is a TFLite or ONNX file, tells whose statistics it holds.
     """
     from bncheck.cli.output import emit  # noqa: PLC0415 - start-up
 

@@ -24,8 +24,8 @@ from bncheck.sources.models_in import models_in
 def diff(old: str | Path, new: str | Path, options: Options) -> Difference:
     """Compares two models by their files: findings, statistics, and the multiplication and addition they fold to.
 
-    The verdict is that of `gate(new, against=old)`: what the old model had is accepted. A TFLite file and the model
-    that it was converted from are compared by the proof of `inspect_model(new, reference=old)`. The verdict is
+    The verdict is that of `gate(new, against=old)`: what the old model had is accepted. A TFLite or ONNX file and the
+    model that it was converted from are compared by the proof of `inspect_model(new, reference=old)`. The verdict is
     inconclusive where no layer and no operator is in both.
 
     Raises ReadError where a file cannot be read (NoModel: nothing there), UsageError for a report, or a folder of
@@ -74,9 +74,10 @@ def _alone(settings: Settings) -> Settings:
 
 
 def _with_fold(old: Target, new: Target) -> Facts:
-    """The facts of the new model; of a TFLite file with which of the old model's statistics it holds."""
-    if new.raw.lite is None or old.raw.lite is not None or not old.facts.layers:
+    """The facts of the new model; of a converted file with which of the old model's statistics it holds."""
+    converted = new.raw.lite is not None or (new.raw.onnx is not None and not new.facts.layers)
+    if not converted or old.raw.lite is not None or not old.facts.layers:
         return new.facts
-    from bncheck.foldproof.prove import prove  # noqa: PLC0415 - only for a TFLite file
+    from bncheck.foldproof.prove import prove  # noqa: PLC0415 - only for a converted file
 
     return replace(new.facts, fold=prove(old.raw, new.raw, facts=old.facts))

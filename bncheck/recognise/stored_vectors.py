@@ -22,6 +22,9 @@ CONSTANTS_TRIED = (0.0, 1.0)
 _LITTLE_ENDIAN = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
 
 
+_NO_NUMBERS = frozenset({"string", "resource", "variant"})
+
+
 def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | None = None) -> Vector:
     """The vector that `tensor` holds; `name` is the variable's where it differs from the key.
 
@@ -29,7 +32,8 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
     format recorded a checksum, `constant` is decided exactly from it.
     """
     name = name or tensor.name
-    if tensor.unavailable is not None:
+    why = f"is of type {tensor.dtype}" if tensor.dtype in _NO_NUMBERS else tensor.unavailable
+    if why is not None:
         checked, constant = constant_by_checksum(tensor, initial)
         return Vector(
             role=role,
@@ -41,7 +45,7 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
             constant_checked=checked,
             constant=constant,
             initial=initial,
-            reason=tensor.unavailable,
+            reason=why,
         )
     known = Vector(
         role=role,

@@ -291,7 +291,7 @@ class Options(Record):
     reference: str | Path | None = _of_model(
         None,
         kinds.PATH,
-        "Checkpoint that training started from; for a TFLite file, the model it was converted from.",
+        "Checkpoint that training started from; for a TFLite or ONNX file, the model it was converted from.",
         of={_C.CHECK, _C.CHECKPOINT, _C.MODEL},
         table=ConfigTable.TOP,
     )

@@ -169,7 +169,8 @@ def zip_members(content: bytes, random_: random.Random) -> bytes:
         case 1:
             members.append((name, members[random_.randrange(len(members))][1]))
         case 2:
-            members[place] = (damage(name.encode(), random_).decode("latin-1") or "empty", held)
+            named = damage(name.encode(), random_).decode("latin-1").partition("\0")[0]  # zipfile would cut it there
+            members[place] = (named or "empty", held)
         case _:
             change = hdf5 if held[1:4] == b"HDF" and random_.random() < 0.7 else damage
             members[place] = (name, change(held, random_))

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 def model(path: str, **asked: Any) -> int:
     """Judge a model file: Keras, TFLite, PyTorch, frozen .pb.
 
-    SavedModels and safetensors too. For a .tflite, --reference is what it was converted from: which statistics it has
-    folded in is then proved layer by layer.
+    SavedModels, safetensors and ONNX too. For .tflite and .onnx, --reference is what the file was converted from: which
+    statistics it has folded in is then proved layer by layer.
     """
 
     def reports(config: Config, settings: Settings) -> list[Report]:
         options = options_given(asked, CommandName.MODEL, config)
-        if path.endswith(".tflite") and asked["reference"] is None:
-            # what a project's checkpoints are compared with is not what its TFLite files were converted from
+        if path.endswith((".tflite", ".onnx")) and asked["reference"] is None:
+            # what a project's checkpoints are compared with is not what its files for devices were converted from
             options.pop("reference", None)
         return [bncheck.inspect_model(path, settings=settings, **options)]
 

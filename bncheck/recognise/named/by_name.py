@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bncheck.facts.formats import FileKind
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Debias, DecaySource, Facts, Layer, Origin, Role, Vector
 from bncheck.facts.record import replace
 from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
-from bncheck.recognise.named.pytorch_layers import as_pytorch_trains
+from bncheck.recognise.named.pytorch_layers import as_pytorch_trains, with_linear_layers
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import absent, missing, vector
 from bncheck.recognise.training_progress import run_facts
@@ -62,7 +63,12 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
                     layers.append(found if found.origin is origin else replace(found, origin=origin))
                 elif found is not None:
                     gaps.append(found)
-    layers = with_kernels(_with_averages(raw.tensors, paths, _unique(layers)), raw.tensors, own | paths)
+    layers = _with_averages(raw.tensors, paths, _unique(layers))
+    if raw.format.is_pytorch:
+        in_order = raw.format.kind is FileKind.PYTORCH
+        layers = with_linear_layers(layers, raw.tensors, in_order=in_order)
+    else:
+        layers = with_kernels(layers, raw.tensors, own | paths)
     return Facts(
         path=str(raw.path),
         format=raw.format,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 
-from bncheck.facts.layers import DecaySource, Layer
+from bncheck.facts.layers import DecaySource, Layer, Linear
 from bncheck.facts.record import replace
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -35,6 +37,61 @@ def as_pytorch_trains(layer: Layer, raw: RawModel, counter: str) -> Layer:
     if module["momentum"] is None:
         return layer
     return replace(layer, decay=decay_of_momentum(module["momentum"]), decay_from=DecaySource.CONFIGURATION)
+
+
+def with_linear_layers(layers: Sequence[Layer], tensors: Mapping[str, RawTensor], *, in_order: bool) -> list[Layer]:
+    """Layers with the convolution or dense layer right before them, where names and channels leave no doubt.
+
+    A state dict lists modules as the network defines them (`in_order`): the one right before, of the same parent and as
+    many channels, is taken, but where several linear layers or several norms follow one another. Else only neighbours
+    in a Sequential are, by their numbers. Kernels are not read: a file's statistics are a small part of it.
+    """
+    modules = list(dict.fromkeys(key.rpartition(".")[0] for key in tensors))
+    place = {module: number for number, module in enumerate(modules)}
+    found = []
+    for layer in layers:
+        module = (layer.mean.key or layer.mean.name).rpartition(".")[0]
+        at = place.get(module, 0)
+        before = _number_before(module) or (modules[at - 1] if in_order and at else "")
+        known = layer.linear is None and before and _neighbours(module, before)
+        linear = _linear(before, tensors.get(f"{before}.weight"), layer.channels) if known else None
+        if linear is not None and in_order and before == modules[at - 1]:
+            in_a_row = at > 1 and _is_linear(modules[at - 2], module, tensors)
+            norms = at + 1 < len(modules) and _is_norm(modules[at + 1], module, tensors)
+            linear = None if in_a_row and norms else linear
+        found.append(layer if linear is None else replace(layer, linear=linear))
+    return found
+
+
+def _number_before(module: str) -> str:
+    """The module before one in a Sequential: "features.1" of "features.2"."""
+    parent, _, number = module.rpartition(".")
+    if not number.isdecimal() or number == "0":
+        return ""
+    return f"{parent}.{int(number) - 1}" if parent else str(int(number) - 1)
+
+
+def _neighbours(one: str, other: str) -> bool:
+    return one.rpartition(".")[0] == other.rpartition(".")[0]
+
+
+def _is_linear(module: str, beside: str, tensors: Mapping[str, RawTensor]) -> bool:
+    weight = tensors.get(f"{module}.weight")
+    return _neighbours(module, beside) and weight is not None and len(weight.shape) > 1
+
+
+def _is_norm(module: str, beside: str, tensors: Mapping[str, RawTensor]) -> bool:
+    return _neighbours(module, beside) and f"{module}.running_mean" in tensors
+
+
+def _linear(module: str, weight: RawTensor | None, channels: int | None) -> Linear | None:
+    op = {2: "MatMul", 3: "Conv2D", 4: "Conv2D", 5: "Conv3D"}.get(len(weight.shape)) if weight is not None else None
+    if weight is None or op is None or weight.shape[0] != channels or _TRANSPOSED.search(module):
+        return None
+    return Linear(name=module, op=op, kernel=weight.name, reason="kernels of PyTorch's files are not read")
+
+
+_TRANSPOSED = re.compile(r"transpose|deconv|upconv", re.IGNORECASE)
 
 
 def _counted(counter: RawTensor | None) -> int | None:

@@ -27,7 +27,7 @@ from bncheck.numerics.propagation import (
     summed,
     through_kernel,
 )
-from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
+from bncheck.recognise.kernel_sizes import is_read
 from bncheck.recognise.named.config_sites import ConfigWiring, bias_of, identity_at_inference, is_linear, named_function
 from bncheck.recognise.predicted.after_batch_norm import after_batch_norm, guessed
 from bncheck.sources.raw import RawKerasCall, RawKerasLayer, RawTensor
@@ -42,7 +42,9 @@ _CONVOLUTIONS = (
     | DEPTHWISE
 )
 _OPERATORS = {"add": np.add, "multiply": np.multiply, "subtract": np.subtract, "truediv": np.divide}
-_CHANNELS_FIRST = frozenset({"channels_first", "th"})
+_CHANNELS_FIRST = ("channels_first", "th")
+_MOST_PLACES = 1 << 20
+"""Along one axis; a configuration that tells more is damaged."""
 
 
 def with_predictions(wiring: ConfigWiring, layers: Sequence[Layer]) -> list[Layer]:
@@ -128,7 +130,7 @@ class _ConfigWalk:
     def _linear(self, call: RawKerasCall, layer: RawKerasLayer) -> Predicted | None:
         """What a convolution or dense layer makes of its input, bias included."""
         kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
-        if not kernels or layer.class_name in TRANSPOSED or any(not _readable(kernel) for kernel in kernels):
+        if not kernels or layer.class_name in TRANSPOSED or any(not is_read(kernel) for kernel in kernels):
             return None
         source, zeros = self._padding(call)
         arriving = self.signals.get(source)
@@ -153,7 +155,7 @@ class _ConfigWalk:
         """Of a convolution whose input is no batch norm's: as of images, near the layer's stored means."""
         kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
         plain = layer.class_name in _CONVOLUTIONS - DEPTHWISE and len(kernels) == 1
-        if not plain or not call.inbound or stored.mean.values is None or not _readable(kernels[0]):
+        if not plain or not call.inbound or stored.mean.values is None or not is_read(kernels[0]):
             return None
         source, zeros = self._padding(call)
         bias = bias_of(layer)
@@ -176,7 +178,9 @@ class _ConfigWalk:
         kind = layer.class_name
         if kind == "InputLayer":
             shape = layer.input_shape or layer.config.get("batch_input_shape") or layer.config.get("batch_shape")
-            return tuple(shape[1:-1]) if isinstance(shape, (tuple, list)) and len(shape) > 2 else None
+            places = shape[1:-1] if isinstance(shape, (tuple, list)) else ()
+            known = all(size is None or (type(size) is int and 0 < size <= _MOST_PLACES) for size in places)
+            return tuple(places) if places and known else None
         above = self.sizes.get(call.inbound[0]) if call.inbound else None
         if above is None or kind in _GLOBAL or kind in ("Flatten", "Reshape") or kind.startswith("UpSampling"):
             return None
@@ -196,10 +200,6 @@ class _ConfigWalk:
 def _pooled(layer: RawKerasLayer, axes: int) -> list[int]:
     """Places along each axis that a pooling takes together."""
     return _each(layer.config.get("pool_size"), axes) or [2] * axes
-
-
-def _readable(tensor: RawTensor) -> bool:
-    return tensor.unavailable is None and 0 < kernel_bytes(tensor) <= MAX_KERNEL
 
 
 def _windows(
@@ -261,16 +261,16 @@ def _function(layer: RawKerasLayer) -> Function | None:
     config, kind = layer.config, layer.class_name
     if kind == "ReLU":
         low, high = config.get("negative_slope") or 0.0, config.get("max_value")
-        if config.get("threshold") or not isinstance(low, (int, float)):
-            return None
         top = np.inf if high is None else high
+        if config.get("threshold") or not isinstance(low, (int, float)) or not isinstance(top, (int, float)):
+            return None
         return lambda x: np.where(x > 0, np.minimum(x, top), low * x)
     if kind == "LeakyReLU":
         slope = config.get("negative_slope", config.get("alpha", 0.3))
         slope = slope.get("value") if isinstance(slope, Mapping) else slope
         return (lambda x: np.where(x > 0, x, slope * x)) if isinstance(slope, (int, float)) else None
     if kind == "PReLU":
-        slopes = layer.weights[0] if len(layer.weights) == 1 and _readable(layer.weights[0]) else None
+        slopes = layer.weights[0] if len(layer.weights) == 1 and is_read(layer.weights[0]) else None
         if slopes is None or sum(size > 1 for size in slopes.shape) > 1:
             return None
         values: NDArray[np.float64] = slopes.read().astype(np.float64).reshape(-1)

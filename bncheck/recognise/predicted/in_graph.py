@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from bncheck.recognise.graph.flat import FlatGraph, node_of
 from bncheck.recognise.graph.group_sites import PairedSite
 from bncheck.recognise.graph.upstream import LINEAR, dropout_input, is_dropout
 from bncheck.recognise.graph.view import GraphView
+from bncheck.recognise.kernel_sizes import is_read
 from bncheck.recognise.predicted.after_batch_norm import after_batch_norm, guessed
 from bncheck.recognise.predicted.graph_wiring import GraphWiring, numbers_of
 
@@ -95,16 +95,17 @@ class _GraphWalk:
         return None
 
     def _arriving(self, x: int, layer: Layer) -> Predicted | None:
-        bias: Any = 0.0
+        bias, channels = np.zeros(1), 0 if layer.mean.values is None else layer.mean.values.size
         for _ in range(_STEPS):
             node = node_of(x)
             op, data = self.flat.ops[node], self.flat.data[node]
             if op in LINEAR:
                 found = self.linear(node, 0, stored=layer.mean.values, bias=bias)
-                return None if found is None else replace(found, mean=found.mean + bias)
+                fits = found is not None and found.mean.size == channels
+                return replace(found, mean=found.mean + bias) if found is not None and fits else None
             if op in ("BiasAdd", "Add", "AddV2") and len(data) == 2:
                 added = self._weights(data[1])
-                if added is None:
+                if added is None or added.size not in (1, channels):
                     return None
                 bias, x = bias + added, data[0]
                 continue
@@ -183,7 +184,7 @@ class _GraphWalk:
             return None if found is None else -found
         node = self.wiring.variable(e)
         tensor = None if node is None else self.stored.tensor(node)
-        if tensor is None or len(tensor.shape) > 4 or sum(size > 1 for size in tensor.shape) > 1:
+        if tensor is None or not is_read(tensor) or len(tensor.shape) > 4 or sum(size > 1 for size in tensor.shape) > 1:
             return None
         return np.asarray(tensor.read(), np.float64).reshape(-1)
 
@@ -200,7 +201,7 @@ class _GraphWalk:
             return None
         variable = self.wiring.variable(data[1])
         tensor = None if variable is None else self.stored.tensor(variable)
-        if tensor is None or (op != "MatMul" and len(tensor.shape) != 4):
+        if tensor is None or not is_read(tensor) or (op != "MatMul" and len(tensor.shape) != 4):
             return None
         x, windows = (data[0], []) if op == "MatMul" else self.wiring.kernel_input(node, tensor.shape[:2])
         arriving = self.signal(x, depth)

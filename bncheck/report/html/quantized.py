@@ -240,7 +240,7 @@ def _measured(found: Attribution, statistics: CellStatistics, arithmetic: Precis
 
 
 def fold_section(report: Report) -> Section | None:
-    """Which statistics a TFLite file holds; None where it was not held against its source."""
+    """Which statistics a converted file holds; None where it was not held against its source."""
     proof = report.fold
     if proof is None:
         return None

@@ -58,7 +58,7 @@ _HEAD: tuple[tuple[str, str, bool], ...] = (
     ("variance ratio", "batch over stored, median channel", False),
     ("quantized", "local error of the quantized operator", False),
     ("arrives quantized", "error at its quantized output", False),
-    ("folded in", "which statistics the TFLite file holds", False),
+    ("folded in", "which statistics the converted file holds", False),
     ("decay", "", False),
     ("init share", "weight that the initial variance still has", False),
     ("init part", "median channel's part of the variance that is initial value", False),

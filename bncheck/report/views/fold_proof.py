@@ -1,4 +1,4 @@
-"""Which statistics a TFLite file has folded in: as JSON, as lines of text, and for a pull request."""
+"""Which statistics a TFLite or ONNX file has folded in: as JSON, as lines of text, and for a pull request."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
+from bncheck.facts.formats import FileKind
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Facts
 from bncheck.facts.wording import many, quoted
@@ -27,7 +28,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     What it detects
     ---------------
     A target in which not one batch norm layer was recognised: by the structure of its graph, by its configuration, by
-    the names of its variables, or as a folded operator of a TFLite file.
+    the names of its variables, or as a folded operator of a TFLite file. In an ONNX file folded batch norm leaves no
+    trace; `--reference` with the model that it was exported from proves it.
 
     Why it matters
     --------------
@@ -79,20 +81,23 @@ def check(model: Facts) -> Iterator[Evidence]:
         if unclear
         else ""
     )
-    nameless = model.lite is not None and model.lite.folded
+    is_onnx = model.format.kind is FileKind.ONNX
+    nameless = is_onnx or (model.lite is not None and model.lite.folded)
     if nameless:
         seen = " Some may be folded into them without a trace; `--reference` with the source model would prove it."
     yield Evidence(
         layers=(),
         message=f"No batch norm was found{f' among {where}' if where else ''}: nothing was judged.{seen}",
-        fix=_PROVE if nameless else "",
+        fix=_PROVE.format(*("model.onnx", "model.pt") if is_onnx else ("model.tflite", "saved_model/"))
+        if nameless
+        else "",
         measurements=(Measurement(name="layers", value=0, limit=1, unit="layers"),),
     )
 
 
 _PROVE = """\
 If the model has batch norm, name the model it was converted from:
-    bncheck inspect model model.tflite --reference saved_model/
+    bncheck inspect model {} --reference {}
 If it has none, leave it out of the check, or use `--allow-empty`."""
 
 

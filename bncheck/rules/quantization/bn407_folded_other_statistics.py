@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.layers import Facts
 from bncheck.facts.measurements import FoldedLayer, FoldProof
 from bncheck.facts.wording import listing, many
 from bncheck.rules.rule import Needs, rule
+from bncheck.rules.shared.fixes import of_pytorch
 from bncheck.testing import folded_layer, proved
 
 _WHOSE = {
@@ -29,13 +31,13 @@ _WHOSE = {
     sees="G04",
 )
 def check(model: Facts) -> Iterator[Evidence]:
-    """The weights of the TFLite file have other statistics folded in than its source model holds.
+    """The weights of the TFLite or ONNX file have other statistics folded in than its source model holds.
 
     What it detects
     ---------------
-    Layers whose folded kernel and bias in a TFLite file are not those that the model's own weights, statistics and
-    epsilon give: converted from the initial statistics, from an average of them, from another checkpoint, with another
-    epsilon, or with layers mixed up. It also tells the layers that were not found in the file.
+    Layers whose folded kernel and bias in a TFLite or ONNX file are not those that the model's own weights, statistics
+    and epsilon give: converted from the initial statistics, from an average of them, from another checkpoint, with
+    another epsilon, or with layers mixed up. It also tells the layers that were not found in the file.
 
     Why it matters
     --------------
@@ -73,6 +75,11 @@ def check(model: Facts) -> Iterator[Evidence]:
     In Keras load the weights into the model that is converted, `training=False`, and compare one layer before and
     after: `model.get_layer("bn").get_weights()`.
 
+    In PyTorch: load the weights that were judged, and export in eval mode:
+
+        model.load_state_dict(torch.load("model.pt"), strict=True)
+        torch.onnx.export(model.eval(), (images,), "model.onnx")
+
     References
     ----------
     tensorflow#11370, tensorflow#31877, tensorflow#17974. Failure mode G04.
@@ -85,7 +92,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield from _named(proof, kind)
     yield from _different(proof)
     yield from _epsilons(proof)
-    yield from _never_moved(proof)
+    yield from _never_moved(model, proof)
     yield from _unmatched(proof)
 
 
@@ -113,7 +120,7 @@ def _named(proof: FoldProof, kind: str) -> Iterator[Evidence]:
     also = ", together with averaged weights" if together else ""
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_hold(found)} {_WHOSE[kind]}{also}: {listing(_names(found))}.",
+        message=f"{_of(found, proof)} {_verb(found, 'holds', 'hold')} {_WHOSE[kind]}{also}: {listing(_names(found))}.",
         severity=Severity.INFO if together else Severity.WARNING if averaged else None,
         location=found[0].operator,
         measurements=_measured(found, proof),
@@ -126,7 +133,7 @@ def _different(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_hold(found)} neither the stored statistics nor any known ones: "
+        message=f"{_of(found, proof)} {_verb(found, 'holds', 'hold')} neither the stored statistics nor any known ones: "
         f"{listing([f'{layer.layer} ({layer.why})' if layer.why else layer.layer for layer in found])}.",
         location=found[0].operator,
         measurements=_measured(found, proof),
@@ -147,7 +154,7 @@ def _epsilons(proof: FoldProof) -> Iterator[Evidence]:
     pairs = dict.fromkeys(f"{layer.epsilon:g} instead of {layer.epsilon_known:g}" for layer in found)
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_were(found)} folded with another epsilon, {listing(list(pairs))}: "
+        message=f"{_of(found, proof)} {_verb(found, 'was', 'were')} folded with another epsilon, {listing(list(pairs))}: "
         f"{listing(_names(found))}.",
         severity=Severity.WARNING,
         location=found[0].operator,
@@ -155,21 +162,27 @@ def _epsilons(proof: FoldProof) -> Iterator[Evidence]:
     )
 
 
-def _never_moved(proof: FoldProof) -> Iterator[Evidence]:
+def _never_moved(model: Facts, proof: FoldProof) -> Iterator[Evidence]:
     found = [layer for layer in proof.layers if layer.never_moved and layer.folded == "stored"]
     if not found:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_hold(found)} the stored statistics, but these are still initial though "
+        message=f"{_of(found, proof)} {_verb(found, 'holds', 'hold')} the stored statistics, but these are still initial though "
         f"gamma or beta were trained: the conversion is right, the model was broken before: "
         f"{listing(_names(found))}.",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM,
         location=found[0].operator,
-        fix=f"Repair the model, then convert again:\n\n    bncheck repair {proof.source} -o OUT --data images/",
+        fix=_repaired_before(model, proof),
         measurements=_measured(found, proof),
     )
+
+
+def _repaired_before(model: Facts, proof: FoldProof) -> str:
+    if of_pytorch(model):
+        return f"Estimate the statistics again, then export again:\n\n    {remedies.UPDATE_BN}"
+    return f"Repair the model, then convert again:\n\n    bncheck repair {proof.source} -o OUT --data images/"
 
 
 def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
@@ -178,23 +191,17 @@ def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_were(found)} not found in the file: {listing(_names(found))}.{_reason(found)}",
+        message=f"{_of(found, proof)} {_verb(found, 'was', 'were')} not found in the file: {listing(_names(found))}.{_reason(found)}",
         severity=Severity.WARNING,
         fix="Give the model the file was converted from, with its graph or configuration if there is one.",
         measurements=_measured(found, proof),
     )
 
 
-def _of(layers: Sequence[FoldedLayer], proof: FoldProof) -> str:
-    return f"{len(layers)} of {many(len(proof.layers), 'layer')}"
-
-
-def _hold(layers: Sequence[FoldedLayer]) -> str:
-    return "holds" if len(layers) == 1 else "hold"
-
-
-def _were(layers: Sequence[FoldedLayer]) -> str:
-    return "was" if len(layers) == 1 else "were"
+def _of(layers: Sequence[FoldedLayer], proof: FoldProof, one: str = "", several: str = "") -> str:
+    """How many layers, and a verb behind them."""
+    verb = one if len(layers) == 1 else several
+    return f"{len(layers)} of {many(len(proof.layers), 'layer')}{verb and ' '}{verb}"
 
 
 def _names(layers: Sequence[FoldedLayer]) -> tuple[str, ...]:
