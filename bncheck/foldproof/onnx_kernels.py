@@ -34,7 +34,7 @@ _INTEGERS = {"MatMulInteger": 1, "ConvInteger": 1, "DynamicQuantizeMatMul": 1}
 """Op of dynamic quantization -> input that is the kernel."""
 
 
-class _Slots(NamedTuple):
+class _Inputs(NamedTuple):
     """Which inputs of a linear node are what."""
 
     kernel: int
@@ -45,19 +45,19 @@ class _Slots(NamedTuple):
 
 
 _LINEAR = {
-    "Conv": _Slots(1, bias=2),
-    "FusedConv": _Slots(1, bias=2),
-    "ConvTranspose": _Slots(1, bias=2),
-    "Gemm": _Slots(1, bias=2),
-    "MatMul": _Slots(1),
-    "QLinearConv": _Slots(3, 4, 5, 8, 1),
-    "QLinearMatMul": _Slots(3, 4, 5, None, 1),
-    "QGemm": _Slots(3, 4, 5, 6, 1),
+    "Conv": _Inputs(1, bias=2),
+    "FusedConv": _Inputs(1, bias=2),
+    "ConvTranspose": _Inputs(1, bias=2),
+    "Gemm": _Inputs(1, bias=2),
+    "MatMul": _Inputs(1),
+    "QLinearConv": _Inputs(3, 4, 5, 8, 1),
+    "QLinearMatMul": _Inputs(3, 4, 5, None, 1),
+    "QGemm": _Inputs(3, 4, 5, 6, 1),
 }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Affine:
+class _OneStep:
     """One multiplication or addition by constants."""
 
     multiplier: Array | None = None
@@ -80,7 +80,7 @@ def onnx_places(raw: RawModel) -> tuple[tuple[KernelPlace, ...], tuple[KernelPla
 
 def _linear(graph: OnnxWiring, number: int, node: Any, steps: Mapping[int, tuple[Standing, ...]]) -> KernelPlace | None:
     integers = _INTEGERS.get(node.op_type)
-    slots = _LINEAR.get(node.op_type) if integers is None else _Slots(integers)
+    slots = _LINEAR.get(node.op_type) if integers is None else _Inputs(integers)
     tensor = None if slots is None else graph.tensor(graph.given(node, slots.kernel))
     shape = None if tensor is None or slots is None else _kernel_shape(graph, node, slots)
     if tensor is None or slots is None or shape is None or 0 in shape:
@@ -100,7 +100,7 @@ def _linear(graph: OnnxWiring, number: int, node: Any, steps: Mapping[int, tuple
     )
 
 
-def _kernel_shape(graph: OnnxWiring, node: Any, slots: _Slots) -> tuple[int, ...] | None:
+def _kernel_shape(graph: OnnxWiring, node: Any, slots: _Inputs) -> tuple[int, ...] | None:
     """(channels, ...) of a kernel, read from the file's description; None where it cannot be a kernel."""
     name, turns = graph.given(node, slots.kernel), []
     while name not in graph.constants:
@@ -137,7 +137,7 @@ def _by_channel(node: Any, kernel: NDArray[Any]) -> NDArray[Any] | None:
     return np.moveaxis(kernel, 1, -1).reshape(kernel.shape[0], -1)
 
 
-def _read(graph: OnnxWiring, number: int, slots: _Slots, steps: Mapping[int, tuple[Standing, ...]]) -> Iterator[Held]:
+def _read(graph: OnnxWiring, number: int, slots: _Inputs, steps: Mapping[int, tuple[Standing, ...]]) -> Iterator[Held]:
     """A linear node's numbers as they are, then with one, two, ... affine nodes behind it. Raises ReadError."""
     node = graph.nodes[number]
     bare = _bare(graph, node, slots)
@@ -170,7 +170,7 @@ def _width(step: Standing) -> int:
     return 1 if values is None else int(values.size)
 
 
-def _bare(graph: OnnxWiring, node: Any, slots: _Slots) -> Held | None:
+def _bare(graph: OnnxWiring, node: Any, slots: _Inputs) -> Held | None:
     name = graph.given(node, slots.kernel)
     if slots.scale is None:
         kernel = graph.numbers(name)
@@ -197,7 +197,7 @@ def _bare(graph: OnnxWiring, node: Any, slots: _Slots) -> Held | None:
     )
 
 
-def _bias(graph: OnnxWiring, node: Any, slots: _Slots, channels: int) -> OnnxNumbers | None:
+def _bias(graph: OnnxWiring, node: Any, slots: _Inputs, channels: int) -> OnnxNumbers | None:
     """(channels,); zeros where the node has none, None where it is computed or of another length."""
     name = graph.given(node, slots.bias)
     if not name:
@@ -232,12 +232,12 @@ def _step(graph: OnnxWiring, node: Any) -> tuple[Standing, ...] | None:
         return None
     values, half = found.values.reshape(-1), np.broadcast_to(found.half, found.values.shape).reshape(-1)
     if node.op_type == "Mul":
-        constants = _Affine(multiplier=values, rounding=half)
+        constants = _OneStep(multiplier=values, rounding=half)
     elif node.op_type == "Div":
         with np.errstate(divide="ignore", invalid="ignore"):
-            constants = _Affine(multiplier=1.0 / values, rounding=half / values**2)
+            constants = _OneStep(multiplier=1.0 / values, rounding=half / values**2)
     else:
-        constants = _Affine(addend=values if node.op_type == "Add" else -values, rounding=half)
+        constants = _OneStep(addend=values if node.op_type == "Add" else -values, rounding=half)
     return (Standing(kind=node.op_type, constants=constants, per_channel=values.size > 1),)
 
 
@@ -252,8 +252,8 @@ def _of_batch_norm(graph: OnnxWiring, node: Any) -> tuple[Standing, ...] | None:
     with np.errstate(all="ignore"):
         of_scale = of_gamma / np.sqrt(variance + epsilon_of(node))
     parts = (
-        _Affine(multiplier=scale, rounding=of_scale),
-        _Affine(addend=addend, rounding=of_beta + np.abs(mean) * of_scale),
+        _OneStep(multiplier=scale, rounding=of_scale),
+        _OneStep(addend=addend, rounding=of_beta + np.abs(mean) * of_scale),
     )
     return tuple(Standing(kind=node.op_type, constants=part, per_channel=True) for part in parts)
 

@@ -338,7 +338,7 @@ def test_copies_of_a_layer(tmp_path: Path) -> None:
 def test_not_a_lite_file(tmp_path: Path) -> None:
     """What is no TFLite file, or is one on both sides, is refused in one sentence."""
     file = lite(tmp_path, operator(conv("a")))
-    with pytest.raises(UsageError, match="not a TFLite file"):
+    with pytest.raises(UsageError, match="neither"):
         prove(checkpoint(conv("a")), checkpoint(conv("a")))
     with pytest.raises(UsageError, match="give the model that"):
         prove(file, file)
