@@ -120,7 +120,7 @@ def _named(proof: FoldProof, kind: str) -> Iterator[Evidence]:
     also = ", together with averaged weights" if together else ""
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_verb(found, 'holds', 'hold')} {_WHOSE[kind]}{also}: {listing(_names(found))}.",
+        message=f"{_of(found, proof, 'holds', 'hold')} {_WHOSE[kind]}{also}: {listing(_names(found))}.",
         severity=Severity.INFO if together else Severity.WARNING if averaged else None,
         location=found[0].operator,
         measurements=_measured(found, proof),
@@ -133,7 +133,7 @@ def _different(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_verb(found, 'holds', 'hold')} neither the stored statistics nor any known ones: "
+        message=f"{_of(found, proof, 'holds', 'hold')} neither the stored statistics nor any known ones: "
         f"{listing([f'{layer.layer} ({layer.why})' if layer.why else layer.layer for layer in found])}.",
         location=found[0].operator,
         measurements=_measured(found, proof),
@@ -154,7 +154,7 @@ def _epsilons(proof: FoldProof) -> Iterator[Evidence]:
     pairs = dict.fromkeys(f"{layer.epsilon:g} instead of {layer.epsilon_known:g}" for layer in found)
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_verb(found, 'was', 'were')} folded with another epsilon, {listing(list(pairs))}: "
+        message=f"{_of(found, proof, 'was', 'were')} folded with another epsilon, {listing(list(pairs))}: "
         f"{listing(_names(found))}.",
         severity=Severity.WARNING,
         location=found[0].operator,
@@ -166,23 +166,18 @@ def _never_moved(model: Facts, proof: FoldProof) -> Iterator[Evidence]:
     found = [layer for layer in proof.layers if layer.never_moved and layer.folded == "stored"]
     if not found:
         return
+    repair = remedies.UPDATE_BN if of_pytorch(model) else f"bncheck repair {proof.source} -o OUT --data images/"
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_verb(found, 'holds', 'hold')} the stored statistics, but these are still initial though "
+        message=f"{_of(found, proof, 'holds', 'hold')} the stored statistics, but these are still initial though "
         f"gamma or beta were trained: the conversion is right, the model was broken before: "
         f"{listing(_names(found))}.",
         severity=Severity.WARNING,
         confidence=Confidence.MEDIUM,
         location=found[0].operator,
-        fix=_repaired_before(model, proof),
+        fix=f"Repair the model, then convert again:\n\n    {repair}",
         measurements=_measured(found, proof),
     )
-
-
-def _repaired_before(model: Facts, proof: FoldProof) -> str:
-    if of_pytorch(model):
-        return f"Estimate the statistics again, then export again:\n\n    {remedies.UPDATE_BN}"
-    return f"Repair the model, then convert again:\n\n    bncheck repair {proof.source} -o OUT --data images/"
 
 
 def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
@@ -191,7 +186,7 @@ def _unmatched(proof: FoldProof) -> Iterator[Evidence]:
         return
     yield Evidence(
         layers=_names(found),
-        message=f"{_of(found, proof)} {_verb(found, 'was', 'were')} not found in the file: {listing(_names(found))}.{_reason(found)}",
+        message=f"{_of(found, proof, 'was', 'were')} not found in the file: {listing(_names(found))}.{_reason(found)}",
         severity=Severity.WARNING,
         fix="Give the model the file was converted from, with its graph or configuration if there is one.",
         measurements=_measured(found, proof),
@@ -210,21 +205,18 @@ def _names(layers: Sequence[FoldedLayer]) -> tuple[str, ...]:
 
 def _reason(layers: Sequence[FoldedLayer]) -> str:
     """The first layer's reason, as a sentence behind another."""
-    why = layers[0].why
-    return f" {layers[0].layer}: {why}." if why else ""
+    return f" {layers[0].layer}: {layers[0].why}." if layers[0].why else ""
 
 
 def _measured(layers: Sequence[FoldedLayer], proof: FoldProof) -> tuple[Measurement, ...]:
     first = layers[0]
-    known = math.isfinite(first.error) and math.isfinite(first.tolerance)
-    difference = (
-        (Measurement(name="difference of the first", value=first.error, limit=first.tolerance),) if known else ()
-    )
-    return (
+    told = [
         Measurement(name="layers", value=len(layers), limit=0, unit="layers"),
         Measurement(name="layers in all", value=len(proof.layers), unit="layers"),
-        *difference,
-    )
+    ]
+    if math.isfinite(first.error) and math.isfinite(first.tolerance):
+        told.append(Measurement(name="difference of the first", value=first.error, limit=first.tolerance))
+    return tuple(told)
 
 
 def clean() -> tuple[Facts, ...]:
