@@ -13,7 +13,7 @@ from bncheck.recognise.averaged_weights import sharing_statistics, with_averages
 def averages_of(target: Target) -> Target | None:
     """The model that the averages make; None without any."""
     raw = with_averages(target.raw)
-    return None if raw is None else replace(target, raw=raw)
+    return None if raw is None else replace(target, raw=raw, options=replace(target.options, weights="ema"))
 
 
 def both_or_refused(target: Target) -> Target | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from bncheck.commands.measure import compared
 from bncheck.commands.target import Target
 from bncheck.compare.data.data import Data
 from bncheck.compare.prepared import prepare
-from bncheck.compare.train_eval import measure
-from bncheck.compare.twins.twins import open_twins
 from bncheck.facts.errors import BncheckError
 from bncheck.facts.findings import Meaning, Report, Verdict, leaves_open
 from bncheck.facts.measurements import Comparison
@@ -42,8 +41,7 @@ def judged(
     if data is not None and target.options.compare:
         try:
             prepared = prepare(target.raw, target.options)
-            with open_twins(prepared.forward) as twins:
-                comparison = measure(twins, prepared, data, data.facts, progress=progress)
+            comparison = compared(target, prepared, data, lambda done, _: progress(done))
         except BncheckError as error:
             notes = (f"train mode was not compared with eval mode: {error}",)
     if comparison is not None:

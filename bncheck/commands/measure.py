@@ -42,17 +42,24 @@ def prepared_of(target: Target) -> tuple[Prepared, Facts]:
 
 def measure_modes(target: Target, prepared: Prepared, progress: Progress) -> Comparison:
     """Train mode against eval mode."""
-    data = target.options.data
-    assert data is not None
-    with open_twins(prepared.forward) as twins:
-        opened = open_data(data, twins.inputs, target.options)
-        progress(0, opened.samples)
-        _tell_time(twins, opened, target.options, passes=1)
-        comparison = measure(
-            twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples)
-        )
+    comparison = compared(target, prepared, None, progress)
     target.seconds["compare"] = comparison.seconds
     return comparison
+
+
+def compared(target: Target, prepared: Prepared, data: Data | None, progress: Progress) -> Comparison:
+    """The same, in this process or by the engine that the options name; `data` as opened before, None: not yet."""
+    options = target.options
+    if options.engine is not None:
+        from bncheck.commands.data_blocks import compared_in_blocks  # noqa: PLC0415 - with an engine only
+
+        return compared_in_blocks(target, prepared, progress)
+    assert options.data is not None
+    with open_twins(prepared.forward) as twins:
+        opened = open_data(options.data, twins.inputs, options) if data is None else data
+        progress(0, opened.samples)
+        _tell_time(twins, opened, options, passes=1)
+        return measure(twins, prepared, opened, opened.facts, progress=lambda done: progress(done, opened.samples))
 
 
 def measure_quantization(

@@ -21,7 +21,8 @@ from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
 from bncheck.facts.repairs import LayerRepair, RepairJudgement, RepairReport, RepairVerdict
 from bncheck.judge.repair_verdict import JUDGED_BY_NOTHING, judge_repair, refused_by_files, with_averages
-from bncheck.repair.estimate import Estimate, reestimate, rescued
+from bncheck.repair.estimate import Estimate, Runs, reestimate, rescued
+from bncheck.repair.population import run_here
 from bncheck.repair.provenance import beside, provenance
 from bncheck.repair.ranges import NewRanges, new_ranges, of_both_copies
 from bncheck.repair.statistics import NewStatistics
@@ -67,11 +68,11 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     elif method == "rescue":
         found = rescued(target.raw, options, progress)
     else:
-        estimate = reestimate(target.raw, options, progress)
+        estimate = reestimate(target.raw, options, progress, runs=_runs(target))
         found = estimate.replacement
     opened = None if estimate is None else estimate.data
     other = None if estimate is None or options.weights is not None else both_or_refused(target)
-    of_averages = None if other is None else reestimate(other.raw, options, progress)
+    of_averages = None if other is None else reestimate(other.raw, options, progress, runs=_runs(other))
     before = judged(
         files if debias else with_chosen_weights(files),
         target,
@@ -144,6 +145,15 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
         judgement=judgement,
         allow_unverified=options.allow_unverified,
     )
+
+
+def _runs(target: Target) -> Runs:
+    """Where the data are run: in this process, or by the engine that the options name."""
+    if target.options.engine is None:
+        return run_here
+    from bncheck.commands.data_blocks import moments_in_blocks  # noqa: PLC0415 - with an engine only
+
+    return lambda _twin, _data: moments_in_blocks(target)
 
 
 def _method(options: Options) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from bncheck.numerics.init_share import init_share
 from bncheck.numerics.input_range import ALIKE, range_factor
 from bncheck.recognise import recognise
 from bncheck.repair.few_images import FEW, RESCUED, of_pictures, picture_input, pictures_for
-from bncheck.repair.population import TOLERANCE, Population, population
+from bncheck.repair.population import TOLERANCE, Population, Run, population_of, run_here
 from bncheck.repair.ranges import renewable
 from bncheck.repair.splits import Split, gathered, mean_noise, splits
 from bncheck.repair.statistics import NewStatistics, Refused, Replacement, reestimated
@@ -34,6 +34,7 @@ from bncheck.settings.options import Options
 from bncheck.sources import open_model
 from bncheck.sources.raw import RawModel, RawTensor
 
+Runs = Callable[[TrainTwin, Data], Iterable[Run]]
 _MARKS = 200
 """Numbers that bfloat16 holds exactly, with room to spare."""
 
@@ -49,13 +50,18 @@ class Estimate:
     """Layer -> standard errors of its mean, in deviations, and of its log variance."""
 
 
-def reestimate(raw: RawModel, options: Options, progress: Callable[[str, int], None]) -> Estimate:
-    """Population statistics of every layer of the forward pass, tried out before they are written."""
+def reestimate(
+    raw: RawModel, options: Options, progress: Callable[[str, int], None], *, runs: Runs = run_here
+) -> Estimate:
+    """Population statistics of every layer of the forward pass, tried out before they are written.
+
+    `runs` gives what each batch tells, in the order of the data.
+    """
     assert options.data is not None
-    prepared = _runnable(raw, options)
+    prepared = runnable(raw, options)
     with open_train_twin(prepared.forward) as twin:
         data = open_data(options.data, twin.inputs, options)
-        counted = count(twin, data, options, lambda done: progress("estimate", done))
+        counted = count(twin, data, options, lambda done: progress("estimate", done), runs)
     if not _new(prepared.facts, counted.population):
         raise UsageError(f"{raw.path}: the forward pass reaches no batch norm with statistics")
     with open_trial(prepared.forward, ranges_renewed=renewable(raw, prepared.facts)) as twins:
@@ -67,7 +73,7 @@ def rescued(raw: RawModel, options: Options, progress: Callable[[str, int], None
 
     Raises UsageError where the model takes no images, or does not say of which size (`--size`).
     """
-    prepared = _runnable(raw, options)
+    prepared = runnable(raw, options)
     with open_train_twin(prepared.forward) as twin:
         if len(twin.inputs) > 1:
             raise UsageError(
@@ -96,9 +102,11 @@ class Counted:
     """What statistics are made of where the samples are few images."""
 
 
-def count(twin: TrainTwin, data: Data, options: Options, progress: Callable[[int], None]) -> Counted:
+def count(
+    twin: TrainTwin, data: Data, options: Options, progress: Callable[[int], None], runs: Runs = run_here
+) -> Counted:
     """The moments of all data, and of halves of them, made as those of all are."""
-    found = population(twin, data, tolerance=_tolerance(options), progress=progress)
+    found = population_of(twin, runs(twin, data), tolerance=_tolerance(options), progress=progress)
     if found.samples >= FEW or len(twin.inputs) > 1:
         return Counted(data=data, population=found, cut=splits(twin, data, found))
     samples = gathered(data, found.samples)
@@ -210,7 +218,7 @@ def _notes(facts: PopulationFacts, options: Options) -> tuple[str, ...]:
     return (note,)
 
 
-def _runnable(raw: RawModel, options: Options) -> Prepared:
+def runnable(raw: RawModel, options: Options) -> Prepared:
     """The model in train mode, ready to run, whatever its stored statistics are: missing, NaN or all alike."""
     if raw.keras is None:
         stand_ins = _stand_ins(recognise(raw, options))

@@ -7,7 +7,7 @@ it saw in training, however wrong the stored statistics of the layers before it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +35,10 @@ class PooledMoments:
     means: Sequence[NDArray[np.float64]]
     variances: Sequence[NDArray[np.float64]]
     """Biased."""
+
+
+Run = tuple[PooledMoments, int]
+"""What one batch tells, and its samples."""
 
 
 class TrainMode(Protocol):
@@ -81,19 +85,35 @@ def population(
     patience: int = PATIENCE,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Population:
-    """Runs batches until the statistics of every layer stand still, or the data end.
+    """As `population_of`, of what the batches give in this process. Raises BncheckError where the model refuses one."""
+    return population_of(model, run_here(model, batches), tolerance=tolerance, patience=patience, progress=progress)
+
+
+def run_here(model: TrainMode, batches: Iterable[Batch]) -> Iterator[Run]:
+    """What each batch gives."""
+    return ((model.run(images), len(images)) for images, _ in batches)
+
+
+def population_of(
+    model: TrainMode,
+    runs: Iterable[Run],
+    *,
+    tolerance: float = TOLERANCE,
+    patience: int = PATIENCE,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Population:
+    """Takes batches until the statistics of every layer stand still, or the data end.
 
     Stands still: for `patience` batches in a row, no layer's statistics moved by more than `tolerance` in root mean
     square over its channels. With tolerance 0 all data are used. Raises UsageError where there are none, or where
-    batches are too small for a layer to have a variance, BncheckError where the model refuses them.
+    batches are too small for a layer to have a variance.
     """
     state = _Progress()
     samples = count = 0
-    for images, _ in batches:
-        run = model.run(images)
+    for run, size in runs:
         _add(model, state, run, tolerance, half=count % 2)
         count += 1
-        samples += len(images)
+        samples += size
         progress(samples)
         if state.calm >= patience:
             break

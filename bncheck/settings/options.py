@@ -284,9 +284,10 @@ class Options(Record):
     engine: str | None = option(
         None,
         kinds.TEXT,
-        "Where to judge the checkpoints: in N local processes [one a processor], or on a dask cluster.",
+        "Where to run the data: in N local processes [this one], or on a dask cluster that sees the same files.",
+        helps={_C.RUN: "Where to judge the checkpoints: in N local processes [one a processor], or on a dask cluster."},
         metavar="local[:N]|dask://HOST:PORT",
-        of={_C.RUN},
+        of={_C.RUN, _C.TRAIN_VS_EVAL, _C.REPAIR},
     )
     reference: str | Path | None = _of_model(
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ import bncheck
 from bncheck.facts.errors import Unreadable
 from bncheck.repair.write import destination
 from bncheck.sources import open_model
-from bncheck.sources.stamps import changed, stamps
+from bncheck.sources.stamps import Stamps, changed, stamps
 
 
 def bundle(folder: Path, seed: int = 0) -> Path:
@@ -64,29 +64,40 @@ def test_a_source_that_changes_before_it_is_copied(tmp_path: Path, make: Callabl
     assert not list(out.iterdir())
 
 
-def test_a_checkpoint_that_is_rewritten_in_place_is_never_called_damaged(tmp_path: Path) -> None:
-    """While a trainer saves over the same prefix, reports are of one save, or the error says what happens."""
-    path = bundle(tmp_path)
-    stop = threading.Event()
+def test_a_checkpoint_that_is_rewritten_in_place_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that rests between two of its files looks damaged; once it is done, the report is of it."""
+    path, pauses = bundle(tmp_path), []
 
-    def save() -> None:
-        seed = 0
-        while not stop.is_set():
-            seed += 1
-            bundle(tmp_path, seed % 5)
-            stop.wait(0.02)
+    def finish(seconds: float) -> None:
+        pauses.append(seconds)
+        bundle(tmp_path, 1)
 
-    saver = threading.Thread(target=save)
-    saver.start()
-    outcomes = set()
-    try:
-        for _ in range(6):
-            try:
-                outcomes.add(bncheck.inspect_checkpoint(path).verdict.value)
-            except Unreadable as error:
-                outcomes.add(error.reason)
-    finally:
-        stop.set()
-        saver.join()
-    assert outcomes <= {"pass", "it changes while it is being read"}
-    assert bncheck.inspect_checkpoint(path).verdict.value == "pass"
+    torn(tmp_path, 1)
+    monkeypatch.setattr("bncheck.commands.target.time.sleep", finish)
+    report = bncheck.inspect_checkpoint(path)
+    assert (report.verdict.value, len(pauses)) == ("pass", 1)
+    np.testing.assert_array_equal(report.layers[0].mean.values, bn_values(64, 1)["moving_mean"])
+
+
+def test_a_checkpoint_that_is_rewritten_without_end_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what happens."""
+    path, seeds = bundle(tmp_path), iter(range(1, 100))
+
+    def saved_after(path: Path) -> Stamps:
+        found = stamps(path)
+        torn(tmp_path, next(seeds))
+        return found
+
+    monkeypatch.setattr("bncheck.commands.target.stamps", saved_after)
+    with pytest.raises(Unreadable, match="it changes while it is being read"):
+        bncheck.inspect_checkpoint(path)
+
+
+def torn(folder: Path, seed: int) -> None:
+    """A save of which the index is written, and the values are not."""
+    other = folder / "other"
+    other.mkdir(exist_ok=True)
+    bundle(other, seed)
+    shutil.copy(other / "m.index", folder / "m.index")
