@@ -108,7 +108,10 @@ def _results(target: Target, work: Callable[[Block], _R]) -> Iterator[_R | None]
         options = options if options.graph is None else replace(options, graph=_absolute(str(options.graph)))
     run, threads = uuid.uuid4().hex, processors()
     blocks = (Block(run=run, path=path, options=options, first=first, threads=threads) for first in count(0, BATCHES))
-    return results(where, work, blocks, lost=_nothing)
+    try:
+        yield from results(where, work, blocks, lost=_nothing)
+    finally:
+        _release()  # what this process opened, where it is the one that worked
 
 
 def _nothing(_: Block) -> None:
@@ -198,14 +201,18 @@ _held: list[tuple[str, Any, ExitStack]] = []
 
 def _opened(block: Block, make: Callable[[Block, ExitStack], _R]) -> _R:
     if not _held or _held[0][0] != block.run:
-        while _held:
-            _held.pop()[2].close()
+        _release()
         if block.threads != processors():
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(block.threads)
         stack = ExitStack()
         _held.append((block.run, make(block, stack), stack))
     found: _R = _held[0][1]
     return found
+
+
+def _release() -> None:
+    while _held:
+        _held.pop()[2].close()
 
 
 def _fingerprint(facts: Facts) -> str:

@@ -27,6 +27,7 @@ BENCHES = (
     "layers_growth",
     "training_run",
     "compare_steady_state",
+    "engine",
     "quantized_vs_debugger",
     "suite",
 )
