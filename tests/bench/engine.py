@@ -65,7 +65,7 @@ def _on(workers: int, prefix: Path, images: Path) -> dict[str, tuple[float, floa
     from bncheck.repair import repair
 
     with (
-        distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         for number, worker in enumerate(client.scheduler_info()["workers"]):

@@ -114,7 +114,7 @@ def test_a_model_that_is_saved_meanwhile_is_named(data: Path, monkeypatch: pytes
 def cluster() -> Iterator[str]:
     """Two worker processes and their scheduler."""
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield found.scheduler_address.replace("tcp://", "dask://")
 
 

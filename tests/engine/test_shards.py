@@ -57,7 +57,7 @@ def test_engines() -> None:
 def cluster() -> Iterator[Engine]:
     """Two worker processes and their scheduler."""
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield engine(found.scheduler_address.replace("tcp://", "dask://"))
 
 
