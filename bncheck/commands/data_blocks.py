@@ -40,7 +40,7 @@ BATCHES = 8
 _R = TypeVar("_R")
 
 
-class Block(Record, eq=False):
+class DataBlock(Record, eq=False):
     """What a process is told to run."""
 
     run: str
@@ -99,22 +99,24 @@ def moments_in_blocks(target: Target) -> Iterator[Run]:
             return
 
 
-def _results(target: Target, work: Callable[[Block], _R]) -> Iterator[_R | None]:
+def _results(target: Target, work: Callable[[DataBlock], _R]) -> Iterator[_R | None]:
     """What each block gives, in order and without end; None of one that is lost."""
     where = engine(target.options.engine)
-    path, options = target.path, replace(target.options, options=None, progress=silent)
+    path, options = target.path, replace(target.options, options=None, progress=silent, expected=silent)
     if where.address:
         path, options = _absolute(path), replace(options, data=_absolute(str(options.data)))
         options = options if options.graph is None else replace(options, graph=_absolute(str(options.graph)))
     run, threads = uuid.uuid4().hex, processors()
-    blocks = (Block(run=run, path=path, options=options, first=first, threads=threads) for first in count(0, BATCHES))
+    blocks = (
+        DataBlock(run=run, path=path, options=options, first=first, threads=threads) for first in count(0, BATCHES)
+    )
     try:
         yield from results(where, work, blocks, lost=_nothing)
     finally:
         _release()  # what this process opened, where it is the one that worked
 
 
-def _nothing(_: Block) -> None:
+def _nothing(_: DataBlock) -> None:
     """The result of a block that is lost."""
 
 
@@ -165,7 +167,7 @@ class _Train(Record, eq=False):
     facts: Facts
 
 
-def _mode_block(block: Block) -> _ModeBlock:
+def _mode_block(block: DataBlock) -> _ModeBlock:
     opened = _opened(block, _open_modes)
     data = opened.data
     first = None if not block.first else opened.first()
@@ -173,13 +175,13 @@ def _mode_block(block: Block) -> _ModeBlock:
     return _ModeBlock(sums=sums, data=data.facts(0, 0, 0), held=data.samples, model=_fingerprint(opened.prepared.facts))
 
 
-def _train_block(block: Block) -> _TrainBlock:
+def _train_block(block: DataBlock) -> _TrainBlock:
     opened = _opened(block, _open_train)
     runs = ((opened.twin.run(images), len(images)) for images, _ in opened.data.block(block.first, BATCHES))
     return _TrainBlock(runs=tuple(runs), model=_fingerprint(opened.facts))
 
 
-def _open_modes(block: Block, stack: ExitStack) -> _Modes:
+def _open_modes(block: DataBlock, stack: ExitStack) -> _Modes:
     assert block.options.data is not None
     prepared = prepare(read_runnable(block.path, block.options).raw, block.options)
     twins = stack.enter_context(open_twins(prepared.forward))
@@ -188,7 +190,7 @@ def _open_modes(block: Block, stack: ExitStack) -> _Modes:
     )
 
 
-def _open_train(block: Block, stack: ExitStack) -> _Train:
+def _open_train(block: DataBlock, stack: ExitStack) -> _Train:
     assert block.options.data is not None
     prepared = runnable(read_runnable(block.path, block.options).raw, block.options)
     twin = stack.enter_context(open_train_twin(prepared.forward))
@@ -199,7 +201,7 @@ _held: list[tuple[str, Any, ExitStack]] = []
 """What this process has opened, and for which run: to open a model takes longer than to run a block."""
 
 
-def _opened(block: Block, make: Callable[[Block, ExitStack], _R]) -> _R:
+def _opened(block: DataBlock, make: Callable[[DataBlock, ExitStack], _R]) -> _R:
     if not _held or _held[0][0] != block.run:
         _release()
         if block.threads != processors():

@@ -77,7 +77,7 @@ def test_blocks_tell_what_one_pass_tells(data: Path, one_pass: dict[str, Any]) -
 
 
 def changed_blocks(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[data_blocks.Block, Callable[[], Any]], Any]
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[data_blocks.DataBlock, Callable[[], Any]], Any]
 ) -> None:
     """What a block gives is what `change` makes of it."""
 
