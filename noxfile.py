@@ -31,6 +31,7 @@ OF_TENSORFLOW = (
 """What meets most of TensorFlow: its formats, a model run in both modes, converted, trained, repaired, guarded."""
 FAST = ("python", "-m", "pytest", "-m", "not tensorflow and not browser and not slow", "-n", "2", "-q")
 REAL = ("python", "-m", "pytest", "-m", "tensorflow and not slow", "-n", "2", "-q", "--dist", "loadfile")
+REAL += ("-W", "default::DeprecationWarning", "-W", "default::FutureWarning")  # an old TensorFlow's own are no fault
 
 
 @nox.session(python=list(OLDEST))

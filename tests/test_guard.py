@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -301,9 +303,9 @@ def by_hand(v1: Any, x: Any, name: str) -> tuple[Any, Any]:
 
 def by_keras(_: Any, x: Any, name: str) -> tuple[Any, Any]:
     """The same of a layer of Keras, which lists its updates nowhere."""
-    from tf_keras.layers import BatchNormalization
-
-    layer = BatchNormalization(name=name)
+    # before TensorFlow 2.15 its own Keras is the one with `updates`
+    layers = importlib.import_module("keras.layers" if find_spec("tf_keras") is None else "tf_keras.layers")
+    layer = layers.BatchNormalization(name=name)
     return layer(x, training=True), layer.updates
 
 

@@ -36,16 +36,22 @@ def load(content: bytes) -> Any:
     schema = _schema()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     for buffer in model.buffers or ():
-        if buffer.offset > 1 and buffer.size > 0:  # 1 is the placeholder of the converter
-            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-        buffer.offset = buffer.size = 0
+        _take_in(buffer, content, "data", "offset", "size")
     for graph in model.subgraphs:
         for operator in graph.operators or ():
-            start, size = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize
-            if start > 1 and size > 0:
-                operator.customOptions = np.frombuffer(content, np.uint8, size, start)
-            operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
+            _take_in(operator, content, "customOptions", "largeCustomOptionsOffset", "largeCustomOptionsSize")
     return model
+
+
+def _take_in(holder: Any, content: bytes, data: str, offset: str, size: str) -> None:
+    """Makes what a buffer or an operator has behind the flatbuffer its own; the schema of 2.12 knows no such place."""
+    if not hasattr(holder, offset):
+        return
+    start, length = getattr(holder, offset), getattr(holder, size)
+    if start > 1 and length > 0:  # 1 is the placeholder of the converter
+        setattr(holder, data, np.frombuffer(content, np.uint8, length, start))
+    setattr(holder, offset, 0)
+    setattr(holder, size, 0)
 
 
 def check(content: bytes, path: str | Path) -> None:

@@ -30,6 +30,12 @@ def _with_nested(descriptor: Any) -> list[Any]:
     return [descriptor, *(inner for nested in descriptor.nested_types for inner in _with_nested(nested))]
 
 
+def _kind(field: Any) -> tuple[int, int, bool]:
+    """Number, type, and whether it is repeated: what protobuf 7 has no `label` for, and 5 no `is_repeated`."""
+    repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+    return field.number, field.type, repeated
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", protos.MESSAGES)
 def test_every_field_is_tensorflows(name: str) -> None:
@@ -42,11 +48,7 @@ def test_every_field_is_tensorflows(name: str) -> None:
     assert ours.fields
     for field in ours.fields:
         their_field = theirs[name].fields_by_name[field.name]
-        assert (field.number, field.type, field.is_repeated) == (
-            their_field.number,
-            their_field.type,
-            their_field.is_repeated,
-        ), field.name
+        assert _kind(field) == _kind(their_field), field.name
         unions = [f.containing_oneof.name if f.containing_oneof is not None else "" for f in (field, their_field)]
         if name in ("AttrValue", "CollectionDef"):
             assert unions[0] == unions[1]
