@@ -240,7 +240,8 @@ def test_several_signatures(lite: Callable[..., bytes], key: bytes) -> None:
 @pytest.mark.parametrize("scheme", ["float", *SCHEMES])
 def test_how_a_file_was_quantized(lite: Callable[..., bytes], scheme: str) -> None:
     """Each scheme is told by the types of activations and kernels, so that a model can be converted again alike."""
-    assert scheme_of(read_file(lite("residual", scheme))) == scheme
+    # converters before 2.15 give a dense kernel one scale; "dynamic" leaves small kernels of convolutions as they are
+    assert scheme_of(read_file(lite("dense" if scheme == "dynamic" else "residual", scheme))) == scheme
 
 
 def test_portions() -> None:
