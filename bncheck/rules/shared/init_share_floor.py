@@ -54,6 +54,16 @@ def told_by_floor(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
         yield _bounded(model, judged, floor.bound, message)
 
 
+def refuting_the_default(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
+    """A floor that another usual decay than PyTorch's leaves: the momentum that was assumed was not the one used."""
+    floor = variance_floor(judged)
+    told_by_data = data.is_refuted(model, names(judged)) or data.is_borne(model)
+    if floor is not None and floor.shared and MUCH <= floor.bound <= 1 and not told_by_data:
+        found = _floor(model, judged, floor.bound)
+        if found.severity is Severity.ERROR:
+            yield found
+
+
 def _contradicted(model: Facts, judged: list[Layer], bound: float, expected: float) -> Iterator[Evidence]:
     """A floor far above the variances that the weights let expect is the share: by what it does to the layers."""
     effects = [

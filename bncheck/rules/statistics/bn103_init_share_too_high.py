@@ -23,6 +23,7 @@ from bncheck.rules.shared.init_share_floor import (
     SOME,
     UNREAD_MUCH,
     UNREAD_SOME,
+    refuting_the_default,
     told_by_floor,
 )
 from bncheck.testing import batch_norm, facts
@@ -57,25 +58,25 @@ def check(model: Facts) -> Iterator[Evidence]:
     How it decides
     --------------
     By what the initial value does, not by its share alone. Per channel its part of what the layer divides by is
-    decay**n * initial / (stored + epsilon); a layer's output shrinks by the root of 1 minus its median, and the layers'
-    factors multiply. ERROR where that median exceeds 25 % in a layer, the share itself does, or all layers together
-    shrink more than 2-fold; WARNING from 5 % or 1.2-fold on. Starting from good statistics, 0.1 % of initial value cost
-    a MobileNetV2 of 52 layers 6 points of accuracy, 0.3 % cost 30. With unread values the share alone decides: 50 % and
-    5 %. Since a batch variance is never negative, no stored variance can lie below share * initial: where one does,
-    more updates went in than the counter says (fine-tuning resets it), and the rule stays silent. Where none comes near
-    it the counter is doubted too, and confidence falls; where only batch variances above 50 could have led from the
-    initial value to the stored ones in so few updates, it is a note. Without decay or count the smallest variance
-    bounds the share; if even the smallest of many is large, a note asks for `--decay` and `--steps`. Where the smallest
-    variances of several layers all lie within 5 % of one floor, it is the share: a warning, and an error where one of
-    the usual decays leaves just that after the counted updates. Where a tenth of all variances crowd above a floor, and
-    the weights predict less than 30 % of it there (as BN119 does), the floor is the share too, and its effect decides
-    as above. Where eval mode was run against train mode on real data, and neither these layers nor the output show any
-    of it, the counters are wrong (updates that ran without a step): a note. Where counters tell no error and the data
-    were run, the share is looked for in what was measured: where taking one share of 0 and 1 out of all layers brings
-    their variances to those of the data (at most a factor of 1.4 off in the median channel, half as many logarithms as
-    before, and better than one factor for all could), that is the share; an error where the output is junk. Where
-    layers show it and the output is unaffected (as good in eval mode, and no error, there or of a layer, above 0.1 of
-    the energy), a warning.
+    decay**n * initial / (stored + epsilon); a layer's output shrinks by the root of 1 minus its median, and the
+    layers' factors multiply. ERROR where that median exceeds 25 % in a layer, the share itself does, or all layers
+    together shrink more than 2-fold; WARNING from 5 % or 1.2-fold on. Starting from good statistics, 0.1 % of initial
+    value cost a MobileNetV2 of 52 layers 6 points of accuracy, 0.3 % cost 30. With unread values the share alone
+    decides: 50 % and 5 %. Since a batch variance is never negative, no stored variance can lie below share * initial:
+    where one does, more updates went in than the counter says (fine-tuning resets it), and the rule stays silent.
+    Where none comes near it the counter is doubted too, and confidence falls; where only batch variances above 50
+    could have led from the initial value to the stored ones in so few updates, it is a note. Without decay or count
+    the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and
+    `--steps`. Where the smallest variances of several layers all lie within 5 % of one floor, it is the share: a
+    warning, and an error where one of the usual decays leaves just that after the counted updates; in PyTorch only
+    then, for its default is assumed. Where a tenth of all variances crowd above a floor, and the weights predict less
+    than 30 % of it there (as BN119 does), the floor is the share too, and its effect decides as above. Where eval mode
+    was run against train mode on real data, and neither these layers nor the output show any of it, the counters are
+    wrong (updates that ran without a step): a note. Where counters tell no error and the data were run, the share is
+    looked for in what was measured: where taking one share of 0 and 1 out of all layers brings their variances to
+    those of the data (at most a factor of 1.4 off in the median channel, half as many logarithms as before, and better
+    than one factor for all could), that is the share; an error where the output is junk. Where layers show it and the
+    output is unaffected (as good in eval mode, and no error, there or of a layer, above 0.1 of the energy), a warning.
 
     Not detected
     ------------
@@ -111,6 +112,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield data.in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
     elif all(init_share(layer, model.run.updates) is None for layer in judged):
         yield from told_by_floor(model, judged)
+    elif judged and all(layer.decay_from is DecaySource.PYTORCH_DEFAULT for layer in judged):
+        yield from refuting_the_default(model, judged)
 
 
 def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | None:

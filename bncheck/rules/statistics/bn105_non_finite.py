@@ -62,7 +62,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         torch.autograd.set_detect_anomaly(True)
 
-    Then re-estimate: `bncheck repair PATH -o OUT --data images/`.
+    Then re-estimate: `torch.optim.swa_utils.update_bn(loader, model)`.
 
     References
     ----------

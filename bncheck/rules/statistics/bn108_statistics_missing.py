@@ -59,7 +59,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         torch.save(model.state_dict(), path)
 
-    This checkpoint: take the statistics from an older one, or `bncheck repair PATH -o OUT --data images/`.
+    This checkpoint: take the statistics from an older one, or `torch.optim.swa_utils.update_bn(loader, model)`.
 
     References
     ----------

@@ -73,7 +73,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         images = images.float() / 127.5 - 1.0
 
-    This checkpoint: `bncheck repair PATH -o OUT --data images/`.
+    This checkpoint: `torch.optim.swa_utils.update_bn(loader, model)`.
 
     References
     ----------

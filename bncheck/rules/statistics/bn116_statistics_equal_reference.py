@@ -63,7 +63,7 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         layer.eval().requires_grad_(False)
 
-    For data of another kind, re-estimate them: `bncheck repair PATH -o OUT --data images/`.
+    For data of another kind, re-estimate them: `torch.optim.swa_utils.update_bn(loader, model)`.
 
     References
     ----------

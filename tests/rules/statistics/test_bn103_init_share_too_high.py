@@ -10,7 +10,7 @@ import pytest
 
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
 from bncheck.facts.formats import FileKind, Format
-from bncheck.facts.layers import Facts, Layer, Mode, Origin, RunFacts, Site
+from bncheck.facts.layers import DecaySource, Facts, Layer, Mode, Origin, RunFacts, Site
 from bncheck.facts.measurements import OutputDifference
 from bncheck.recognise import recognise
 from bncheck.rules.shared.init_share_fix import shorter_decay
@@ -323,3 +323,26 @@ def test_a_floor_that_the_weights_contradict(share: float) -> None:
         return
     assert told[0].severity is Severity.ERROR
     assert told[0].measurements[0].value == pytest.approx(share, rel=0.1)
+
+
+@pytest.mark.parametrize(("decay", "true", "codes"), [(0.999, 0.02, 1), (0.999, 3.0, 0), (0.9, 0.02, 0)])
+def test_another_momentum_than_pytorchs(decay: float, true: float, codes: int) -> None:
+    """60 updates that only momentum 0.001 explains are an error, though 0.1 is assumed; what 0.1 explains is none."""
+    variances = diluted(list(np.linspace(true, true + 0.5, 40)), decay, 60)
+    layers = [
+        batch_norm(
+            f"bn{n}",
+            variance=variances,
+            channels=40,
+            mean=0.01,
+            decay=0.9,
+            decay_from=DecaySource.PYTORCH_DEFAULT,
+            counted=60,
+        )
+        for n in range(4)
+    ]
+    evidence = found(facts(*layers, run=run(60)))
+    assert len(evidence) == codes
+    if codes:
+        assert (evidence[0].severity, evidence[0].confidence) == (Severity.ERROR, Confidence.MEDIUM)
+        assert "decay 0.999" in evidence[0].message

@@ -1,0 +1,156 @@
+"""Real networks, trained in real PyTorch, right and broken in twelve ways, as state dicts and as ONNX."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bncheck
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torchvision", reason="torchvision is not installed")
+from torch_nets import NETS, pictures, trained  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+QUICK = ("yolo", "unet")
+STEPS, FEW = 100, 8
+
+State = dict[str, Any]
+
+
+class Trained:
+    """A network as it begins and as it is after training, and an average of its weights, whose buffers stayed."""
+
+    def __init__(self, name: str) -> None:
+        torch.manual_seed(0)
+        self.start = NETS[name]()
+        self.model, self.averaged = copy.deepcopy(self.start), copy.deepcopy(self.start)
+        trained(self.model, STEPS, after=self._average)
+
+    def _average(self) -> None:
+        with torch.no_grad():
+            for mean, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(weight, 0.1)
+
+    def again(self, steps: int, *, momentum: float = 0.1, training: bool = True) -> State:
+        """The state after another training from the same start."""
+        model = copy.deepcopy(self.start)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = momentum
+        trained(model, steps, training=training)
+        return dict(model.state_dict())
+
+    def state(self) -> State:
+        """A copy of the trained state."""
+        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+
+@pytest.fixture(
+    scope="module", params=[*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in NETS if n not in QUICK)]
+)
+def net(request: pytest.FixtureRequest) -> Trained:
+    """Each of the networks."""
+    return Trained(request.param)
+
+
+def named(state: State, what: str) -> list[str]:
+    """Names of one kind of buffer, in order."""
+    return [name for name in state if name.endswith(what)]
+
+
+def reset(state: State, first: int = 0) -> State:
+    """Buffers from a layer on as they were made."""
+    for what, value in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
+        for name in named(state, what)[first:]:
+            state[name].fill_(value)
+    return state
+
+
+def with_factor(state: State, layer: int, channels: slice, factor: float) -> State:
+    """Some variances of a layer times a factor."""
+    state[named(state, "running_var")[layer]][channels] *= factor
+    return state
+
+
+def swapped(state: State) -> State:
+    """Mean and variance under each other's name."""
+    for mean, variance in zip(named(state, "running_mean"), named(state, "running_var"), strict=True):
+        state[mean], state[variance] = state[variance], state[mean]
+    return state
+
+
+def halved(state: State) -> State:
+    """In half precision, one variance beyond its range."""
+    with_factor(state, 1, slice(None), 1e6)
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+BROKEN: dict[str, tuple[Callable[[Trained], Any], set[str]]] = {
+    "buffers not loaded": (lambda net: reset(net.state()), {"BN101"}),
+    "half of it in eval mode": (lambda net: reset(net.state(), len(named(net.state(), "running_var")) // 2), {"BN102"}),
+    "trained in eval mode": (lambda net: net.again(40, training=False), {"BN101"}),
+    "average without buffers": (lambda net: net.averaged.state_dict(), {"BN101"}),
+    "average beside it": (lambda net: {"model": net.state(), "ema": net.averaged.state_dict()}, {"BN102"}),
+    "momentum the wrong way round": (lambda net: net.again(40, momentum=0.001), {"BN103"}),
+    "few batches": (lambda net: net.again(FEW), {"BN103"}),
+    "NaN": (lambda net: with_factor(net.state(), 3, slice(None), float("nan")), {"BN105"}),
+    "negative": (lambda net: with_factor(net.state(), 2, slice(3), -1.0), {"BN106"}),
+    "swapped": (lambda net: swapped(net.state()), {"BN109"}),
+    "exploded": (lambda net: with_factor(net.state(), 1, slice(None), 1e13), {"BN110"}),
+    "half precision": (lambda net: halved(net.state()), {"BN111", "BN105"}),
+}
+"""What happened -> (how to make it, codes of which one at least must be found)."""
+
+
+def found(path: Path) -> set[str]:
+    """Codes that are found, a pass without any."""
+    report = bncheck.check(path)
+    assert report.layers
+    codes = {finding.code for finding in report.findings}
+    assert (report.verdict.value == "pass") == all(f.severity.value != "error" for f in report.findings)
+    return codes
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken(net: Trained, how: str, tmp_path: Path) -> None:
+    """Each way is named by its rule."""
+    make, codes = BROKEN[how]
+    torch.save(make(net), tmp_path / "m.pt")
+    assert found(tmp_path / "m.pt") & codes
+
+
+def test_right(net: Trained, tmp_path: Path) -> None:
+    """Nothing is found, as a state dict, in a checkpoint, and in ONNX with its batch norm left standing."""
+    torch.save(net.state(), tmp_path / "m.pt")
+    torch.save({"epoch": 3, "model": net.state()}, tmp_path / "m.ckpt")
+    exported(net, tmp_path / "m.onnx", training=False)
+    assert [found(tmp_path / name) for name in ("m.pt", "m.ckpt", "m.onnx")] == [set()] * 3
+
+
+def test_exported_in_train_mode(net: Trained, tmp_path: Path) -> None:
+    """An error, in every layer."""
+    exported(net, tmp_path / "m.onnx", training=True)
+    report = bncheck.check(tmp_path / "m.onnx")
+    (finding,) = [finding for finding in report.findings if finding.code == "BN205"]
+    assert len(finding.layers) == len(report.layers) > 0
+
+
+def exported(net: Trained, path: Path, *, training: bool) -> None:
+    """ONNX in one mode, batch norm not folded."""
+    mode = torch.onnx.TrainingMode
+    model = copy.deepcopy(net.model).train(training)
+    torch.onnx.export(
+        model,
+        pictures(2, 0)[0],
+        path,
+        training=mode.TRAINING if training else mode.PRESERVE,
+        do_constant_folding=False,
+        dynamo=False,
+        opset_version=17,
+    )
