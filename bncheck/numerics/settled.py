@@ -19,10 +19,11 @@ def expected_loss(loss: float, error: float, *, samples: int, splits: int) -> fl
 
     `loss` is what one half's model costs in the place of the other's (mean of `metrics.lost_confidence`), `error` its
     standard error, over `splits` ways to cut `samples`. Each half's statistics are off by `sqrt(2)` times what those of
-    the whole are, independently of the other's, so the halves differ by twice what the whole is off by; but answers
-    change for the worse about twice as often as the probabilities of a net that is not quite sure tell. Measured on
-    repairs from 32, 48 and 64 samples: photographs lost 6.9, 5.6 and 4.2 points, and their halves 9.2, 6.3 and 4.3;
-    digits 2.5, 1.9 and 1.2, and their halves 2.5, 1.1 and 0.5 (8 and 5 draws). So the loss is not halved.
+    the whole are, independently of the other's, so the halves differ by twice what the whole is off by. Measured on
+    repairs from 32, 64 and 128 photographs: they lost 4.9, 2.4 and 1.0 points, and their halves 11.0, 4.4 and 1.9 (13,
+    43 and 21 draws). But digits from 32, 48 and 64 lost 2.5, 1.9 and 1.2, and their halves 2.5, 1.1 and 0.5 (5 draws);
+    and one draw loses up to four times the mean, which the halves do not tell (correlation 0.2, 0.1 and -0.2 over the
+    draws of photographs): what they differ by is independent of what their mean is off by. So the loss is not halved.
 
     The error is at least that of one answer more in `samples * splits`, so that few samples do not look settled by
     luck.
