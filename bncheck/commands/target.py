@@ -34,18 +34,17 @@ class Memory:
     def __init__(self, options: Options) -> None:
         self.files = ReadBefore()
         self.recogniser = RunRecogniser(options)
-        self._like: object = None
-        self._silent: frozenset[str] = frozenset()
+        self._silent: dict[object, frozenset[str]] = {}
 
     def silent(self, facts: Facts) -> frozenset[str]:
         """Rules that find nothing in these facts, as those of another checkpoint of the same graph and layout told."""
         if facts.like is None:
             return frozenset()
-        if facts.like is not self._like:
+        if facts.like not in self._silent:
             from bncheck.judge.blind import silent_rules  # noqa: PLC0415 - runs alone need it
 
-            self._like, self._silent = facts.like, silent_rules(facts)
-        return self._silent
+            self._silent[facts.like] = silent_rules(facts)
+        return self._silent[facts.like]
 
 
 class Target(Record, eq=False):
@@ -60,6 +59,8 @@ class Target(Record, eq=False):
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> how long it took; grows."""
     memory: Memory | None = None
+    kernels: bool = True
+    """Whether they are read, where the memory has the graph."""
 
     @cached_property
     def facts(self) -> Facts:
@@ -68,7 +69,11 @@ class Target(Record, eq=False):
             return self.known
         with timed(self.seconds, "recognise"):
             shared = self.memory
-            found = recognise(self.raw, self.options) if shared is None else shared.recogniser.recognise(self.raw)
+            found = (
+                recognise(self.raw, self.options)
+                if shared is None
+                else shared.recogniser.recognise(self.raw, kernels=self.kernels)
+            )
             return replace(found, given=given(self.options))
 
     def judged(self, facts: Facts | None = None, settings: Settings | None = None) -> Report:
@@ -80,12 +85,14 @@ class Target(Record, eq=False):
         return replace(report, timing=self.seconds)
 
 
-def read_target(path: str | Path, options: Options, *, alone: bool = False, memory: Memory | None = None) -> Target:
+def read_target(
+    path: str | Path, options: Options, *, alone: bool = False, memory: Memory | None = None, kernels: bool = True
+) -> Target:
     """Opens a path: a model of any format; a checkpoint with its graph.
 
     The path may be the `.meta` beside a checkpoint, unless it is to be read `alone`. `memory` shares a graph with the
-    checkpoint read before. Raises ReadError where a file cannot be read (NoModel: nothing there), UsageError where
-    `graph` does not belong.
+    checkpoint read before, and may leave `kernels` unread. Raises ReadError where a file cannot be read (NoModel:
+    nothing there), UsageError where `graph` does not belong.
     """
     if not str(path):
         raise UsageError("the path is empty: name a model")
@@ -97,7 +104,7 @@ def read_target(path: str | Path, options: Options, *, alone: bool = False, memo
         with timed(seconds, "read"):
             shared = None if memory is None else memory.files
             raw = read(located(path), graph=graph, use_graph=options.use_graph, memory=shared)
-        return Target(path=str(path), raw=raw, options=options, seconds=seconds, memory=memory)
+        return Target(path=str(path), raw=raw, options=options, seconds=seconds, memory=memory, kernels=kernels)
 
     return _unchanged(located(path), once)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from bncheck.commands.target import Memory, read_target, unreadable
 from bncheck.engine.shards import Engine, engine, results
 from bncheck.facts.errors import NoModel, ReadError, Unreadable, Unsupported
-from bncheck.facts.findings import Report
+from bncheck.facts.findings import KERNELS, NotChecked, Report
 from bncheck.facts.record import Record
 from bncheck.settings.options import Options
 from bncheck.sources import is_model_folder, run_dir
@@ -22,8 +23,12 @@ _NUMBER = re.compile(r"\d+")
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _WORTH_PROCESSES = 12
 """Checkpoints from which on starting other processes takes less time than it saves."""
-_SHARD = 20
-"""Checkpoints that a process judges in one go."""
+_STRETCH = 16
+"""Neighbours that are judged in one go, by one process; of a long run only the first and the last by their kernels."""
+_LONG = 12
+"""Neighbours from which on kernels may stay unread."""
+_WORTH_LEAVING_OUT = 6
+"""The same of a part of them: four readings tell whether they may."""
 _MOST_FOLDERS = 100_000
 
 
@@ -40,14 +45,17 @@ def _judged(paths: Sequence[Path], options: Options) -> list[Report]:
     """In the order of the paths, wherever they are judged."""
     many = len(paths) >= _WORTH_PROCESSES and not isinstance(paths[0], RemotePath)
     where = engine(options.engine) if options.engine or many else Engine()
+    shards = [_Shard(paths=tuple(paths[n : n + _STRETCH]), options=options) for n in range(0, len(paths), _STRETCH)]
     if where == Engine():
-        return list(map(_Judging(options), paths))
+        judging = _Judging(options)
+        return [report for shard in shards for report, _ in judging.stretch(shard.paths)]
     from bncheck.commands.sent_reports import unpacked  # noqa: PLC0415 - long runs alone need it
 
-    size = max(1, min(_SHARD, -(-len(paths) // max(where.workers, 1))))
-    shards = [_Shard(paths=tuple(paths[n : n + size]), options=options) for n in range(0, len(paths), size)]
     sent = results(where, _judge_shard, shards, lost=_lost_shard)
     return [report for one in sent for report in unpacked(one)]
+
+
+_Judged = tuple[Report, object]
 
 
 class _Shard(Record):
@@ -66,8 +74,7 @@ def _judge_shard(shard: _Shard) -> bytes:
 
     if not _judging or _judging[0].options != shard.options:
         _judging[:] = [_Judging(shard.options)]
-    judging = _judging[0]
-    judged = [(judging(path), judging.like) for path in shard.paths]
+    judged = _judging[0].stretch(shard.paths)
     return packed([report for report, _ in judged], [like for _, like in judged])
 
 
@@ -86,17 +93,67 @@ class _Judging:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.memory = Memory(options)
-        self.like: object = None
-        """`Facts.like` of the last one."""
 
-    def __call__(self, path: Path) -> Report:
-        self.like = None
+    def stretch(self, paths: Sequence[Path]) -> list[_Judged]:
+        """Neighbours in a run, each with its `Facts.like`.
+
+        What depends on kernels takes more time than all else, and seldom changes. Where the first and the last have
+        findings of the same kinds, and the same ones with their kernels unread, those of the others stay unread too,
+        unless they have findings of other kinds then; else the halves are such stretches.
+        """
+        if len(paths) < _LONG:
+            return [self.one(path) for path in paths]
+        return self._within(paths, self.one(paths[0]), self.one(paths[-1]))
+
+    def _within(self, paths: Sequence[Path], first: _Judged, last: _Judged) -> list[_Judged]:
+        """The same, of which the ends are judged."""
+        between = paths[1:-1]
+        if len(paths) >= _WORTH_LEAVING_OUT and self._alike((paths[0], first), (paths[-1], last)):
+            told = f"those of {paths[0].name} and {paths[-1].name} were read, and changed no finding"
+            return [first, *(self._unread(path, _kinds(first[0]), told) for path in between), last]
+        if len(paths) < _WORTH_LEAVING_OUT:
+            return [first, *map(self.one, between), last]
+        middle = len(paths) // 2
+        found = self.one(paths[middle])
+        before = self._within(paths[: middle + 1], first, found)
+        return [*before, *self._within(paths[middle:], found, last)[1:]]
+
+    def _alike(self, *ends: tuple[Path, _Judged]) -> bool:
+        """Whether findings are of the same kinds, and kernels change nothing about them."""
+        reports = [report for _, (report, like) in ends if like is not None]
+        return (
+            len(reports) == len(ends)
+            and all(_kinds(report) == _kinds(reports[0]) for report in reports)
+            and all(_found(report) == _found(self.one(path, kernels=False)[0]) for path, (report, _) in ends)
+        )
+
+    def _unread(self, path: Path, kinds: object, told: str) -> _Judged:
+        """One whose kernels stay unread, if its findings are of these kinds; `told` is why they may."""
+        report, like = self.one(path, kernels=False)
+        if like is None:
+            return report, like  # it has another graph, and was judged in full
+        if _kinds(report) != kinds:
+            return self.one(path)
+        left_out = NotChecked(what=KERNELS, why=told, how=f"bncheck inspect checkpoint {shlex.quote(str(path))}")
+        return replace(report, not_checked=(*report.not_checked, left_out)), like
+
+    def one(self, path: Path, *, kernels: bool = True) -> _Judged:
+        """A single checkpoint; without `kernels` only as far as it shares its graph with one before."""
         try:
-            target = read_target(path, self.options, memory=self.memory)
-            self.like = target.facts.like
-            return target.judged()
+            target = read_target(path, self.options, memory=self.memory, kernels=kernels)
+            return target.judged(), target.facts.like
         except ReadError as error:
-            return unreadable(path, error, self.options.settings)
+            return unreadable(path, error, self.options.settings), None
+
+
+def _kinds(report: Report) -> object:
+    """The verdict, and what was found."""
+    return report.verdict, {(each.code, each.severity) for each in report.findings}
+
+
+def _found(report: Report) -> object:
+    """The same, and where."""
+    return report.verdict, {(each.code, each.severity, each.layers) for each in report.findings}
 
 
 def _runs(directory: Path) -> list[tuple[Path, list[Path]]]:

@@ -233,6 +233,10 @@ class NotChecked(Record):
     codes: tuple[str, ...] = ()
 
 
+KERNELS = "what depends on kernels"
+"""`NotChecked.what` of a checkpoint in a long run whose kernels were left unread."""
+
+
 def not_run(stage: StageName, why: str, how: str = "", codes: tuple[str, ...] = ()) -> NotChecked:
     """A stage of which nothing is known."""
     return NotChecked(what=stage.value, stage=stage, why=why, how=how, codes=codes)

@@ -68,6 +68,8 @@ class RunStory(Record):
     """Since when, or from when on, the init share no longer matters."""
     series: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Title -> a number for each checkpoint, None unknown."""
+    without_kernels: int = 0
+    """Checkpoints of which nothing was judged that depends on kernels, for it changed nothing in those around them."""
     first_good: int | None = None
     """The first checkpoint with nothing to object to: of those, the first to quantize."""
     last_good: int | None = None

@@ -56,12 +56,12 @@ class RunRecogniser:
         self._graph: object = None
         self._shared: SharedGraph | None = None
 
-    def recognise(self, raw: RawModel) -> Facts:
-        """As `recognise`, with the same facts."""
+    def recognise(self, raw: RawModel, *, kernels: bool = True) -> Facts:
+        """As `recognise`, with the same facts; without `kernels`, where the graph is known, but for what they tell."""
         if len(raw.graphs) != 1 or raw.object_graph is not None or raw.repaired is not None or not raw.tensors:
             return recognise(raw, self._hints)
         if self._shared is None or raw.graphs[0].graph_def is not self._graph:
             from bncheck.recognise.graph.read_again import SharedGraph  # noqa: PLC0415 - runs alone need it
 
             self._shared, self._graph = SharedGraph(raw, self._hints), raw.graphs[0].graph_def
-        return with_fitting_vectors(with_zero_start(self._shared.facts(raw)))
+        return with_fitting_vectors(with_zero_start(self._shared.facts(raw, kernels=kernels)))

@@ -15,9 +15,10 @@ from bundle_writer import write_bundle
 import bncheck
 from bncheck.commands.target import unreadable
 from bncheck.facts.errors import NoModel, ReadError
-from bncheck.facts.findings import Report
+from bncheck.facts.findings import KERNELS, Report
 from bncheck.facts.training_run import EventKind, RunStory
 from bncheck.numerics.training_run.story import run_stories
+from bncheck.report.views.training_run import good_told
 from bncheck.settings.config import Settings
 from bncheck.sources.bundle.checkpoint import read_checkpoint
 
@@ -205,6 +206,33 @@ def test_a_shared_graph_gives_the_same_facts(tmp_path: Path) -> None:
     reports = bncheck.inspect_run(tmp_path, engine="local:1")
     alone = [bncheck.inspect_checkpoint(tmp_path / f"model.ckpt-{step}") for step in range(1, 5)]
     assert _documents(reports) == _documents(alone)
+
+
+@pytest.fixture
+def long_run(tmp_path: Path) -> Path:
+    """Fourteen checkpoints of MobileNetV2, alike but for the eighth, whose updates were forgotten."""
+    fixtures = Path(__file__).parents[2] / "fixtures" / "mobilenet_v2"
+    for step in range(1, 15):
+        for file in (fixtures / ("forgotten" if step == 8 else "wired")).glob("model.*"):
+            graph = fixtures / "wired" / file.name if file.suffix == ".meta" else file
+            shutil.copy(graph, tmp_path / file.name.replace("-300.", f"-{step}."))
+    return tmp_path
+
+
+def test_kernels_of_a_long_run_stay_unread_where_they_change_nothing(long_run: Path) -> None:
+    """Findings are those of each checkpoint by itself; what was left unread is said, and so is that in the story."""
+    reports = bncheck.inspect_run(long_run, engine="local:1")
+    alone = bncheck.inspect_checkpoint(long_run / "model.ckpt-1"), bncheck.inspect_checkpoint(long_run / "model.ckpt-8")
+    unread = [number for number, report in enumerate(reports) if KERNELS in {one.what for one in report.not_checked}]
+    assert {0, 7, 13}.isdisjoint(unread)
+    assert len(unread) >= 6
+    for number, report in enumerate(reports):
+        other = alone[number == 7]
+        assert report.verdict is other.verdict
+        assert [finding.code for finding in report.findings] == [finding.code for finding in other.findings]
+    (story,) = run_stories(reports)
+    assert (story.without_kernels, story.first_good) == (len(unread), 0)
+    assert f"In {len(unread)} of 14 checkpoints kernels were not read" in good_told(story)
 
 
 def _prefixes(graphs: str) -> list[Path]:

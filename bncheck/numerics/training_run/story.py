@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bncheck.facts.findings import Report, Severity, Verdict
+from bncheck.facts.findings import KERNELS, Report, Severity, Verdict
 from bncheck.facts.layers import Role
 from bncheck.facts.training_run import CauseWindow, EventKind, RunEvent, RunStory
 from bncheck.facts.wording import listing, many, percent
@@ -66,6 +66,7 @@ def tell(reports: Sequence[Report]) -> RunStory:
         series={
             title: _spread(values, places, len(reports)) for title, values in series.items() if _worth_showing(values)
         },
+        without_kernels=sum(any(entry.what == KERNELS for entry in report.not_checked) for report in reports),
         first_good=places[good[0]] if good else None,
         last_good=places[good[-1]] if good else None,
         why_none="" if good else _why_none(reports, stop),

@@ -97,12 +97,13 @@ def joined(
     paired: Sequence[list[PairedSite]],
     whole: GraphFacts,
     known: KnownRun | None = None,
+    predict: bool = True,
 ) -> Facts:
     """Layers with what their weights predict, and all that is told of the graph as a whole and of the run.
 
-    `known` is from another checkpoint of the same graph and layout.
+    `known` is from another checkpoint of the same graph and layout. Without `predict` nothing is predicted.
     """
-    if worth_predicting(layers):
+    if predict and worth_predicting(layers):
         from bncheck.recognise.predicted.in_graph import with_predictions  # noqa: PLC0415 - start-up
 
         layers = tuple(with_predictions(graph, layers, paired, None if known is None else known.wiring))

@@ -79,24 +79,28 @@ class SharedGraph:
         vectors = [one for one in _vectors(self._layers) if one.key]
         self._others = recording.asked - {one.key for one in vectors} - set(self._kernels.values())
         self._present = [one for one in vectors if one.presence is Presence.PRESENT]
-        self._read = [one.key for one in self._present] + [
+        self._of_vectors = [one.key for one in self._present]
+        self._of_kernels = [
             self._kernels[site.linear.kernel]
             for layer in self._layers
             for site in layer.sites
             if site.linear is not None and site.linear.channel_max is not None and site.linear.kernel in self._kernels
         ]
+        self._without_kernels = object()
+        """`Facts.like` of facts without what kernels tell."""
 
-    def facts(self, raw: RawModel) -> Facts:
+    def facts(self, raw: RawModel, *, kernels: bool = True) -> Facts:
         """What `recognise_graph` makes of another checkpoint with this graph, bit for bit. Raises ReadError.
 
         Where the layout of its tensors differs, or the graph lets a value decide what is recognised (a decay, a switch,
-        ranges of rounding), only the graph itself is shared.
+        ranges of rounding), only the graph itself is shared. Else `kernels` may be left unread: then no layer has a
+        prediction, nor a linear layer the size of its weights.
         """
         view = replace(self._view, stored=self._view.stored.of(raw), raw=raw.graphs[0])
         tensors = raw.tensors
         if isinstance(tensors, Tensors) and self._same_but_for_values(tensors):
             try:
-                return self._again(raw, view, tensors)
+                return self._again(raw, view, tensors, kernels=kernels)
             except ReadError:
                 pass  # told below, in the order in which a lone checkpoint is read
         return facts_of_view(raw, view, self._hints)
@@ -107,23 +111,30 @@ class SharedGraph:
             return False
         return isinstance(first, Tensors) and tensors.same_layout(first) and tensors.same_values(first, self._others)
 
-    def _again(self, raw: RawModel, view: GraphView, tensors: Tensors) -> Facts:
-        stored = tensors.read_all(self._read)
+    def _again(self, raw: RawModel, view: GraphView, tensors: Tensors, *, kernels: bool) -> Facts:
+        stored = tensors.read_all(self._of_vectors + (self._of_kernels if kernels else []))
         view = replace(view, stored=view.stored.of(replace(raw, tensors=_WithArrays(tensors, stored))))
         made = all_with_values(self._present, [stored[one.key] for one in self._present])
         vectors = {id(known): one for known, one in zip(self._present, made, strict=True)}
-        layers = tuple(self._filled(layer, tensors, stored, vectors) for layer in self._layers)
+        layers = tuple(self._filled(layer, tensors, stored, vectors, kernels=kernels) for layer in self._layers)
         whole = replace(self._whole, path=str(view.raw.path))
-        found = joined(raw, view, self._hints, layers, paired=self._paired, whole=whole, known=self._known)
-        return replace(found, like=self._known)
+        found = joined(
+            raw, view, self._hints, layers, paired=self._paired, whole=whole, known=self._known, predict=kernels
+        )
+        return replace(found, like=self._known if kernels else self._without_kernels)
 
-    def _filled(self, layer: Layer, tensors: Tensors, stored: _Arrays, vectors: Mapping[int, Vector]) -> Layer:
+    def _filled(
+        self, layer: Layer, tensors: Tensors, stored: _Arrays, vectors: Mapping[int, Vector], *, kernels: bool
+    ) -> Layer:
         def again(known: Vector) -> Vector:
             if id(known) in vectors or not known.key:
                 return vectors.get(id(known), known)
             return vector(known.role, tensors[known.key], name=known.name, initial=known.initial)
 
-        sites = tuple(replace(site, linear=self._linear(site.linear, tensors, stored)) for site in layer.sites)
+        def linear(known: Linear | None) -> Linear | None:
+            return self._linear(known, tensors, stored) if kernels else _unread(known)
+
+        sites = tuple(replace(site, linear=linear(site.linear)) for site in layer.sites)
         shared = [site.linear for site in layer.sites]
         place = next((n for n, one in enumerate(shared) if one is layer.linear), None)
         return replace(
@@ -133,7 +144,7 @@ class SharedGraph:
             gamma=again(layer.gamma),
             beta=again(layer.beta),
             sites=sites,
-            linear=layer.linear if place is None else sites[place].linear,
+            linear=linear(layer.linear) if place is None else sites[place].linear,
             shadow_statistics={role: again(v) for role, v in layer.shadow_statistics.items()},
         )
 
@@ -153,6 +164,10 @@ class SharedGraph:
         named = {view.stored.name(node): node for node in nodes if view.stored.name(node) in kernels}
         found = {name: view.stored.tensor(node) for name, node in named.items()}
         return {name: tensor.name for name, tensor in found.items() if tensor is not None}
+
+
+def _unread(linear: Linear | None) -> Linear | None:
+    return None if linear is None else replace(linear, channel_max=None, channel_rms=None, channel_mean=None)
 
 
 def _vectors(layers: Iterable[Layer]) -> Iterator[Vector]:

@@ -48,7 +48,14 @@ def _span(first: int, end: int, last: int, story: RunStory) -> str:
 
 
 def good_told(story: RunStory) -> str:
-    """Which checkpoint is the first good one to quantize, and to which one that holds."""
+    """Which checkpoint is the first good one to quantize, to which one that holds, and what was not judged for it."""
+    if not story.without_kernels:
+        return _good(story)
+    skipped = f"In {story.without_kernels:,} of {many(len(story.names), 'checkpoint')}"
+    return f"{_good(story)} {skipped} kernels were not read: those of the checkpoints around them change no finding."
+
+
+def _good(story: RunStory) -> str:
     if story.first_good is None or story.last_good is None:
         return f"No checkpoint is good to quantize: {story.why_none}."
     first = f"{story.at(story.first_good)} is the first good checkpoint"
