@@ -36,7 +36,7 @@ def _ran(
     """What comes of a run that ends so, and what was asked for; what runs in a process is tested with processes."""
     asked: list[Request] = []
 
-    def run(request: Request, *_: object) -> Outcome:
+    def run(request: Request, *_: object, **_named: object) -> Outcome:
         asked.append(request)
         return outcome
 
