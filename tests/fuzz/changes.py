@@ -244,7 +244,8 @@ def json_header(content: bytes, random_: random.Random) -> bytes:
                     (None, -1, [], [0], [0, 1 << 60], [1 << 31, 1 << 31], "F64", "F8_E4M3", {}, [[[]]], True)
                 )
             case _:
-                start = header[tensor].get("data_offsets", [0])[0] if isinstance(header[tensor], dict) else 0
+                offsets = header[tensor].get("data_offsets") if isinstance(header[tensor], dict) else None
+                start = offsets[0] if isinstance(offsets, list) and offsets else 0
                 header[tensor] = {"dtype": "F32", "shape": [random_.choice(EXTREMES)], "data_offsets": [start, start]}
         header = header or {"a": {}}
     text = json.dumps(header).encode()
