@@ -107,12 +107,13 @@ def _floor(model: Facts, judged: list[Layer], bound: float) -> Evidence:
 
 def _bounded(model: Facts, judged: list[Layer], bound: float, message: str) -> Evidence:
     """A note that the init share may be as high as `bound`."""
+    remedies = dict.fromkeys((repair(model), debias(model)))
+    ways = ", with images or without" if len(remedies) > 1 else ""
     return Evidence(
         layers=names(judged),
         message=message,
         severity=Severity.INFO,
         confidence=Confidence.LOW,
-        fix=f"{_TELL} If the share is high, with images or without:\n{indented(repair(model))}\n"
-        f"{indented(debias(model))}",
+        fix="\n".join((f"{_TELL} If the share is high{ways}:", *map(indented, remedies))),
         measurements=(Measurement(name="upper bound of the init share", value=bound, limit=UNREAD_MUCH),),
     )
