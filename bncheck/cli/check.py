@@ -37,9 +37,9 @@ STDIN = "-"
 def check(paths: tuple[str, ...], **asked: Any) -> int:
     """Judge models of any kind by their files.
 
-    PATH is a TensorFlow, Keras, TFLite, PyTorch, safetensors or ONNX file; a folder, in which all models are judged,
-    except hidden ones and what .gitignore lists; a glob; or - for a list of paths on standard input. Needs neither
-    TensorFlow nor data, and executes nothing that a file holds. Several models share one exit code, the worst.
+    PATH is a TensorFlow, Keras, TFLite, PyTorch, safetensors, ONNX or Flax file; a folder, in which all models are
+    judged, except hidden ones and what .gitignore lists; a glob; or - for a list of paths on standard input. Needs
+    neither TensorFlow nor data, and executes nothing that a file holds. Several models share one exit code, the worst.
     """
     listed = _listed(paths)
 

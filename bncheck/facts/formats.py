@@ -22,6 +22,7 @@ class FileKind(Enum):
     PYTORCH = "PyTorch file"
     SAFETENSORS = "safetensors file"
     ONNX = "ONNX model"
+    FLAX = "Flax variables"
 
 
 _CHECKPOINTS = frozenset({FileKind.TF1_CHECKPOINT, FileKind.TF2_CHECKPOINT, FileKind.NETWORK})
@@ -56,7 +57,7 @@ class Format:
     @property
     def inspected_only(self) -> bool:
         """Read, but neither run nor written."""
-        return self.is_pytorch or self.kind is FileKind.ONNX
+        return self.is_pytorch or self.kind in (FileKind.ONNX, FileKind.FLAX)
 
     def __str__(self) -> str:
         return self.label

@@ -42,6 +42,7 @@ class DecaySource(Enum):
     CONFIGURATION = "configuration"
     OPTION = "--decay"
     PYTORCH_DEFAULT = "PyTorch's default"
+    FLAX_DEFAULT = "Flax's default"
 
 
 class Role(Enum):
@@ -148,9 +149,8 @@ class Linear(Record, eq=False):
     channel_max: PerChannel | None = None
     """max |w| per output channel; None where it was not read, `reason` says why."""
     channel_rms: PerChannel | None = None
-    """Root mean square of w per output channel; None likewise."""
     channel_mean: PerChannel | None = None
-    """Mean of |w| per output channel; None likewise."""
+    """Root mean square of w, and mean of |w|, per output channel; None likewise."""
     reason: str = ""
 
 

@@ -148,6 +148,16 @@ UPDATE_BN = "torch.optim.swa_utils.update_bn(training_loader, model)"
 AVERAGE_BUFFERS = "averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)"
 """PyTorch: an average of weights that takes the statistics along."""
 
+THREAD_STATISTICS = """\
+logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+variables = {**variables, **updates}"""
+"""Flax: what the layers return of their statistics has to be kept; `use_running_average=not train` in the module."""
+ESTIMATE_IN_FLAX = """\
+for images in training_images:
+    _, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    variables = {**variables, **updates}"""
+"""The same over training data, without a step of the optimizer."""
+
 NOTHING = "None needed if this is intended."
 CAUSE_TOLD = "# see the findings on values and graph for the cause"
 """In place of code, where a measurement shows what other findings explain."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bncheck.facts.findings import NotChecked, StageName, not_run
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Origin
-from bncheck.numerics.init_share import init_share
+from bncheck.numerics.init_share import DEFAULTS, init_share, init_shares
 from bncheck.rules.rule import Needs
 from bncheck.rules.shared import fixes
 
@@ -56,8 +56,12 @@ def _init_share(facts: Facts) -> list[NotChecked]:
     """That nothing tells how much of the statistics is initial value, where they moved and no run showed them good."""
     moved = [layer for layer in facts.layers if layer.variance.values is not None and layer.moved is True]
     measured = facts.comparison is not None and not facts.comparison.data.synthetic
-    if not moved or measured or any(init_share(layer, facts.run.updates) is not None for layer in moved):
+    if not moved or measured:
         return []
+    if any(init_share(layer, facts.run.updates) is not None for layer in moved):
+        fits = init_shares(moved, facts.run.updates) or not all(layer.decay_from in DEFAULTS for layer in moved)
+        why = "the framework's default decay, which was assumed, does not fit the values"
+        return [] if fits else [NotChecked(what="init share", why=why, how="--decay D")]
     lacking = [
         *(["decay"] if all(layer.decay is None for layer in moved) else []),
         *([] if facts.run.updates else ["number of updates"]),

@@ -31,6 +31,9 @@ PLAUSIBLE = 50.0
 """What a layer normalises has a variance of this order at most, but for raw pixels; a guess. Stored variances that
 would need more, for all that a counted share leaves room for, were trained for longer than the counter says."""
 
+DEFAULTS = frozenset({DecaySource.PYTORCH_DEFAULT, DecaySource.FLAX_DEFAULT})
+"""Sources of a decay that is only assumed: the file holds none."""
+
 
 def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:
     """How many updates of a statistic one step runs: the most that any one train op reaches, at least 1.

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import RunFacts
 from bncheck.facts.record import Record
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
@@ -21,6 +22,8 @@ from bncheck.sources.bundle.crc32c import word_behind
 from bncheck.sources.raw import RawModel, RawTensor
 
 _GLOBAL_STEP = re.compile(r"(^|/)global_step$")
+_FLAX_STEP = "step"
+"""Of a TrainState."""
 _ITERATIONS = re.compile(r"(^|/)_?(iterations?|iter)(_\d+)?$")
 _TRACKED = re.compile(r"(^|[/.])num_batches_tracked$")
 _BETA_POWER = re.compile(r"(^|.*/)beta([12])_power(_\d+)?$")
@@ -84,7 +87,8 @@ def run_facts(raw: RawModel, hints: Options, known: ProgressKeys | None = None) 
     """
     tensors = raw.tensors
     keys = progress_keys(tensors) if known is None else known
-    global_step = max(_counts(tensors, keys.steps), default=None)
+    steps = (*keys.steps, _FLAX_STEP) if raw.format.kind is FileKind.FLAX and _FLAX_STEP in tensors else keys.steps
+    global_step = max(_counts(tensors, steps), default=None)
     iterations = _counts(tensors, keys.iterations)
     if raw.keras is not None:
         own = {tensor.name.removesuffix(":0"): tensor for tensor in raw.keras.optimizer_weights}

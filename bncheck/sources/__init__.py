@@ -21,6 +21,7 @@ _READERS = {
     "arrays": "read_arrays",
     "pytorch.pytorch": "read_pytorch",
     "safetensors": "read_safetensors",
+    "flax": "read_flax",
     "graph.saved_model": "read_saved_model",
     "onnx.onnx": "read_onnx",
     "graph.graphs": "read_graph",
@@ -164,6 +165,8 @@ def _source(path: Path) -> str:
     if stat.S_ISDIR(found.st_mode):
         if any(name in _SAVED_MODEL for name in names(path)):
             return "graph.saved_model"
+        if import_module("bncheck.sources.flax").is_orbax(path):
+            return "flax"
         # an unpacked .keras archive is the one other model that is a directory
         return "keras.keras" if import_module("bncheck.sources.keras.keras").matches(path, b"") else _CHECKPOINT
     head = read_head(path, _SNIFFED)
@@ -178,7 +181,7 @@ def _source(path: Path) -> str:
     raise UnknownFormat(
         path,
         _unknown(head),
-        hint="bncheck reads checkpoints, graphs, SavedModels, Keras, TFLite, PyTorch, safetensors and ONNX",
+        hint="bncheck reads checkpoints, graphs, SavedModels, Keras, TFLite, PyTorch, safetensors, ONNX and Flax",
     )
 
 

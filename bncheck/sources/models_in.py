@@ -28,6 +28,7 @@ SUFFIXES = (
     ".pth",
     ".safetensors",
     ".onnx",
+    ".msgpack",
 )
 """Of models in folders, beside checkpoints; what a path names itself may be called anything."""
 _GLOB = frozenset("*?[")

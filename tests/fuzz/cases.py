@@ -44,13 +44,14 @@ def _weights() -> tuple[Path, ...]:
 
 
 NPZ = Kind(examples=lambda: list(_weights()), inspect=bncheck.inspect_model, damaged=(".npz",))
-PYTORCH = Path(__file__).parents[2] / "fixtures" / "pytorch"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+PYTORCH = FIXTURES / "pytorch"
 
 
-def _of_pytorch(*patterns: str) -> Kind:
-    """PyTorch's containers among the fixtures."""
+def _among(folder: Path, *patterns: str) -> Kind:
+    """Files in a folder of the fixtures."""
     return Kind(
-        examples=lambda: sorted(path for pattern in patterns for path in PYTORCH.rglob(pattern)),
+        examples=lambda: sorted(path for pattern in patterns for path in folder.rglob(pattern)),
         inspect=bncheck.inspect_model,
         damaged=tuple(pattern.lstrip("*") for pattern in patterns),
     )
@@ -58,10 +59,11 @@ def _of_pytorch(*patterns: str) -> Kind:
 
 OWN: Mapping[str, Kind] = {
     "npz": NPZ,
-    "pytorch": _of_pytorch("*.pt", "*.ckpt"),
-    "pytorch stream": _of_pytorch("*.pth"),
-    "safetensors": _of_pytorch("*.safetensors"),
-    "onnx": _of_pytorch("*.onnx"),
+    "pytorch": _among(PYTORCH, "*.pt", "*.ckpt"),
+    "pytorch stream": _among(PYTORCH, "*.pth"),
+    "safetensors": _among(PYTORCH, "*.safetensors"),
+    "onnx": _among(PYTORCH, "*.onnx"),
+    "flax": _among(FIXTURES / "flax", "*.msgpack"),
 }
 """Kinds of which there are no examples among the tiny fixtures."""
 AIMED: Mapping[str, tuple[str, tuple[str, ...], tuple[Change, ...]]] = {
@@ -78,6 +80,7 @@ AIMED: Mapping[str, tuple[str, tuple[str, ...], tuple[Change, ...]]] = {
     "pytorch stream": ("pytorch stream", (".pth",), (changes.pickled_stream,)),
     "safetensors": ("safetensors", (".safetensors",), (changes.json_header,)),
     "onnx": ("onnx", (".onnx",), (changes.protobuf,)),
+    "flax": ("flax", (".msgpack",), (mutations.damage,)),
     "tflite": ("tflite", (".tflite",), (changes.flatbuffer,)),
 }
 """Format -> the kind whose examples it takes, the files that are changed, and how, beside plain damage."""

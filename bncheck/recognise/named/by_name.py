@@ -13,6 +13,7 @@ from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Debias, DecaySource, Facts, Layer, Origin, Role, Vector
 from bncheck.facts.record import replace
 from bncheck.recognise.auxiliary import SHADOW
+from bncheck.recognise.named.flax_layers import as_flax_trains, by_module
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
 from bncheck.recognise.named.pytorch_layers import as_pytorch_trains, with_linear_layers
@@ -37,13 +38,15 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
     full = _full_names(raw)
     paths = {path: key for key in raw.tensors if (path := _path(key))}
     own = {name: key for key, name in reversed(full.items())}
-    namings = (
+    namings: tuple[tuple[Mapping[str, str], Origin], ...] = (
         (_of_objects(raw), Origin.OBJECT_GRAPH),
         (paths, Origin.NAME),
         (_own_names_of_objects(raw, full), Origin.OBJECT_GRAPH),
         (own, Origin.OBJECT_GRAPH),
         (_trained_by_optimizers(raw, full), Origin.OBJECT_GRAPH),
     )
+    if raw.format.kind is FileKind.FLAX:
+        namings = ((by_module(raw.tensors), Origin.NAME),)
     used: set[str] = set()
     layers: list[Layer] = []
     gaps: list[Gap] = []
@@ -59,6 +62,8 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
                 found = _layer(raw, group, keys, _label(group, keys, full), hints)
                 if isinstance(found, Layer) and group.family.counter and raw.format.is_pytorch:
                     found = as_pytorch_trains(found, raw, naming.get(group.counter, ""))
+                if isinstance(found, Layer) and raw.format.kind is FileKind.FLAX:
+                    found = as_flax_trains(found)
                 if isinstance(found, Layer):
                     layers.append(found if found.origin is origin else replace(found, origin=origin))
                 elif found is not None:

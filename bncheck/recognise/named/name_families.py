@@ -53,9 +53,19 @@ FAMILIES = (
         separators="/",
         starts_at_zero=True,
     ),
+    Family(
+        name="Flax",
+        mean="batch_stats/mean",
+        variance="batch_stats/var",
+        gamma=("scale",),
+        beta=("bias",),
+        separators="/",
+    ),
     Family(name="after Caffe", mean="mean", variance="variance", distinct=False, separators="/"),
     Family(name="after Caffe", mean="mean", variance="var", distinct=False, separators="/"),
 )
+
+_FLAX = next(family for family in FAMILIES if family.name == "Flax")
 
 MOMENTS = Family(
     name="tf.train.ExponentialMovingAverage of the batch moments", mean="", variance="", starts_at_zero=True
@@ -69,6 +79,8 @@ _OF_MOMENTS = re.compile(
 )
 _NAMED_BATCH_NORM = re.compile(r"(?:^|.*/)(BatchNorm|batch_normalization|BatchNormalization)(_\d+)?$")
 """Scopes that only a framework's own batch norm gives."""
+_NAMED_BY_FLAX = re.compile(r"(?:^|.*/)BatchNorm_\d+$")
+"""The same where the module is not named by its author."""
 
 
 class Group(Record):
@@ -103,21 +115,22 @@ def find_groups(paths: Mapping[str, object]) -> list[Group]:
 
 def without_statistics(paths: Iterable[str]) -> list[Group]:
     """Scopes called as only a framework's own batch norm is, that hold gamma or beta and no statistics at all."""
-    found: dict[str, dict[Role, str]] = {}
+    found: dict[tuple[str, Family], dict[Role, str]] = {}
     for path in paths:
         scope, _, leaf = path.rpartition("/")
         if leaf in ("gamma", "beta") and _NAMED_BATCH_NORM.match(scope):
-            found.setdefault(scope, {})[Role(leaf)] = path
-    expected = {Role.MEAN: "moving_mean", Role.VARIANCE: "moving_variance"}
+            found.setdefault((scope, FAMILIES[0]), {})[Role(leaf)] = path
+        elif leaf in ("scale", "bias") and _NAMED_BY_FLAX.match(scope):
+            found.setdefault((scope, _FLAX), {})[Role.GAMMA if leaf == "scale" else Role.BETA] = path
     return [
         Group(
             scope=scope,
             label=scope,
-            family=FAMILIES[0],
+            family=family,
             names=names,
-            expected={role: f"{scope}/{leaf}" for role, leaf in expected.items()},
+            expected={Role.MEAN: f"{scope}/{family.mean}", Role.VARIANCE: f"{scope}/{family.variance}"},
         )
-        for scope, names in found.items()
+        for (scope, family), names in found.items()
     ]
 
 

@@ -31,6 +31,8 @@ def repair(model: Facts, *, debias: str | None = None) -> str:
     """
     if of_pytorch(model):
         return remedies.UPDATE_BN
+    if model.format.kind is FileKind.FLAX:
+        return remedies.ESTIMATE_IN_FLAX
     if model.format.inspected_only:
         return "# repair the model that this was exported from, and export it again"
     here = model.run.keys is not None or model.run.values
@@ -73,16 +75,19 @@ def _data(model: Facts) -> str:
 _COMMAND = re.compile(r"`?(bncheck (repair|compare [a-z-]+|gate) PATH[^`\n]*)`?")
 
 
-_IN_PYTORCH = "In PyTorch:"
+_OWN_PART = re.compile(r"^In (PyTorch|Flax):", re.MULTILINE)
 
 
 def filled(text: str, model: Facts) -> str:
     """A rule's own remedy with its commands on lines of their own, for the model at hand instead of for PATH.
 
-    What follows `In PyTorch:` is for PyTorch's files alone, where there is such a part, and the rest for all others.
+    What follows `In PyTorch:` or `In Flax:` is for their files alone, where there is such a part, and the rest for all
+    others.
     """
-    others, _, for_pytorch = text.partition(_IN_PYTORCH)
-    text = (for_pytorch if for_pytorch and of_pytorch(model) else others).strip("\n ")
+    others, *parts = _OWN_PART.split(text)
+    own = dict(zip(parts[::2], parts[1::2], strict=True))
+    framework = "PyTorch" if of_pytorch(model) else "Flax" if model.format.kind is FileKind.FLAX else ""
+    text = own.get(framework, others).strip("\n ")
     text = text[:1].upper() + text[1:]
     found = []
     for line in text.splitlines():

@@ -11,7 +11,7 @@ from bncheck.facts.layers import Facts, Layer
 from bncheck.numerics.channels import keras_made
 from bncheck.rules.shared.fixes import of_pytorch
 
-_NAME = r"(?:TF-slim|tf\.layers|Keras|PyTorch)"
+_NAME = r"(?:TF-slim|tf\.layers|Keras|PyTorch|Flax)"
 _TAG = re.compile(rf"# {_NAME}(?:, {_NAME})*(?=[,:;]|$| in )")
 
 
@@ -26,11 +26,12 @@ class Framework(Enum):
     LAYERS = "tf.layers"
     KERAS = "Keras"
     PYTORCH = "PyTorch"
+    FLAX = "Flax"
     OWN = "own code"
     """Variables, moments and assignments by hand."""
 
 
-_TAGS = {Framework.SLIM: "TF-slim", Framework.KERAS: "Keras", Framework.PYTORCH: "PyTorch"}
+_TAGS = {Framework.SLIM: "TF-slim", Framework.KERAS: "Keras", Framework.PYTORCH: "PyTorch", Framework.FLAX: "Flax"}
 
 
 def made_with(model: Facts, layers: Sequence[Layer] = ()) -> Framework:
@@ -44,6 +45,8 @@ def made_with(model: Facts, layers: Sequence[Layer] = ()) -> Framework:
     names = [vector.name for layer in layers for vector in layer.statistics if vector.name]
     if of_pytorch(model):
         return Framework.PYTORCH
+    if model.format.kind is FileKind.FLAX:
+        return Framework.FLAX
     if graph is None:
         if model.format.kind is FileKind.KERAS or keras_made(model):
             return Framework.KERAS

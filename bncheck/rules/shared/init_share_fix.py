@@ -9,7 +9,6 @@ from bncheck.facts.wording import quoted
 from bncheck.rules.shared.fixes import (
     indented,
     keeps_its_statistics,
-    of_pytorch,
     repair,
     this_checkpoint,
     training_code,
@@ -41,7 +40,8 @@ def forget_sooner(model: Facts, decay: float) -> str:
         f"# TF-slim\nnet = slim.batch_norm(net, decay={decay:g})\n"
         f"# tf.layers\nnet = tf.layers.batch_normalization(net, momentum={decay:g})\n"
         f"# Keras\nx = tf.keras.layers.BatchNormalization(momentum={decay:g})(x)\n"
-        f"# PyTorch\nlayer = torch.nn.BatchNorm2d(channels, momentum={1 - decay:g})",
+        f"# PyTorch\nlayer = torch.nn.BatchNorm2d(channels, momentum={1 - decay:g})\n"
+        f"# Flax\nnet = nn.BatchNorm(use_running_average=not train, momentum={decay:g})(net)",
         framework,
     )
     return training_code(code, note="a decay short enough for this run")
@@ -59,7 +59,7 @@ def forget_and_repair(model: Facts, used: float | None = None) -> str:
     if 0 < used <= decay:
         enough = math.ceil(-LEFT / math.log10(used))
         again = f"Train longer: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
-    if of_pytorch(model):
+    if debias(model, used) == repair(model):
         return f"{again}\n{this_checkpoint(model)}"
     return (
         f"{again}\nThis checkpoint, without data (if decay and steps are exact), or better with images:\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bncheck.facts import remedies
+from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.training import is_conditional, is_training_graph, roles, run_by_training
 from bncheck.numerics.channels import keras_made
@@ -51,6 +52,8 @@ def let_move(model: Facts, layers: Sequence[Layer]) -> str:
         return this_checkpoint(model)
     if of_pytorch(model):
         return training_code_and_repair(model, in_framework(remedies.TRAIN_MODE, Framework.PYTORCH))
+    if model.format.kind is FileKind.FLAX:
+        return training_code_and_repair(model, in_framework(remedies.THREAD_STATISTICS, Framework.FLAX))
     if is_training_graph(model) or not keras_made(model):
         code = per_network(model, layers) if trained_with(model, layers) else wire(model, layers)
         return training_code_and_repair(model, code)

@@ -11,7 +11,7 @@ from bncheck.facts.layers import DecaySource, Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names, never_moved
 from bncheck.numerics.divergence import diverging
-from bncheck.numerics.init_share import InitShare, init_share, init_shares, shrink, updates_a_step
+from bncheck.numerics.init_share import DEFAULTS, InitShare, init_share, init_shares, shrink, updates_a_step
 from bncheck.numerics.variance_floor import MANY_CHANNELS
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import init_share_measured as data
@@ -110,10 +110,21 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield data.measured(model, left)
     elif bad:
         yield data.in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
-    elif all(init_share(layer, model.run.updates) is None for layer in judged):
+    elif not known and all(_unknown(layer, model.run.updates) for layer in judged):
         yield from told_by_floor(model, judged)
     elif judged and all(layer.decay_from is DecaySource.PYTORCH_DEFAULT for layer in judged):
         yield from refuting_the_default(model, judged)
+
+
+def _unknown(layer: Layer, updates: int | None) -> bool:
+    """Whether nothing tells the share, or a framework's default decay alone, which the values have ruled out."""
+    return layer.decay_from in DEFAULTS or init_share(layer, updates) is None
+
+
+_DEFAULTS = {
+    DecaySource.PYTORCH_DEFAULT: "PyTorch's default momentum, 0.1",
+    DecaySource.FLAX_DEFAULT: "Flax's default momentum",
+}
 
 
 def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | None:
@@ -121,7 +132,7 @@ def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | N
     if seen.effect is None:
         severity = Severity.ERROR if seen.share > UNREAD_MUCH else Severity.WARNING
         return (severity, Confidence.MEDIUM) if seen.share > UNREAD_SOME else None
-    assumed = seen.layer.decay_from is DecaySource.PYTORCH_DEFAULT
+    assumed = seen.layer.decay_from in DEFAULTS
     sure = Confidence.HIGH if seen.close and not assumed else Confidence.MEDIUM
     if seen.doubtful:
         noted = max(seen.share - MUCH, seen.effect - SOME, factor - SHRINK_SOME) > 0
@@ -175,7 +186,8 @@ def _evidence(
 
 
 def _default(layer: Layer) -> str:
-    return " (PyTorch's default momentum, 0.1)" if layer.decay_from is DecaySource.PYTORCH_DEFAULT else ""
+    told = _DEFAULTS.get(layer.decay_from) if layer.decay_from is not None else None
+    return f" ({told})" if told else ""
 
 
 def _updates(model: Facts, layer: Layer) -> str:

@@ -61,6 +61,12 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     This checkpoint: take the statistics from an older one, or `torch.optim.swa_utils.update_bn(loader, model)`.
 
+    In Flax: save both collections, not `params` alone:
+
+        flax.serialization.to_bytes({"params": params, "batch_stats": batch_stats})
+
+    This checkpoint: take the statistics from an older one, or `bncheck repair PATH -o OUT --data images/`.
+
     References
     ----------
     skflow#117, SfMLearner#17, google/youtube-8m#55, tflearn#153. Failure modes D01, D02, D03, D06.

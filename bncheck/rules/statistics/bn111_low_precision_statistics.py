@@ -63,6 +63,10 @@ def check(model: Facts) -> Iterator[Evidence]:
         with torch.autocast("cuda", dtype=torch.float16):
             loss = loss_fn(model(images), labels)
 
+    In Flax: compute in half precision, but keep the variables in float32:
+
+        nn.BatchNorm(use_running_average=not train, dtype=jnp.bfloat16, param_dtype=jnp.float32)
+
     References
     ----------
     keras#9582, keras#11605, keras-core#412, tensorflow-directml-plugin#321. Failure mode C08.

@@ -152,7 +152,8 @@ def _other_models(directory: Path) -> str:
     """What else in a directory without a checkpoint looks like a model, as a hint."""
     if is_file(directory / "variables" / "variables.index"):
         return "a SavedModel's variables are there without its saved_model.pb: give variables/variables"
-    suffixes = (".keras", ".h5", ".hdf5", ".tflite", ".pb", ".pbtxt", ".meta", ".pt", ".pth", ".safetensors", ".onnx")
+    of_tensorflow = (".keras", ".h5", ".hdf5", ".tflite", ".pb", ".pbtxt", ".meta")
+    suffixes = (*of_tensorflow, ".pt", ".pth", ".safetensors", ".onnx", ".msgpack")
     others = [name for name in names(directory) if name.endswith(suffixes)]
     if others:
         return f"it holds {_some(others)}"
