@@ -61,7 +61,7 @@ def read_flax(path: Path) -> RawModel:
     unpack = partial(msgpack.unpackb, raw=False, strict_map_key=False)
     try:
         tree = unpack(content, ext_hook=partial(_extension, path, unpack))
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:  # TypeError: a map as a key
         why = str(error) or type(error).__name__
         raise Malformed(path, f"its msgpack is damaged or cut short: {why}", hint="copy the file again") from None
     if not isinstance(tree, dict):
