@@ -19,7 +19,7 @@ from bncheck.report.text import text
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 MANIFEST: dict[str, Any] = json.loads((FIXTURES / "manifest.json").read_text())
 ARTEFACTS: dict[str, dict[str, Any]] = MANIFEST["artefacts"]
-OUTPUTS = ("mobilenet_v2", "pytorch", "tiny")
+OUTPUTS = ("mobilenet_v2", "flax", "pytorch", "tiny")
 ALL_BYTES, FILE_BYTES = 16_000_000, 5_000_000
 TINY_BYTES = 100_000
 
