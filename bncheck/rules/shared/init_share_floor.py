@@ -55,7 +55,7 @@ def told_by_floor(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
 
 
 def refuting_the_default(model: Facts, judged: list[Layer]) -> Iterator[Evidence]:
-    """A floor that another usual decay than PyTorch's leaves: the momentum that was assumed was not the one used."""
+    """A floor that another usual decay than the framework's default leaves: what was assumed was not what was used."""
     floor = variance_floor(judged)
     told_by_data = data.is_refuted(model, names(judged)) or data.is_borne(model)
     if floor is not None and floor.shared and MUCH <= floor.bound <= 1 and not told_by_data:

@@ -68,15 +68,16 @@ def check(model: Facts) -> Iterator[Evidence]:
     could have led from the initial value to the stored ones in so few updates, it is a note. Without decay or count
     the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and
     `--steps`. Where the smallest variances of several layers all lie within 5 % of one floor, it is the share: a
-    warning, and an error where one of the usual decays leaves just that after the counted updates; in PyTorch only
-    then, for its default is assumed. Where a tenth of all variances crowd above a floor, and the weights predict less
-    than 30 % of it there (as BN119 does), the floor is the share too, and its effect decides as above. Where eval mode
-    was run against train mode on real data, and neither these layers nor the output show any of it, the counters are
-    wrong (updates that ran without a step): a note. Where counters tell no error and the data were run, the share is
-    looked for in what was measured: where taking one share of 0 and 1 out of all layers brings their variances to
-    those of the data (at most a factor of 1.4 off in the median channel, half as many logarithms as before, and better
-    than one factor for all could), that is the share; an error where the output is junk. Where layers show it and the
-    output is unaffected (as good in eval mode, and no error, there or of a layer, above 0.1 of the energy), a warning.
+    warning, and an error where one of the usual decays leaves just that after the counted updates; in PyTorch and Flax
+    only then, for their default is assumed. Where a tenth of all variances crowd above a floor, and the weights
+    predict less than 30 % of it there (as BN119 does), the floor is the share too, and its effect decides as above.
+    Where eval mode was run against train mode on real data, and neither these layers nor the output show any of it,
+    the counters are wrong (updates that ran without a step): a note. Where counters tell no error and the data were
+    run, the share is looked for in what was measured: where taking one share of 0 and 1 out of all layers brings their
+    variances to those of the data (at most a factor of 1.4 off in the median channel, half as many logarithms as
+    before, and better than one factor for all could), that is the share; an error where the output is junk. Where
+    layers show it and the output is unaffected (as good in eval mode, and no error, there or of a layer, above 0.1 of
+    the energy), a warning.
 
     Not detected
     ------------
@@ -112,7 +113,7 @@ def check(model: Facts) -> Iterator[Evidence]:
         yield data.in_the_light_of_data(model, _evidence(model, bad, len(judged), factor))
     elif not known and all(_unknown(layer, model.run.updates) for layer in judged):
         yield from told_by_floor(model, judged)
-    elif judged and all(layer.decay_from is DecaySource.PYTORCH_DEFAULT for layer in judged):
+    elif judged and all(layer.decay_from in DEFAULTS for layer in judged):
         yield from refuting_the_default(model, judged)
 
 

@@ -65,7 +65,9 @@ def check(model: Facts) -> Iterator[Evidence]:
 
         flax.serialization.to_bytes({"params": params, "batch_stats": batch_stats})
 
-    This checkpoint: take the statistics from an older one, or `bncheck repair PATH -o OUT --data images/`.
+    This checkpoint: take the statistics from an older one, or let the net run over training images once more:
+
+        _, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
 
     References
     ----------
