@@ -81,7 +81,7 @@ def of_chain(steps: Sequence[Standing], channels: int) -> Iterator[Held]:
     for length in range(len(steps), 0, -1):
         for start in range(len(steps) - length + 1):
             part = steps[start : start + length]
-            if any(step.constants.multiplier is not None and step.per_channel for step in part):
+            if any(step.constants.multiplier is not None and (step.per_channel or channels == 1) for step in part):
                 whole = Affine.identity(channels)
                 for step in part:
                     whole = whole.then(step.constants)

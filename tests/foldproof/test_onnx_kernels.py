@@ -73,6 +73,18 @@ def test_arithmetic_behind_is_taken_in(tmp_path: Path, standing: str) -> None:
     assert states(checkpoint(layer), graph.read(tmp_path)) == ["stored"]
 
 
+def test_one_channel_that_stands_alone(tmp_path: Path) -> None:
+    """As a product and a sum of one number each, with no linear layer before them."""
+    one = {key: np.array([value], "f4") for key, value in (("gamma", 1.3), ("beta", 0.2), ("mean", 0.4))}
+    layer = conv("a", outputs=1, variance=np.array([0.7], "f4"), **one)
+    scale = layer.gamma / np.sqrt(layer.variance + np.float32(1e-3))
+    for off, told in ((0.0, "stored"), (0.1, "unmatched")):
+        graph = Graph()
+        graph.step("Mul", ["", graph.constant("s", scale * (1 + np.float32(off)))])
+        graph.step("Add", ["", graph.constant("o", layer.beta - layer.mean * scale)])
+        assert states(checkpoint(layer), graph.read(tmp_path)) == [told]
+
+
 def _dense(graph: Graph, kernel: np.ndarray, bias: np.ndarray) -> None:
     graph.step("MatMul", ["", graph.constant("w", kernel)])
     graph.step("Add", [graph.constant("b", bias), ""])

@@ -121,7 +121,7 @@ def _layer(node: Any, constants: Mapping[str, RawTensor], site: Site, order: int
 def _vector(role: Role, name: str, constants: Mapping[str, RawTensor]) -> Vector:
     tensor = constants.get(name)
     if tensor is None:
-        return Vector(role=role, presence=Presence.UNREAD, name=name, reason="is computed by the graph")
+        return Vector(role=role, presence=Presence.UNREAD, name=name, reason="the graph computes them")
     return vector(role, tensor, name=name)
 
 
