@@ -15,7 +15,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("torchvision", reason="torchvision is not installed")
 from torch_nets import NETS, pictures, trained  # noqa: E402
 
-pytestmark = pytest.mark.torch
+# the exporter without torch.compile, which leaves batch norm standing, is deprecated
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 
 QUICK = ("yolo", "unet")
 STEPS, FEW = 100, 8
@@ -87,7 +88,7 @@ def swapped(state: State) -> State:
 
 def halved(state: State) -> State:
     """In half precision, one variance beyond its range."""
-    with_factor(state, 1, slice(None), 1e6)
+    with_factor(state, 1, slice(None), 1e13)
     return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
@@ -102,7 +103,7 @@ BROKEN: dict[str, tuple[Callable[[Trained], Any], set[str]]] = {
     "NaN": (lambda net: with_factor(net.state(), 3, slice(None), float("nan")), {"BN105"}),
     "negative": (lambda net: with_factor(net.state(), 2, slice(3), -1.0), {"BN106"}),
     "swapped": (lambda net: swapped(net.state()), {"BN109"}),
-    "exploded": (lambda net: with_factor(net.state(), 1, slice(None), 1e13), {"BN110"}),
+    "exploded": (lambda net: with_factor(net.state(), 1, slice(None), 1e20), {"BN110"}),
     "half precision": (lambda net: halved(net.state()), {"BN111", "BN105"}),
 }
 """What happened -> (how to make it, codes of which one at least must be found)."""

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 CLASSES = 10
 
+torch.set_num_threads(1)  # small maps: threads would wait for each other, above all beside other tests
+
 
 def block(entering: int, leaving: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution, batch norm, SiLU."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from bncheck.compare.twins.libraries import load_tensorflow
 from bncheck.facts.errors import ReadError
 
+NO_IMAGE = "not an image that can be decoded (PNG, JPEG, GIF, BMP)"
+
 
 class Decoder:
     """PNG, JPEG, GIF (its first frame), BMP -> (height, width, channels), bilinear with antialiasing. Thread-safe."""
@@ -31,5 +33,5 @@ class Decoder:
         try:
             image: NDArray[np.uint8] = self._session.run(self._image, {self._content: content})
         except self._refusal:
-            raise ReadError(where, "not an image that can be decoded (PNG, JPEG, GIF, BMP)") from None
+            raise ReadError(where, NO_IMAGE) from None
         return image

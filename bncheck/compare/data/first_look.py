@@ -12,6 +12,7 @@ from bncheck.compare.data.folder import look_at_folder
 from bncheck.compare.data.preprocess import check_name
 from bncheck.compare.data.records import first_record, is_records
 from bncheck.compare.data.samples import InputSpec, ModelInput
+from bncheck.compare.data.synthetic import check_labels
 from bncheck.facts.errors import NotFound, UnknownFormat
 from bncheck.settings.options import SYNTHETIC, Options
 from bncheck.sources.files import require_file
@@ -24,7 +25,10 @@ def look_at(options: Options, entry: ModelInput | None = None) -> None:
     """Raises UsageError or ReadError for data that no model, or not the one with this only input, can be run on."""
     check_name(options.preprocess)
     check_amounts(options)
-    if options.data is None or str(options.data) == SYNTHETIC:
+    if options.data is None:
+        return
+    if str(options.data) == SYNTHETIC:
+        check_labels(options.labels)
         return
     path = Path(options.data)
     if "*" in path.name:

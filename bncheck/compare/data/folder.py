@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.compare.data.decode import Decoder
+from bncheck.compare.data.decode import NO_IMAGE, Decoder
 from bncheck.compare.data.preprocess import check_name, preprocessed
 from bncheck.compare.data.samples import (
     Batch,
@@ -23,13 +23,16 @@ from bncheck.compare.data.samples import (
     named_shape,
     read_labels,
 )
-from bncheck.facts.errors import UsageError
+from bncheck.facts.errors import ReadError, UsageError
 from bncheck.sources.files import read_whole, require_inside
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
 FOLDERS = "folders"
 """`--labels folders`: the class is the number of the subfolder among all, sorted by name."""
 _THREADS = 2
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
+_LOOKED_AT = 256
+"""Images whose beginnings are looked at before TensorFlow is loaded."""
 _LARGEST_IMAGE = 1 << 30
 """Bytes of one file."""
 
@@ -60,11 +63,18 @@ def open_folder(folder: Path, wanted: InputSpec) -> Samples:
 
 
 def look_at_folder(folder: Path, wanted: InputSpec | None, labels: str | None) -> None:
-    """Raises as `open_folder`, without a look into the images; None: whatever the model takes."""
+    """Raises as `open_folder`, without decoding: it looks at the beginnings of the first images.
+
+    `wanted` None: whatever the model takes.
+    """
     files = _files(folder)
     if wanted is not None:
         image_size(wanted, str(folder))
     _labels(folder, files, labels)
+    for file in files[:_LOOKED_AT]:
+        with file.open("rb") as stream:
+            if not stream.read(8).startswith(_BEGINNINGS):
+                raise ReadError(file, NO_IMAGE)
 
 
 def _files(folder: Path) -> list[Path]:

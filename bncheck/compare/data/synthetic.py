@@ -17,14 +17,19 @@ from bncheck.facts.wording import many
 DEFAULT_RANGE = "-1..1"
 
 
+def check_labels(labels: str | None) -> None:
+    """Raises UsageError for labels of data that are made up."""
+    if labels is not None:
+        raise UsageError(f"--labels {labels}: synthetic data have no labels")
+
+
 def open_synthetic(wanted: InputSpec, batches: int) -> Samples:
     """Seeded noise: of images, blurred at several scales as photographs are; of anything else, normal numbers.
 
     Raises UsageError where the model does not say what it takes, or takes what cannot be made up.
     """
     shape = wanted.shape
-    if wanted.labels is not None:
-        raise UsageError("synthetic data has no labels")
+    check_labels(wanted.labels)
     if shape is not None and len(shape) != 3 and None in shape:
         raise UsageError(f"the model takes samples of shape {named_shape(shape)}: synthetic data need all sizes known")
     images = shape is None or len(shape) == 3

@@ -119,8 +119,8 @@ def _named_layers(story: Story, report: Report, width: int, *, verbose: bool) ->
     if not names or (len(names) == len(report.layers) and not verbose and len(names) > LAYERS_NAMED):
         return
     shown = names if verbose or len(names) <= LAYERS_NAMED + 1 else names[:LAYERS_NAMED]
-    told = finding.message if not verbose else " ".join(f.message for f in (finding, *story.explained))
-    if all(name in told for name in finding.layers[: len(shown)]):
+    told = visible(" ".join(f.message for f in (finding, *story.explained)))
+    if all(name in (told if verbose else _beginning(visible(finding.message), width - 2)) for name in shown):
         return
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     yield from hanging("Layers" if len(names) > 1 else "Layer", ", ".join(shown) + more, width)

@@ -72,12 +72,14 @@ def check(model: Facts) -> Iterator[Evidence]:
     nan = sum(without_root.values())
     channels = sum(int((_variance(layer) < 0).sum()) for layer in bad)
     worst = min(bad, key=_lowest)
-    end = f", and not even positive with epsilon added in {many(nan, 'channel')}: inference gives NaN" if nan else ""
+    others = f": {listing(names(bad))}" if len(bad) > 1 else ""
+    stay = f"{many(nan, 'channel')} {'stays' if nan == 1 else 'stay'}"
+    end = f" With epsilon added, {stay} at or below 0: inference gives NaN." if nan else ""
     yield Evidence(
         layers=names(bad),
         message=(
             f"The moving variance is negative in {many(channels, 'channel')} of {many(len(bad), 'layer')}, down to "
-            f"{_lowest(worst):.3g} in {worst.name}{end}: {listing(names(bad))}."
+            f"{_lowest(worst):.3g} in {worst.name}{others}.{end}"
         ),
         severity=Severity.ERROR if serious else Severity.WARNING,
         location=worst.variance.name,

@@ -80,13 +80,17 @@ def check(model: Facts) -> Iterator[Evidence]:
         measured = (Measurement(name="decay told by the floor", value=decay),)
     worst = max(sick, key=lambda layer: float(dead_channels(layer).mean()))
     most = dead_channels(worst)
+    others = (
+        f" in {many(len(sick), 'layer')}, most in {worst.name} ({int(most.sum())} of {most.size}): "
+        f"{listing(names(sick))}"
+        if len(sick) > 1
+        else f" in {worst.name}"
+    )
     yield Evidence(
         layers=names(sick),
         message=(
             f"{count:,} of {many(total, 'channel')} {'is' if count == 1 else 'are'} dead (moving variance below "
-            f"{DEAD_VARIANCE:g}{exact}) in {many(len(sick), 'layer')}, most in {worst.name} ({int(most.sum())} of "
-            f"{most.size}): "
-            f"{listing(names(sick))}.{said}"
+            f"{DEAD_VARIANCE:g}{exact}){others}.{said}"
         ),
         location=worst.variance.name,
         measurements=(

@@ -98,12 +98,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     ):
         if layers:
             worst = max(layers, key=_largest)
+            all_of_them = f": {many(len(layers), 'layer')}, {listing(names(layers))}" if len(layers) > 1 else ""
             yield Evidence(
                 layers=names(layers),
-                message=(
-                    f"The moving variance reaches {_largest(worst):.3g} in {worst.name}, {reading}: "
-                    f"{many(len(layers), 'layer')}, {listing(names(layers))}."
-                ),
+                message=(f"The moving variance reaches {_largest(worst):.3g} in {worst.name}, {reading}{all_of_them}."),
                 severity=severity,
                 location=worst.variance.name,
                 measurements=(

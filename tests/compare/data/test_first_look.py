@@ -36,6 +36,8 @@ DATA = {
     "ok.npz --size 64xx": "64xx",
     "pictures --labels folders": "subfolder",
     "bytes.npz": "--preprocess",
+    "notes": "notes/a.png: not an image",
+    "synthetic --labels labels.npy": "synthetic data",
 }
 """What follows --data -> a part of what is said."""
 OPTIONS = {
@@ -118,6 +120,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "images").mkdir()
     (place / "pictures").mkdir()
     (place / "pictures" / "a.png").write_bytes(b"not looked into")
+    (place / "notes").mkdir()
+    (place / "notes" / "a.png").write_text("no image")
     (place / "taken.ckpt.index").write_text("x")
     for file in WIRED.parent.glob("model.ckpt-300.[di]*"):
         shutil.copy(file, place / file.name.replace("model.ckpt-300", "bare.ckpt"))
