@@ -222,12 +222,12 @@ class _Costs:
 
                 self._open = open_trial(prepare(open_model(self._net.path)).forward)
                 self._twins = self._open.__enter__()
-            self._known[key] = _accuracy(self._twins, self._net, new)
+            self._known[key] = true_accuracy(self._twins, self._net, new)
             self._kept.write_text(json.dumps(self._known))
         return self._known[key]
 
 
-def _accuracy(twins: TrialTwins, net: TrainedNet, new: Statistics) -> float:
+def true_accuracy(twins: TrialTwins, net: TrainedNet, new: Statistics) -> float:
     """Share of the images that are told right; of pixels, of those that show something."""
     images, labels = net.samples.unseen, net.samples.unseen_labels
     classes, right, count = int(net.samples.labels.max()) + 1, 0, 0

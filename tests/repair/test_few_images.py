@@ -96,7 +96,7 @@ def digits() -> Any:
 
 @pytest.mark.tensorflow
 def test_four_digits_and_none(digits: Any, tmp_path: Path) -> None:
-    """MobileNetV2 with forgotten updates: above 80 % from four images, 65 % from none, and neither is a pass."""
+    """MobileNetV2 with forgotten updates: above 85 % from four images, 70 % from none, and neither is a pass."""
     from fixtures.make_mobilenet_v2 import accuracy
 
     source = FIXTURES / "forgotten" / "model.ckpt-300"
@@ -109,5 +109,5 @@ def test_four_digits_and_none(digits: Any, tmp_path: Path) -> None:
     assert len(rescued.repaired) == 52
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow's own
-        assert accuracy(str(tmp_path / "few"), digits, is_training=False) > 0.8
-        assert accuracy(str(tmp_path / "rescued"), digits, is_training=False) > 0.65
+        assert accuracy(str(tmp_path / "few"), digits, is_training=False) > 0.85
+        assert accuracy(str(tmp_path / "rescued"), digits, is_training=False) > 0.7
