@@ -10,6 +10,7 @@ from bncheck.commands.measure import measure_lite, measure_modes, measure_quanti
 from bncheck.commands.target import Target, read_quantized, read_runnable, timed
 from bncheck.compare.quantization import wanted
 from bncheck.compare.twins.norm import StatisticsLacking
+from bncheck.engine.shards import require_engine
 from bncheck.facts.errors import BncheckError, NotJudged, UsageError
 from bncheck.facts.findings import Report, StageName, Verdict, not_run
 from bncheck.foldproof.prove import prove
@@ -32,6 +33,7 @@ def compare_train_vs_eval(path: str | Path, options: Options) -> Report:
     Raises ReadError where a file cannot be read, UsageError for what does not fit together, BncheckError where the
     model cannot be run or TensorFlow is not there.
     """
+    require_engine(options.engine)
     target = read_runnable(path, options)
     try:
         prepared, facts = prepared_of(target)

@@ -16,6 +16,7 @@ from bncheck.commands.averages import averages_of, both_or_refused
 from bncheck.commands.before_and_after import Side, judged
 from bncheck.commands.target import Target, in_network, read_target, refuse_two_networks, with_chosen_weights
 from bncheck.compare.data.first_look import look_at
+from bncheck.engine.shards import require_engine
 from bncheck.facts.errors import NoModel, UsageError
 from bncheck.facts.findings import Meaning, Report
 from bncheck.facts.layers import Layer, PerChannel, Presence, Vector
@@ -52,6 +53,7 @@ def repair(path: str | Path, output: str | Path, options: Options) -> RepairRepo
     options = _all_at_once(options)
     progress, method = options.progress, _method(options)
     debias = method == "debias"
+    require_engine(options.engine)
     look_at(options)
     refuse_two_networks(options)
     files = read_target(path, options)

@@ -48,6 +48,12 @@ def engine(told: str | None) -> Engine:
     raise UsageError(f"there is no engine {told!r}: use local, local:N (processes) and dask://host:port")
 
 
+def require_engine(told: str | None) -> None:
+    """Raises UsageError for an engine that there is not; None: nobody asks for one."""
+    if told is not None:
+        engine(told)
+
+
 def results(where: Engine, work: Callable[[_S], _R], shards: Iterable[_S], *, lost: Callable[[_S], _R]) -> Iterator[_R]:
     """The result of each shard, in order; no more than a few shards are taken ahead of the result that is asked for.
 

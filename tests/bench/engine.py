@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.bench._measure import Figure, run, table
 
-BLOCKS, QUICK = 16, 6
+BLOCKS, QUICK = 48, 12
 LEAST = 1.8
 
 

@@ -17,7 +17,7 @@ import pytest
 from bncheck.commands import data_blocks
 from bncheck.commands.compare import compare_train_vs_eval
 from bncheck.engine.shards import Engine
-from bncheck.facts.errors import BncheckError
+from bncheck.facts.errors import BncheckError, UsageError
 from bncheck.facts.repairs import RepairReport
 from bncheck.repair import repair
 from bncheck.sources import open_model
@@ -108,6 +108,14 @@ def test_a_model_that_is_saved_meanwhile_is_named(data: Path, monkeypatch: pytes
     changed_blocks(monkeypatch, lambda block, work: replace(work(), model="another") if block.first else work())
     with pytest.raises(BncheckError, match="changed while its data were run"):
         compared(data, engine="local:2")
+
+
+def test_another_engine_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """For a comparison and for a repair."""
+    with pytest.raises(UsageError, match="there is no engine 'spark'"):
+        compare_train_vs_eval(tmp_path / "none", data=tmp_path / "none", engine="spark")
+    with pytest.raises(UsageError, match="there is no engine 'spark'"):
+        repair(tmp_path / "none", tmp_path / "out", data=tmp_path / "none", engine="spark")
 
 
 @pytest.fixture(scope="module")
