@@ -20,7 +20,7 @@ from bncheck.recognise.named.by_config import recognise_config
 from bncheck.settings.options import Options
 from bncheck.sources.keras.keras import read_keras
 
-keras_3 = pytest.importorskip("keras")
+keras_3 = pytest.importorskip("keras", minversion="3")
 keras_2 = pytest.importorskip("tf_keras")
 pytestmark = pytest.mark.tensorflow
 
