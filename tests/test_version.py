@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import Distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[1]
 def test_home_is_where_pip_installed_from(note: object, found: Home | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A public repository on a host whose pages have known addresses; a folder, an archive or a wheel tells none."""
     text = None if note is None else json.dumps(note)
-    monkeypatch.setattr(Distribution, "read_text", lambda _self, _name: text)
-    monkeypatch.setattr("importlib.metadata.PathDistribution.read_text", lambda _self, _name: text)
+    installed = SimpleNamespace(read_text=lambda _: text)
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _: installed)
     assert home.__wrapped__() == found
 
 
