@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from bncheck.facts.findings import Finding, Report, RuleInfo, Severity, Suppressed
 from bncheck.report.escape import sarif_text, uri_path, visible, visible_lines
-from bncheck.report.views.rule_page import rule_url
+from bncheck.report.views.rule_page import page_address
 from bncheck.report.views.story import Story, stories
 from bncheck.version import __version__
 
@@ -68,7 +68,7 @@ def _rule(info: RuleInfo) -> dict[str, Any]:
         "defaultConfiguration": {"level": _LEVEL[info.severity], "rank": _RANK[info.confidence.value]},
         "properties": {"tags": ["batch-normalization"], "precision": _precision(info.confidence.value)},
     }
-    address = rule_url(info.code)
+    address = page_address(info.code)
     if address:
         rule["helpUri"] = address
     pages = {heading: text for heading, text in info.sections.items() if text.strip()}

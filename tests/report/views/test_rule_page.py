@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import urlparse
+
 import pytest
 
-from bncheck.report.views.rule_page import VARIABLE, rule_url
+from bncheck.report.views.rule_page import VARIABLE, page_address, rule_url
 from bncheck.version import Home
 
 
@@ -32,3 +35,13 @@ def test_another_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rule_url("BN201") == "https://docs.example/BN201.html"
     monkeypatch.setenv(VARIABLE, "docs/{code}")
     assert rule_url("BN201") is None
+
+
+def test_in_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's own file, for readers on this machine; none for a code that has no page."""
+    _public(monkeypatch, None)
+    page = Path(urlparse(page_address("BN201") or "").path)
+    assert (page.name, page.is_file()) == ("BN201.md", True)
+    assert page_address("BN999") is None
+    monkeypatch.setenv(VARIABLE, "https://docs.example/{code}.html")
+    assert page_address("BN201") == "https://docs.example/BN201.html"
