@@ -55,9 +55,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     means of the living channels then correlate: by 0.99 in the median of 500 layers of thirteen healthy models. A layer
     is named where the correlation lies 3.3 standard errors (Fisher's z) below 0.7, or another layer's weights predict
     its means, and the means are off by a quarter of a deviation or the variances scatter. Layers of few channels are
-    compared with the model's other layers. Where the median correlation of a model's layers is below 0.97, all that lie
-    below are named: statistics of an earlier step of the training. Behind the images, whose means are unknown, these
-    are fitted first; behind poolings and gates, and on maps hardly larger than the kernel, more is asked.
+    compared with the model's other layers. Where the median correlation of a model's layers is below 0.97, and
+    their median error above 0.095 deviations, all that lie below that correlation are named: statistics of an
+    earlier step of the training. Behind the images, whose means are unknown, these are fitted first; behind
+    poolings and gates, and on maps hardly larger than the kernel, more is asked.
 
     Variances are predicted up to a factor, for how far channels vary together is not known. Logarithms of stored ones
     rise with those of the predicted ones by 0.9 or more, standard errors allowed for; a layer is named below 0.7. Its
