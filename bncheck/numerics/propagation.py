@@ -241,13 +241,20 @@ def through_kernel(
     if kernel.shape[-2] != channels:
         return None
     seen, spread = _over_places(kernel, windows)
-    rough = not arriving.mean_known or any(window.fills for window in windows)
+    filled = any(window.fills for window in windows)
     mean, variance = arriving.mean, arriving.variance
     if depthwise:
         each = ((seen * mean[:, None]).reshape(-1), (spread * variance[:, None]).reshape(-1))
     else:
         each = (mean @ seen, variance @ spread)
-    return Predicted(mean=each[0], variance=each[1], rough=rough, spread_known=arriving.spread_known)
+    rough = filled or not arriving.mean_known
+    return Predicted(
+        mean=each[0],
+        variance=each[1],
+        rough=rough,
+        spread_known=arriving.spread_known,
+        least=filled and not depthwise,
+    )
 
 
 def _over_places(

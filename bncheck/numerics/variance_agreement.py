@@ -68,6 +68,9 @@ class VarianceAgreement(Record):
     levelled: bool = True
     """Whether the level says something: not behind images, whose own variance is not known, nor an average pooling."""
 
+    may_rise: bool = False
+    """Whether a level above the others' says nothing: the prediction is the least."""
+
     @property
     def flat(self) -> bool:
         """Whether the stored variances do not follow the prediction."""
@@ -117,6 +120,7 @@ def variance_agreements(layers: Sequence[Layer]) -> list[VarianceAgreement | Non
             steepest=float(steepest[n]) if shaped[n] else 1.0,
             differ=math.sqrt(across[n] / counts_felt[n]) if counts_felt[n] else 0.0,
             levelled=predicted.spread_known and not predicted.fitted,
+            may_rise=predicted.least,
         )
         if counts[n] >= FEWEST
         else None
@@ -157,6 +161,8 @@ def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:
     least = OF_LEVELS * _ROBUST * median(np.abs(levels - centre))
     off = {}
     for place, (name, one) in enumerate(found.items()):
+        if one.may_rise and one.level > centre:
+            continue
         near = np.concatenate([levels[max(0, place - NEIGHBOURS) : place], levels[place + 1 :][:NEIGHBOURS], [centre]])
         beyond, apart = max(one.level - near.max(), near.min() - one.level), abs(one.level - centre)
         if (beyond > ALONE or apart > max(APART, least)) and apart > OF_CHANNELS * one.spread:

@@ -220,6 +220,17 @@ def test_a_convolution_against_monte_carlo() -> None:
     np.testing.assert_allclose(one.mean, by_channel, atol=0.05)
 
 
+def test_a_map_that_the_kernel_fills() -> None:
+    """Behind 3x3 over 2x2 places the variance may be larger; not depthwise, nor over 32x32."""
+    arriving = normal(np.zeros(4), np.ones(4), of="x")
+    for size, depthwise, least in ((2, False, True), (2, True, False), (32, False, False)):
+        windows = [KernelAxis(size=size, kernel=3, padding=None)] * 2
+        kernel = np.ones((3, 3, 4, 1 if depthwise else 5))
+        found = through_kernel(arriving, kernel, windows, depthwise=depthwise)
+        assert found is not None
+        assert (found.least, found.rough) == (least, size == 2)
+
+
 def test_a_dense_layer_over_flattened_places() -> None:
     """(4 places * 3 channels, 2): each place has the same means; of another size nothing is said."""
     arriving = normal(np.array([1.0, 2.0, 3.0]), np.ones(3), of="x")

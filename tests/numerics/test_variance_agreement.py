@@ -122,3 +122,14 @@ def test_predictions_that_err_as_much_as_they_differ_say_nothing() -> None:
     assert found is not None
     assert found.slope < 0.4
     assert not found.flat
+
+
+def test_a_level_that_may_rise() -> None:
+    """Where the prediction is the least, a level above the others' is none of theirs, and one below is off."""
+    found = {
+        f"bn{number}": VarianceAgreement(channels=64, level=0.5 + 0.1 * (number % 3), spread=0.2) for number in range(9)
+    }
+    for level, off in ((3.0, ["odd"]), (-2.0, ["odd"])):
+        odd = VarianceAgreement(channels=64, level=level, spread=0.2)
+        assert list(off_level({**found, "odd": odd})) == off
+        assert list(off_level({**found, "odd": replace(odd, may_rise=True)})) == (off if level < 0 else [])

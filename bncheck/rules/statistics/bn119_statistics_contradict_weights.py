@@ -63,7 +63,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Variances are predicted up to a factor, for how far channels vary together is not known. Logarithms of stored ones
     rise with those of the predicted ones by 0.9 or more, standard errors allowed for; a layer is named below 0.7. Its
     factor lies between those of the four layers to each side, or beyond them by 2.3 at most; a layer is named from 3.7
-    on, and all layers where the factor of all is above 9.
+    on, and all layers where the factor of all is above 9. Behind a kernel that fills its map the factor may be larger.
 
     Where most layers contradict, those between them are named too. It is an ERROR where chance is out of the question:
     6 standard errors, and means off by half a deviation. Layers that never moved are BN101's and BN102's; layers frozen

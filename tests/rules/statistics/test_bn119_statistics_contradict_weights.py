@@ -80,6 +80,14 @@ def test_statistics_of_an_earlier_step() -> None:
     assert not list(check.check(facts(*newer, *older[:5])))
 
 
+def test_means_that_hardly_differ_from_channel_to_channel() -> None:
+    """Twelve layers that correlate as badly, and whose means are off by a hundredth of a deviation."""
+    random = np.random.default_rng(4)
+    near = [0.02 * (MEANS + 0.3 * random.normal(size=64)) for _ in range(12)]
+    layers = [layer(f"bn{number}", stored, 0.02 * MEANS) for number, stored in enumerate(near)]
+    assert not list(check.check(facts(*layers)))
+
+
 def test_variances_alone() -> None:
     """Standard deviations in their place: named by their power, as an error."""
     variance = np.exp(np.random.default_rng(3).normal(-3, 1, 64))
