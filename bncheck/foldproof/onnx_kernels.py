@@ -19,7 +19,7 @@ from bncheck.numerics.fold import folded
 from bncheck.recognise.integer_types import SLACK
 from bncheck.recognise.kernel_sizes import MAX_KERNEL
 from bncheck.recognise.lite.leftovers import Affine
-from bncheck.recognise.onnx.nodes import attributes, epsilon_of, in_train_mode, integer, is_batch_norm, number
+from bncheck.recognise.onnx.nodes import epsilon_of, in_train_mode, integer, is_batch_norm, number
 from bncheck.recognise.onnx.values import OnnxNumbers, OnnxWiring
 from bncheck.sources.raw import RawModel
 
@@ -32,6 +32,9 @@ _PASSED = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear")
 """Ops between a linear node and what stands behind it that leave the numbers what they are, up to rounding."""
 _INTEGERS = {"MatMulInteger": 1, "ConvInteger": 1, "DynamicQuantizeMatMul": 1}
 """Op of dynamic quantization -> input that is the kernel."""
+
+
+_MATRICES = ("MatMul", "Gemm", "QLinearMatMul", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
 
 
 class _Inputs(NamedTuple):
@@ -82,10 +85,10 @@ def _linear(graph: OnnxWiring, number: int, node: Any, steps: Mapping[int, tuple
     integers = _INTEGERS.get(node.op_type)
     slots = _LINEAR.get(node.op_type) if integers is None else _Inputs(integers)
     tensor = None if slots is None else graph.tensor(graph.given(node, slots.kernel))
-    shape = None if tensor is None or slots is None else _kernel_shape(graph, node, slots)
-    if tensor is None or slots is None or shape is None or 0 in shape:
+    shape = None if slots is None else graph.shape(graph.given(node, slots.kernel))
+    if tensor is None or slots is None or shape is None or 0 in shape or not _channels(node, shape):
         return None
-    channels, size = shape[0], math.prod(shape)
+    channels, size = _channels(node, shape), math.prod(shape)
     unreadable = "" if integers is None else "its kernel's scale is in another node: dynamic quantization is not read"
     if size > MAX_KERNEL // 4:
         unreadable = f"its kernel of {size:,} weights is too large to be read"
@@ -100,38 +103,28 @@ def _linear(graph: OnnxWiring, number: int, node: Any, steps: Mapping[int, tuple
     )
 
 
-def _kernel_shape(graph: OnnxWiring, node: Any, slots: _Inputs) -> tuple[int, ...] | None:
-    """(channels, ...) of a kernel, read from the file's description; None where it cannot be a kernel."""
-    name, turns = graph.given(node, slots.kernel), []
-    while name not in graph.constants:
-        inner = graph.producers[name]
-        if inner.op_type == "Transpose":
-            turns.append(inner)
-        name = inner.input[0]
-    shape = graph.constants[name].shape
-    for inner in reversed(turns):
-        told = attributes(inner).get("perm")
-        order = tuple(told.ints) if told is not None else tuple(reversed(range(len(shape))))
-        if sorted(order) != list(range(len(shape))):
-            return None
-        shape = tuple(shape[place] for place in order)
-    probe = _by_channel(node, np.broadcast_to(np.int8(0), shape))
-    return None if probe is None else probe.shape
+def _channels(node: Any, shape: tuple[int, ...]) -> int:
+    """Output channels of a kernel; 0 where its rank is not the op's."""
+    kind, rank = node.op_type, len(shape)
+    if kind in _MATRICES:
+        return 0 if rank != 2 else shape[0] if integer(node, "transB", 0) else shape[1]
+    if rank < 3:
+        return 0
+    groups = integer(node, "group", 1)
+    if kind == "ConvTranspose":
+        return shape[1] * groups if groups > 0 and shape[0] % groups == 0 else 0
+    return shape[0]
 
 
 def _by_channel(node: Any, kernel: NDArray[Any]) -> NDArray[Any] | None:
     """(channels, fan-in) of a kernel, the fan-in in TensorFlow's order; None where the rank is not the op's."""
     kind = node.op_type
-    if kind in ("MatMul", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul"):
-        return kernel.T if kernel.ndim == 2 else None
-    if kind in ("Gemm", "QGemm"):
-        return None if kernel.ndim != 2 else kernel if integer(node, "transB", 0) else kernel.T
-    if kernel.ndim < 3:
+    if not _channels(node, kernel.shape):
         return None
+    if kind in _MATRICES:
+        return kernel if integer(node, "transB", 0) else kernel.T
     if kind == "ConvTranspose":
         groups = integer(node, "group", 1)
-        if groups < 1 or kernel.shape[0] % groups:
-            return None
         grouped = kernel.reshape(groups, kernel.shape[0] // groups, *kernel.shape[1:])
         kernel = np.moveaxis(grouped, 1, 2).reshape(-1, grouped.shape[1], *kernel.shape[2:])
     return np.moveaxis(kernel, 1, -1).reshape(kernel.shape[0], -1)

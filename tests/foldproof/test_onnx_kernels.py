@@ -170,6 +170,16 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
         prove(checkpoint(NET[0]), checkpoint(NET[0]))
 
 
+def test_a_kernel_that_claims_to_be_huge(tmp_path: Path) -> None:
+    """Costs nothing before it is read, and is then named as too large or damaged."""
+    graph = Graph()
+    graph.step("Conv", ["", graph.constant("w", np.zeros((8, 3, 1, 1), "f4"))])
+    del graph.made.graph.initializer[0].dims[:]
+    graph.made.graph.initializer[0].dims.extend([1 << 14, 1 << 14, 1, 1])
+    ((place,), _) = onnx_places(graph.read(tmp_path))
+    assert "too large" in place.unreadable
+
+
 EXPORTED = """
 import sys, torch, torchvision
 torch.manual_seed(0)

@@ -49,6 +49,13 @@ def number(node: Any, name: str, default: float) -> float:
     return default if told is None else float(np.float32(told.f))
 
 
+def transposition(node: Any, rank: int) -> tuple[int, ...] | None:
+    """Order of axes that a Transpose of something of this rank gives; None where it does not fit."""
+    told = attributes(node).get("perm")
+    order = tuple(told.ints) if told is not None else tuple(reversed(range(rank)))
+    return order if sorted(order) == list(range(rank)) else None
+
+
 def version_of(model: Any) -> int:
     """Version of ONNX' own operator set that the model uses."""
     return max((opset.version for opset in model.opset_import if opset.domain in _OWN_DOMAINS), default=1)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.facts.errors import Malformed
 from bncheck.recognise.integer_types import EXTREMES, SLACK
-from bncheck.recognise.onnx.nodes import attributes, integer, stored_constants, version_of
+from bncheck.recognise.onnx.nodes import integer, stored_constants, transposition, version_of
 from bncheck.sources.raw import RawModel, RawTensor
 
 Array = NDArray[np.float64]
@@ -78,6 +80,23 @@ class OnnxWiring:
             name = node.input[0]
         return self.constants.get(name)
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Of a constant, as the file describes it; None where it is none."""
+        if self.tensor(name) is None:
+            return None
+        turns: list[Any] = []
+        while name not in self.constants:
+            node = self.producers[name]
+            turns += [node] if node.op_type == "Transpose" else []
+            name = node.input[0]
+        shape = self.constants[name].shape
+        for node in reversed(turns):
+            order = transposition(node, len(shape))
+            if order is None:
+                return None
+            shape = tuple(shape[place] for place in order)
+        return shape
+
     def numbers(self, name: str) -> OnnxNumbers | None:
         """The real values of a constant; None where it is none. Raises ReadError where it is damaged."""
         if name in self.constants:
@@ -94,9 +113,8 @@ class OnnxWiring:
             return None
         if node.op_type != "Transpose":
             return inner
-        told = attributes(node).get("perm")
-        order = tuple(told.ints) if told is not None else tuple(reversed(range(inner.values.ndim)))
-        if sorted(order) != list(range(inner.values.ndim)):
+        order = transposition(node, inner.values.ndim)
+        if order is None:
             return None
         half = np.transpose(np.broadcast_to(inner.half, inner.values.shape), order)
         cut_off = None if inner.cut_off is None else np.transpose(inner.cut_off, order)
@@ -133,22 +151,25 @@ def _as_stored(tensor: RawTensor) -> OnnxNumbers:
 
 
 def real_constants(raw: RawModel) -> dict[str, RawTensor]:
-    """`stored_constants`, and those that the graph makes of integers or turns, as the floats that they stand for."""
+    """`stored_constants`, and those that the graph makes of integers or turns, as the floats that they stand for.
+
+    Nothing is computed before one is read, which raises ReadError where the file is damaged.
+    """
     wiring = OnnxWiring.of(raw)
     found = dict(wiring.constants)
     for node in wiring.nodes:
-        for name in node.output:
-            stored = None if name in found else wiring.tensor(name)
-            if stored is None or node.op_type not in MADE_OF_CONSTANTS:
-                continue
-            known = wiring.numbers(name)
-            if known is not None:
-                values = known.values.astype(np.float32)
+        for name in node.output if node.op_type in MADE_OF_CONSTANTS else ():
+            stored, shape = wiring.tensor(name), wiring.shape(name)
+            if name not in found and stored is not None and shape is not None:
+                read = partial(_computed, raw.path, wiring, name)
                 found[name] = RawTensor(
-                    name=name, dtype="float32", shape=values.shape, read=partial(_given, values), far=stored.far
+                    name=name, dtype="float32", shape=shape, read=read, unavailable=stored.unavailable, far=stored.far
                 )
     return found
 
 
-def _given(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return values
+def _computed(path: Path, wiring: OnnxWiring, name: str) -> NDArray[np.float32]:
+    known = wiring.numbers(name)
+    if known is None:
+        raise Malformed(path, f"{name} is made of constants that do not fit each other")
+    return known.values.astype(np.float32)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncheck.facts.findings import Evidence, Measurement, Severity
+from bncheck.facts.formats import FileKind
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Facts, Layer, Presence, RunFacts
 from bncheck.facts.wording import many, quoted
@@ -88,6 +89,7 @@ def _evidence(layers: list[Layer], model: Facts, severity: Severity, rest: str) 
         message=f"The values of {len(layers)} of {many(len(model.layers), 'layer')} were not read: {reason}. {rest}",
         severity=severity,
         location=vectors[0].name,
+        fix="" if model.format.kind is not FileKind.ONNX else "Judge the model that this was exported from.",
         measurements=(Measurement(name="statistics unread", value=len(vectors), limit=0, unit="vectors"),),
     )
 
