@@ -22,7 +22,7 @@ class FileKind(Enum):
     PYTORCH = "PyTorch file"
     SAFETENSORS = "safetensors file"
     ONNX = "ONNX model"
-    FLAX = "Flax variables"
+    FLAX = "Flax file"
 
 
 _CHECKPOINTS = frozenset({FileKind.TF1_CHECKPOINT, FileKind.TF2_CHECKPOINT, FileKind.NETWORK})

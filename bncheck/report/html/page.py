@@ -21,7 +21,7 @@ from bncheck.report.html.table import layer_columns
 from bncheck.report.views.comparison import DIVERGES, INHERITS
 from bncheck.report.views.rule_page import rule_url
 from bncheck.report.views.short_names import told_apart
-from bncheck.report.views.story import Story, counts, standing, stories, verdict_told
+from bncheck.report.views.story import Story, counts, how_many, standing, stories, verdict_told
 
 FULL_LAYERS = 1_500
 """Layers that the reports of one page may show in full; of a longer run the older ones keep their findings."""
@@ -252,8 +252,6 @@ _TOLD = ("What it detects", "How it decides", "Not detected", "References")
 
 
 def _finding(finding: Finding, report: Report) -> dict[str, Any]:
-    found, total = len(finding.layers), len(report.layers)
-    of = "" if not found else f"{found} of {many(total, 'layer')}" if total >= found else many(found, "place")
     return {
         "code": finding.code,
         "slug": finding.slug,
@@ -263,7 +261,7 @@ def _finding(finding: Finding, report: Report) -> dict[str, Any]:
         "why": finding.why,
         "fix": blocks(finding.fix),
         "layers": finding.layers,
-        "of": of,
+        "of": how_many(finding, report),
         "location": finding.location if finding.location not in finding.layers else "",
         "evidence": [
             (m.name, _measured(m.value), "" if m.limit is None else _measured(m.limit), m.unit)

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator
 
 from bncheck.facts.findings import Finding, Report, RuleFamily
-from bncheck.facts.wording import many
 from bncheck.report.escape import visible, visible_lines
 from bncheck.report.text.layout import Line, cells, hanging, indented, wrap
-from bncheck.report.views.story import Story, standing
+from bncheck.report.views.story import Story, how_many, standing
 
 LAYERS_NAMED = 3
 """Layers of a finding that are named without --verbose."""
@@ -59,10 +58,8 @@ def sentence_lines(story: Story, report: Report, width: int) -> Iterator[Line]:
 
 def of_layers(finding: Finding, report: Report) -> str:
     """How many of the layers it is about, as the rest of a title; empty where it is about none."""
-    if not finding.layers:
-        return ""
-    found, total = len(finding.layers), len(report.layers)
-    return f" · {found} of {many(total, 'layer')}" if total >= found else f" · {many(found, 'place')}"
+    told = how_many(finding, report)
+    return f" · {told}" if told else ""
 
 
 def _title(story: Story, report: Report, width: int) -> Iterator[Line]:

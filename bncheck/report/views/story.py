@@ -44,6 +44,19 @@ def standing(story: Story) -> str:
     return ", ".join(many(found[one], one.value) for one in SEVERITIES if found[one])
 
 
+def how_many(finding: Finding, report: Report) -> str:
+    """Of which layers it is: "3 of 52 layers" of the model, or of the source that a converted file is held against.
+
+    "2 places" of what is neither; empty where it is about none.
+    """
+    found = len(finding.layers)
+    fold = () if report.fold is None else report.fold.layers
+    for names in ({layer.name for layer in report.layers}, {layer.layer for layer in fold}):
+        if found and names.issuperset(finding.layers):
+            return f"{found} of {many(len(names), 'layer')}"
+    return many(found, "place") if found else ""
+
+
 def stories(report: Report) -> tuple[Story, ...]:
     """The findings of a report, each in exactly one story, the worst story first."""
     told: dict[int, list[Finding]] = {}
