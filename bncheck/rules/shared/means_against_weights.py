@@ -9,7 +9,7 @@ import numpy as np
 from bncheck.facts.findings import Measurement
 from bncheck.facts.layers import Layer
 from bncheck.facts.wording import listing, many
-from bncheck.numerics.agreement import HARM, HEALTHY, ROUGH, SIGMAS, Agreement, agreement, agreements
+from bncheck.numerics.agreement import HARM, HEALTHY, ROUGH, SIGMAS, Agreement, agreements
 from bncheck.numerics.channels import median, names
 from bncheck.numerics.variance_agreement import variance_agreement
 from bncheck.rules.shared.against_weights import SURE, AgainstWeights
@@ -109,9 +109,14 @@ def _donor(layers: Sequence[Layer], layer: Layer, found: Agreement) -> str:
     """The layer whose weights predict the means that this one stores; empty where there is none."""
     if found.correlation > LOW:
         return ""
-    others = (other for other in layers if other is not layer)
-    fits = (other.name for other in others if (fit := agreement(other, layer.mean.values)) and fit.sigmas < -SIGMAS)
-    return next(fits, "")
+    means = layer.mean.values
+    others = [other for other in layers if other is not layer and means is not None and _channels(other) == means.size]
+    fits = zip(others, agreements(others, means), strict=True)
+    return next((other.name for other, fit in fits if fit is not None and fit.sigmas < -SIGMAS), "")
+
+
+def _channels(layer: Layer) -> int:
+    return 0 if layer.predicted is None else layer.predicted.mean.size
 
 
 def _whose(donors: Mapping[str, str]) -> str:
