@@ -21,18 +21,18 @@ def assert_running_statistics_move(model: Any, first_steps: int = FIRST_STEPS, *
     it is gone. The model that the loop calls is the one to give. Raises UsageError for a number of steps below 1.
     """
     watch = Watch(first_steps=check_first_steps(first_steps), share=share)
-    watch.begin(_values(model))
-    tell_share((1 - layer.momentum for _, layer in _batch_norms(model) if layer.momentum is not None), share, None)
+    watch.begin(running_statistics(model))
+    tell_share(decays(model), share, None)
     calls = 0
 
     def after_a_call(*_: Any) -> None:
         nonlocal calls
         calls += _with_gradients()
         if calls == 1:
-            watch.begin(_values(model))  # lazy layers have statistics only now
+            watch.begin(running_statistics(model))  # lazy layers have statistics only now
         if calls >= watch.first_steps:
             handle.remove()
-            watch.check(_values(model), calls, _FIX_TORCH)
+            watch.check(running_statistics(model), calls, _FIX_TORCH)
 
     handle = model.register_forward_hook(after_a_call)
 
@@ -56,7 +56,13 @@ def _batch_norms(model: Any) -> Iterator[tuple[str, Any]]:
             yield name, layer
 
 
-def _values(model: Any) -> Values:
+def decays(model: Any) -> list[float]:
+    """Of its batch norms that are trained: 1 - momentum; those that take plain averages have none."""
+    return [1 - layer.momentum for _, layer in _batch_norms(model) if layer.momentum is not None]
+
+
+def running_statistics(model: Any) -> Values:
+    """Running mean and variance of its batch norms that are trained, as they are now; lazy ones may have none yet."""
     return {
         name: tuple(vector.detach().float().cpu().numpy().copy() for vector in (layer.running_mean, layer.running_var))
         for name, layer in _batch_norms(model)
