@@ -19,7 +19,7 @@ from bncheck.numerics.fold import folded
 from bncheck.recognise.integer_types import SLACK
 from bncheck.recognise.kernel_sizes import MAX_KERNEL
 from bncheck.recognise.lite.leftovers import Affine
-from bncheck.recognise.onnx.nodes import epsilon_of, in_train_mode, integer, is_batch_norm, number
+from bncheck.recognise.onnx.nodes import OnnxNode, epsilon_of, in_train_mode, integer, is_batch_norm, number
 from bncheck.recognise.onnx.values import OnnxNumbers, OnnxWiring
 from bncheck.sources.raw import RawModel
 
@@ -69,7 +69,7 @@ class _OneStep:
 
 
 def onnx_places(raw: RawModel) -> tuple[tuple[KernelPlace, ...], tuple[KernelPlace, ...]]:
-    """(linear nodes with a constant kernel, chains of affine nodes), each in the order of the main graph's nodes.
+    """(linear nodes with a constant kernel, chains of affine nodes), each in the order of the nodes.
 
     Raises ReadError where a constant is damaged.
     """
@@ -81,7 +81,9 @@ def onnx_places(raw: RawModel) -> tuple[tuple[KernelPlace, ...], tuple[KernelPla
     return tuple(linear), tuple(_chains(graph, steps))
 
 
-def _linear(graph: OnnxWiring, number: int, node: Any, steps: Mapping[int, tuple[Standing, ...]]) -> KernelPlace | None:
+def _linear(
+    graph: OnnxWiring, number: int, node: OnnxNode, steps: Mapping[int, tuple[Standing, ...]]
+) -> KernelPlace | None:
     integers = _INTEGERS.get(node.op_type)
     slots = _LINEAR.get(node.op_type) if integers is None else _Inputs(integers)
     tensor = None if slots is None else graph.tensor(graph.given(node, slots.kernel))
@@ -103,7 +105,7 @@ def _linear(graph: OnnxWiring, number: int, node: Any, steps: Mapping[int, tuple
     )
 
 
-def _channels(node: Any, shape: tuple[int, ...]) -> int:
+def _channels(node: OnnxNode, shape: tuple[int, ...]) -> int:
     """Output channels of a kernel; 0 where its rank is not the op's."""
     kind, rank = node.op_type, len(shape)
     if kind in _MATRICES:
@@ -116,7 +118,7 @@ def _channels(node: Any, shape: tuple[int, ...]) -> int:
     return shape[0]
 
 
-def _by_channel(node: Any, kernel: NDArray[Any]) -> NDArray[Any] | None:
+def _by_channel(node: OnnxNode, kernel: NDArray[Any]) -> NDArray[Any] | None:
     """(channels, fan-in) of a kernel, the fan-in in TensorFlow's order; None where the rank is not the op's."""
     kind = node.op_type
     if not _channels(node, kernel.shape):
@@ -163,7 +165,7 @@ def _width(step: Standing) -> int:
     return 1 if values is None else int(values.size)
 
 
-def _bare(graph: OnnxWiring, node: Any, slots: _Inputs) -> Held | None:
+def _bare(graph: OnnxWiring, node: OnnxNode, slots: _Inputs) -> Held | None:
     name = graph.given(node, slots.kernel)
     if slots.scale is None:
         kernel = graph.numbers(name)
@@ -190,7 +192,7 @@ def _bare(graph: OnnxWiring, node: Any, slots: _Inputs) -> Held | None:
     )
 
 
-def _bias(graph: OnnxWiring, node: Any, slots: _Inputs, channels: int) -> OnnxNumbers | None:
+def _bias(graph: OnnxWiring, node: OnnxNode, slots: _Inputs, channels: int) -> OnnxNumbers | None:
     """(channels,); zeros where the node has none, None where it is computed or of another length."""
     name = graph.given(node, slots.bias)
     if not name:
@@ -209,10 +211,10 @@ def _bias(graph: OnnxWiring, node: Any, slots: _Inputs, channels: int) -> OnnxNu
     return replace(found, values=beta * found.values.reshape(-1), half=abs(beta) * half, cut_off=None)
 
 
-def _step(graph: OnnxWiring, node: Any) -> tuple[Standing, ...] | None:
+def _step(graph: OnnxWiring, node: OnnxNode) -> tuple[Standing, ...] | None:
     """A node as multiplications and additions by constants; None where it is none."""
     if is_batch_norm(node):
-        return None if in_train_mode(node, graph.version) else _of_batch_norm(graph, node)
+        return None if in_train_mode(node) else _of_batch_norm(graph, node)
     if node.op_type not in _AFFINE or len(node.input) != 2:
         return None
     slot = 1 if graph.tensor(node.input[1]) is not None else 0
@@ -234,7 +236,7 @@ def _step(graph: OnnxWiring, node: Any) -> tuple[Standing, ...] | None:
     return (Standing(kind=node.op_type, constants=constants, per_channel=values.size > 1),)
 
 
-def _of_batch_norm(graph: OnnxWiring, node: Any) -> tuple[Standing, ...] | None:
+def _of_batch_norm(graph: OnnxWiring, node: OnnxNode) -> tuple[Standing, ...] | None:
     """Its scale, then its addend. A quantizer may have rounded gamma and beta."""
     vectors = [vector for name in node.input[1:5] if (vector := graph.numbers(name)) is not None]
     if len(vectors) != 4 or len({vector.values.size for vector in vectors}) != 1:

@@ -20,7 +20,7 @@ from bncheck.recognise.channels_last import channels_last
 from bncheck.recognise.graph.flat import node_of
 from bncheck.recognise.kernel_sizes import MAX_KERNEL, kernel_bytes
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
-from bncheck.recognise.onnx.values import real_constants
+from bncheck.recognise.onnx.values import OnnxWiring, real_constants
 from bncheck.recognise.stored_vectors import per_channel
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
@@ -207,7 +207,7 @@ def _opened(raw: RawModel, facts: Facts | None) -> _Opened:
 
 def _of_other_layout(raw: RawModel, facts: Facts | None) -> _Opened:
     """Of PyTorch and ONNX, with convolutions' kernels in TensorFlow's order of axes."""
-    held = raw.tensors if raw.onnx is None else real_constants(raw)
+    held = raw.tensors if raw.onnx is None else real_constants(OnnxWiring.of(raw))
 
     def laid_out(name: str) -> RawTensor | None:
         tensor = held.get(name)

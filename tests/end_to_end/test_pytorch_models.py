@@ -13,7 +13,7 @@ import bncheck
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("torchvision", reason="torchvision is not installed")
-from torch_nets import NETS, pictures, trained  # noqa: E402
+from torch_nets import NETS, block, pictures, trained  # noqa: E402
 
 # the exporter without torch.compile, which leaves batch norm standing, is deprecated
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
@@ -155,3 +155,42 @@ def exported(net: Trained, path: Path, *, training: bool) -> None:
         dynamo=False,
         opset_version=17,
     )
+
+
+class Branching(torch.nn.Module):
+    """A block, then one of two by the data, the first of them again in a loop over the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = block(3, 8), block(8, 8), block(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (samples, 3, height, width) -> (samples, 8)."""
+        y = self.a(x)
+        y = self.b(y) if bool(y.mean() > 0.1) else self.c(y)
+        for _ in range(int(x.shape[0])):
+            y = self.b(y)
+        return y.mean((2, 3))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_branches_and_loops_of_scripted_models(tmp_path: Path, *, training: bool) -> None:
+    """Batch norm in an If and a Loop as torch.onnx writes them, judged as anywhere."""
+    model = Branching()
+    for one in (model.a, model.b, model.c):
+        for seed in range(60):
+            one(2 * torch.randn(8, one[0].in_channels, 8, 8, generator=torch.Generator().manual_seed(seed)) + 1)
+    torch.onnx.export(
+        torch.jit.script(model.train(training)),
+        (torch.randn(2, 3, 16, 16),),
+        tmp_path / "m.onnx",
+        input_names=["x"],
+        dynamic_axes={"x": [0]},
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+        dynamo=False,
+        opset_version=17,
+    )
+    report = bncheck.check(tmp_path / "m.onnx")
+    assert [(layer.name, len(layer.sites)) for layer in report.layers] == [("a.1", 1), ("b.1", 2), ("c.1", 1)]
+    assert [(f.code, len(f.layers)) for f in report.findings] == ([("BN205", 3)] if training else [])

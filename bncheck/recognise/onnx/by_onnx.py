@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import Facts, GraphFacts, Layer, Linear, Mode, Origin, Presence, Purpose, Role, Site, Vector
@@ -11,14 +10,8 @@ from bncheck.facts.record import replace
 from bncheck.recognise.channels_last import channels_last
 from bncheck.recognise.kernel_sizes import linear_before
 from bncheck.recognise.named.name_families import find_groups
-from bncheck.recognise.onnx.nodes import (
-    epsilon_of,
-    in_train_mode,
-    integer,
-    is_batch_norm,
-    version_of,
-)
-from bncheck.recognise.onnx.values import real_constants
+from bncheck.recognise.onnx.nodes import OnnxNode, epsilon_of, in_train_mode, integer, is_batch_norm
+from bncheck.recognise.onnx.values import OnnxWiring, real_constants
 from bncheck.recognise.stored_vectors import vector
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
@@ -29,22 +22,16 @@ _INPUTS = (Role.GAMMA, Role.BETA, Role.MEAN, Role.VARIANCE)
 
 
 def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
-    """The layers of the main graph. Raises ReadError where the file is damaged.
-
-    Batch norm in functions and in branches and loops is not looked into: a gap says so.
-    """
-    model = raw.onnx
-    assert model is not None
-    version = version_of(model)
-    constants = real_constants(raw)
-    producers = {name: node for node in model.graph.node for name in node.output if name}
-    outputs = _outputs_reached(model.graph)
+    """The layers of the graph, of its functions and of branches and loops. Raises ReadError where it is damaged."""
+    wiring = OnnxWiring.of(raw)
+    constants = real_constants(wiring)
+    outputs = _outputs_reached(wiring)
     layers: dict[str, Layer] = {}
-    for order, node in enumerate(filter(is_batch_norm, model.graph.node)):
-        site = _site(node, version, outputs.get(id(node), ()), order)
-        linear, bias = _linear_node(node, producers, constants)
+    for order, node in enumerate(filter(is_batch_norm, wiring.nodes)):
+        site = _site(node, outputs.get(id(node), ()), order)
+        linear, bias = _linear_node(node, wiring.producers, constants)
         if linear is not None:
-            site = replace(site, linear=_linear(linear, constants), bias=bias or None)
+            site = replace(site, linear=_linear(linear, constants), bias=bias if bias in constants else None)
         layer = _layer(node, constants, site, order)
         before = layers.get(layer.name)
         same = before is not None and before.mean.key == layer.mean.key and layer.mean.key
@@ -55,10 +42,10 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
     graph = GraphFacts(
         path=str(raw.path),
         format=raw.format,
-        nodes=len(model.graph.node),
+        nodes=len(wiring.nodes),
         purpose=Purpose.INFERENCE,
         serving=True,
-        producer=model.producer_name,
+        producer=raw.onnx.producer_name if raw.onnx is not None else "",
     )
     return Facts(
         path=str(raw.path),
@@ -66,16 +53,16 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
         layers=tuple(replace(layer, name=name) for name, layer in layers.items()),
         graph=graph,
         run=run_facts(raw, hints),
-        gaps=tuple(_gaps(model)),
+        gaps=tuple(map(_gap, wiring.left)),
         notes=raw.notes,
     )
 
 
-def _outputs_reached(graph: Any) -> dict[int, tuple[str, ...]]:
+def _outputs_reached(wiring: OnnxWiring) -> dict[int, tuple[str, ...]]:
     """Node -> outputs of the model that depend on it. Nodes stand in topological order, as the format demands."""
-    needs: dict[str, set[str]] = {output.name: {output.name} for output in graph.output}
+    needs: dict[str, set[str]] = {name: {name} for name in wiring.outputs}
     reached: dict[int, tuple[str, ...]] = {}
-    for node in reversed(graph.node):
+    for node in reversed(wiring.nodes):
         outputs = set().union(*(needs.get(name, set()) for name in node.output))
         reached[id(node)] = tuple(sorted(outputs))
         if outputs:
@@ -84,11 +71,11 @@ def _outputs_reached(graph: Any) -> dict[int, tuple[str, ...]]:
     return reached
 
 
-def _site(node: Any, version: int, outputs: tuple[str, ...], order: int) -> Site:
+def _site(node: OnnxNode, outputs: tuple[str, ...], order: int) -> Site:
     return Site(
         name=node.name or node.output[0],
         form=node.op_type,
-        mode=Mode.TRAIN if in_train_mode(node, version) else Mode.EVAL,
+        mode=Mode.TRAIN if in_train_mode(node) else Mode.EVAL,
         epsilon=epsilon_of(node),
         axis=1,
         linear_axis=1,
@@ -97,7 +84,7 @@ def _site(node: Any, version: int, outputs: tuple[str, ...], order: int) -> Site
     )
 
 
-def _layer(node: Any, constants: Mapping[str, RawTensor], site: Site, order: int) -> Layer:
+def _layer(node: OnnxNode, constants: Mapping[str, RawTensor], site: Site, order: int) -> Layer:
     inputs = dict(zip(_INPUTS, node.input[1:5], strict=False))
     vectors = {role: _vector(role, inputs.get(role, ""), constants) for role in _INPUTS}
     stored = [found.key for found in vectors.values() if found.key]
@@ -129,7 +116,9 @@ _KERNELS = {"Conv": "Conv2D", "ConvTranspose": "Conv2DBackpropInput", "MatMul": 
 """Op -> TensorFlow's op with a kernel of that layout, once its axes are in TensorFlow's order."""
 
 
-def _linear_node(node: Any, producers: Mapping[str, Any], constants: Mapping[str, RawTensor]) -> tuple[Any, str]:
+def _linear_node(
+    node: OnnxNode, producers: Mapping[str, OnnxNode], constants: Mapping[str, RawTensor]
+) -> tuple[OnnxNode | None, str]:
     """(the convolution or dense layer whose output the node normalises or None, name of its bias or "")."""
     before = producers.get(node.input[0]) if node.input else None
     if before is not None and before.op_type == "Add" and len(before.input) == 2:  # a dense layer's bias
@@ -142,7 +131,7 @@ def _linear_node(node: Any, producers: Mapping[str, Any], constants: Mapping[str
     return before, before.input[2] if len(before.input) > 2 else ""
 
 
-def _linear(before: Any, constants: Mapping[str, RawTensor]) -> Linear | None:
+def _linear(before: OnnxNode, constants: Mapping[str, RawTensor]) -> Linear | None:
     """A linear node with its kernel in TensorFlow's layout; None where that is not stored."""
     kernel = constants.get(before.input[1])
     groups = integer(before, "group", 1)
@@ -153,15 +142,7 @@ def _linear(before: Any, constants: Mapping[str, RawTensor]) -> Linear | None:
     return linear_before(before.name or before.output[0], _KERNELS[before.op_type], laid_out)
 
 
-def _gaps(model: Any) -> Iterator[Gap]:
-    """Where batch norm is, and was not looked at."""
-    for function in model.functions:
-        if any(map(is_batch_norm, function.node)):
-            yield Gap(
-                kind=GapKind.LAYER, where=function.name, why="batch norm in a function of an ONNX model is not read"
-            )
-    for node in model.graph.node:
-        inner = [graph for a in node.attribute for graph in (a.g, *a.graphs)]
-        if any(is_batch_norm(within) for graph in inner for within in graph.node):
-            why = f"batch norm in a branch or loop ({node.op_type}) of an ONNX model is not read"
-            yield Gap(kind=GapKind.LAYER, where=node.name or node.output[0], why=why)
+def _gap(where: str) -> Gap:
+    return Gap(
+        kind=GapKind.LAYER, where=where, why="the functions and branches of this ONNX model are too many to write out"
+    )

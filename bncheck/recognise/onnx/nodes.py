@@ -1,14 +1,12 @@
-"""What an ONNX graph holds fixed, the values of its constants, and what its nodes say."""
+"""A node of an ONNX model and what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from bncheck.sources.onnx.onnx import raw_tensor
-from bncheck.sources.raw import RawModel, RawTensor
 
 _OWN_DOMAINS = ("", "ai.onnx")
 _EPSILON = 1e-5
@@ -17,48 +15,60 @@ _TRAINING_MODE_SINCE = 14
 """Version of the operator set that has the attribute; before, more than one output means train mode."""
 
 
-def stored_constants(raw: RawModel) -> dict[str, RawTensor]:
-    """Every name whose value the file holds: initialisers, Constant nodes, and what only passes these on."""
-    model = raw.onnx
-    assert model is not None
-    found = dict(raw.tensors)
-    for node in model.graph.node:
-        if node.op_type == "Constant" and len(node.output) == 1:
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    found[node.output[0]] = raw_tensor(raw.path, attribute.t, {})
-        elif node.op_type == "Identity" and len(node.input) == 1 and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-    return found
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class OnnxNode:
+    """A node with the names of its values in the whole model."""
+
+    op_type: str
+    domain: str
+    """"" for ONNX' own operators."""
+    name: str
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+    attribute: Sequence[Any]
+    """AttributeProto, as stored."""
+    given: Mapping[str, Any]
+    """Attributes of the function's call that stored ones may refer to."""
+    version: int
+    """Of the operator set of its domain."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Name -> AttributeProto that holds the value; those that refer to an attribute not given have none."""
+        found: dict[str, Any] = {}
+        for attribute in self.attribute:
+            held = self.given.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+            if held is not None:
+                found[attribute.name] = held
+        return found
 
 
-def attributes(node: Any) -> Mapping[str, Any]:
-    """Name -> AttributeProto."""
-    return {attribute.name: attribute for attribute in node.attribute}
-
-
-def integer(node: Any, name: str, default: int) -> int:
+def integer(node: OnnxNode, name: str, default: int) -> int:
     """Value of an integer attribute."""
-    told = attributes(node).get(name)
+    told = node.attributes.get(name)
     return default if told is None else int(told.i)
 
 
-def number(node: Any, name: str, default: float) -> float:
+def number(node: OnnxNode, name: str, default: float) -> float:
     """Value of a float attribute, as the float32 that it is."""
-    told = attributes(node).get(name)
+    told = node.attributes.get(name)
     return default if told is None else float(np.float32(told.f))
 
 
-def transposition(node: Any, rank: int) -> tuple[int, ...] | None:
+def transposition(node: OnnxNode, rank: int) -> tuple[int, ...] | None:
     """Order of axes that a Transpose of something of this rank gives; None where it does not fit."""
-    told = attributes(node).get("perm")
+    told = node.attributes.get("perm")
     order = tuple(told.ints) if told is not None else tuple(reversed(range(rank)))
     return order if sorted(order) == list(range(rank)) else None
 
 
-def version_of(model: Any) -> int:
-    """Version of ONNX' own operator set that the model uses."""
-    return max((opset.version for opset in model.opset_import if opset.domain in _OWN_DOMAINS), default=1)
+def versions_of(declaring: Any) -> dict[str, int]:
+    """Domain -> version of the operator set that a model or function declares."""
+    found: dict[str, int] = {}
+    for opset in declaring.opset_import:
+        domain = "" if opset.domain in _OWN_DOMAINS else opset.domain
+        found[domain] = max(opset.version, found.get(domain, 1))
+    return found
 
 
 def is_batch_norm(node: Any) -> bool:
@@ -66,13 +76,13 @@ def is_batch_norm(node: Any) -> bool:
     return node.op_type == "BatchNormalization" and node.domain in _OWN_DOMAINS
 
 
-def in_train_mode(node: Any, version: int) -> bool:
+def in_train_mode(node: OnnxNode) -> bool:
     """Whether a BatchNormalization normalises with the statistics of the batch."""
-    if version < _TRAINING_MODE_SINCE:
+    if node.version < _TRAINING_MODE_SINCE:
         return sum(map(bool, node.output)) > 1
     return integer(node, "training_mode", 0) != 0
 
 
-def epsilon_of(node: Any) -> float:
+def epsilon_of(node: OnnxNode) -> float:
     """Epsilon of a BatchNormalization."""
     return number(node, "epsilon", _EPSILON)

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.errors import Malformed
+from bncheck.facts.record import replace
 from bncheck.recognise.integer_types import EXTREMES, SLACK
-from bncheck.recognise.onnx.nodes import integer, stored_constants, transposition, version_of
+from bncheck.recognise.onnx.flatten import FlatOnnx, flat_onnx
+from bncheck.recognise.onnx.nodes import OnnxNode, integer, transposition
+from bncheck.sources.onnx.onnx import raw_tensor
 from bncheck.sources.raw import RawModel, RawTensor
 
 Array = NDArray[np.float64]
@@ -39,35 +41,37 @@ class OnnxNumbers:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnnxWiring:
-    """The main graph's wiring."""
+    """The wiring of a model, functions and bodies written out."""
 
-    nodes: Sequence[Any]
+    path: Path
+    nodes: Sequence[OnnxNode]
     constants: Mapping[str, RawTensor]
-    producers: Mapping[str, Any]
+    producers: Mapping[str, OnnxNode]
     readers: Mapping[str, Sequence[int]]
     """Name -> numbers of the nodes that read it."""
-    outputs: frozenset[str]
-    version: int
+    outputs: tuple[str, ...]
+    left: Sequence[str]
+    """Nodes in whose functions or bodies there is batch norm that was not written out."""
 
     @classmethod
     def of(cls, raw: RawModel) -> OnnxWiring:
         """Of a model that `sources.onnx` read. Raises ReadError."""
-        model = raw.onnx
-        assert model is not None
+        flat = flat_onnx(raw)
         readers: dict[str, list[int]] = {}
-        for number, node in enumerate(model.graph.node):
+        for number, node in enumerate(flat.nodes):
             for name in node.input:
                 readers.setdefault(name, []).append(number)
         return cls(
-            nodes=list(model.graph.node),
-            constants=stored_constants(raw),
-            producers={name: node for node in model.graph.node for name in node.output if name},
+            path=raw.path,
+            nodes=flat.nodes,
+            constants=_stored(raw.path, flat),
+            producers={name: node for node in flat.nodes for name in node.output if name},
             readers=readers,
-            outputs=frozenset(output.name for output in model.graph.output),
-            version=version_of(model),
+            outputs=flat.outputs,
+            left=flat.left,
         )
 
-    def given(self, node: Any, slot: int | None) -> str:
+    def given(self, node: OnnxNode, slot: int | None) -> str:
         """Name of an input; "" where there is none."""
         return node.input[slot] if slot is not None and slot < len(node.input) else ""
 
@@ -84,7 +88,7 @@ class OnnxWiring:
         """Of a constant, as the file describes it; None where it is none."""
         if self.tensor(name) is None:
             return None
-        turns: list[Any] = []
+        turns: list[OnnxNode] = []
         while name not in self.constants:
             node = self.producers[name]
             turns += [node] if node.op_type == "Transpose" else []
@@ -144,32 +148,44 @@ class OnnxWiring:
         )
 
 
+def _stored(path: Path, flat: FlatOnnx) -> dict[str, RawTensor]:
+    """Every name whose value the file holds: initialisers, Constant nodes, and what only passes these on."""
+    found = dict(flat.tensors)
+    for node in flat.nodes:
+        if node.op_type == "Constant" and len(node.output) == 1:
+            held = node.attributes.get("value")
+            if held is not None:  # by its output, as the tensor itself need have no name
+                found[node.output[0]] = replace(raw_tensor(path, held.t, {}), name=node.output[0])
+        elif node.op_type == "Identity" and len(node.input) == 1 and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
+
+
 def _as_stored(tensor: RawTensor) -> OnnxNumbers:
     values = tensor.read().astype(np.float64)
     relative = _ROUNDED.get(tensor.dtype)
     return OnnxNumbers(values=values, half=np.zeros(()) if relative is None else relative * np.abs(values))
 
 
-def real_constants(raw: RawModel) -> dict[str, RawTensor]:
-    """`stored_constants`, and those that the graph makes of integers or turns, as the floats that they stand for.
+def real_constants(wiring: OnnxWiring) -> dict[str, RawTensor]:
+    """What is stored, and what the graph makes of integers or turns, as the floats that they stand for.
 
     Nothing is computed before one is read, which raises ReadError where the file is damaged.
     """
-    wiring = OnnxWiring.of(raw)
     found = dict(wiring.constants)
     for node in wiring.nodes:
         for name in node.output if node.op_type in MADE_OF_CONSTANTS else ():
             stored, shape = wiring.tensor(name), wiring.shape(name)
             if name not in found and stored is not None and shape is not None:
-                read = partial(_computed, raw.path, wiring, name)
+                read = partial(_computed, wiring, name)
                 found[name] = RawTensor(
                     name=name, dtype="float32", shape=shape, read=read, unavailable=stored.unavailable, far=stored.far
                 )
     return found
 
 
-def _computed(path: Path, wiring: OnnxWiring, name: str) -> NDArray[np.float32]:
+def _computed(wiring: OnnxWiring, name: str) -> NDArray[np.float32]:
     known = wiring.numbers(name)
     if known is None:
-        raise Malformed(path, f"{name} is made of constants that do not fit each other")
+        raise Malformed(wiring.path, f"{name} is made of constants that do not fit each other")
     return known.values.astype(np.float32)

@@ -14,16 +14,20 @@ _MESSAGES = {
     ),
     "AttributeProto": (
         "name:string:1 f:float:2 i:int64:3 s:bytes:4 t:TensorProto:5 g:GraphProto:6 floats:*float:7 ints:*int64:8 "
-        "graphs:*GraphProto:11"
+        "graphs:*GraphProto:11 ref_attr_name:string:21"
     ),
     "NodeProto": (
-        "input:*string:1 output:*string:2 name:string:3 op_type:string:4 attribute:*AttributeProto:5 domain:string:7"
+        "input:*string:1 output:*string:2 name:string:3 op_type:string:4 attribute:*AttributeProto:5 domain:string:7 "
+        "overload:string:8"
     ),
     "ValueInfoProto": "name:string:1",
     "GraphProto": (
         "node:*NodeProto:1 name:string:2 initializer:*TensorProto:5 input:*ValueInfoProto:11 output:*ValueInfoProto:12"
     ),
-    "FunctionProto": "name:string:1 input:*string:4 output:*string:5 node:*NodeProto:7 domain:string:10",
+    "FunctionProto": (
+        "name:string:1 input:*string:4 output:*string:5 node:*NodeProto:7 opset_import:*OperatorSetIdProto:9 "
+        "domain:string:10 attribute_proto:*AttributeProto:11 overload:string:13"
+    ),
     "OperatorSetIdProto": "domain:string:1 version:int64:2",
     "ModelProto": (
         "ir_version:int64:1 producer_name:string:2 producer_version:string:3 graph:GraphProto:7 "

@@ -95,16 +95,6 @@ def test_one_layer_applied_twice(tmp_path: Path) -> None:
     assert [site.outputs for site in layer.sites] == [("y",), ("again_y",)]
 
 
-def test_branches_and_functions_are_named(tmp_path: Path) -> None:
-    """As what was not looked at."""
-    made = model({"a": statistics()})
-    branch = made.graph.node.add(op_type="If", name="either", input=["x"], output=["z"])
-    branch.attribute.add(name="then_branch").g.node.add(op_type="BatchNormalization", output=["z"])
-    made.functions.add(name="block").node.add(op_type="BatchNormalization", output=["z"])
-    assert {gap.where for gap in facts(tmp_path, made).gaps} == {"either", "block"}
-    assert "BN002" in codes(tmp_path, made)
-
-
 def test_other_domains_are_not_batch_norm(tmp_path: Path) -> None:
     """An op of one's own may do anything."""
     made = model({"a": statistics()})
