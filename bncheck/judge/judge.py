@@ -24,7 +24,7 @@ from bncheck.facts.findings import (
 )
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose
 from bncheck.facts.wording import many, many_are
-from bncheck.judge.not_checked import not_checked
+from bncheck.judge.not_checked import not_checked, unjudged_layers
 from bncheck.judge.suppress import refuse_unknown_codes, selected, sort_out
 from bncheck.rules import RULES
 from bncheck.rules.registry import Registry
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _DEFAULT = Settings()
 _RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+_MOST_UNREAD = 0.5
+"""Share of the layers whose statistics may be unread in what passes; a guess: what was judged should be most of it."""
 _STEP = re.compile(r"-\d+(?=(\.[A-Za-z]\w*)?$)")
 
 
@@ -236,6 +238,9 @@ def _too_little(facts: Facts) -> str:
         return "" if facts.fold is not None else "no batch norm was found"
     if not any(map(_judged, facts.layers)):
         return "no statistic, mode or update of its batch norm could be judged"
+    unread, measured = len(unjudged_layers(facts)), (facts.comparison, facts.quantized, facts.fold)
+    if unread > _MOST_UNREAD * len(facts.layers) and not any(measured):
+        return f"the statistics of {unread} of {many(len(facts.layers), 'layer')} could not be read"
     values = any(v.constant_checked for layer in facts.layers for v in layer.statistics)
     graph = facts.graph
     if not values and graph is not None and graph.purpose is Purpose.TRAINING and not graph.train_ops:

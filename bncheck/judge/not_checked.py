@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from bncheck.facts.findings import NotChecked, StageName, not_run
 from bncheck.facts.formats import FileKind
-from bncheck.facts.layers import Facts, Origin
+from bncheck.facts.layers import Facts, Layer, Origin, Presence
+from bncheck.facts.wording import many
 from bncheck.numerics.init_share import DEFAULTS, init_share, init_shares
 from bncheck.rules.rule import Needs
 from bncheck.rules.shared import fixes
@@ -27,6 +28,7 @@ def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Se
     else:
         entries += [_statistics(facts, statistics)] if statistics else []
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
+        entries += [_unread(facts)] if unjudged_layers(facts) and not statistics else []
         entries += [_wiring(facts, wiring)] if wiring else []
         entries += _init_share(facts)
         entries += _train_vs_eval(facts, _codes(lacking, Needs.COMPARISON))
@@ -119,6 +121,25 @@ def _statistics(facts: Facts, codes: tuple[str, ...]) -> NotChecked:
         how="bncheck inspect checkpoint CKPT --graph " + shlex.quote(facts.path),
         codes=codes,
     )
+
+
+def unjudged_layers(facts: Facts) -> tuple[Layer, ...]:
+    """Layers of a file that should hold statistics of which none could be read, nor any update be judged instead."""
+    if not facts.run.values:
+        return ()
+    return tuple(
+        layer
+        for layer in facts.layers
+        if any(vector.presence is Presence.UNREAD for vector in layer.statistics)
+        and not any(vector.constant_checked for vector in layer.statistics)
+        and not layer.updates
+    )
+
+
+def _unread(facts: Facts) -> NotChecked:
+    layers = unjudged_layers(facts)
+    why = next((vector.reason for layer in layers for vector in layer.statistics if vector.reason), "they are missing")
+    return NotChecked(what=f"statistics of {len(layers)} of {many(len(facts.layers), 'layer')}", why=why)
 
 
 def _values(facts: Facts) -> NotChecked:

@@ -74,6 +74,12 @@ EXAMPLES: Mapping[str, Facts] = {
         graph=graph_facts(purpose=Purpose.TRAINING),
         run=RunFacts(),
     ),
+    "the statistics of at most half of the layers could not be read: listed as not checked": facts(
+        batch_norm("a"), unread(wired(batch_norm("b")))
+    ),
+    "the statistics of more than half of the layers could not be read": facts(
+        batch_norm("a"), *(replace(unread(wired(batch_norm(name))), updates=()) for name in "bc")
+    ),
     "by labels, eval mode is as good as train mode, whatever the layers' statistics": _sharp(
         0.3, 0.4, accuracy=(0.997, 0.995)
     ),
@@ -131,6 +137,14 @@ def test_every_example_stands_in_the_table() -> None:
     """And none of them twice."""
     told = [found.partition(", with ")[0] for found, _, _ in rows()]
     assert set(told) == set(EXAMPLES)
+
+
+def test_what_was_not_read_is_not_checked() -> None:
+    """It is said of how many layers; nothing is, where a measurement or a proof has judged the model."""
+    lost = facts(batch_norm("a"), *(unread(batch_norm(name)) for name in "bc"))
+    assert "statistics of 2 of 3 layers" in [entry.what for entry in judge(lost).not_checked]
+    measured = replace(lost, comparison=compared(difference("a")).comparison)
+    assert judge(measured).verdict.value == "pass"
 
 
 def test_an_unknown_init_share_is_not_checked() -> None:
