@@ -33,7 +33,8 @@ class Figure:
     work: str
     budget: str
     measured: str
-    met: bool
+    met: bool | None
+    """None where it could not be measured here."""
 
 
 def run(command: Sequence[str], *, codes: Sequence[int] = (0, 1), variables: Mapping[str, str] | None = None) -> Run:
