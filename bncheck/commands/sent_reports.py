@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bncheck.facts.arrays import PerChannel
 from bncheck.facts.findings import Report
@@ -25,8 +27,8 @@ class _Differing(NamedTuple):
 
     first: int
     """Place of the report whose layers these are but for their values."""
-    numbers: PerChannel
-    """Of all vectors, kernels and predictions that have any, one behind the other."""
+    numbers: NDArray[Any]
+    """Of all vectors, kernels and predictions that have any, one behind the other; of float32 or float64."""
     constants: tuple[float | None, ...]
     """Of all vectors."""
 
@@ -40,7 +42,9 @@ def packed(reports: Sequence[Report], like: Sequence[object]) -> bytes:
         values = None if base == place else _values(report.layers, base, reports[base].layers)
         sent.append((report if values is None else replace(report, layers=()), values))
     stream = io.BytesIO()
-    _Pickler(stream, protocol=5).dump(sent)
+    pickler = pickle.Pickler(stream, protocol=5)
+    pickler.dispatch_table = {**copyreg.dispatch_table, Rule: _by_code}
+    pickler.dump(sent)
     return stream.getvalue()
 
 
@@ -62,7 +66,16 @@ def _values(layers: Sequence[Layer], first: int, known: Sequence[Layer]) -> _Dif
     if [_size(one) for one in arrays] != [_size(one) for of in known for one in _arrays(of)]:
         return None
     numbers = [one.reshape(-1) for one in arrays if one is not None]
-    return _Differing(first, np.concatenate(numbers) if numbers else np.empty(0), tuple([one.constant for one in mine]))
+    every = _narrow(np.concatenate(numbers)) if numbers else np.empty(0)
+    return _Differing(first, every, tuple([one.constant for one in mine]))
+
+
+def _narrow(numbers: PerChannel) -> NDArray[Any]:
+    """In half the bytes where nothing is lost, bit for bit: most files hold them so."""
+    with np.errstate(all="ignore"):
+        narrow = numbers.astype(np.float32)
+        same = narrow.astype(np.float64).view(np.int64) == numbers.view(np.int64)
+    return narrow if same.all() else numbers
 
 
 def _vectors(layer: Layer) -> tuple[Vector, ...]:
@@ -87,31 +100,41 @@ def _size(array: PerChannel | None) -> int | None:
 
 def _filled(known: Sequence[Layer], values: _Differing) -> Iterator[Layer]:
     sizes = [size for layer in known for one in _arrays(layer) if (size := _size(one)) is not None]
-    values.numbers.setflags(write=False)
-    parts, constants = iter(SideBySide(sizes).parts(values.numbers)), iter(values.constants)
+    numbers = values.numbers.astype(np.float64, copy=False)
+    numbers.setflags(write=False)
+    side, constants, bounded = SideBySide(sizes), iter(values.constants), all(sizes)
+    lowest, highest = (of(numbers).tolist() if bounded else sizes for of in (side.smallest, side.largest))
+    parts = iter(zip(side.parts(numbers), lowest, highest, strict=True))
 
     def next_of(array: PerChannel | None) -> PerChannel | None:
-        return None if array is None else next(parts).reshape(array.shape)
+        return None if array is None else next(parts)[0].reshape(array.shape)
 
     def vector(of: Vector) -> Vector:
-        return replace(of, values=next_of(of.values), constant=next(constants))
+        if of.values is None:
+            return replace(of, constant=next(constants))
+        part, low, high = next(parts)
+        found = replace(of, values=part.reshape(of.values.shape), constant=next(constants))
+        if bounded:
+            found.__dict__["bounds"] = (low, high)  # as the cached property would find them, one by one
+        return found
 
     def linear(of: Linear | None) -> Linear | None:
-        if of is None:
-            return None
+        if of is None or (of.channel_max is None and of.channel_rms is None and of.channel_mean is None):
+            return of
         largest, rms, mean = (next_of(one) for one in (of.channel_max, of.channel_rms, of.channel_mean))
         return replace(of, channel_max=largest, channel_rms=rms, channel_mean=mean)
 
     def predicted(of: Predicted | None) -> Predicted | None:
         if of is None:
             return None
-        return replace(of, mean=next(parts).reshape(of.mean.shape), variance=next(parts).reshape(of.variance.shape))
+        return replace(
+            of, mean=next(parts)[0].reshape(of.mean.shape), variance=next(parts)[0].reshape(of.variance.shape)
+        )
 
     for layer in known:
         mean, variance, gamma, beta = map(vector, (layer.mean, layer.variance, layer.gamma, layer.beta))
         shadows = {role: vector(one) for role, one in layer.shadow_statistics.items()}
-        sites = tuple(replace(site, linear=linear(site.linear)) for site in layer.sites)
-        place = next((n for n, site in enumerate(layer.sites) if site.linear is layer.linear), None)
+        linears = [(site, linear(site.linear)) for site in layer.sites]
         yield replace(
             layer,
             mean=mean,
@@ -119,16 +142,15 @@ def _filled(known: Sequence[Layer], values: _Differing) -> Iterator[Layer]:
             gamma=gamma,
             beta=beta,
             shadow_statistics=shadows,
-            sites=sites,
-            linear=layer.linear if place is None else sites[place].linear,
+            sites=tuple([site if now is site.linear else replace(site, linear=now) for site, now in linears]),
+            linear=next((now for site, now in linears if site.linear is layer.linear), layer.linear),
             predicted=predicted(layer.predicted),
         )
 
 
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, value: Any) -> Any:
-        """A rule's function is known to its registry alone."""
-        return (_rule, (value.code,)) if isinstance(value, Rule) else NotImplemented
+def _by_code(rule: Rule) -> tuple[Any, ...]:
+    """A rule's function is known to its registry alone."""
+    return _rule, (rule.code,)
 
 
 def _rule(code: str) -> Rule:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bncheck.commands.target import Memory, read_target, unreadable
+from bncheck.commands.target import Memory, Target, read_target, unreadable
 from bncheck.engine.shards import Engine, engine, results
 from bncheck.facts.errors import NoModel, ReadError, Unreadable, Unsupported
 from bncheck.facts.findings import KERNELS, NotChecked, Report
@@ -93,6 +93,8 @@ class _Judging:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.memory = Memory(options)
+        self._with_kernels: dict[Path, Target] = {}
+        """Of the stretch."""
 
     def stretch(self, paths: Sequence[Path]) -> list[_Judged]:
         """Neighbours in a run, each with its `Facts.like`.
@@ -101,6 +103,7 @@ class _Judging:
         findings of the same kinds, and the same ones with their kernels unread, those of the others stay unread too,
         unless they have findings of other kinds then; else the halves are such stretches.
         """
+        self._with_kernels.clear()
         if len(paths) < _LONG:
             return [self.one(path) for path in paths]
         return self._within(paths, self.one(paths[0]), self.one(paths[-1]))
@@ -124,8 +127,15 @@ class _Judging:
         return (
             len(reports) == len(ends)
             and all(_kinds(report) == _kinds(reports[0]) for report in reports)
-            and all(_found(report) == _found(self.one(path, kernels=False)[0]) for path, (report, _) in ends)
+            and all(_found(report) == _found(self._without_kernels(path)) for path, (report, _) in ends)
         )
+
+    def _without_kernels(self, path: Path) -> Report:
+        """The report on a checkpoint that shares its graph, had its kernels not been read."""
+        from bncheck.recognise.graph.read_again import without_kernels  # noqa: PLC0415 - long runs with graphs need it
+
+        target = self._with_kernels[path]
+        return target.judged(replace(target.facts, layers=without_kernels(target.facts.layers)))
 
     def _unread(self, path: Path, kinds: object, told: str) -> _Judged:
         """One whose kernels stay unread, if its findings are of these kinds; `told` is why they may."""
@@ -141,6 +151,8 @@ class _Judging:
         """A single checkpoint; without `kernels` only as far as it shares its graph with one before."""
         try:
             target = read_target(path, self.options, memory=self.memory, kernels=kernels)
+            if kernels:
+                self._with_kernels[path] = target
             return target.judged(), target.facts.like
         except ReadError as error:
             return unreadable(path, error, self.options.settings), None

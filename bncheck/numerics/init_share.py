@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from bncheck.facts.layers import DecaySource, Layer, Origin, PerChannel, Role
+from bncheck.facts.layers import DecaySource, Layer, Origin, PerChannel, Role, Update, Vector
 from bncheck.facts.record import Record
 from bncheck.numerics.channels import finite, median, values_of
+from bncheck.numerics.side_by_side import SideBySide
 
 HARMLESS = 0.01
 """Init share below which it no longer matters; a guess, though 0.1 % in each of 52 layers already cost 6 points
@@ -40,16 +42,34 @@ def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:
 
     Keras updates a layer wherever it is called.
     """
-    if layer.origin is Origin.CONFIG:
-        return max(len(layer.sites), 1)
-    by_train_op = Counter(op for update in layer.updates if update.role is role for op in update.train_ops)
-    return max(by_train_op.values(), default=1)
+    return max(len(layer.sites), 1) if layer.origin is Origin.CONFIG else _of_updates(layer.updates, role).a_step
 
 
 def decay_of(layer: Layer, role: Role) -> float | None:
     """Decay of one statistic: its own where the graph gives each one its own, else the layer's; None unknown."""
-    own = (update.decay for update in layer.updates if update.role is role and update.decay is not None)
-    return layer.decay if layer.decay is None or layer.decay_from is not DecaySource.GRAPH else next(own, layer.decay)
+    if layer.decay is None or layer.decay_from is not DecaySource.GRAPH:
+        return layer.decay
+    own = _of_updates(layer.updates, role).decay
+    return layer.decay if own is None else own
+
+
+class _Updates(NamedTuple):
+    """What a layer's updates of one statistic tell, in all checkpoints of a graph."""
+
+    a_step: int
+    decay: float | None
+    rises: bool
+
+
+@lru_cache(maxsize=1024)
+def _of_updates(updates: tuple[Update, ...], role: Role) -> _Updates:
+    own = [update for update in updates if update.role is role]
+    by_train_op = Counter(op for update in own for op in update.train_ops)
+    return _Updates(
+        a_step=max(by_train_op.values(), default=1),
+        decay=next((update.decay for update in own if update.decay is not None), None),
+        rises=any(update.decay_rises for update in own),
+    )
 
 
 def init_share(layer: Layer, updates: int | None, role: Role = Role.VARIANCE) -> float | None:
@@ -63,7 +83,7 @@ def init_share(layer: Layer, updates: int | None, role: Role = Role.VARIANCE) ->
     """
     if layer.debias is not None and (layer.debias.mean if role is Role.MEAN else layer.debias.variance):
         return 0.0
-    if layer.decay_from is not DecaySource.OPTION and any(u.decay_rises for u in layer.updates if u.role is role):
+    if layer.decay_from is not DecaySource.OPTION and _of_updates(layer.updates, role).rises:
         return None
     decay, count = decay_of(layer, role), updates_of(layer, updates, role)
     if decay is None or count is None or not 0 <= decay <= 1 or count <= 0:
@@ -83,13 +103,19 @@ def share_bound(layers: Iterable[Layer]) -> float | None:
     is at least the share times the initial value. The smallest of stored / initial over all channels; None if unread.
     """
     bounds = [
-        float(known.min()) / layer.variance.starts_at
+        lowest / layer.variance.starts_at
         for layer in layers
-        if layer.variance.starts_at > 0
-        and (values := values_of(layer.variance)) is not None
-        and (known := finite(values)).size
+        if layer.variance.starts_at > 0 and (lowest := _lowest(layer.variance)) is not None
     ]
     return max(0.0, min(bounds)) if bounds else None
+
+
+def _lowest(variance: Vector) -> float | None:
+    """The lowest finite value; None where there is none."""
+    if variance.bounds is None or all(map(math.isfinite, variance.bounds)):
+        return None if variance.bounds is None else variance.bounds[0]
+    known = finite(np.asarray(variance.values))
+    return float(known.min()) if known.size else None
 
 
 class InitShare(Record, eq=False):
@@ -143,18 +169,43 @@ class InitShare(Record, eq=False):
         return None if values is None or not (read := finite(values)).size else read
 
 
+def effects(shares: Sequence[InitShare]) -> list[float | None]:
+    """`InitShare.effect` of each layer, all of them at once."""
+    plain = [
+        one
+        for one in shares
+        if one.layer.variance.bounds is not None
+        and all(map(math.isfinite, one.layer.variance.bounds))
+        and one._left != 0.0
+    ]
+    if plain:
+        variances = [np.asarray(one.layer.variance.values).reshape(-1) for one in plain]
+        side = SideBySide([variance.size for variance in variances])
+        left = side.spread(one._left for one in plain)
+        epsilon = side.spread(USUAL_EPSILON if one.layer.epsilon is None else one.layer.epsilon for one in plain)
+        parts = left / np.maximum(np.maximum(np.concatenate(variances), 0.0) + epsilon, TINY)
+        for one, middle in zip(plain, side.medians_of_all(parts).tolist(), strict=True):
+            one.__dict__["effect"] = min(middle, 1.0)  # as the cached property would find them, one by one
+    return [one.effect for one in shares]
+
+
 def init_shares(layers: Sequence[Layer], updates: int | None) -> list[InitShare]:
     """Of the layers whose share is known by the counters and not ruled out by the values of the layers it holds for.
 
-    In their order; `updates` as in `init_share`.
+    In their order; `updates` as in `init_share`. Kept for the next that asks for those of the same layers.
     """
+    return list(_init_shares(tuple(layers), updates))
+
+
+@lru_cache(maxsize=1)
+def _init_shares(layers: tuple[Layer, ...], updates: int | None) -> tuple[InitShare, ...]:
     counted = [(layer, share) for layer in layers if (share := init_share(layer, updates)) is not None]
     groups: dict[float, list[Layer]] = {}
     for layer, share in counted:
         groups.setdefault(share, []).append(layer)
     bounds = {share: share_bound(group) for share, group in groups.items()}
-    doubtful = {share for share, group in groups.items() if (implied_variance(group, share) or 0.0) > PLAUSIBLE}
-    return [
+    doubtful = {share for share, group in groups.items() if _is_implausible(group, share)}
+    return tuple(
         InitShare(
             layer=layer,
             share=share,
@@ -163,7 +214,15 @@ def init_shares(layers: Sequence[Layer], updates: int | None) -> list[InitShare]
         )
         for layer, share in counted
         if not _ruled_out(layer, share, bounds[share])
-    ]
+    )
+
+
+def _is_implausible(layers: Sequence[Layer], share: float) -> bool:
+    """Whether only batch variances above what is plausible explain what is stored, were so much of it initial value."""
+    highest = [math.nan if layer.variance.bounds is None else layer.variance.bounds[1] for layer in layers]
+    if share < 1 and all(high <= PLAUSIBLE * (1 - share) for high in highest):
+        return False
+    return (implied_variance(layers, share) or 0.0) > PLAUSIBLE
 
 
 def implied_variance(layers: Iterable[Layer], share: float) -> float | None:

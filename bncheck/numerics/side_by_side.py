@@ -39,6 +39,16 @@ class SideBySide:
         found: PerChannel = np.where(counts > 0, np.where(low == high, low, 0.5 * low + 0.5 * high), np.nan)
         return found
 
+    def medians_of_all(self, values: PerChannel) -> PerChannel:
+        """Median of each layer's numbers, (layers,), none of which is NaN: those of one size are sorted together."""
+        found: PerChannel = np.empty(self._sizes.size)
+        for size in np.unique(self._sizes).tolist():
+            here = np.flatnonzero(self._sizes == size)
+            ordered = np.sort(values[self._starts[here, None] + np.arange(size)], axis=1)
+            low, high = ordered[:, (size - 1) // 2], ordered[:, size // 2]
+            found[here] = np.where(low == high, low, 0.5 * low + 0.5 * high)
+        return found
+
     def totals(self, values: PerChannel | Flags) -> PerChannel:
         """Sum of each layer, (layers,)."""
         found: PerChannel = np.add.reduceat(values, self._starts, dtype=np.float64)

@@ -49,19 +49,24 @@ def _recognised(raw: RawModel, hints: Options) -> Facts:
 
 
 class RunRecogniser:
-    """Recognises checkpoints one after the other: a graph that several have is recognised once."""
+    """Recognises checkpoints one after the other: a graph that several have is recognised once.
+
+    The last two are kept, for where a run is resumed with another graph, checkpoints are asked for to and fro.
+    """
 
     def __init__(self, hints: Options) -> None:
         self._hints = hints
-        self._graph: object = None
-        self._shared: SharedGraph | None = None
+        self._shared: list[tuple[object, SharedGraph]] = []
 
     def recognise(self, raw: RawModel, *, kernels: bool = True) -> Facts:
         """As `recognise`, with the same facts; without `kernels`, where the graph is known, but for what they tell."""
         if len(raw.graphs) != 1 or raw.object_graph is not None or raw.repaired is not None or not raw.tensors:
             return recognise(raw, self._hints)
-        if self._shared is None or raw.graphs[0].graph_def is not self._graph:
+        graph = raw.graphs[0].graph_def
+        shared = next((known for of, known in self._shared if of is graph), None)
+        if shared is None:
             from bncheck.recognise.graph.read_again import SharedGraph  # noqa: PLC0415 - runs alone need it
 
-            self._shared, self._graph = SharedGraph(raw, self._hints), raw.graphs[0].graph_def
-        return with_fitting_vectors(with_zero_start(self._shared.facts(raw, kernels=kernels)))
+            shared = SharedGraph(raw, self._hints)
+            self._shared = [*self._shared[-1:], (graph, shared)]
+        return with_fitting_vectors(with_zero_start(shared.facts(raw, kernels=kernels)))

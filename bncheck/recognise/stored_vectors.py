@@ -103,15 +103,32 @@ def constant_by_checksum(tensor: RawTensor, initial: float | None = None) -> tup
 
     A checksum that matches none decides "not one of these constants": (True, None). Chance of a false match: 2**-32.
     """
-    layout = _LITTLE_ENDIAN.get(tensor.dtype)
-    size = math.prod(tensor.shape)
-    if tensor.crc32c is None or layout is None or not 0 < size <= 1 << 24:
+    layout = _layout(tensor)
+    if layout is None:
         return False, None
-    tried = CONSTANTS_TRIED if initial is None else (initial, *CONSTANTS_TRIED)
-    for constant in tried:
+    size = math.prod(tensor.shape)
+    for constant in _tried(initial):
         if _checksum(size, constant, layout) == tensor.crc32c:
             return True, constant
     return True, None
+
+
+def checksums_of_constants(tensor: RawTensor, initial: float) -> frozenset[int] | None:
+    """Those by which `constant_by_checksum` finds a constant; None where it decides nothing."""
+    layout = _layout(tensor)
+    if layout is None:
+        return None
+    return frozenset(_checksum(math.prod(tensor.shape), constant, layout) for constant in _tried(initial))
+
+
+def _layout(tensor: RawTensor) -> str | None:
+    """Of its elements; None where no checksum of constants is compared."""
+    layout = None if tensor.crc32c is None else _LITTLE_ENDIAN.get(tensor.dtype)
+    return layout if layout and 0 < math.prod(tensor.shape) <= 1 << 24 else None
+
+
+def _tried(initial: float | None) -> tuple[float, ...]:
+    return CONSTANTS_TRIED if initial is None else (initial, *CONSTANTS_TRIED)
 
 
 @lru_cache(maxsize=4096)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -14,9 +16,9 @@ from numpy.typing import NDArray
 
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import RunFacts
-from bncheck.facts.record import Record
+from bncheck.facts.record import Record, replace
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
-from bncheck.recognise.stored_vectors import CONSTANTS_TRIED, constant_by_checksum
+from bncheck.recognise.stored_vectors import CONSTANTS_TRIED, checksums_of_constants, constant_by_checksum
 from bncheck.settings.options import Options
 from bncheck.sources.bundle.crc32c import word_behind
 from bncheck.sources.raw import RawModel, RawTensor
@@ -59,6 +61,8 @@ class ProgressKeys(Record):
     tracked: tuple[str, ...]
     """PyTorch's counters of its layers."""
     biases: tuple[str, ...]
+    starts: tuple[frozenset[int], ...] | None = None
+    """Checksums of what each slot may have started at; None where they do not tell all, or were not asked for."""
 
 
 def progress_keys(tensors: Mapping[str, RawTensor]) -> ProgressKeys:
@@ -73,6 +77,13 @@ def progress_keys(tensors: Mapping[str, RawTensor]) -> ProgressKeys:
         tracked=_matching(names, "num_batches_tracked", _TRACKED),
         biases=tuple(key for key, name in names.items() if _is_bias(key, name, tensors))[:_BIASES_LOOKED_AT],
     )
+
+
+def with_starts(keys: ProgressKeys, tensors: Mapping[str, RawTensor]) -> ProgressKeys:
+    """The same for many checkpoints of one layout, whose slots are then told by their checksums."""
+    starts = [checksums_of_constants(tensors[key], _ADAGRAD_STARTS_AT) for key in keys.slots or ()]
+    known = tuple(one for one in starts if one is not None)
+    return replace(keys, starts=known) if len(known) == len(starts) else keys
 
 
 def run_facts(raw: RawModel, hints: Options, known: ProgressKeys | None = None) -> RunFacts:
@@ -94,10 +105,12 @@ def run_facts(raw: RawModel, hints: Options, known: ProgressKeys | None = None) 
         own = {tensor.name.removesuffix(":0"): tensor for tensor in raw.keras.optimizer_weights}
         iterations += _counts(own, _matching({name: name for name in own}, "iter", _ITERATIONS))
     powers = _adam_counts(tensors, keys.powers)
-    slots = None if keys.slots is None else [tensors[key] for key in keys.slots]
-    if raw.keras is not None:
+    if raw.keras is None:
+        moved = None if keys.slots is None else _slots_moved(tensors, keys.slots, keys.starts)
+    else:
         weights = raw.keras.optimizer_weights
-        slots = [weights[n] for n in _smallest({n: one.shape for n, one in enumerate(weights)})] if weights else None
+        smallest = _smallest({n: one.shape for n, one in enumerate(weights)})
+        moved = _moved([weights[n] for n in smallest]) if weights else None
     counts = {
         "optimizer iterations": max(iterations, default=None),
         "Adam's beta powers": max(powers, default=None),
@@ -110,7 +123,7 @@ def run_facts(raw: RawModel, hints: Options, known: ProgressKeys | None = None) 
         global_step=global_step,
         updates=updates,
         updates_from=source,
-        optimizer_slots=None if slots is None else _moved(slots),
+        optimizer_slots=moved,
         biases_moved=_biases_moved(tensors, keys.biases),
         keys=keys.every or None,
         values=any(tensor.unavailable is None or tensor.crc32c is not None for tensor in _each(tensors)),
@@ -239,9 +252,10 @@ def adam_steps(beta1_power: float, beta2_power: float, *, dtype: str = "float32"
     """
     for power, other in ((beta2_power, beta1_power), (beta1_power, beta2_power)):
         for beta in _USUAL_BETAS:
-            at = np.flatnonzero(_powers(beta, dtype) == power)
-            if at.size and _agrees(other, int(at[0]), dtype):
-                return int(at[0])
+            powers = _powers(beta, dtype)  # each lower than the one before
+            at = bisect_left(powers, -power, key=operator.neg)
+            if at < powers.size and powers[at] == power and _agrees(other, at, dtype):
+                return at
     logarithms = [_step_by_logarithm(beta2_power, 0.999), _step_by_logarithm(beta1_power, 0.9)]
     if logarithms[0] is None or not (_died_out(beta1_power) or logarithms[0] == logarithms[1]):
         return None
@@ -289,6 +303,19 @@ def _smallest(shapes: Mapping[_Key, tuple[int, ...]]) -> list[_Key]:
             break
         found.append(key)
     return found
+
+
+def _slots_moved(
+    tensors: Mapping[str, RawTensor], keys: Sequence[str], starts: Sequence[frozenset[int]] | None
+) -> tuple[int, int]:
+    """`_moved` of these slots."""
+    if starts is not None:
+        from bncheck.sources.bundle.checkpoint import Tensors  # noqa: PLC0415 - runs alone need it
+
+        if isinstance(tensors, Tensors):
+            still = [one in known for one, known in zip(tensors.checksums(keys), starts, strict=True)]
+            return still.count(False), len(still)
+    return _moved([tensors[key] for key in keys])
 
 
 def _moved(slots: Sequence[RawTensor]) -> tuple[int, int]:

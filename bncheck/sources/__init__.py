@@ -37,8 +37,7 @@ class ReadBefore:
     """What was read last: a run's checkpoints have one graph, each in a file of its own, and one layout."""
 
     def __init__(self) -> None:
-        self._content = b""
-        self._graph: RawModel | None = None
+        self._graphs: list[tuple[bytes, RawModel]] = []
         self._indexes = import_module(f"bncheck.sources.{_CHECKPOINT}").IndexMemory()
 
     def checkpoint(self, path: Path) -> RawModel:
@@ -46,13 +45,15 @@ class ReadBefore:
         return _read(_CHECKPOINT, path, self._indexes)
 
     def graph(self, path: Path) -> RawModel:
-        """The graph of this file: the very objects of the last one where its bytes are the same. Raises ReadError."""
+        """The graph of this file: the very objects of one read before that has the same bytes. Raises ReadError."""
         graphs = import_module("bncheck.sources.graph.graphs")
         content = graphs.read_bytes(path)
-        if self._graph is None or content != self._content:
-            self._graph, self._content = graphs.read_graph(path), content
-        of_path = tuple(replace(graph, path=path) for graph in self._graph.graphs)
-        return _marked(replace(self._graph, path=path, graphs=of_path))
+        found = next((known for of, known in self._graphs if of == content), None)
+        if found is None:
+            found = graphs.read_graph(path)
+            self._graphs = [*self._graphs[-1:], (content, found)]
+        of_path = tuple(replace(graph, path=path) for graph in found.graphs)
+        return _marked(replace(found, path=path, graphs=of_path))
 
 
 def open_model(

@@ -67,5 +67,5 @@ def _files(path: Path) -> list[Path]:
         raise
     if place is None:
         return [path]
-    beside = [name for name in names(place.directory) if name.startswith(f"{place.stem}.")]
+    beside = names(place.directory, f"{place.stem}.")
     return [place.directory / name for name in beside if _OF_CHECKPOINT.fullmatch(name, len(place.stem))]

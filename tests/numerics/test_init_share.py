@@ -14,7 +14,7 @@ from report_example import example
 from bncheck.facts.findings import Report
 from bncheck.facts.layers import Debias, DecaySource, Layer, Mode, Origin, Role, RunFacts, Site, Update
 from bncheck.facts.wording import percent
-from bncheck.numerics.init_share import init_share, init_shares, share_bound, shrink
+from bncheck.numerics.init_share import effects, init_share, init_shares, share_bound, shrink
 from bncheck.repair.statistics import debiased
 from bncheck.report.html.layers import layer_views
 from bncheck.report.text import text
@@ -65,6 +65,19 @@ def test_contribution_of_the_story() -> None:
     found = init_shares([batch_norm("bn", variance=stored, decay=0.99)], 300)[0]
     assert found.share == pytest.approx(0.049, abs=1e-3)
     assert found.median == pytest.approx(0.73, abs=0.015)
+
+
+def test_effects_are_the_same_at_once_and_alone() -> None:
+    """Also where a variance is not a number, starts at 0 or was not read."""
+    layers = [
+        batch_norm("a", variance=[0.2, 0.5, 1.0], decay=0.99),
+        batch_norm("b", variance=[0.5, np.nan, 0.3, 2.0], decay=0.99, epsilon=1e-5),
+        unread(batch_norm("c", decay=0.99)),
+        batch_norm("d", variance=[0.4, 0.1], decay=0.99),
+    ]
+    layers[3] = replace(layers[3], variance=replace(layers[3].variance, initial=0.0))
+    known = init_shares(layers, 100)
+    assert effects(known) == [seen.effect for seen in init_shares(list(map(replace, layers)), 100)]
 
 
 def test_share_bound() -> None:

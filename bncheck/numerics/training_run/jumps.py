@@ -33,10 +33,12 @@ def jump_events(stacked: Sequence[Stack], story: RunStory, *, settled: int) -> I
             steps = np.diff(np.log(np.maximum(stack.variance, 0.0) + epsilon), axis=0)
         changes = [median(np.abs(row)) for row in steps]
         for place in range(settled, len(changes)):
+            if not changes[place] > LEAST:
+                continue
             usual = [c for c in _around(changes, place, settled) if math.isfinite(c)]
             if len(usual) < FEWEST or not math.isfinite(changes[place]):
                 continue
-            if changes[place] > max(LEAST, STANDS_OUT * median(np.array(usual))):
+            if changes[place] > STANDS_OUT * median(np.array(usual)):
                 found.setdefault(place, []).append((median(steps[place]), stack.layer.name))
     for place, layers in sorted(found.items()):
         largest, name = max(layers, key=lambda one: abs(one[0]))

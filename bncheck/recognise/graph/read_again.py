@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from bncheck.recognise.graph.view import GraphView, view_graph
 from bncheck.recognise.kernel_sizes import linear_before, with_weights
 from bncheck.recognise.predicted.graph_wiring import GraphWiring
 from bncheck.recognise.stored_vectors import all_with_values, vector
-from bncheck.recognise.training_progress import progress_keys
+from bncheck.recognise.training_progress import progress_keys, with_starts
 from bncheck.settings.options import Options
 from bncheck.sources.bundle.checkpoint import Tensors
 from bncheck.sources.raw import RawModel, RawTensor
@@ -74,7 +74,7 @@ class SharedGraph:
         self._layers = found_layers(self._view, self._paired, hints)
         self._whole = graph_facts(self._view)
         wiring = GraphWiring(self._view.flat, self._view.stored)
-        self._known = KnownRun(counters=progress_keys(raw.tensors), wiring=wiring)
+        self._known = KnownRun(counters=with_starts(progress_keys(raw.tensors), raw.tensors), wiring=wiring)
         self._kernels = self._kernel_keys()
         vectors = [one for one in _vectors(self._layers) if one.key]
         self._others = recording.asked - {one.key for one in vectors} - set(self._kernels.values())
@@ -86,6 +86,7 @@ class SharedGraph:
             for site in layer.sites
             if site.linear is not None and site.linear.channel_max is not None and site.linear.kernel in self._kernels
         ]
+        self._bare = without_kernels(self._layers)
         self._without_kernels = object()
         """`Facts.like` of facts without what kernels tell."""
 
@@ -116,35 +117,28 @@ class SharedGraph:
         view = replace(view, stored=view.stored.of(replace(raw, tensors=_WithArrays(tensors, stored))))
         made = all_with_values(self._present, [stored[one.key] for one in self._present])
         vectors = {id(known): one for known, one in zip(self._present, made, strict=True)}
-        layers = tuple(self._filled(layer, tensors, stored, vectors, kernels=kernels) for layer in self._layers)
+        known: Iterable[Layer] = self._bare
+        if kernels:
+            known = [_with_linear(layer, lambda one: self._linear(one, tensors, stored)) for layer in self._layers]
+        layers = tuple(self._filled(layer, tensors, vectors) for layer in known)
         whole = replace(self._whole, path=str(view.raw.path))
         found = joined(
             raw, view, self._hints, layers, paired=self._paired, whole=whole, known=self._known, predict=kernels
         )
         return replace(found, like=self._known if kernels else self._without_kernels)
 
-    def _filled(
-        self, layer: Layer, tensors: Tensors, stored: _Arrays, vectors: Mapping[int, Vector], *, kernels: bool
-    ) -> Layer:
+    def _filled(self, layer: Layer, tensors: Tensors, vectors: Mapping[int, Vector]) -> Layer:
         def again(known: Vector) -> Vector:
             if id(known) in vectors or not known.key:
                 return vectors.get(id(known), known)
             return vector(known.role, tensors[known.key], name=known.name, initial=known.initial)
 
-        def linear(known: Linear | None) -> Linear | None:
-            return self._linear(known, tensors, stored) if kernels else _unread(known)
-
-        sites = tuple(replace(site, linear=linear(site.linear)) for site in layer.sites)
-        shared = [site.linear for site in layer.sites]
-        place = next((n for n, one in enumerate(shared) if one is layer.linear), None)
         return replace(
             layer,
             mean=again(layer.mean),
             variance=again(layer.variance),
             gamma=again(layer.gamma),
             beta=again(layer.beta),
-            sites=sites,
-            linear=linear(layer.linear) if place is None else sites[place].linear,
             shadow_statistics={role: again(v) for role, v in layer.shadow_statistics.items()},
         )
 
@@ -164,6 +158,22 @@ class SharedGraph:
         named = {view.stored.name(node): node for node in nodes if view.stored.name(node) in kernels}
         found = {name: view.stored.tensor(node) for name, node in named.items()}
         return {name: tensor.name for name, tensor in found.items() if tensor is not None}
+
+
+def without_kernels(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """Layers as they are where kernels stay unread."""
+    return tuple(replace(_with_linear(layer, _unread), predicted=None) for layer in layers)
+
+
+def _with_linear(layer: Layer, made: Callable[[Linear | None], Linear | None]) -> Layer:
+    """A layer with what is made of the linear operators before it; of one that it shares with a site, once."""
+    linears = [made(site.linear) for site in layer.sites]
+    place = next((n for n, site in enumerate(layer.sites) if site.linear is layer.linear), None)
+    return replace(
+        layer,
+        sites=tuple(replace(site, linear=linear) for site, linear in zip(layer.sites, linears, strict=True)),
+        linear=made(layer.linear) if place is None else linears[place],
+    )
 
 
 def _unread(linear: Linear | None) -> Linear | None:

@@ -11,7 +11,7 @@ from bncheck.facts.layers import DecaySource, Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names, never_moved
 from bncheck.numerics.divergence import diverging
-from bncheck.numerics.init_share import DEFAULTS, InitShare, init_share, init_shares, shrink, updates_a_step
+from bncheck.numerics.init_share import DEFAULTS, InitShare, effects, init_share, init_shares, shrink, updates_a_step
 from bncheck.numerics.variance_floor import MANY_CHANNELS
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import init_share_measured as data
@@ -104,7 +104,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     """
     judged = [layer for layer in model.layers if not never_moved(layer) and layer.variance.moved is not False]
     known = init_shares(judged, model.run.updates)
-    factor = shrink(seen.effect for seen in known if seen.effect is not None)
+    factor = shrink(effect for effect in effects(known) if effect is not None)
     bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
     left = None if any(severity is Severity.ERROR for _, (severity, _) in bad) else data.share_in_data(model)
     if left is not None and model.comparison is not None and diverging(model.comparison):

@@ -129,25 +129,35 @@ class Tensors(Mapping[str, RawTensor]):
         mine, theirs = self._index.entries, other._index.entries
         return all(mine[key][0] == theirs[key][0] for key in keys)
 
+    def checksums(self, keys: Sequence[str]) -> list[int]:
+        """CRC-32C of each, in its entry; of partitioned variables that is none of their values."""
+        for key in keys:
+            self._index.entry(key)
+        return self._index.checksums(keys)
+
     def read_all(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Key -> its tensor, as each one's `read` gives it; what lies side by side is read at once. Raises ReadError.
 
         Which damaged tensor the error names is not defined, where there are several.
         """
-        index, found = self._index, {}
+        index, found = self._index, dict[str, NDArray[Any]]()
         asked = tuple(keys)
         if asked not in index.stretches:
             index.stretches[asked] = _stretches(index, asked)
+        checksums = iter(index.checksums([one.key for stretch in index.stretches[asked] for one in stretch]))
         for stretch in index.stretches[asked]:
-            first, last = stretch[0], stretch[-1]
-            start, data = first.entry.offset, b""
-            if first.entry.shard in index.present:
-                data = index.opened(first.entry.shard).read_some(start, last.entry.offset + last.entry.size)
-            checksums = index.checksums([one.key for one in stretch])
-            for (key, entry), checksum in zip(stretch, checksums, strict=True):
-                part = data[entry.offset - start : entry.offset - start + entry.size]
-                if len(part) == entry.size and crc32c(part) == checksum:
-                    found[key] = plain_numbers(part, entry, big_endian=index.big_endian)
+            first, last = stretch[0].entry, stretch[-1].entry
+            start, data = first.offset, b""
+            if first.shard in index.present:
+                data = index.opened(first.shard).read_some(start, last.offset + last.size)
+            sound: dict[int, list[tuple[Placed, bytes]]] = {}
+            for placed, checksum in zip(stretch, checksums, strict=False):
+                at = placed.entry.offset - start
+                part = data[at : at + placed.entry.size]
+                if len(part) == placed.entry.size and crc32c(part) == checksum:
+                    sound.setdefault(placed.entry.dtype, []).append((placed, part))
+            for dtype, parts in sound.items():
+                found |= _numbers(dtype, parts, big_endian=index.big_endian)
         return {key: found[key] if key in found else self[key].read() for key in asked}
 
     @property
@@ -162,6 +172,14 @@ class Tensors(Mapping[str, RawTensor]):
             return (f"{files} absent: only the index was read",)
         first = index.place.shard(next(n for n in range(index.shards) if n not in index.present), index.shards)
         return (f"{absent} of {index.shards} data files absent, {first.name} the first",)
+
+
+def _numbers(dtype: int, parts: Sequence[tuple[Placed, bytes]], *, big_endian: bool) -> Iterator[tuple[str, Any]]:
+    """(key, tensor) of each, all of one type."""
+    values, end = plain_numbers(b"".join([part for _, part in parts]), dtype, big_endian=big_endian), 0
+    for placed, _ in parts:
+        start, end = end, end + placed.entry.elements
+        yield placed.key, values[start:end].reshape(placed.entry.shape)
 
 
 def _stretches(index: Index, keys: Sequence[str]) -> list[list[Placed]]:

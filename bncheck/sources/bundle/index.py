@@ -51,6 +51,8 @@ class Index(Record, eq=False):
     """The same, with what their types and shapes make of them."""
     stretches: dict[tuple[str, ...], list[list[Placed]]] = field(default_factory=dict)
     """Keys that are read together -> those that lie side by side; shared likewise."""
+    masked: dict[tuple[str, ...], NDArray[np.intp] | None] = field(default_factory=dict)
+    """The same -> bytes of the index that are their checksums, (keys, 4); None where these are not all in it."""
 
     def entry(self, key: str) -> BundleEntry:
         """One entry, as it is here or in an index of the same layout, whose checksum then differs.
@@ -69,10 +71,21 @@ class Index(Record, eq=False):
 
     def checksums(self, keys: Sequence[str]) -> list[int]:
         """CRC-32C of entries that were asked for before."""
-        tails = [split_checksum(self.entries[key][0])[1] for key in keys]
-        if not all(tails):
+        asked = tuple(keys)
+        if asked not in self.masked:
+            self.masked[asked] = self._masked(asked)
+        places = self.masked[asked]
+        if places is None:
             return [self.checksum(key) for key in keys]
-        return unmask_all(b"".join([tail[1:] for tail in tails]))
+        return unmask_all(np.frombuffer(self.table.data, np.uint8)[places].tobytes())
+
+    def _masked(self, keys: Sequence[str]) -> NDArray[np.intp] | None:
+        data, ends = self.table.data, []
+        for value, at in map(self.entries.__getitem__, keys):
+            if not split_checksum(value)[1] or data[at : at + len(value)] != value:
+                return None  # of an entry without one, or in a compressed block
+            ends.append(at + len(value))
+        return np.array(ends, np.intp).reshape(-1, 1) + np.arange(-CHECKSUM_BYTES, 0)
 
     def again(self, place: Place) -> Index | None:
         """The index of another checkpoint, where it differs from this one in checksums alone; else None.
@@ -142,9 +155,9 @@ class Index(Record, eq=False):
         suffix = f"-of-{self.shards:05d}"
         start = f"{self.place.stem}.data-"
         found = set()
-        for name in names(self.place.directory):
+        for name in names(self.place.directory, start):
             number = name[len(start) : -len(suffix)]
-            if name.startswith(start) and name.endswith(suffix) and number.isdecimal():
+            if name.endswith(suffix) and number.isdecimal():
                 found.add(int(number))
         return frozenset(n for n in found if n < self.shards and is_file(self.place.shard(n, self.shards)))
 

@@ -86,14 +86,13 @@ def read_numbers(part: Part, *, name: str, big_endian: bool) -> NDArray[Any]:
     data = part.open().read(entry.offset, entry.size, what=name)
     if crc32c(data) != entry.crc32c:
         raise BadChecksum(part.shard, f"{name} does not match its checksum", offset=entry.offset, hint=_HINT)
-    return plain_numbers(data, entry, big_endian=big_endian)
+    return plain_numbers(data, entry.dtype, big_endian=big_endian).reshape(entry.shape)
 
 
-def plain_numbers(data: bytes, entry: BundleEntry, *, big_endian: bool) -> NDArray[Any]:
-    """The array that an entry's bytes hold, read-only; bfloat16 widened to float32."""
-    stored = TYPES[entry.dtype]
-    elements = np.frombuffer(data, (">" if big_endian else "<") + stored.layout).reshape(entry.shape)
-    return decoded(elements, stored.name)
+def plain_numbers(data: bytes, dtype: int, *, big_endian: bool) -> NDArray[Any]:
+    """The numbers of this DataType that bytes hold, read-only; bfloat16 widened to float32."""
+    stored = TYPES[dtype]
+    return decoded(np.frombuffer(data, (">" if big_endian else "<") + stored.layout), stored.name)
 
 
 _HINT = "the file is damaged: copy it again"
