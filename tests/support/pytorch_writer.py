@@ -35,7 +35,7 @@ class Name:
 class Call:
     """What a pickle has a function make; `state` is then handed to the object made."""
 
-    function: Name
+    function: Name | Call
     arguments: tuple[Any, ...] = ()
     state: Any = None
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import marshal
 import os
 import pickle
 import pickletools
+import warnings
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_writer import Call, Name, Persistent, pickled
+from pytorch_writer import Call, Name, Persistent, batch_norm, pickled, state_of, write_archive, write_stream
 
+import bncheck
 from bncheck.facts.errors import Malformed, ReadError
 from bncheck.sources.pytorch.pickles import read_pickle
 from bncheck.sources.pytorch.values import Built, Storage, Strided, Symbol
@@ -176,3 +181,68 @@ def test_every_opcode_is_known() -> None:
 
     known = {*pickles._PUSHES, *pickles._IGNORED, *pickles._CONSTANTS, *pickles._ACTS}
     assert {code.name for code in pickletools.opcodes} - known == {"NEXT_BUFFER"}
+
+
+def _attacks(victim: Path) -> dict[str, Call]:
+    """Ways to have a pickle write a file, after fickling's and picklescan's lists of unsafe imports."""
+    command, code = f"touch {victim}", f"open({str(victim)!r}, 'w').close()"
+    of_os = Call(Name("builtins", "__import__"), ("os",))
+    compiled = Call(Name("marshal", "loads"), (marshal.dumps(compile(code, "", "exec")),))
+    return {
+        "os.system": Call(Name("os", "system"), (command,)),
+        "posix.system": Call(Name("posix", "system"), (command,)),
+        "subprocess": Call(Name("subprocess", "check_output"), (command.split(),)),
+        "exec": Call(Name("builtins", "exec"), (code,)),
+        "eval": Call(Name("builtins", "eval"), (code,)),
+        "eval of Python 2's name": Call(Name("__builtin__", "eval"), (code,)),
+        "shutil": Call(Name("shutil", "copyfile"), ("/dev/null", str(victim))),
+        "runpy": Call(Name("runpy", "_run_code"), (code, {})),
+        "timeit": Call(Name("timeit", "timeit"), ("0", code)),
+        "getattr of a module": Call(Call(Name("builtins", "getattr"), (of_os, "system")), (command,)),
+        "methodcaller": Call(Call(Name("operator", "methodcaller"), ("system", command)), (of_os,)),
+        "partial": Call(Call(Name("functools", "partial"), (Name("os", "system"), command)), ()),
+        "marshal": Call(Call(Name("types", "FunctionType"), (compiled, {})), ()),
+        "a pickle within": Call(Name("pickle", "loads"), (pickled(Call(Name("os", "system"), (command,))),)),
+    }
+
+
+def _infected(path: Path, way: str, payload: Call, layer: dict[str, Any]) -> Path:
+    """A file of one layer, the payload where fickling would put it."""
+    storages = {str(place): array.tobytes() for place, array in enumerate(layer.values())}
+    clean = state_of(layer)
+    first = b"\x80\x02" + pickled(payload)[2:-1] + b"0" + pickled(clean)[2:]  # made, thrown away, then the model
+    if way == "before the model":
+        return write_archive(path, None, storages, pickle_of=first)
+    if way == "behind the model":
+        return write_archive(path, None, storages, pickle_of=pickled(clean) + pickled(payload))
+    if way == "as a member of the model":
+        return write_archive(path, {"model": clean, "hook": payload}, storages)
+    if way == "in the stream's model":
+        counted = {key: (len(content) // 4, content) for key, content in storages.items()}
+        return write_stream(path, {"model": clean, "hook": payload}, counted)
+    write_archive(path, clean, storages)
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("archive/data.pkl", first)  # a second member of that name
+    return path
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["before the model", "behind the model", "as a member of the model", "in the stream's model", "in a second member"],
+)
+def test_infected_files_run_nothing(way: str, tmp_path: Path) -> None:
+    """Each attack writes a file when Python loads it, none when bncheck reads it; a second pickle is refused."""
+    victim = tmp_path / "written"
+    layer = {name: array for name, array in batch_norm("bn").items() if array.dtype == np.float32}
+    for name, payload in _attacks(victim).items():
+        pickle.loads(pickled(payload))  # noqa: S301 - shows that the attack is one
+        assert victim.exists(), name
+        victim.unlink()
+        path = _infected(tmp_path / "m.pt", way, payload, layer)
+        refused = way == "in a second member"
+        with pytest.raises(ReadError, match=r"m\.pt") if refused else nullcontext():
+            (found,) = bncheck.inspect_model(path).layers
+        if not refused:
+            assert found.mean.values.tolist() == layer["bn.running_mean"].tolist(), name
+        assert not victim.exists(), name
