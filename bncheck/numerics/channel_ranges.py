@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -13,6 +12,7 @@ from bncheck.facts.layers import Layer, PerChannel
 from bncheck.facts.record import Record
 from bncheck.numerics.channels import dead_channels, median
 from bncheck.numerics.fold import fold_scales
+from bncheck.numerics.side_by_side import SideBySide
 
 BITS = 8
 """Width of the weights that TFLite's integer schemes use."""
@@ -57,25 +57,54 @@ def folded_ranges(layer: Layer) -> FoldedRanges | None:
 def folded_ranges_of(layers: Sequence[Layer]) -> list[FoldedRanges | None]:
     """`folded_ranges` of each layer, all of them at once."""
     scales = fold_scales(layers)
-    kernels = [_kernel(layer, scale) for layer, scale in zip(layers, scales, strict=True)]
-    with np.errstate(over="ignore"):
-        found = [
-            scale if scale is None or kernel is None else scale * kernel
-            for scale, kernel in zip(scales, kernels, strict=True)
+    known = [(layer, scale) for layer, scale in zip(layers, scales, strict=True) if scale is not None]
+    if not known:
+        return [None] * len(layers)
+    side = SideBySide([scale.size for _, scale in known])
+    kernels = [_kernel(layer, scale) for layer, scale in known]
+    largest = np.concatenate(
+        [
+            np.full(scale.size, np.nan) if kernel is None else kernel.reshape(-1)
+            for kernel, (_, scale) in zip(kernels, known, strict=True)
         ]
-    return [
-        None
-        if ranges is None or not math.isfinite(ranges.max())
-        else FoldedRanges(layer=layer, ranges=ranges, dead=dead_channels(layer), with_kernel=kernel is not None)
-        for layer, ranges, kernel in zip(layers, found, kernels, strict=True)
-    ]
+    )
+    fits = np.isfinite(side.largest(largest))
+    with np.errstate(over="ignore"):
+        every = np.concatenate([scale.reshape(-1) for _, scale in known]) * np.where(
+            side.spread(fits) > 0, largest, 1.0
+        )
+    finite = np.isfinite(side.largest(every))
+    made = (
+        FoldedRanges(
+            layer=layer, ranges=ranges.reshape(scale.shape), dead=dead_channels(layer), with_kernel=with_kernel
+        )
+        if is_finite
+        else None
+        for (layer, scale), ranges, with_kernel, is_finite in zip(
+            known, side.parts(every), fits.tolist(), finite.tolist(), strict=True
+        )
+    )
+    return [None if scale is None else next(made) for scale in scales]
 
 
-def _kernel(layer: Layer, scale: PerChannel | None) -> PerChannel | None:
-    """Largest weight a channel of the kernel before the layer; None where it does not fit, or is not finite."""
+def alive_spreads(known: Sequence[FoldedRanges]) -> list[float]:
+    """`FoldedRanges.alive_spread` of each layer, all of them at once."""
+    if not known:
+        return []
+    side = SideBySide([one.ranges.size for one in known])
+    ranges = np.concatenate([one.ranges.reshape(-1) for one in known])
+    alive = ~np.concatenate([one.dead.reshape(-1) for one in known]) & (ranges > 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spreads = side.largest(np.where(alive, ranges, 0.0)) / side.medians(ranges, alive)
+    for one, spread in zip(known, np.where(np.isnan(spreads), 0.0, spreads).tolist(), strict=True):
+        one.__dict__["alive_spread"] = spread  # as the cached property would find them, one by one
+    return [one.alive_spread for one in known]
+
+
+def _kernel(layer: Layer, scale: PerChannel) -> PerChannel | None:
+    """Largest weight a channel of the kernel before the layer; None where it does not fit."""
     kernel = None if layer.linear is None else layer.linear.channel_max
-    fits = kernel is not None and scale is not None and kernel.shape == scale.shape
-    return kernel if kernel is not None and fits and math.isfinite(kernel.max()) else None
+    return kernel if kernel is not None and kernel.shape == scale.shape else None
 
 
 def levels(spread: float, bits: int = BITS) -> float:

@@ -116,8 +116,12 @@ def _powers(layers: Sequence[Layer], side: SideBySide) -> tuple[PerChannel, PerC
         variance = np.asarray(layer.variance.values).reshape(-1)
         gamma, beta = gamma_and_beta(layer.gamma.values, layer.beta.values, variance)
         mean = np.zeros_like(variance) if layer.mean.values is None else layer.mean.values
-        parts = (gamma, beta, mean, variance)
-        vectors.append([np.broadcast_to(part.reshape(-1), variance.shape) for part in parts])
+        vectors.append([_spread(part.reshape(-1), variance.size) for part in (gamma, beta, mean, variance)])
     gamma, beta, mean, variance = (np.concatenate(of) for of in zip(*vectors, strict=True))
     divisor = variance + side.spread(layer.epsilon or 0.0 for layer in layers)
     return gamma**2 * (variance + mean**2) / divisor, gamma**2 * variance / divisor + beta**2
+
+
+def _spread(part: PerChannel, channels: int) -> PerChannel:
+    """One number for all channels, for each of them."""
+    return part if part.size == channels else np.repeat(part, channels)

@@ -184,7 +184,7 @@ def effects(shares: Sequence[InitShare]) -> list[float | None]:
         left = side.spread(one._left for one in plain)
         epsilon = side.spread(USUAL_EPSILON if one.layer.epsilon is None else one.layer.epsilon for one in plain)
         parts = left / np.maximum(np.maximum(np.concatenate(variances), 0.0) + epsilon, TINY)
-        for one, middle in zip(plain, side.medians_of_all(parts).tolist(), strict=True):
+        for one, middle in zip(plain, side.medians(parts).tolist(), strict=True):
             one.__dict__["effect"] = min(middle, 1.0)  # as the cached property would find them, one by one
     return [one.effect for one in shares]
 

@@ -29,25 +29,22 @@ class SideBySide:
         """The values of each layer by themselves."""
         return [values[start : start + size] for start, size in zip(self._starts, self._sizes, strict=True)]
 
-    def medians(self, values: PerChannel, where: Flags) -> PerChannel:
-        """Median of each layer's values there, (layers,), as of at least one number; NaN where there is none."""
-        counts = np.add.reduceat(where, self._starts, dtype=np.intp)
-        layer = np.repeat(np.arange(self._sizes.size), self._sizes)
-        ordered = values[np.lexsort((np.where(where, values, np.inf), layer))]
-        low = ordered[self._starts + np.maximum((counts - 1) // 2, 0)]
-        high = ordered[self._starts + np.minimum(counts // 2, self._sizes - 1)]
-        found: PerChannel = np.where(counts > 0, np.where(low == high, low, 0.5 * low + 0.5 * high), np.nan)
-        return found
+    def medians(self, values: PerChannel, where: Flags | None = None) -> PerChannel:
+        """Median of each layer's values, or of those there, (layers,), as of at least one number; NaN where none is.
 
-    def medians_of_all(self, values: PerChannel) -> PerChannel:
-        """Median of each layer's numbers, (layers,), none of which is NaN: those of one size are sorted together."""
+        Layers of one size are sorted together.
+        """
+        counts = self._sizes if where is None else np.add.reduceat(where, self._starts, dtype=np.intp)
+        shown = values if where is None else np.where(where, values, np.inf)
         found: PerChannel = np.empty(self._sizes.size)
         for size in np.unique(self._sizes).tolist():
             here = np.flatnonzero(self._sizes == size)
-            ordered = np.sort(values[self._starts[here, None] + np.arange(size)], axis=1)
-            low, high = ordered[:, (size - 1) // 2], ordered[:, size // 2]
+            ordered = np.sort(shown[self._starts[here, None] + np.arange(size)], axis=1)
+            rows, count = np.arange(here.size), counts[here]
+            low = ordered[rows, np.maximum((count - 1) // 2, 0)]
+            high = ordered[rows, np.minimum(count // 2, size - 1)]
             found[here] = np.where(low == high, low, 0.5 * low + 0.5 * high)
-        return found
+        return np.where(counts > 0, found, np.nan)
 
     def totals(self, values: PerChannel | Flags) -> PerChannel:
         """Sum of each layer, (layers,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 from bncheck.facts.layers import Linear, PerChannel
 from bncheck.facts.record import replace
 from bncheck.numerics.kernel_layouts import TRANSPOSED, output_channels
+from bncheck.recognise.stored_vectors import read_together
 from bncheck.sources.raw import RawTensor
 
 MAX_KERNEL = 64 << 20
 """Bytes above which a kernel is not read."""
+_HELD = 32 << 20
+"""Bytes of kernels that are held at a time, where many are read."""
 _MAX_FAR_KERNEL = 256 << 10
 """The same of a file on another machine, of which the statistics are wanted."""
 
@@ -41,16 +45,23 @@ def kernel_sizes(tensor: RawTensor, op: str) -> Sizes:
 
 def sizes_of(weights: NDArray[Any], op: str, channels: int) -> Sizes:
     """The same of a kernel that was read."""
+    largest, rms, mean = sizes_of_all(weights[None], op, channels)
+    return Sizes(largest[0], rms[0], mean[0])
+
+
+def sizes_of_all(weights: NDArray[Any], op: str, channels: int) -> Sizes:
+    """The same of kernels of one shape, (kernels, *shape), each size (kernels, channels)."""
     if op in TRANSPOSED:
         weights = np.moveaxis(weights, -2, -1)
-    rows = weights.reshape(weights.size // channels if channels else 0, channels)
+    kernels = len(weights)
+    rows = weights.reshape(kernels, weights.size // (channels * kernels) if channels else 0, channels)
     rows = np.abs(rows if rows.dtype.itemsize >= 4 else rows.astype(np.float32))
-    count = max(len(rows), 1)
+    count = max(rows.shape[1], 1)
     with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; squares beyond float32
         return Sizes(
-            largest=_read_only(rows.max(axis=0, initial=0)),
-            rms=_read_only(np.sqrt(np.einsum("ij,ij->j", rows, rows).astype(np.float64) / count)),
-            mean=_read_only(np.einsum("ij->j", rows).astype(np.float64) / count),
+            largest=_read_only(rows.max(axis=1, initial=0)),
+            rms=_read_only(np.sqrt(np.einsum("kij,kij->kj", rows, rows).astype(np.float64) / count)),
+            mean=_read_only(np.einsum("kij->kj", rows).astype(np.float64) / count),
         )
 
 
@@ -69,6 +80,40 @@ def linear_before(name: str, op: str, tensor: RawTensor, *, limit: int = MAX_KER
     if reason:
         return Linear(name=name, op=op, kernel=tensor.name, reason=reason)
     return _with_sizes(Linear(name=name, op=op, kernel=tensor.name), kernel_sizes(tensor, op))
+
+
+def linears_before(
+    asked: Sequence[tuple[str, str, RawTensor]], tensors: Mapping[str, RawTensor], *, limit: int
+) -> list[Linear]:
+    """`linear_before` of each (name, op, kernel), many read together, up to `limit` bytes in all. Raises ReadError."""
+    found: list[Linear] = []
+    waiting: list[int] = []
+    held, left = 0, limit
+    for name, op, tensor in asked:
+        reason, size = _not_read(tensor, op, left), kernel_bytes(tensor)
+        if not reason:
+            if held + size > _HELD:
+                _fill(found, waiting, tensors)
+                waiting, held = [], 0
+            waiting.append(len(found))
+            held, left = held + size, left - size
+        found.append(Linear(name=name, op=op, kernel=tensor.name, reason=reason))
+    _fill(found, waiting, tensors)
+    return found
+
+
+def _fill(linears: list[Linear], waiting: Sequence[int], tensors: Mapping[str, RawTensor]) -> None:
+    """Reads the kernels of these places; those of one shape are looked at together."""
+    stored = read_together([linears[place].kernel for place in waiting], tensors)
+    alike: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
+    for place in waiting:
+        weights = stored[linears[place].kernel]
+        alike.setdefault((linears[place].op, weights.shape, weights.dtype.str), []).append(place)
+    for (op, shape, _), places in alike.items():
+        weights = np.stack([stored[linears[place].kernel] for place in places])
+        sizes = sizes_of_all(weights, op, output_channels(shape, op) or 0)
+        for place, largest, rms, mean in zip(places, *sizes, strict=True):
+            linears[place] = _with_sizes(linears[place], Sizes(largest, rms, mean))
 
 
 def with_weights(known: Linear, weights: NDArray[Any]) -> Linear:

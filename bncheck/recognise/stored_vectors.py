@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +11,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.layers import PerChannel, Presence, Role, Vector
+from bncheck.facts.layers import Layer, PerChannel, Presence, Role, Vector
 from bncheck.facts.record import replace
 from bncheck.numerics.side_by_side import SideBySide
-from bncheck.sources.raw import RawTensor
+from bncheck.sources.raw import RawTensor, ReadsTogether
 
 CONSTANTS_TRIED = (0.0, 1.0)
 """Values whose checksum is compared where only an index is at hand: the initial values in use."""
@@ -31,6 +31,12 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
     Raises ReadError where the file is damaged. A tensor that is declared but not at hand becomes UNREAD, and where the
     format recorded a checksum, `constant` is decided exactly from it.
     """
+    known = declared(role, tensor, name=name, initial=initial)
+    return with_values(known, tensor.read()) if known.presence is Presence.PRESENT else known
+
+
+def declared(role: Role, tensor: RawTensor, *, name: str = "", initial: float | None = None) -> Vector:
+    """The same before it is read, for `with_stored`: PRESENT, without values."""
     name = name or tensor.name
     why = f"is of type {tensor.dtype}" if tensor.dtype in _NO_NUMBERS else tensor.unavailable
     if why is not None:
@@ -47,7 +53,7 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
             initial=initial,
             reason=why,
         )
-    known = Vector(
+    return Vector(
         role=role,
         presence=Presence.PRESENT,
         name=name,
@@ -56,7 +62,41 @@ def vector(role: Role, tensor: RawTensor, *, name: str = "", initial: float | No
         dtype=tensor.dtype,
         initial=initial,
     )
-    return with_values(known, tensor.read())
+
+
+def with_stored(layers: Sequence[Layer], tensors: Mapping[str, RawTensor]) -> list[Layer]:
+    """Layers whose vectors were `declared`, with what is stored of these, read together. Raises ReadError."""
+    waiting = [
+        vector
+        for layer in layers
+        for vector in (layer.mean, layer.variance, layer.gamma, layer.beta, *layer.shadow_statistics.values())
+        if vector.presence is Presence.PRESENT and vector.values is None
+    ]
+    stored = read_together([vector.key for vector in waiting], tensors)
+    made = all_with_values(waiting, [stored[vector.key] for vector in waiting])
+    found = {id(known): one for known, one in zip(waiting, made, strict=True)}
+
+    def filled(known: Vector) -> Vector:
+        return found.get(id(known), known)
+
+    return [
+        replace(
+            layer,
+            mean=filled(layer.mean),
+            variance=filled(layer.variance),
+            gamma=filled(layer.gamma),
+            beta=filled(layer.beta),
+            shadow_statistics={role: filled(one) for role, one in layer.shadow_statistics.items()},
+        )
+        for layer in layers
+    ]
+
+
+def read_together(keys: Sequence[str], tensors: Mapping[str, RawTensor]) -> Mapping[str, NDArray[Any]]:
+    """Key -> its tensor; of a checkpoint in few reads. Raises ReadError."""
+    if isinstance(tensors, ReadsTogether):
+        return tensors.read_all(keys)
+    return {key: tensors[key].read() for key in keys}
 
 
 def with_values(known: Vector, stored: NDArray[Any]) -> Vector:

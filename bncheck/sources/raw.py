@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,14 @@ class RawTensor(Record, eq=False):
     """Whether its bytes come over a network, so that only what is small is worth reading."""
     location: tuple[Path, str] | None = None
     """HDF5 file (or the archive that holds it) and path of the dataset inside; None for other formats."""
+
+
+@runtime_checkable
+class ReadsTogether(Protocol):
+    """Tensors of a file in which many of them are best read at once."""
+
+    def read_all(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Key -> its tensor, as each one's `read` gives it. Raises ReadError."""
 
 
 class RawSignature(Record):

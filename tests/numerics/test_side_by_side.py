@@ -13,7 +13,10 @@ def test_medians_are_those_of_each_layer() -> None:
     sizes = [3, 1, 4, 3, 8, 4, 1]
     values = random.normal(size=sum(sizes))
     values[[0, 5, 9]] = np.inf, -np.inf, np.inf
-    side = SideBySide(sizes)
-    expected = [float(np.median(part)) for part in side.parts(values)]
-    assert side.medians_of_all(values).tolist() == expected
-    assert side.medians(values, np.ones(values.size, bool)).tolist() == expected
+    side, alive = SideBySide(sizes), random.random(sum(sizes)) > 0.4
+    alive[3] = False
+    parts = side.parts(values)
+    assert side.medians(values).tolist() == [float(np.median(part)) for part in parts]
+    chosen = [part[there] for part, there in zip(parts, side.parts(alive), strict=True)]
+    expected = [float(np.median(part)) if part.size else float("nan") for part in chosen]
+    assert np.array_equal(side.medians(values, alive), expected, equal_nan=True)

@@ -18,7 +18,7 @@ from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
 from bncheck.recognise.named.pytorch_layers import as_pytorch_trains, with_linear_layers
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
-from bncheck.recognise.stored_vectors import absent, missing, vector
+from bncheck.recognise.stored_vectors import absent, declared, missing, with_stored
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
@@ -68,7 +68,7 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
                     layers.append(found if found.origin is origin else replace(found, origin=origin))
                 elif found is not None:
                     gaps.append(found)
-    layers = _with_averages(raw.tensors, paths, _unique(layers))
+    layers = with_stored(_with_averages(raw.tensors, paths, _unique(layers)), raw.tensors)
     if raw.format.is_pytorch:
         in_order = raw.format.kind is FileKind.PYTORCH
         layers = with_linear_layers(layers, raw.tensors, in_order=in_order)
@@ -167,8 +167,8 @@ def _layer(raw: RawModel, group: Group, keys: Mapping[Role, str], label: str, hi
     if not statistics and (not fitting or len(reference.shape) != 1):
         return None
     initial = 0.0 if group.family.starts_at_zero else None
-    vectors = {role: vector(role, tensor, initial=initial) for role, tensor in stored.items() if role in _STATISTICS}
-    vectors |= {role: vector(role, tensor) for role, tensor in fitting.items()}
+    vectors = {role: declared(role, tensor, initial=initial) for role, tensor in stored.items() if role in _STATISTICS}
+    vectors |= {role: declared(role, tensor) for role, tensor in fitting.items()}
     beside = "the statistics" if statistics else "the other"
     return Layer(
         name=label,
@@ -240,7 +240,7 @@ def _with_average(tensors: Mapping[str, RawTensor], layer: Layer, debiased: set[
         debias=Debias(mean=mean, variance=variance) if mean or variance else None,
         averaged={role.value: key for role, key in averages.items() if role not in _STATISTICS},
         shadow_statistics={
-            role.value: vector(role, tensors[key]) for role, key in averages.items() if role in _STATISTICS
+            role.value: declared(role, tensors[key]) for role, key in averages.items() if role in _STATISTICS
         },
     )
 

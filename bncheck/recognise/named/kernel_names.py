@@ -10,7 +10,7 @@ from bncheck.facts.layers import Layer
 from bncheck.facts.record import replace
 from bncheck.numerics.kernel_layouts import output_channels
 from bncheck.recognise.auxiliary import SHADOW
-from bncheck.recognise.kernel_sizes import kernel_bytes, linear_before
+from bncheck.recognise.kernel_sizes import linears_before
 from bncheck.sources.raw import RawTensor
 
 _KERNELS_READ = 256 << 20
@@ -38,18 +38,15 @@ def with_kernels(layers: list[Layer], tensors: Mapping[str, RawTensor], paths: M
     """
     found = [_kernel(layer, tensors, paths) for layer in layers]
     claims = Counter(kernel[1] for kernel in found if kernel is not None)
-    left = _KERNELS_READ
-    done = []
-    for layer, kernel in zip(layers, found, strict=True):
-        if kernel is None or claims[kernel[1]] > 1:
-            done.append(layer)
-            continue
-        op, path = kernel
-        tensor = tensors[paths[path]]
-        linear = linear_before(path.rpartition("/")[0], op, tensor, limit=left)
-        left -= kernel_bytes(tensor) if linear.channel_max is not None else 0
-        average = {"kernel": tensor.name + SHADOW} if tensor.name + SHADOW in tensors else {}
-        done.append(replace(layer, linear=linear, averaged={**layer.averaged, **average}))
+    places = [n for n, kernel in enumerate(found) if kernel is not None and claims[kernel[1]] == 1]
+    asked = [
+        (path.rpartition("/")[0], op, tensors[paths[path]]) for op, path in filter(None, (found[n] for n in places))
+    ]
+    done = list(layers)
+    for place, linear in zip(places, linears_before(asked, tensors, limit=_KERNELS_READ), strict=True):
+        shadow = linear.kernel + SHADOW
+        average = {"kernel": shadow} if shadow in tensors else {}
+        done[place] = replace(done[place], linear=linear, averaged={**done[place].averaged, **average})
     return done
 
 

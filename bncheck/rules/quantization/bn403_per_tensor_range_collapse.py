@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.facts.findings import Confidence, Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer, Linear
 from bncheck.facts.wording import listing, many, percent
-from bncheck.numerics.channel_ranges import BITS, FoldedRanges, levels, range_spread
+from bncheck.numerics.channel_ranges import BITS, FoldedRanges, alive_spreads, levels, range_spread
 from bncheck.numerics.channels import names
 from bncheck.numerics.fold_forecast import forecast, forecasts
 from bncheck.rules.rule import Needs, rule
@@ -79,7 +79,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ----------
     arXiv 1806.08342, arXiv 1906.04721, arXiv 2104.11849, tensorflow#43882, brevitas#388. Failure mode G07; P14.
     """
-    known = [ranges for ranges in concerned(model) if ranges.with_kernel and ranges.alive.size]
+    folded = [ranges for ranges in concerned(model) if ranges.with_kernel]
+    known = [ranges for ranges, spread in zip(folded, alive_spreads(folded), strict=True) if spread > 0]
     losses = [0.0 if told is None else told.per_tensor for told in forecasts([ranges.layer for ranges in known])]
     ruin = sum(losses) > TOGETHER
     wide = [

@@ -121,8 +121,8 @@ def _variance_elsewhere(layer: Layer) -> str:
 
 def _gamma_in_beta(layer: Layer) -> bool:
     """Whether gamma is centred at 0 with both signs while beta is positive throughout, around 1."""
-    bounds = layer.beta.bounds
-    if bounds is None or not bounds[0] > 0:
+    bounds, of_gamma = layer.beta.bounds, layer.gamma.bounds
+    if bounds is None or of_gamma is None or not bounds[0] > 0 or not of_gamma[0] < 0 < of_gamma[1]:
         return False
     gamma, beta = _ordinary(layer.gamma), _ordinary(layer.beta)
     if gamma is None or beta is None or gamma.shape != beta.shape:

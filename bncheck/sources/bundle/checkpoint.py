@@ -22,7 +22,16 @@ from bncheck.sources.bundle.entry import BundleEntry, Extents, decode_entry, sli
 from bncheck.sources.bundle.index import Index, IndexMemory, Placed, header_of, read_index
 from bncheck.sources.bundle.locate import Place, find
 from bncheck.sources.bundle.sstable import MAGIC, entries, open_table
-from bncheck.sources.bundle.tensor import STRING, TYPES, Part, plain_numbers, read_numbers, read_parts, read_strings
+from bncheck.sources.bundle.tensor import (
+    STRING,
+    TYPES,
+    WIDTHS,
+    Part,
+    plain_numbers,
+    read_numbers,
+    read_parts,
+    read_strings,
+)
 from bncheck.sources.files import read_tail
 from bncheck.sources.raw import RawModel, RawTensor
 from bncheck.sources.remote import RemotePath
@@ -186,9 +195,9 @@ def _stretches(index: Index, keys: Sequence[str]) -> list[list[Placed]]:
     """Plain tensors that follow one another in one data file with little between them, and are not many bytes."""
     plain = []
     for placed in (Placed(key, index.entry(key)) for key in keys):
-        stored = TYPES.get(placed.entry.dtype)
-        fits = stored and stored.layout and placed.entry.size == placed.entry.elements * stored.width
-        plain += [placed] if fits and not placed.entry.slices else []
+        width = WIDTHS.get(placed.entry.dtype)
+        if width is not None and placed.entry.size == placed.entry.elements * width and not placed.entry.slices:
+            plain.append(placed)
     found: list[list[Placed]] = []
     for placed in sorted(plain, key=lambda one: (one.entry.shard, one.entry.offset)):
         entry = placed.entry
@@ -203,10 +212,10 @@ def _stretches(index: Index, keys: Sequence[str]) -> list[list[Placed]]:
 
 
 def _tensor(index: Index, key: str) -> RawTensor:
-    entry = index.entry(key)
-    if key not in index.tensors:
-        index.tensors[key] = _described(index, key, entry)
-    known = index.tensors[key]
+    known = index.tensors.get(key)
+    if known is None:
+        known = index.tensors[key] = _described(index, key, index.entry(key))
+        return known
     crc = None if known.crc32c is None else index.checksum(key)
     return replace(known, read=partial(_read, index, key), crc32c=crc)
 
@@ -216,11 +225,13 @@ def _described(index: Index, key: str, entry: BundleEntry) -> RawTensor:
     stored = TYPES.get(entry.dtype)
     if stored is None:
         raise Malformed(index.path, f"{key} has the unknown data type {entry.dtype}", offset=entry.at)
-    parts = _parts(index, key, entry)
+    shards = [part.entry.shard for part in _parts(index, key, entry)] if entry.slices else [entry.shard]
+    if not entry.slices:
+        _check_size(index, key, entry)
     if len(entry.shape) > _MAX_RANK:
         unavailable: str | None = f"bncheck does not read tensors of {len(entry.shape)} dimensions"
     elif stored.layout or entry.dtype == STRING:
-        absent = next((part.shard.name for part in parts if part.entry.shard not in index.present), None)
+        absent = next((index.shard(number).name for number in shards if number not in index.present), None)
         unavailable = f"its data file {absent} is absent" if absent else None
     else:
         unavailable = f"bncheck does not read tensors of type {stored.name}"
@@ -230,7 +241,7 @@ def _described(index: Index, key: str, entry: BundleEntry) -> RawTensor:
         dtype=stored.name,
         shape=entry.shape,
         read=partial(_read, index, key),
-        crc32c=entry.crc32c if plain else None,
+        crc32c=index.checksum(key) if plain else None,
         unavailable=unavailable,
         far=isinstance(index.place.directory, RemotePath),
     )
@@ -238,11 +249,16 @@ def _described(index: Index, key: str, entry: BundleEntry) -> RawTensor:
 
 def _part(index: Index, key: str, entry: BundleEntry, extents: Extents = ()) -> Part:
     """An entry with its shard, once its size is that of its type and shape."""
-    width = TYPES[entry.dtype].width if TYPES[entry.dtype].layout else None
+    _check_size(index, key, entry)
+    return Part(entry, index.shard(entry.shard), partial(index.opened, entry.shard), extents)
+
+
+def _check_size(index: Index, key: str, entry: BundleEntry) -> None:
+    """Raises Malformed where an entry has not as many bytes as its type and shape have."""
+    width = WIDTHS[entry.dtype]
     if width is not None and entry.size != entry.elements * width:
         reason = f"{key} has {entry.size:,} bytes; {list(entry.shape)} of {TYPES[entry.dtype].name} has not"
         raise Malformed(index.path, reason, offset=entry.at)
-    return Part(entry, index.shard(entry.shard), partial(index.opened, entry.shard), extents)
 
 
 def _parts(index: Index, key: str, whole: BundleEntry) -> tuple[Part, ...]:

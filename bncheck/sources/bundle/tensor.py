@@ -25,11 +25,6 @@ class StoredType(NamedTuple):
     name: str
     layout: str = ""
 
-    @property
-    def width(self) -> int:
-        """Bytes of one element."""
-        return int(self.layout[1:])
-
 
 STRING = 7
 TYPES = {
@@ -68,6 +63,10 @@ TYPES = {
     33: StoredType("float4_e2m1fn"),
 }
 """By the numbers of tensorflow/core/framework/types.proto."""
+
+
+WIDTHS = {number: int(stored.layout[1:]) if stored.layout else None for number, stored in TYPES.items()}
+"""Bytes of one element, None where it is no plain number."""
 
 
 class Part(NamedTuple):
