@@ -51,10 +51,17 @@ def packed(reports: Sequence[Report], like: Sequence[object]) -> bytes:
 def unpacked(sent: bytes) -> list[Report]:
     """Only for bytes of a process that this one started, or of a cluster that the user named."""
     parts: list[tuple[Report, _Differing | None]] = pickle.loads(sent)  # noqa: S301 - see above
-    return [
-        report if values is None else replace(report, layers=tuple(_filled(parts[values.first][0].layers, values)))
-        for report, values in parts
-    ]
+    layouts: dict[int, SideBySide] = {}
+
+    def whole(report: Report, values: _Differing | None) -> Report:
+        if values is None:
+            return report
+        known = parts[values.first][0].layers
+        if values.first not in layouts:
+            layouts[values.first] = SideBySide([one.size for of in known for one in _arrays(of) if one is not None])
+        return replace(report, layers=tuple(_filled(known, values, layouts[values.first])))
+
+    return [whole(*part) for part in parts]
 
 
 def _values(layers: Sequence[Layer], first: int, known: Sequence[Layer]) -> _Differing | None:
@@ -98,21 +105,21 @@ def _size(array: PerChannel | None) -> int | None:
     return None if array is None else array.size
 
 
-def _filled(known: Sequence[Layer], values: _Differing) -> Iterator[Layer]:
-    sizes = [size for layer in known for one in _arrays(layer) if (size := _size(one)) is not None]
+def _filled(known: Sequence[Layer], values: _Differing, side: SideBySide) -> Iterator[Layer]:
     numbers = values.numbers.astype(np.float64, copy=False)
     numbers.setflags(write=False)
-    side, constants, bounded = SideBySide(sizes), iter(values.constants), all(sizes)
-    lowest, highest = (of(numbers).tolist() if bounded else sizes for of in (side.smallest, side.largest))
-    parts = iter(zip(side.parts(numbers), lowest, highest, strict=True))
+    parts = side.parts(numbers)
+    bounded = all(part.size for part in parts)
+    lowest, highest = (of(numbers).tolist() if bounded else parts for of in (side.smallest, side.largest))
+    every, constants = iter(zip(parts, lowest, highest, strict=True)), iter(values.constants)
 
     def next_of(array: PerChannel | None) -> PerChannel | None:
-        return None if array is None else next(parts)[0].reshape(array.shape)
+        return None if array is None else next(every)[0].reshape(array.shape)
 
     def vector(of: Vector) -> Vector:
         if of.values is None:
             return replace(of, constant=next(constants))
-        part, low, high = next(parts)
+        part, low, high = next(every)
         found = replace(of, values=part.reshape(of.values.shape), constant=next(constants))
         if bounded:
             found.__dict__["bounds"] = (low, high)  # as the cached property would find them, one by one
@@ -128,7 +135,7 @@ def _filled(known: Sequence[Layer], values: _Differing) -> Iterator[Layer]:
         if of is None:
             return None
         return replace(
-            of, mean=next(parts)[0].reshape(of.mean.shape), variance=next(parts)[0].reshape(of.variance.shape)
+            of, mean=next(every)[0].reshape(of.mean.shape), variance=next(every)[0].reshape(of.variance.shape)
         )
 
     for layer in known:

@@ -19,6 +19,7 @@ class Registry(Collection[Rule]):
         """
         self._listed = {_names(listed)[0]: listed for listed in rules}
         self._needs = needs or {}
+        self._lacking: dict[tuple[str, Needs], Needs] = {}
         self.slugs: dict[str, str] = dict(map(_names, rules))
         """Code -> name: "BN201" -> "update-not-wired"."""
 
@@ -46,8 +47,10 @@ class Registry(Collection[Rule]):
 
     def lacking(self, code: str, at_hand: Needs) -> Needs:
         """The evidence that this rule needs and that is missing."""
-        known = next((needs for prefix, needs in self._needs.items() if code.startswith(prefix)), Needs.NOTHING)
-        return known & ~at_hand or self.rule(code).needs & ~at_hand
+        if (code, at_hand) not in self._lacking:
+            known = next((needs for prefix, needs in self._needs.items() if code.startswith(prefix)), Needs.NOTHING)
+            self._lacking[code, at_hand] = known & ~at_hand or self.rule(code).needs & ~at_hand
+        return self._lacking[code, at_hand]
 
 
 def _names(listed: str | Rule) -> tuple[str, str]:

@@ -214,10 +214,16 @@ def _stretches(index: Index, keys: Sequence[str]) -> list[list[Placed]]:
 def _tensor(index: Index, key: str) -> RawTensor:
     known = index.tensors.get(key)
     if known is None:
-        known = index.tensors[key] = _described(index, key, index.entry(key))
-        return known
+        entry = index.entry(key)
+        known = index.kinds.get((entry.dtype, entry.shape, entry.shard))
+        if known is None or entry.slices:
+            known = _described(index, key, entry)
+        if not entry.slices:
+            _check_size(index, key, entry)
+            index.kinds[entry.dtype, entry.shape, entry.shard] = known
+        index.tensors[key] = known
     crc = None if known.crc32c is None else index.checksum(key)
-    return replace(known, read=partial(_read, index, key), crc32c=crc)
+    return replace(known, name=key, read=partial(_read, index, key), crc32c=crc)
 
 
 def _described(index: Index, key: str, entry: BundleEntry) -> RawTensor:
@@ -226,8 +232,6 @@ def _described(index: Index, key: str, entry: BundleEntry) -> RawTensor:
     if stored is None:
         raise Malformed(index.path, f"{key} has the unknown data type {entry.dtype}", offset=entry.at)
     shards = [part.entry.shard for part in _parts(index, key, entry)] if entry.slices else [entry.shard]
-    if not entry.slices:
-        _check_size(index, key, entry)
     if len(entry.shape) > _MAX_RANK:
         unavailable: str | None = f"bncheck does not read tensors of {len(entry.shape)} dimensions"
     elif stored.layout or entry.dtype == STRING:

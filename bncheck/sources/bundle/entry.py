@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -49,51 +50,38 @@ def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEnt
     return _usual(value, at, shards) or _any(path, value, at, shards)
 
 
-_TAGS = (0x08, 0x18, 0x20, 0x28)
-"""Fields 1 (type), 3 (shard), 4 (offset) and 5 (size) as varints."""
-_SHAPE, _CHECKSUM = 0x12, 0x35
+_CHECKSUM = 0x35
 CHECKSUM_BYTES = 4
+_VARINT = rb"[\x80-\xff]{0,7}[\x00-\x7f]"
+_USUAL = re.compile(
+    rb"\x08([\x01-\x7f])\x12([\x00-\x7f])((?:\x12.\x08" + _VARINT + rb")*)"
+    rb"(?:\x18(" + _VARINT + rb"))?(?:\x20(" + _VARINT + rb"))?(?:\x28(" + _VARINT + rb"))?(?:\x35(....))?",
+    re.DOTALL,
+)
+"""Type, length of the shape, dimensions, shard, offset, size and checksum, as TensorFlow writes nearly all entries."""
 
 
 def _usual(value: bytes, at: int, shards: int) -> BundleEntry | None:
-    """An entry as TensorFlow writes nearly all, in a tenth of the time; None for any other, damaged ones among them."""
-    numbers = dict.fromkeys(_TAGS, 0)
-    shape: tuple[int, ...] = ()
-    elements = 1
-    stored = place = 0
-    end = len(value)
-    try:
-        while place < end:
-            tag = value[place]
-            start = place + 1
-            if tag in numbers:
-                byte = value[start]
-                number, shift, place = byte & 127, 7, start + 1
-                while byte > 127:
-                    byte = value[place]
-                    number |= (byte & 127) << shift
-                    shift += 7
-                    place += 1
-                if shift > 56:
-                    return None
-                numbers[tag] = number
-            elif tag == _SHAPE:
-                place = start + 1 + value[start]
-                if value[start] > 127 or place > end:
-                    return None
-                found = _usual_shape(value[start + 1 : place])
-                if found is None:
-                    return None
-                shape, elements = found
-            elif tag == _CHECKSUM and start + 4 <= end:
-                place = start + 4
-                stored = int.from_bytes(value[start:place], "little")
-            else:
-                return None
-    except IndexError:
+    """An entry of the usual form, in a tenth of the time; None for any other, damaged ones among them."""
+    match = _USUAL.fullmatch(value)
+    if match is None:
         return None
-    dtype, shard, offset, size = numbers.values()
-    return BundleEntry(dtype, shape, elements, shard, offset, size, unmask(stored), (), at) if shard < shards else None
+    dtype, length, dimensions, *numbers, checksum = match.groups()
+    found = _usual_shape(dimensions) if length[0] == len(dimensions) else None
+    shard, offset, size = (0 if one is None else one[0] if len(one) == 1 else _number(one) for one in numbers)
+    if found is None or shard >= shards:
+        return None
+    shape, elements = found
+    return BundleEntry(
+        dtype[0], shape, elements, shard, offset, size, unmask(int.from_bytes(checksum or b"", "little")), (), at
+    )
+
+
+def _number(varint: bytes) -> int:
+    found = 0
+    for byte in reversed(varint):
+        found = found << 7 | byte & 127
+    return found
 
 
 @lru_cache(maxsize=4096)

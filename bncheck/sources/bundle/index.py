@@ -49,6 +49,8 @@ class Index(Record, eq=False):
     """Entries that were asked for: shared by indexes that differ in checksums alone, and so right but for these."""
     tensors: dict[str, RawTensor] = field(default_factory=dict)
     """The same, with what their types and shapes make of them."""
+    kinds: dict[tuple[int, tuple[int, ...], int], RawTensor] = field(default_factory=dict)
+    """(type, shape, shard) -> one such tensor, of which others differ in what is theirs alone."""
     stretches: dict[tuple[str, ...], list[list[Placed]]] = field(default_factory=dict)
     """Keys that are read together -> those that lie side by side; shared likewise."""
     masked: dict[tuple[str, ...], NDArray[np.intp] | None] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Index(Record, eq=False):
         except BadChecksum:  # which a reader that starts at the beginning tells best
             return None
         found = replace(self, place=place, table=table, entries=_EntryValues(data, self._places))
-        return found if found.present == self.present else replace(found, tensors={})
+        return found if found.present == self.present else replace(found, tensors={}, kinds={})
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:
