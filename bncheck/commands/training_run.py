@@ -26,9 +26,9 @@ _WORTH_PROCESSES = 12
 _STRETCH = 16
 """Neighbours that are judged in one go, by one process; of a long run only the first and the last by their kernels."""
 _LONG = 12
-"""Neighbours from which on kernels may stay unread."""
-_WORTH_LEAVING_OUT = 6
-"""The same of a part of them: four readings tell whether they may."""
+"""Checkpoints from which on kernels may stay unread."""
+_WORTH_LEAVING_OUT = 4
+"""Neighbours from which on that is worth asking: the two at the ends are read."""
 _MOST_FOLDERS = 100_000
 
 
@@ -45,10 +45,11 @@ def _judged(paths: Sequence[Path], options: Options) -> list[Report]:
     """In the order of the paths, wherever they are judged."""
     many = len(paths) >= _WORTH_PROCESSES and not isinstance(paths[0], RemotePath)
     where = engine(options.engine) if options.engine or many else Engine()
-    shards = [_Shard(paths=tuple(paths[n : n + _STRETCH]), options=options) for n in range(0, len(paths), _STRETCH)]
+    stretches = [tuple(paths[n : n + _STRETCH]) for n in range(0, len(paths), _STRETCH)]
+    shards = [_Shard(paths=stretch, options=options, long=len(paths) >= _LONG) for stretch in stretches]
     if where == Engine():
         judging = _Judging(options)
-        return [report for shard in shards for report, _ in judging.stretch(shard.paths)]
+        return [report for shard in shards for report, _ in judging.stretch(shard)]
     from bncheck.commands.sent_reports import unpacked  # noqa: PLC0415 - long runs alone need it
 
     sent = results(where, _judge_shard, shards, lost=_lost_shard)
@@ -63,6 +64,8 @@ class _Shard(Record):
 
     paths: tuple[Path, ...]
     options: Options
+    long: bool
+    """Whether the run is."""
 
 
 _judging: list[_Judging] = []
@@ -74,7 +77,7 @@ def _judge_shard(shard: _Shard) -> bytes:
 
     if not _judging or _judging[0].options != shard.options:
         _judging[:] = [_Judging(shard.options)]
-    judged = _judging[0].stretch(shard.paths)
+    judged = _judging[0].stretch(shard)
     return packed([report for report, _ in judged], [like for _, like in judged])
 
 
@@ -96,7 +99,7 @@ class _Judging:
         self._with_kernels: dict[Path, Target] = {}
         """Of the stretch."""
 
-    def stretch(self, paths: Sequence[Path]) -> list[_Judged]:
+    def stretch(self, shard: _Shard) -> list[_Judged]:
         """Neighbours in a run, each with its `Facts.like`.
 
         What depends on kernels takes more time than all else, and seldom changes. Where the first and the last have
@@ -104,7 +107,8 @@ class _Judging:
         unless they have findings of other kinds then; else the halves are such stretches.
         """
         self._with_kernels.clear()
-        if len(paths) < _LONG:
+        paths = shard.paths
+        if not shard.long or len(paths) < _WORTH_LEAVING_OUT:
             return [self.one(path) for path in paths]
         return self._within(paths, self.one(paths[0]), self.one(paths[-1]))
 

@@ -50,6 +50,15 @@ class Record:
     def __post_init__(self) -> None:
         """For what a class has to check."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was found out about it: whoever reads the pickle finds it out where it is asked for."""
+        own = self.__dict__
+        return (
+            own
+            if len(own) == len(self.__dataclass_fields__)
+            else {name: own[name] for name in self.__dataclass_fields__}
+        )
+
     def __setattr__(self, name: str, value: object) -> None:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from bncheck.facts.layers import Debias, Role, Site, Vector
-from bncheck.recognise.stored_vectors import vector
+from bncheck.recognise.stored_vectors import declared
 from bncheck.sources.raw import RawTensor
 
 SHADOW = "/ExponentialMovingAverage"
@@ -45,10 +45,10 @@ def averaged_keys(keys: Mapping[str, RawTensor], gamma: str, beta: str, sites: t
 
 
 def shadow_vectors(stored: Named, mean: str, variance: str) -> dict[str, Vector]:
-    """Role ("mean", "variance") -> the moving average of the statistic itself, where the checkpoint has one."""
+    """Role ("mean", "variance") -> the moving average of the statistic itself, `declared`, where there is one."""
     roles = {Role.MEAN: mean, Role.VARIANCE: variance}
     return {
-        role.value: vector(role, stored.names[name + SHADOW])
+        role.value: declared(role, stored.names[name + SHADOW])
         for role, name in roles.items()
         if name and name + SHADOW in stored.names
     }

@@ -40,6 +40,7 @@ from bncheck.recognise.graph.view import GraphView, view_graph
 from bncheck.recognise.graph_gaps import gaps_of
 from bncheck.recognise.norm_kinds import kind_in_graph
 from bncheck.recognise.predicted.after_batch_norm import worth_predicting
+from bncheck.recognise.stored_vectors import with_stored
 from bncheck.recognise.training_progress import ProgressKeys, run_facts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
@@ -77,10 +78,11 @@ def paired_sites(graph: GraphView) -> list[list[PairedSite]]:
 def found_layers(graph: GraphView, paired: Sequence[list[PairedSite]], hints: Options) -> tuple[Layer, ...]:
     """The layers as the graph has them and the checkpoint fills them, in the order in which they were found."""
     before = sites_before(graph, paired)
-    layers = tuple(
+    found = [
         _layer(graph, layer, [_site(graph, one, before) for one in sites], paired=sites, hints=hints)
         for layer, sites in zip(graph.layers, paired, strict=True)
-    )
+    ]
+    layers = tuple(with_stored(found, graph.stored.names))
     if graph.writes.copies:
         from bncheck.recognise.copied_layers import with_copies  # noqa: PLC0415 - start-up
 

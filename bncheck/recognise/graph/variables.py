@@ -14,7 +14,7 @@ from bncheck.recognise.graph.flat import FlatGraph
 from bncheck.recognise.graph.trace import VARIABLES, declared_shape, tensor_value, uniform_initial, variable_name
 from bncheck.recognise.graph.upstream import Upstream
 from bncheck.recognise.kernel_sizes import linear_before
-from bncheck.recognise.stored_vectors import missing, unread, vector
+from bncheck.recognise.stored_vectors import declared, missing, unread, vector
 from bncheck.sources.graph import protos
 from bncheck.sources.raw import RawGraph, RawModel, RawTensor
 
@@ -57,14 +57,18 @@ class Stored:
         return None
 
     def vector(self, role: Role, node: int | None, initial: float | None) -> Vector:
-        """The vector of one role; ABSENT without a variable, MISSING where the checkpoint lacks it."""
+        """The vector of one role, `declared`; ABSENT without a variable, MISSING where the checkpoint lacks it.
+
+        A frozen variable's is read, as it is none of the checkpoint's.
+        """
         if node is None:
             return Vector(role=role, presence=Presence.ABSENT, reason="the layer has no such variable")
         name, shape = self.name(node), _known_shape(declared_shape(self.flat, node))
         initial = self._initial(name) if initial is None else initial
         tensor = self.tensor(node)
         if tensor is not None:
-            return vector(role, tensor, name=name, initial=initial)
+            made = vector if self.flat.ops[node] == "Const" else declared
+            return made(role, tensor, name=name, initial=initial)
         if not self._tensors:
             return unread(role, name, "no checkpoint was given", shape=shape, initial=initial)
         return missing(role, name, "the checkpoint has no such key", shape=shape)
