@@ -26,8 +26,22 @@ def _layers(*ranges: tuple[float, float], channels: int = MANY_CHANNELS) -> list
         (_layers((0.91, 1.1), (1.2, 1.3), (1.3, 1.4)), True, False),
         (_layers((0.91, 90.0), (0.91, 90.0), (0.91, 90.0)), False, False),
         (_layers((0.91, 0.92), (0.91, 0.92), (0.91, 0.92), channels=8), False, False),
+        (_layers((0.91, 0.95), *[(0.98, 1.1)] * 15), True, False),
+        (_layers(*[(0.91, 0.96)] * 3, *[(0.98, 1.1)] * 13), True, True),
+        (_layers(*[(0.91, 0.915)] * 3, *[(1.8, 2.0)] * 6), True, True),
+        (_layers(*[(0.91, 0.915)] * 2, *[(1.8, 2.0)] * 6), True, False),
     ],
-    ids=["three layers", "two layers", "one lies lower", "spread out", "few channels"],
+    ids=[
+        "three layers",
+        "two layers",
+        "one lies lower",
+        "spread out",
+        "few channels",
+        "one of many lies lower",
+        "many layers",
+        "three layers at one number",
+        "two layers at one number",
+    ],
 )
 def test_floor(layers: list[Layer], *, crowded: bool, shared: bool) -> None:
     """Three layers and 64 channels are asked for, all just above one value."""

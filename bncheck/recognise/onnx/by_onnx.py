@@ -12,6 +12,7 @@ from bncheck.recognise.kernel_sizes import linear_before
 from bncheck.recognise.named.name_families import find_groups
 from bncheck.recognise.onnx.nodes import OnnxNode, epsilon_of, in_train_mode, integer, is_batch_norm
 from bncheck.recognise.onnx.values import OnnxWiring, real_constants
+from bncheck.recognise.predicted.after_batch_norm import worth_predicting
 from bncheck.recognise.stored_vectors import vector
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
@@ -27,6 +28,7 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
     constants = real_constants(wiring)
     outputs = _outputs_reached(wiring)
     layers: dict[str, Layer] = {}
+    by_node: dict[int, str] = {}
     for order, node in enumerate(filter(is_batch_norm, wiring.nodes)):
         site = _site(node, outputs.get(id(node), ()), order)
         linear, bias = _linear_node(node, wiring.producers, constants)
@@ -37,8 +39,15 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
         same = before is not None and before.mean.key == layer.mean.key and layer.mean.key
         if same and before is not None:
             layers[layer.name] = replace(before, sites=(*before.sites, site))
+            by_node[id(node)] = layer.name
         else:
-            layers[layer.name if before is None else f"{layer.name} ({order})"] = layer
+            name = layer.name if before is None else f"{layer.name} ({order})"
+            layers[name], by_node[id(node)] = replace(layer, name=name), name
+    found = tuple(layers.values())
+    if worth_predicting(found):
+        from bncheck.recognise.predicted.in_onnx import with_predictions  # noqa: PLC0415 - only where it is needed
+
+        found = tuple(with_predictions(wiring, found, by_node))
     graph = GraphFacts(
         path=str(raw.path),
         format=raw.format,
@@ -50,7 +59,7 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
     return Facts(
         path=str(raw.path),
         format=raw.format,
-        layers=tuple(replace(layer, name=name) for name, layer in layers.items()),
+        layers=found,
         graph=graph,
         run=run_facts(raw, hints),
         gaps=tuple(map(_gap, wiring.left)),

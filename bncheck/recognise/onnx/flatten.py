@@ -34,6 +34,8 @@ class FlatOnnx:
     """In topological order, as the format demands of each graph."""
     tensors: Mapping[str, RawTensor]
     """Initialisers of all graphs."""
+    inputs: Mapping[str, tuple[int | None, ...]]
+    """The model's, with their shapes; None for sizes that are not told."""
     outputs: tuple[str, ...]
     left: Sequence[str]
     """Nodes that stay as they are because of the limits, though batch norm is in their functions or bodies."""
@@ -53,6 +55,7 @@ def flat_onnx(raw: RawModel) -> FlatOnnx:
     return FlatOnnx(
         nodes=writing.nodes,
         tensors=writing.tensors,
+        inputs={given.name: _shape(given) for given in model.graph.input},
         outputs=tuple(output.name for output in model.graph.output),
         left=writing.left,
     )
@@ -183,6 +186,10 @@ def _made_of(node: OnnxNode, op_type: str, inputs: tuple[str, ...], outputs: tup
         given={},
         version=node.version,
     )
+
+
+def _shape(value: Any) -> tuple[int | None, ...]:
+    return tuple(one.dim_value if one.dim_value > 0 else None for one in value.type.tensor_type.shape.dim)
 
 
 def _same(name: str) -> str:

@@ -49,6 +49,7 @@ class OnnxWiring:
     producers: Mapping[str, OnnxNode]
     readers: Mapping[str, Sequence[int]]
     """Name -> numbers of the nodes that read it."""
+    inputs: Mapping[str, tuple[int | None, ...]]
     outputs: tuple[str, ...]
     left: Sequence[str]
     """Nodes in whose functions or bodies there is batch norm that was not written out."""
@@ -67,6 +68,7 @@ class OnnxWiring:
             constants=_stored(raw.path, flat),
             producers={name: node for node in flat.nodes for name in node.output if name},
             readers=readers,
+            inputs=flat.inputs,
             outputs=flat.outputs,
             left=flat.left,
         )

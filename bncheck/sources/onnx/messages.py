@@ -20,7 +20,11 @@ _MESSAGES = {
         "input:*string:1 output:*string:2 name:string:3 op_type:string:4 attribute:*AttributeProto:5 domain:string:7 "
         "overload:string:8"
     ),
-    "ValueInfoProto": "name:string:1",
+    "Dimension": "dim_value:int64:1",
+    "TensorShapeProto": "dim:*Dimension:1",
+    "Tensor": "elem_type:int32:1 shape:TensorShapeProto:2",
+    "TypeProto": "tensor_type:Tensor:1",
+    "ValueInfoProto": "name:string:1 type:TypeProto:2",
     "GraphProto": (
         "node:*NodeProto:1 name:string:2 initializer:*TensorProto:5 input:*ValueInfoProto:11 output:*ValueInfoProto:12"
     ),
