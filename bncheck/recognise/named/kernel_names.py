@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from bncheck.facts.layers import Layer
 from bncheck.facts.record import replace
@@ -36,7 +36,8 @@ def with_kernels(layers: list[Layer], tensors: Mapping[str, RawTensor], paths: M
 
     Left out: a layer whose name fits no kernel or several, and a kernel that fits several layers.
     """
-    found = [_kernel(layer, tensors, paths) for layer in layers]
+    scopes = _kernels_by_scope(paths)
+    found = [_kernel(layer, tensors, scopes, paths) for layer in layers]
     claims = Counter(kernel[1] for kernel in found if kernel is not None)
     places = [n for n, kernel in enumerate(found) if kernel is not None and claims[kernel[1]] == 1]
     asked = [
@@ -50,12 +51,25 @@ def with_kernels(layers: list[Layer], tensors: Mapping[str, RawTensor], paths: M
     return done
 
 
-def _kernel(layer: Layer, tensors: Mapping[str, RawTensor], paths: Mapping[str, str]) -> tuple[str, str] | None:
+def _kernels_by_scope(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Scope -> the kernels in it, by their last names."""
+    known = {leaf for leaves, _ in _LEAVES for leaf in leaves}
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        scope, separator, leaf = path.rpartition("/")
+        if separator and leaf in known:
+            found.setdefault(scope, set()).add(leaf)
+    return found
+
+
+def _kernel(
+    layer: Layer, tensors: Mapping[str, RawTensor], scopes: Mapping[str, Container[str]], paths: Mapping[str, str]
+) -> tuple[str, str] | None:
     """(op, path) of the one kernel that fits."""
     fitting = []
-    for scope in _scopes(layer.name):
+    for scope in filter(scopes.__contains__, _scopes(layer.name)):
         for leaves, op_of_leaf in _LEAVES:
-            kernels = [path for leaf in leaves if (path := f"{scope}/{leaf}") in paths]
+            kernels = [f"{scope}/{leaf}" for leaf in leaves if leaf in scopes[scope]]
             for path in kernels:
                 shape = tensors[paths[path]].shape
                 op = op_of_leaf or _op(scope, shape, layer.channels)

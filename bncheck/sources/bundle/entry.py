@@ -42,7 +42,7 @@ class BundleEntry(NamedTuple):
 
 def split_checksum(value: bytes) -> tuple[bytes, bytes]:
     """A serialized entry without the checksum that ends it, and that field; the field is empty where none ends it."""
-    return (value[:-5], value[-5:]) if value[-5:-4] == bytes([_CHECKSUM]) else (value, b"")
+    return (value[:-5], value[-5:]) if value[-5:-4] == _CHECKSUM else (value, b"")
 
 
 def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEntry:
@@ -50,7 +50,8 @@ def decode_entry(path: Path, value: bytes, at: int, *, shards: int) -> BundleEnt
     return _usual(value, at, shards) or _any(path, value, at, shards)
 
 
-_CHECKSUM = 0x35
+_CHECKSUM = b"\x35"
+"""Tag of the field."""
 CHECKSUM_BYTES = 4
 _VARINT = rb"[\x80-\xff]{0,7}[\x00-\x7f]"
 _USUAL = re.compile(
@@ -66,20 +67,18 @@ def _usual(value: bytes, at: int, shards: int) -> BundleEntry | None:
     match = _USUAL.fullmatch(value)
     if match is None:
         return None
-    dtype, length, dimensions, *numbers, checksum = match.groups()
+    dtype, length, dimensions, shard, offset, size, checksum = match.groups(b"")
     found = _usual_shape(dimensions) if length[0] == len(dimensions) else None
-    shard, offset, size = (0 if one is None else one[0] if len(one) == 1 else _number(one) for one in numbers)
-    if found is None or shard >= shards:
+    if found is None or _number(shard) >= shards:
         return None
-    shape, elements = found
-    return BundleEntry(
-        dtype[0], shape, elements, shard, offset, size, unmask(int.from_bytes(checksum or b"", "little")), (), at
-    )
+    crc = unmask(int.from_bytes(checksum, "little"))
+    return BundleEntry(dtype[0], *found, _number(shard), _number(offset), _number(size), crc, (), at)
 
 
 def _number(varint: bytes) -> int:
+    """0 for one that is not there."""
     found = 0
-    for byte in reversed(varint):
+    for byte in varint[::-1]:
         found = found << 7 | byte & 127
     return found
 
