@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,14 +38,23 @@ class SideBySide:
         counts = self._sizes if where is None else np.add.reduceat(where, self._starts, dtype=np.intp)
         shown = values if where is None else np.where(where, values, np.inf)
         found: PerChannel = np.empty(self._sizes.size)
-        for size in np.unique(self._sizes).tolist():
-            here = np.flatnonzero(self._sizes == size)
-            ordered = np.sort(shown[self._starts[here, None] + np.arange(size)], axis=1)
+        for here, places in self._of_one_size:
+            ordered = np.sort(shown[places], axis=1)
             rows, count = np.arange(here.size), counts[here]
             low = ordered[rows, np.maximum((count - 1) // 2, 0)]
-            high = ordered[rows, np.minimum(count // 2, size - 1)]
+            high = ordered[rows, np.minimum(count // 2, places.shape[1] - 1)]
             found[here] = np.where(low == high, low, 0.5 * low + 0.5 * high)
         return np.where(counts > 0, found, np.nan)
+
+    @cached_property
+    def _of_one_size(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """(layers of one size, (layers, size) where their channels are), for each size."""
+        order = np.argsort(self._sizes, kind="stable")
+        ends = np.flatnonzero(np.diff(self._sizes[order])) + 1
+        return [
+            (here, self._starts[here, None] + np.arange(self._sizes[here[0]]))
+            for here in np.split(order, ends.tolist())
+        ]
 
     def totals(self, values: PerChannel | Flags) -> PerChannel:
         """Sum of each layer, (layers,)."""

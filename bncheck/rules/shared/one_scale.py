@@ -8,6 +8,7 @@ from functools import lru_cache
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.record import replace
 from bncheck.numerics.channel_ranges import FoldedRanges, folded_ranges_of
+from bncheck.numerics.channels import dead_channels
 from bncheck.numerics.init_share import USUAL_EPSILON
 
 ASSUMED = f" Epsilon is unknown: TensorFlow's default, {USUAL_EPSILON:g}, is assumed."
@@ -15,19 +16,27 @@ ASSUMED = f" Epsilon is unknown: TensorFlow's default, {USUAL_EPSILON:g}, is ass
 
 @lru_cache(maxsize=1)
 def concerned(model: Facts) -> tuple[FoldedRanges, ...]:
-    """Folded ranges of the layers that one scale a kernel would hurt.
+    """Folded ranges of the layers that one scale a kernel would hurt, by their kernels or by dead channels.
 
-    All layers, as long as nothing was quantized; then those whose kernel really has one scale. Where others have a
+    All of these, as long as nothing was quantized; then those whose kernel really has one scale. Where others have a
     linear operator before them, one that has none folds into nothing. Where no file tells
     epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default. Kept for the next rule that asks.
     """
     structured = any(layer.linear is not None for layer in model.layers)
-    asked = [_with_epsilon(layer) for layer in model.layers if layer.linear is not None or not structured]
+    asked = [
+        _with_epsilon(layer)
+        for layer in model.layers
+        if (layer.linear is not None or not structured) and (_kernel_read(layer) or dead_channels(layer).any())
+    ]
     known = tuple(ranges for ranges in folded_ranges_of(asked) if ranges is not None)
     if model.quantized is None:
         return known
     shared = {operator.layer for operator in model.quantized.operators if operator.weight_per_channel is False}
     return tuple(ranges for ranges in known if ranges.layer.name in shared)
+
+
+def _kernel_read(layer: Layer) -> bool:
+    return layer.linear is not None and layer.linear.channel_max is not None
 
 
 def _with_epsilon(layer: Layer) -> Layer:
