@@ -16,6 +16,7 @@ from bncheck.recognise.auxiliary import SHADOW
 from bncheck.recognise.named.flax_layers import as_flax_trains, by_module
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
+from bncheck.recognise.named.pytorch_copies import with_average_copies
 from bncheck.recognise.named.pytorch_layers import as_pytorch_trains, with_linear_layers
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import absent, declared, missing, with_stored
@@ -71,7 +72,7 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
     layers = with_stored(_with_averages(raw.tensors, paths, _unique(layers)), raw.tensors)
     if raw.format.is_pytorch:
         in_order = raw.format.kind is FileKind.PYTORCH
-        layers = with_linear_layers(layers, raw.tensors, in_order=in_order)
+        layers = with_average_copies(with_linear_layers(layers, raw.tensors, in_order=in_order), raw.tensors)
     else:
         layers = with_kernels(layers, raw.tensors, own | paths)
     return Facts(
