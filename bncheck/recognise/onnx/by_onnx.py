@@ -10,10 +10,11 @@ from bncheck.facts.record import replace
 from bncheck.recognise.channels_last import channels_last
 from bncheck.recognise.kernel_sizes import linear_before
 from bncheck.recognise.named.name_families import find_groups
+from bncheck.recognise.onnx.batch_moments import normalised_by_batch_moments
 from bncheck.recognise.onnx.nodes import OnnxNode, epsilon_of, in_train_mode, integer, is_batch_norm
 from bncheck.recognise.onnx.values import OnnxWiring, real_constants
 from bncheck.recognise.predicted.after_batch_norm import worth_predicting
-from bncheck.recognise.stored_vectors import vector
+from bncheck.recognise.stored_vectors import absent, vector
 from bncheck.recognise.training_progress import run_facts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawModel, RawTensor
@@ -29,7 +30,13 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
     outputs = _outputs_reached(wiring)
     layers: dict[str, Layer] = {}
     by_node: dict[int, str] = {}
-    for order, node in enumerate(filter(is_batch_norm, wiring.nodes)):
+    in_parts = {id(node) for node in normalised_by_batch_moments(wiring)}
+    norms = (node for node in wiring.nodes if is_batch_norm(node) or id(node) in in_parts)
+    for order, node in enumerate(norms):
+        if id(node) in in_parts:
+            layer = _of_batch_moments(node, outputs.get(id(node), ()), order)
+            layers.setdefault(layer.name, layer)
+            continue
         site = _site(node, outputs.get(id(node), ()), order)
         linear, bias = _linear_node(node, wiring.producers, constants)
         if linear is not None:
@@ -89,6 +96,22 @@ def _site(node: OnnxNode, outputs: tuple[str, ...], order: int) -> Site:
         axis=1,
         linear_axis=1,
         outputs=outputs,
+        order=order,
+    )
+
+
+def _of_batch_moments(node: OnnxNode, outputs: tuple[str, ...], order: int) -> Layer:
+    """A layer without statistics: the exporter had no use for them."""
+    name = node.name or node.output[0]
+    lost = {role: absent(role, "the graph normalises with the statistics of the batch") for role in _INPUTS}
+    return Layer(
+        name=name,
+        origin=Origin.GRAPH,
+        mean=lost[Role.MEAN],
+        variance=lost[Role.VARIANCE],
+        gamma=lost[Role.GAMMA],
+        beta=lost[Role.BETA],
+        sites=(Site(name=name, form="ReduceMean", mode=Mode.TRAIN, outputs=outputs, order=order),),
         order=order,
     )
 

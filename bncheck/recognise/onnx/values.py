@@ -103,6 +103,14 @@ class OnnxWiring:
             shape = tuple(shape[place] for place in order)
         return shape
 
+    def axes(self, node: OnnxNode) -> list[int] | None:
+        """Of a reduction: an attribute, or since version 18 an input; None where they are not told."""
+        told = node.attributes.get("axes")
+        if told is not None:
+            return list(told.ints)
+        known = self.numbers(self.given(node, 1))
+        return None if known is None else [int(axis) for axis in known.values.reshape(-1)]
+
     def numbers(self, name: str) -> OnnxNumbers | None:
         """The real values of a constant; None where it is none. Raises ReadError where it is damaged."""
         if name in self.constants:

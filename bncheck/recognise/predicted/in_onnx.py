@@ -28,7 +28,7 @@ from bncheck.recognise.onnx.nodes import OnnxNode, integer
 from bncheck.recognise.onnx.values import OnnxWiring
 from bncheck.recognise.predicted.after_batch_norm import after_batch_norm, guessed
 from bncheck.recognise.predicted.onnx_functions import function_of
-from bncheck.recognise.predicted.onnx_shapes import Shape, axes_of, shape_behind, windows_of
+from bncheck.recognise.predicted.onnx_shapes import Shape, shape_behind, windows_of
 
 Array = NDArray[np.float64]
 
@@ -241,7 +241,7 @@ class _OnnxWalk:
 
     def _over_maps(self, node: OnnxNode) -> bool:
         """Whether a ReduceMean takes the mean of each channel's map, or of a part of it."""
-        axes, rank = axes_of(self.wiring, node), len(self.shapes.get(node.input[0]) or ())
+        axes, rank = self.wiring.axes(node), len(self.shapes.get(node.input[0]) or ())
         if not axes or not rank:
             return False
         last = node.input[0] in self.channels_last

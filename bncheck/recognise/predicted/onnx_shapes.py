@@ -39,7 +39,7 @@ def shape_behind(wiring: OnnxWiring, node: OnnxNode, shapes: Mapping[str, Shape]
     if op == "Flatten":
         return (above[0], None if None in above[1:] else _product(above[1:])) if integer(node, "axis", 1) == 1 else None
     if op in ("ReduceMean", "Squeeze"):
-        axes = axes_of(wiring, node)
+        axes = wiring.axes(node)
         gone = {axis % len(above) for axis in axes or ()}
         kept = op == "ReduceMean" and integer(node, "keepdims", 1) != 0
         left = tuple(1 if axis in gone else size for axis, size in enumerate(above) if kept or axis not in gone)
@@ -142,15 +142,6 @@ def with_zeros(wiring: OnnxWiring, node: OnnxNode, rank: int) -> list[tuple[int,
     ):
         return None
     return list(zip(pads[2 : rank + 2], pads[rank + 4 :], strict=True))
-
-
-def axes_of(wiring: OnnxWiring, node: OnnxNode) -> list[int] | None:
-    """Of a reduction: an attribute, or its second input; None where they are not told."""
-    told = node.attributes.get("axes")
-    if told is not None:
-        return list(told.ints)
-    known = wiring.numbers(wiring.given(node, 1))
-    return None if known is None else [int(axis) for axis in known.values.reshape(-1)]
 
 
 def _each(told: Mapping[str, object], name: str, rank: int) -> list[int]:

@@ -76,14 +76,18 @@ def check(model: Facts) -> Iterator[Evidence]:
             yield _evidence(model, found, Severity.WARNING, "The graph trains nothing, yet uses train mode in")
 
 
+_FROZEN = ("FusedBatchNorm", "ReduceMean")
+"""Forms of sites: TensorFlow's fused op, and ONNX' means over the batch."""
+
+
 def _served(layer: Layer) -> list[Site]:
     return [s for s in layer.sites if s.mode is Mode.TRAIN and served_outputs(s.outputs)]
 
 
 def statistics_dropped(model: Facts, layer: Layer) -> bool:
-    """Whether a frozen graph serves a fused op in train mode: freezing keeps what is read, and statistics are not."""
+    """Whether a frozen graph serves a fused op in train mode, or ONNX one in parts: what is not read is not kept."""
     frozen = model.graph is not None and model.graph.serving and not model.graph.variables
-    return frozen and not has_statistics(layer) and any(s.form.startswith("FusedBatchNorm") for s in _served(layer))
+    return frozen and not has_statistics(layer) and any(s.form.startswith(_FROZEN) for s in _served(layer))
 
 
 def _dropped(model: Facts, layers: list[Layer]) -> Evidence:
