@@ -80,6 +80,8 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
     index, names, ops = graph.index, graph.names, graph.ops
     data: list[Any] = graph.data
     first_output = index.get
+    waiting: dict[str, int] = {}
+    waited_for = waiting.get
     for number, node in enumerate(graph.main):
         name = node.name
         index[name] = number << PORT_BITS
@@ -88,13 +90,18 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
         inputs = node.input[:]  # as a list, which is read faster than protobuf's container
         edges = tuple(map(first_output, inputs))
         data.append(edges)
-        if None in edges and _unresolved(graph, number, inputs) is not None:
-            early.append(number)
+        if None in edges:
+            first = edges.index(None)
+            waits: Any = tuple(map(waited_for, inputs[first:]))
+            if None not in waits:  # each of a thousand gradients may list the same hundred updates
+                data[number], graph.control[number] = edges[:first], waits
+            elif _unresolved(graph, number, inputs, waiting) is not None:
+                early.append(number)
     graph.main_nodes = len(graph.names)
     if len(graph.index) != graph.main_nodes:
         raise Malformed(path, "is damaged: two nodes of one name")
     for number in early:
-        absent = _unresolved(graph, number, graph.main[number].input)
+        absent = _unresolved(graph, number, graph.main[number].input, waiting)
         if absent is not None:
             reader = graph.names[number]
             raise Malformed(path, f"is damaged: node {reader!r} reads {absent!r}, which does not exist")
@@ -115,8 +122,11 @@ def _check_arities(graph: FlatGraph) -> None:
             raise Malformed(graph.path, f"is damaged: node {graph.names[wrong[0]]!r} has {given}")
 
 
-def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str]) -> str | None:
-    """Notes what a node of the main graph reads and waits for, or gives the first that is not (yet) in the index."""
+def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str], waiting: dict[str, int]) -> str | None:
+    """Notes what a node of the main graph reads and waits for, or gives the first that is not (yet) in the index.
+
+    `waiting` learns the nodes of control inputs, by "^name".
+    """
     index = graph.index
     edges = []
     waits = []
@@ -128,7 +138,8 @@ def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str]) -> str | N
             source = index.get(name[1:])
             if source is None:
                 return name[1:]
-            waits.append(source >> PORT_BITS)
+            waiting[name] = source >> PORT_BITS
+            waits.append(waiting[name])
         else:
             base, _, port = name.rpartition(":")
             source = index.get(base)

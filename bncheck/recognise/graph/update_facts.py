@@ -11,9 +11,7 @@ from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph.sites import FoundSite
 from bncheck.recognise.graph.trace import describe_switch, variable_name
 from bncheck.recognise.graph.updates import Write, decay_of, row_written
-from bncheck.recognise.graph.view import GraphView
-
-_BEHIND_AN_UPDATE = frozenset({"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}) | CONDITIONALS
+from bncheck.recognise.graph.view import BEHIND_AN_UPDATE, GraphView
 
 
 def update_facts(
@@ -46,7 +44,7 @@ def update_facts(
     counter = stuck_counter(flat, graph.stored, source.value) if rises else None
     if counter is not None:
         decay, rises = decay_of(flat, contexts, source, on | {counter: False}), False  # it stays at 0
-    listing = _listing(graph, write.node)
+    listing = sorted(graph.listed_behind.get(write.node, ()))
     branch = _branch(graph, context.conditions, switch)
     # In a loop whose body is the whole step the parameters wait for the update in its own frame.
     beside_training = bool(graph.optimizers) and all(
@@ -91,7 +89,7 @@ def _runs_with(flat: FlatGraph, update: int, site: int, before: AbstractSet[int]
         before = {node for current in frontier for node in flat.predecessors(current)}
         if update in before:
             return True
-        frontier = {node for node in before - seen if flat.ops[node] in _BEHIND_AN_UPDATE}
+        frontier = {node for node in before - seen if flat.ops[node] in BEHIND_AN_UPDATE}
         seen = seen | frontier
     return False
 
@@ -117,7 +115,7 @@ def _right_behind(flat: FlatGraph, node: int) -> set[int]:
             c
             for current in frontier
             for c in flat.consumers(current)
-            if c not in seen and flat.ops[c] in _BEHIND_AN_UPDATE and _hands_on(flat, c, current)
+            if c not in seen and flat.ops[c] in BEHIND_AN_UPDATE and _hands_on(flat, c, current)
         ]
         seen.update(frontier)
     return seen
@@ -137,30 +135,6 @@ def _branch(
         return None
     node, side = next(((w, s) for w, s in conditions if switch is not None and w == switch[0]), min(conditions))
     return describe_switch(graph.flat, node, side)
-
-
-def _listing(graph: GraphView, node: int) -> tuple[str, ...]:
-    """Collections that list the op itself, or (TF2 resource updates, conditions) an op right behind it."""
-    return tuple(sorted(_listed_within(graph, node, steps=4)))
-
-
-def _listed_within(graph: GraphView, node: int, *, steps: int) -> frozenset[str]:
-    """Collections that list a node or one a few steps behind it; asked once of what many updates stand before."""
-    known = graph.listed_within.get((node, steps))
-    if known is None:
-        flat = graph.flat
-        known = frozenset(graph.listed.get(node, ()))
-        if steps:
-            following = {*flat.consumers(node), *_callers(flat, node)}
-            behind = [c for c in following if flat.ops[c] in _BEHIND_AN_UPDATE]
-            known = known.union(*(_listed_within(graph, c, steps=steps - 1) for c in behind))
-        graph.listed_within[node, steps] = known
-    return known
-
-
-def _callers(flat: FlatGraph, node: int) -> tuple[int, ...]:
-    frame = flat.frame_of.get(node)
-    return () if frame is None else (flat.frames[frame].call,)
 
 
 def _waiters(graph: GraphView, node: int) -> tuple[str, ...]:
@@ -190,7 +164,7 @@ def _copies(flat: FlatGraph, write: int) -> set[int]:
         current = stack.pop()
         for consumer in flat.consumers(current):
             by_data = any(node_of(e) == current for e in flat.data[consumer])
-            hands_on = flat.ops[consumer] == "ReadVariableOp" or (by_data and flat.ops[consumer] in _BEHIND_AN_UPDATE)
+            hands_on = flat.ops[consumer] == "ReadVariableOp" or (by_data and flat.ops[consumer] in BEHIND_AN_UPDATE)
             if consumer not in seen and hands_on:
                 seen.add(consumer)
                 stack.append(consumer)

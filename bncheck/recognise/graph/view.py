@@ -9,7 +9,7 @@ from bncheck.facts.layers import Saver
 from bncheck.facts.record import Record
 from bncheck.recognise.graph.control_flow import Context, Contexts
 from bncheck.recognise.graph.feeds import Feeds
-from bncheck.recognise.graph.flat import FlatGraph, node_of
+from bncheck.recognise.graph.flat import CONDITIONALS, FlatGraph, node_of
 from bncheck.recognise.graph.flatten import flatten
 from bncheck.recognise.graph.group_sites import FoundLayer, group, without_copies
 from bncheck.recognise.graph.root_functions import variables_of_objects, with_root_functions
@@ -28,6 +28,9 @@ from bncheck.recognise.graph.variables import Stored, join_parts
 from bncheck.settings.options import Options
 from bncheck.sources.raw import RawGraph, RawModel
 
+BEHIND_AN_UPDATE = frozenset({"Identity", "Merge", "Switch", "ReadVariableOp", "NoOp"}) | CONDITIONALS
+"""Ops that only hand on what an update wrote, or that it ran."""
+_STEPS_BEHIND = 4
 _MAX_OUTPUTS = 16
 _OF_NO_UPDATES = frozenset(
     "train_op losses regularization_losses summaries variables trainable_variables model_variables local_variables "
@@ -95,9 +98,22 @@ class GraphView(Record, eq=False):
         return found
 
     @cached_property
-    def listed_within(self) -> dict[tuple[int, int], frozenset[str]]:
-        """(node, steps) -> collections that list it or what follows it within so many steps, as far as asked."""
-        return {}
+    def listed_behind(self) -> dict[int, frozenset[str]]:
+        """Node -> collections that list it or, a few steps behind it, what only hands on what it did."""
+        flat, found = self.flat, {node: frozenset(names) for node, names in self.listed.items()}
+        bodies: dict[int, list[int]] = {}
+        for node, frame in flat.frame_of.items():
+            bodies.setdefault(flat.frames[frame].call, []).append(node)
+        last = found
+        for _ in range(_STEPS_BEHIND):
+            before: dict[int, frozenset[str]] = {}
+            for node, names in last.items():
+                if flat.ops[node] in BEHIND_AN_UPDATE:
+                    for one in (*flat.predecessors(node), *bodies.get(node, ())):
+                        before[one] = before.get(one, names) | names
+            found = found | {node: found.get(node, names) | names for node, names in before.items()}
+            last = before
+        return found
 
     @cached_property
     def optimizers_of(self) -> dict[int | None, list[int]]:
