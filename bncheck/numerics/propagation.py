@@ -9,7 +9,7 @@ elementwise functions act on the values, whatever they are, and moments are weig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from typing import Any
 
@@ -39,9 +39,10 @@ _COLOURS = 3, 4
 _ROOM = 2
 """Times the kernel's size that a map has at least if means are to be the same at all its places; a guess: on maps of
 3x3 healthy layers are off by 0.84 deviations."""
-_ALIKE = 0.95
-"""How far pixels of an image that are one apart, and its colours, follow one another. Of 0.8, 0.9, 0.95 and 0.98 it
-predicts the variances of nine first layers best."""
+_ALIKE = (0.0, 0.95)
+"""How far pixels that are one apart, or colours of one pixel, may follow one another: not at all, as in noise, or as in
+photographs, for which 0.95 predicts the variances of nine first layers best. What lies between agrees with either well
+enough, and more choices would agree with wrong variances too."""
 _CUMULATIVE = np.cumsum(WEIGHTS) - 0.5 * WEIGHTS
 
 Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -270,28 +271,49 @@ def _over_places(
     return seen, _TOGETHER * seen**2 + (1 - _TOGETHER) * np.tensordot(met, weights**2, 1)
 
 
-def of_images(mean: PerChannel, kernel: NDArray[Any], windows: Sequence[KernelAxis] = ()) -> Predicted | None:
-    """Moments behind a kernel (height, width, in, out) that sees images of unknown means: those nearest to `mean`.
+def of_images(
+    mean: PerChannel, variance: PerChannel, kernel: NDArray[Any], windows: Sequence[KernelAxis] = ()
+) -> Predicted | None:
+    """Moments behind a kernel (height, width, in, out) that sees images of unknown kind: those nearest to the given.
 
-    Only `in` numbers are fitted, so that it says something where out is several times as large. Variances, up to a
-    factor, as of images whose neighbouring pixels and colours follow one another; logarithms of those of the first
-    layers of nine healthy models correlate by 0.94 and more. None where it is no kernel of colour images, or shapes do
-    not fit.
+    Of means only `in` numbers are fitted, so that it says something where out is several times as large. Variances, up
+    to a factor, as of images whose pixels and colours follow one another as far as agrees best with `variance`: what is
+    right for photographs is wrong for noise. None where it is no kernel of colour images, or shapes do not fit.
     """
-    if kernel.ndim != 4 or len(windows) != 2 or kernel.shape[-1] != mean.size or kernel.shape[-2] not in _COLOURS:
+    if kernel.ndim != 4 or len(windows) != 2 or kernel.shape[-2] not in _COLOURS:
+        return None
+    if not kernel.shape[-1] == mean.size == variance.size:
         return None
     few = _FITTED_PER_CHANNEL * kernel.shape[-2] > mean.size
     if few or any(window.met.min() < _INSIDE for window in windows):
         return None
     seen, _ = _over_places(kernel, windows)
     unknown, *_ = np.linalg.lstsq(seen.T, mean.reshape(-1), rcond=1e-6)
+    return Predicted(
+        mean=unknown @ seen,
+        variance=max(_of_any_images(kernel), key=lambda of_some: _together(variance.reshape(-1), of_some)),
+        fitted=kernel.shape[-2],
+    )
+
+
+def _of_any_images(kernel: NDArray[Any]) -> Iterator[PerChannel]:
+    """Variances (out,) behind a kernel, up to a factor, of noise and of smooth images, in colours and grey."""
     down, across = (each.reshape(-1) for each in np.indices(kernel.shape[:2]))
     apart = np.hypot(down[:, None] - down, across[:, None] - across)
     weights = kernel.reshape(-1, *kernel.shape[-2:]).astype(np.float64)
-    colours = (1 - _ALIKE) * np.einsum("tio,tu,uio->o", weights, _ALIKE**apart, weights)
-    grey = weights.sum(axis=1)
-    return Predicted(
-        mean=unknown @ seen,
-        variance=colours + _ALIKE * np.einsum("to,tu,uo->o", grey, _ALIKE**apart, grey),
-        fitted=kernel.shape[-2],
-    )
+    together = weights.sum(axis=1)
+    for smooth in _ALIKE:
+        alike = smooth**apart
+        colours = np.einsum("tio,tio->o", weights, np.tensordot(alike, weights, 1))
+        one = np.einsum("to,to->o", together, alike @ together)
+        for grey in _ALIKE:
+            yield (1 - grey) * colours + grey * one
+
+
+def _together(one: PerChannel, other: PerChannel) -> float:
+    """Correlation of logarithms, over channels where both are positive and finite; -1 where there is none."""
+    alive = (one > 0) & (other > 0) & np.isfinite(one) & np.isfinite(other)
+    here, there = (np.log(each[alive].astype(np.float64)) for each in (one, other))
+    if here.size < 2 or not here.std() or not there.std():
+        return -1.0
+    return float(np.corrcoef(here, there)[0, 1])

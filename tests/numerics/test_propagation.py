@@ -145,29 +145,41 @@ def test_means_behind_images() -> None:
     images = normal(np.array([0.3, -0.2, 0.7]), np.ones(3), of="x")
     true = through_kernel(images, kernel, windows)
     assert true is not None
-    found = of_images(true.mean, kernel, windows)
+    found = of_images(true.mean, true.variance, kernel, windows)
     assert found is not None
     np.testing.assert_allclose(found.mean, true.mean, atol=1e-9)
     assert found.fitted == 3
-    other = of_images(random.permutation(true.mean), kernel, windows)
+    other = of_images(random.permutation(true.mean), true.variance, kernel, windows)
     assert other is not None
     assert np.abs(other.mean - true.mean).max() > 1
-    assert of_images(true.mean[:8], kernel[..., :8], windows) is None
-    assert of_images(true.mean, kernel, [KernelAxis(size=4, kernel=3, padding=None)] * 2) is None
+    assert of_images(true.mean[:8], true.variance[:8], kernel[..., :8], windows) is None
+    assert of_images(true.mean, true.variance, kernel, [KernelAxis(size=4, kernel=3, padding=None)] * 2) is None
 
 
-def test_variances_behind_images_against_photographs() -> None:
-    """Of 24 random kernels over photographs: in proportion, from smooth ones to edges."""
+@pytest.mark.parametrize("kind", ["photograph", "noise", "coloured noise", "unlike colours"])
+def test_variances_behind_images_of_any_kind(kind: str) -> None:
+    """Of 24 random kernels, from smooth ones to edges, over real and made images: in proportion; shuffled ones not."""
     random = np.random.default_rng(6)
     smooth = random.normal(size=(1, 1, 3, 24)) * np.linspace(0, 1, 24)
     kernel = smooth + random.normal(size=(3, 3, 3, 24)) * np.linspace(1, 0, 24)
-    photograph = pytest.importorskip("sklearn.datasets").load_sample_images().images[0] / 127.5 - 1
-    height, width, _ = photograph.shape
-    made = sum(photograph[y : height - 2 + y, x : width - 2 + x] @ kernel[y, x] for y in range(3) for x in range(3))
+    image = pytest.importorskip("sklearn.datasets").load_sample_images().images[0] / 127.5 - 1
+    height, width, _ = image.shape
+    if kind == "noise":
+        image = random.normal(size=image.shape)
+    elif kind == "coloured noise":
+        image = random.normal(size=(height, width, 1)) + 0.3 * random.normal(size=image.shape)
+    elif kind == "unlike colours":
+        image = np.stack([image[..., 0], image[::-1, :, 1], image[:, ::-1, 2]], axis=-1)
+    made = sum(image[y : height - 2 + y, x : width - 2 + x] @ kernel[y, x] for y in range(3) for x in range(3))
     variance = np.asarray(made).var(axis=(0, 1))
-    found = of_images(np.zeros(24), kernel, [KernelAxis(size=64, kernel=3)] * 2)
+    windows = [KernelAxis(size=64, kernel=3)] * 2
+    found = of_images(np.zeros(24), variance, kernel, windows)
     assert found is not None
     assert np.corrcoef(np.log(found.variance), np.log(variance))[0, 1] > 0.9
+    shuffled = random.permutation(variance)
+    other = of_images(np.zeros(24), shuffled, kernel, windows)
+    assert other is not None
+    assert np.corrcoef(np.log(other.variance), np.log(shuffled))[0, 1] < 0.6
 
 
 @given(

@@ -152,16 +152,17 @@ class _ConfigWalk:
         return None if added.shape != found.mean.shape else replace(found, mean=found.mean + added)
 
     def _behind_images(self, call: RawKerasCall, layer: RawKerasLayer, stored: Layer) -> Predicted | None:
-        """Of a convolution whose input is no batch norm's: as of images, near the layer's stored means."""
+        """Of a convolution whose input is no batch norm's: as of images, near the layer's stored statistics."""
         kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
         plain = layer.class_name in _CONVOLUTIONS - DEPTHWISE and len(kernels) == 1
-        if not plain or not call.inbound or stored.mean.values is None or not is_read(kernels[0]):
+        mean, variance = stored.mean.values, stored.variance.values
+        if not plain or not call.inbound or mean is None or variance is None or not is_read(kernels[0]):
             return None
         source, zeros = self._padding(call)
         bias = bias_of(layer)
         added = 0.0 if bias is None else bias.read().astype(np.float64)
         windows = _windows(layer, self.sizes.get(source), kernels[0], zeros)
-        found = of_images(stored.mean.values - added, kernels[0].read(), windows)
+        found = of_images(mean - added, variance, kernels[0].read(), windows)
         return None if found is None else replace(found, mean=found.mean + added)
 
     def _padding(self, call: RawKerasCall) -> tuple[str, tuple[tuple[int, int], ...] | None]:

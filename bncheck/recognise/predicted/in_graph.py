@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.facts.arrays import PerChannel
 from bncheck.facts.layers import Layer
 from bncheck.facts.predicted import Predicted
 from bncheck.facts.record import replace
@@ -100,7 +99,7 @@ class _GraphWalk:
             node = node_of(x)
             op, data = self.flat.ops[node], self.flat.data[node]
             if op in LINEAR:
-                found = self.linear(node, 0, stored=layer.mean.values, bias=bias)
+                found = self.linear(node, 0, stored=layer, bias=bias)
                 fits = found is not None and found.mean.size == channels
                 return replace(found, mean=found.mean + bias) if found is not None and fits else None
             if op in ("BiasAdd", "Add", "AddV2") and len(data) == 2:
@@ -189,11 +188,11 @@ class _GraphWalk:
         return np.asarray(tensor.read(), np.float64).reshape(-1)
 
     def linear(
-        self, node: int, depth: int, *, stored: PerChannel | None = None, bias: NDArray[np.float64] | float = 0.0
+        self, node: int, depth: int, *, stored: Layer | None = None, bias: NDArray[np.float64] | float = 0.0
     ) -> Predicted | None:
         """What a convolution or dense layer makes of its input, bias apart.
 
-        Of an input that is no batch norm's: as of images, near the means `stored` behind the bias.
+        Of an input that is no batch norm's: as of images, near the statistics `stored` behind the bias.
         """
         flat = self.flat
         op, data = flat.ops[node], flat.data[node]
@@ -212,7 +211,8 @@ class _GraphWalk:
             turned = flat.attr(node, "transpose_b")
             return through_kernel(arriving, kernel.T if turned is not None and turned.b else kernel)
         if arriving is None:
-            return None if stored is None else of_images(stored - bias, kernel, windows)
+            mean, variance = (None, None) if stored is None else (stored.mean.values, stored.variance.values)
+            return None if mean is None or variance is None else of_images(mean - bias, variance, kernel, windows)
         return through_kernel(arriving, kernel, windows, depthwise=op == "DepthwiseConv2dNative")
 
 
