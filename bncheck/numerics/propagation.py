@@ -40,9 +40,8 @@ _ROOM = 2
 """Times the kernel's size that a map has at least if means are to be the same at all its places; a guess: on maps of
 3x3 healthy layers are off by 0.84 deviations."""
 _ALIKE = (0.0, 0.95)
-"""How far pixels that are one apart, or colours of one pixel, may follow one another: not at all, as in noise, or as in
-photographs, for which 0.95 predicts the variances of nine first layers best. What lies between agrees with either well
-enough, and more choices would agree with wrong variances too."""
+"""How far pixels that are one apart, or colours of one pixel, follow one another: not at all, as in noise, or as in
+photographs, for which 0.95 predicts the variances of nine first layers best."""
 _CUMULATIVE = np.cumsum(WEIGHTS) - 0.5 * WEIGHTS
 
 Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -277,8 +276,8 @@ def of_images(
     """Moments behind a kernel (height, width, in, out) that sees images of unknown kind: those nearest to the given.
 
     Of means only `in` numbers are fitted, so that it says something where out is several times as large. Variances, up
-    to a factor, as of images whose pixels and colours follow one another as far as agrees best with `variance`: what is
-    right for photographs is wrong for noise. None where it is no kernel of colour images, or shapes do not fit.
+    to a factor, as of photographs or of noise, whichever agrees with `variance`: what is right for these is wrong for
+    those. None where it is no kernel of colour images, or shapes do not fit.
     """
     if kernel.ndim != 4 or len(windows) != 2 or kernel.shape[-2] not in _COLOURS:
         return None
@@ -301,13 +300,13 @@ def _of_any_images(kernel: NDArray[Any]) -> Iterator[PerChannel]:
     down, across = (each.reshape(-1) for each in np.indices(kernel.shape[:2]))
     apart = np.hypot(down[:, None] - down, across[:, None] - across)
     weights = kernel.reshape(-1, *kernel.shape[-2:]).astype(np.float64)
-    together = weights.sum(axis=1)
+    grey = weights.sum(axis=1)
     for smooth in _ALIKE:
         alike = smooth**apart
         colours = np.einsum("tio,tio->o", weights, np.tensordot(alike, weights, 1))
-        one = np.einsum("to,to->o", together, alike @ together)
-        for grey in _ALIKE:
-            yield (1 - grey) * colours + grey * one
+        one = np.einsum("to,to->o", grey, alike @ grey)
+        for common in _ALIKE:
+            yield (1 - common) * colours + common * one
 
 
 def _together(one: PerChannel, other: PerChannel) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bncheck.facts.arrays import PerChannel
 from bncheck.facts.layers import Layer
 from bncheck.facts.record import Record
 from bncheck.numerics.channels import finite, median, quantile, values_of
@@ -64,23 +65,31 @@ def variance_floor(layers: Sequence[Layer]) -> VarianceFloor | None:
     )
 
 
-NEAR_FLOOR = 1.2
-"""Factor above a floor within which channels are asked whether their weights let expect so much; a guess."""
+NEAR_FLOOR, BEYOND_FLOOR = 1.2, 3.0
+"""Factors above a floor within which channels are asked whether their weights let expect so much, and beyond which they
+tell how much is usual; guesses."""
 
 
 def expected_at(layers: Sequence[Layer], floor: float) -> float | None:
-    """Median over the channels that lie at a floor of the variance that their weights let expect, over the stored one.
+    """How much of their stored variances the weights let expect of the channels at a floor, over the same of the rest.
 
-    `floor` is in units of the initial variance. About 1 where the floor is the data's own; far less where it is what
-    is left of the initial value. None where the weights of fewer than `MANY_CHANNELS` such channels are known.
+    `floor` is in units of the initial variance. Both are medians; predictions are off by a factor that channels share
+    (`variance_agreement`), which so cancels. About 1 where the floor is the data's own; far less where it is what is
+    left of the initial value. None where the weights of fewer than `MANY_CHANNELS` channels of either kind are known.
     """
-    found = []
+    at: list[PerChannel] = []
+    beyond: list[PerChannel] = []
     for layer in layers:
         stored = values_of(layer.variance)
         told = layer.predicted
         if told is None or told.fitted or stored is None or stored.size != told.variance.size:
             continue
-        at = stored.reshape(-1) <= NEAR_FLOOR * floor * layer.variance.starts_at
-        found.append(told.variance[at] / stored.reshape(-1)[at])
-    ratios = np.concatenate(found) if found else np.empty(0)
-    return median(ratios) if ratios.size >= MANY_CHANNELS else None
+        ratios = told.variance / stored.reshape(-1)
+        near = stored.reshape(-1) <= NEAR_FLOOR * floor * layer.variance.starts_at
+        at.append(ratios[near])
+        beyond.append(ratios[stored.reshape(-1) > BEYOND_FLOOR * floor * layer.variance.starts_at])
+    here, elsewhere = (np.concatenate(each) if each else np.empty(0) for each in (at, beyond))
+    if min(here.size, elsewhere.size) < MANY_CHANNELS:
+        return None
+    usual = median(elsewhere)
+    return median(here) / usual if usual > 0 else None

@@ -2,10 +2,11 @@
 
 python -m tests.bench._mobilenet FOLDER
 
-Ten classes, Adam with its slots (27 MB), the MetaGraph of the training graph as Saver.save writes it. Not trained: gamma
-and beta are drawn at random, and the statistics are those of a batch of noise, so that they belong to the weights, as a
-trained network's do. Twice, for the two ways in which people wire the updates: `slim.learning.create_train_op`, which puts one barrier after them (2.6 MB), and
-`tf.control_dependencies(update_ops)` around `minimize`, after which each op of the gradients lists all 104 (10.2 MB).
+Ten classes, Adam with its slots (27 MB), the MetaGraph of the training graph as Saver.save writes it. Not trained:
+gamma and beta are drawn at random, and the statistics are those of a batch of noise, so that they belong to the weights
+as a trained network's do. Twice, for the two ways in which people wire the updates: `slim.learning.create_train_op`,
+which puts one barrier after them (2.6 MB), and `tf.control_dependencies(update_ops)` around `minimize`, after which
+each op of the gradients lists all 104 (10.2 MB).
 """
 
 from __future__ import annotations

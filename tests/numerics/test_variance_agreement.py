@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 
 from bncheck.facts.layers import Layer
 from bncheck.facts.predicted import Predicted
-from bncheck.numerics.variance_agreement import VarianceAgreement, flat, off_level, variance_agreement
+from bncheck.numerics.variance_agreement import (
+    VarianceAgreement,
+    flat,
+    off_level,
+    together,
+    variance_agreement,
+    variance_agreements,
+)
 from bncheck.testing import batch_norm
 
 RANDOM = np.random.default_rng(0)
@@ -92,17 +100,75 @@ def test_all_layers_of_another_scale() -> None:
     assert len(off_level(levels(*(np.log(10) + one for one in (0.2, 0.4, 0.1, 0.3, 0.5))))) == 5
 
 
+def model(
+    count: int,
+    *,
+    change: Callable[[np.ndarray], np.ndarray] = lambda v: v,
+    differ: float = 0.15,
+    scatter: float = 0.15,
+) -> list[Layer]:
+    """Layers of 32 channels whose predicted variances hardly differ, each less than half as large as the one before."""
+    random = np.random.default_rng(2)
+    layers = []
+    for number in range(count):
+        predicted = np.exp(random.normal(-0.4 * number, differ, 32))
+        stored = change(1.5 * predicted * np.exp(random.normal(0, scatter, 32)))
+        told = Predicted(mean=np.zeros(32), variance=predicted)
+        layers.append(batch_norm(f"bn{number}", mean=np.zeros(32), variance=stored, channels=32, predicted=told))
+    return layers
+
+
+def seen(layers: list[Layer]) -> dict[str, VarianceAgreement]:
+    """Layers of which something is known."""
+    told = zip(layers, variance_agreements(layers), strict=True)
+    return {layer.name: found for layer, found in told if found is not None}
+
+
 def test_what_no_layer_tells_all_do_together() -> None:
-    """Slopes of 0.1 with errors of 0.25 in twelve layers; not in four, nor slopes of 0.9."""
+    """Variances in another order, their roots: one layer says nothing, twelve do; four do not, nor healthy ones."""
+    for change in (RANDOM.permutation, np.sqrt):
+        found = seen(model(12, change=change))
+        assert not any(one.flat for one in found.values())
+        assert len(flat(found)) > 8
+        assert not flat(seen(model(4, change=change)))
+    assert not flat(seen(model(12)))
 
-    def layers(count: int, slope: float) -> dict[str, VarianceAgreement]:
-        one = VarianceAgreement(channels=16, level=0.3, spread=0.3, slope=slope, slope_error=0.25)
-        return {str(number): one for number in range(count)}
 
-    assert not layers(12, 0.1)["0"].flat
-    assert len(flat(layers(12, 0.1))) == 12
-    assert not flat(layers(4, 0.1))
-    assert not flat(layers(12, 0.9))
+def test_medians_tell_of_roots_from_layer_to_layer() -> None:
+    """Where channels hardly differ within a layer, as those of Inception's layers."""
+    found = together(seen(model(24, change=np.sqrt, differ=0.07, scatter=0.6)))
+    assert found is not None
+    assert found.between == pytest.approx(0.5, abs=0.05)
+    assert found.flat
+    healthy = together(seen(model(24, differ=0.07, scatter=0.6)))
+    assert healthy is not None
+    assert healthy.between == pytest.approx(1, abs=0.05)
+    assert not healthy.flat
+
+
+def test_no_layer_is_told_by_itself_where_the_others_do_not_follow() -> None:
+    """One in another order stands out among ten that follow; not among ten whose channels vary together."""
+    predicted = np.exp(RANDOM.normal(-2, 0.7, 64))
+    alike = np.exp(RANDOM.normal(0, 0.9, (10, 64)))
+    for others, told in ((1.5 * predicted * np.ones((10, 1)), ["odd"]), (predicted**0.6 * alike, [])):
+        layers = [replace(layer(one), name=str(number)) for number, one in enumerate(others)]
+        layers = [replace(one, predicted=Predicted(mean=np.zeros(64), variance=predicted)) for one in layers]
+        odd = replace(layers[0], name="odd", variance=layer(RANDOM.permutation(1.5 * predicted)).variance)
+        found = seen([*layers, odd])
+        assert found["odd"].flat
+        assert sorted(flat(found)) == told
+
+
+def test_behind_images_another_power_and_a_share_are_told() -> None:
+    """Roots of what photographs predict, and a fifth of initial value; not what noise flattens, nor another order."""
+    told = Predicted(mean=np.zeros(64), variance=PREDICTED, fitted=3)
+    noise = 0.05 * np.exp(RANDOM.normal(0, 0.7, 64))
+    right = 0.3 * PREDICTED
+    changed = (np.sqrt(right), 0.8 * right + 0.2, right + noise, RANDOM.permutation(right))
+    found = [variance_agreement(replace(layer(variance), predicted=told)) for variance in changed]
+    seen = [one for one in found if one is not None and one.slope < 0.7]
+    assert [one.flat for one in seen] == [True, True, False, False]
+    assert [one.filled for one in seen] == pytest.approx([0, 0.2, 0, 0], abs=0.005)
 
 
 def test_how_variances_below_epsilon_differ_says_nothing() -> None:

@@ -57,11 +57,20 @@ def test_nothing_read() -> None:
 
 
 def test_what_the_weights_expect_at_a_floor() -> None:
-    """Channels that lie at 0.2 although their weights predict 0.01; of too few nothing is said."""
-    low = Predicted(mean=np.zeros(80), variance=np.full(80, 0.01))
-    layers = [batch_norm("bn", variance=np.linspace(0.2, 0.22, 80), channels=80, predicted=low)]
+    """Channels at 0.2 although their weights predict 0.01, a tenth of what is usual; of too few nothing is said."""
+    low = Predicted(mean=np.zeros(160), variance=np.concatenate([np.full(80, 0.01), np.full(80, 0.5)]))
+    stored = np.concatenate([np.linspace(0.2, 0.22, 80), np.full(80, 1.0)])
+    layers = [batch_norm("bn", variance=stored, channels=160, predicted=low)]
     found = expected_at(layers, 0.2)
     assert found is not None
-    assert 0.045 < found < 0.051
+    assert 0.09 < found < 0.102
     assert expected_at([replace(layers[0], predicted=None)], 0.2) is None
     assert expected_at(layers, 0.1) is None
+
+
+def test_a_factor_that_all_channels_share_is_no_floor() -> None:
+    """Stored variances of ten times the predicted ones, as behind images whose channels vary together."""
+    stored = np.exp(np.random.default_rng(0).uniform(np.log(0.2), np.log(2), 400))
+    told = Predicted(mean=np.zeros(400), variance=stored / 10)
+    found = expected_at([batch_norm("bn", variance=stored, channels=400, predicted=told)], 0.2)
+    assert found is None or found > 0.9

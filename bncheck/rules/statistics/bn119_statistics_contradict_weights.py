@@ -61,9 +61,14 @@ def check(model: Facts) -> Iterator[Evidence]:
     poolings and gates, and on maps hardly larger than the kernel, more is asked.
 
     Variances are predicted up to a factor, for how far channels vary together is not known. Logarithms of stored ones
-    rise with those of the predicted ones by 0.9 or more, standard errors allowed for; a layer is named below 0.7. Its
-    factor lies between those of the four layers to each side, or beyond them by 2.3 at most; a layer is named from 3.7
-    on, and all layers where the factor of all is above 9. Behind a kernel that fills its map the factor may be larger.
+    rise with those of the predicted ones by 0.9 or more, standard errors allowed for; a layer is named below 0.7, if
+    another power or another order accounts for it and the model's layers together do follow (0.75). All are named where
+    together they do not: below 0.65 within layers, or 0.75 in the mean of that and of their medians from layer to
+    layer. Of the kind of images behind a first layer nothing is known: it is named only where it follows photographs or
+    noise in all but the power. A layer's factor lies between those of the four layers to each side, or beyond them by
+    2 at most; a layer is named from 2.7 on (3.7 in nets of fewer than 12), and all layers where the factor of all is
+    above 9. Behind a kernel that fills its map the factor may be larger. Healthy nets trained on noise, masks, strokes,
+    frames, spectrograms and on images of one colour set these limits as well as those trained on photographs.
 
     Where most layers contradict, those between them are named too. It is an ERROR where chance is out of the question:
     6 standard errors, and means off by half a deviation. Layers that never moved are BN101's and BN102's; layers frozen
@@ -73,7 +78,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     Not detected
     ------------
     Layers behind an unknown input that has more than a quarter of their channels, or a convolution in groups; layers
-    with fewer than 4 living channels; all variances of a model off by the same factor below 9; errors that do no harm.
+    with fewer than 4 living channels; all variances of a model off by the same factor below 9; errors that do no harm;
+    variances in another order in a model whose layers do not follow their predictions.
 
     Fix
     ---

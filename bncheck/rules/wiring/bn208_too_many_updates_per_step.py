@@ -96,7 +96,7 @@ def _loads(layer: Layer) -> list[_Load]:
             together = _together([u for u in layer.updates if u.role is role and u.row == row and op in u.train_ops])
             if len(together) > 1:
                 decays = [u.decay for u in together if u.decay is not None]
-                step = sum(1 - decay for decay in decays) if len(decays) == len(together) else None
+                step = round(sum(1 - decay for decay in decays), 9) if len(decays) == len(together) else None
                 resource = all(u.resource for u in together)
                 found.append(_Load(layer=layer, train_op=op, count=len(together), step=step, resource=resource))
     return [max(found, key=lambda load: (load.step or 0.0, load.count))] if found else []
@@ -113,7 +113,7 @@ def _together(updates: Sequence[Update]) -> list[Update]:
 
 
 def _suspicious(load: _Load) -> bool:
-    return load.count >= MANY if load.step is None else load.step >= SOME - 1e-9
+    return load.count >= MANY if load.step is None else load.step >= SOME
 
 
 def _evidence(model: Facts, loads: Sequence[_Load], severity: Severity) -> Evidence:
