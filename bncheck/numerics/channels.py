@@ -58,6 +58,15 @@ def median(values: PerChannel) -> float:
     return low if low == high else 0.5 * low + 0.5 * high
 
 
+def medians_of_rows(values: NDArray[np.float64]) -> PerChannel:
+    """`median` of each row of (rows, columns)."""
+    ordered = np.sort(values, axis=1)
+    last = ordered.shape[1] - 1
+    low, high = ordered[:, last // 2], ordered[:, (last + 1) // 2]
+    found: PerChannel = np.where(low == high, low, 0.5 * low + 0.5 * high)
+    return np.where(np.isnan(ordered[:, -1]), np.nan, found)
+
+
 def quantile(values: PerChannel, share: float) -> float:
     """As np.quantile, linear between neighbours, of at least one number; see `median`."""
     ordered = np.sort(values, axis=None)

@@ -16,7 +16,7 @@ from bncheck.sources.raw import RawTensor
 
 MAX_KERNEL = 64 << 20
 """Bytes above which a kernel is not read."""
-_HELD = 32 << 20
+_HELD = 4 << 20
 """Bytes of kernels that are held at a time, where many are read."""
 _MAX_FAR_KERNEL = 256 << 10
 """The same of a file on another machine, of which the statistics are wanted."""

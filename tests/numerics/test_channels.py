@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from bncheck.facts.layers import Role, RunFacts
-from bncheck.numerics.channels import OBJECT_GRAPH, dead, dead_channels, keras_made, never_moved, trained
+from bncheck.numerics.channels import (
+    OBJECT_GRAPH,
+    dead,
+    dead_channels,
+    keras_made,
+    median,
+    medians_of_rows,
+    never_moved,
+    trained,
+)
 from bncheck.rules.statistics.bn107_dead_channels import floor_decay
 from bncheck.testing import batch_norm, facts, unread, untouched, vector
 
@@ -83,3 +92,11 @@ def test_remedies_are_those_of_tf2(keys: set[str]) -> None:
     """A SavedModel with an object graph was made by TF2, though its layers were found in a graph."""
     model = facts(batch_norm("bn"), run=RunFacts(values=True, keys=frozenset(keys)))
     assert keras_made(model) is (OBJECT_GRAPH in keys)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7, 8])
+def test_medians_of_rows(columns: int) -> None:
+    """Those of each row by itself, where one holds NaN or infinity too."""
+    rows = np.random.default_rng(0).normal(size=(5, columns))
+    rows[1, 0], rows[2, -1], rows[3] = np.nan, np.inf, np.inf
+    assert np.array_equal(medians_of_rows(rows), [median(row) for row in rows], equal_nan=True)

@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.facts.findings import Severity
 from bncheck.facts.training_run import EventKind, RunEvent, RunStory
 from bncheck.facts.wording import many
-from bncheck.numerics.channels import median
+from bncheck.numerics.channels import median, medians_of_rows
 from bncheck.numerics.init_share import USUAL_EPSILON
 from bncheck.numerics.training_run.stacks import Stack
 
@@ -31,7 +31,7 @@ def jump_events(stacked: Sequence[Stack], story: RunStory, *, settled: int) -> I
         epsilon = USUAL_EPSILON if stack.layer.epsilon is None else stack.layer.epsilon
         with np.errstate(invalid="ignore", divide="ignore"):
             steps = np.diff(np.log(np.maximum(stack.variance, 0.0) + epsilon), axis=0)
-        changes = [median(np.abs(row)) for row in steps]
+        changes = medians_of_rows(np.abs(steps)).tolist()
         for place in range(settled, len(changes)):
             if not changes[place] > LEAST:
                 continue

@@ -72,7 +72,7 @@ def _stacked(layers: Sequence[Layer], of: Callable[[Layer], PerChannel | None]) 
     rows = [values for layer in layers if (values := of(layer)) is not None and values.size]
     if len(rows) < len(layers) or len({row.shape for row in rows}) > 1:
         return None
-    return np.stack(rows)
+    return np.concatenate(rows).reshape(len(rows), *rows[0].shape)
 
 
 def _changes(rows: NDArray[np.float64]) -> Changes:
