@@ -16,14 +16,21 @@ _MOST = 1 << 20
 _MOST_MEETINGS = 1 << 22
 """Places along one axis times taps, above which the size counts as not known."""
 _WHOLE_MAPS = ("GlobalAveragePool", "GlobalMaxPool")
+_OF_MAPS = ("Conv", "AveragePool", "MaxPool", "Pad", *_WHOLE_MAPS)
 _DENSE = ("Gemm", "MatMul")
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+_SAME = frozenset(
+    "BatchNormalization Cast Clip DequantizeLinear Dropout Elu Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu "
+    "Mish Neg PRelu QuantizeLinear Relu Selu Sigmoid Softmax Softplus Softsign Tanh".split()
+)
+"""Ops whose output has the shape of their first input."""
 
 
 def shape_behind(wiring: OnnxWiring, node: OnnxNode, shapes: Mapping[str, Shape]) -> Shape | None:
     """Of a node's first output; None where it cannot be told."""
     op, above = node.op_type, shapes.get(wiring.given(node, 0))
-    if above is None and op in ("Add", "Sub", "Mul", "Div"):
-        above = shapes.get(wiring.given(node, 1))
+    if op in _ARITHMETIC and len(node.input) == 2:
+        return _broadcast(*(wiring.shape(name) or shapes.get(name) for name in node.input))
     if above is None or len(above) < 2:
         return None
     if op in _DENSE:
@@ -34,8 +41,6 @@ def shape_behind(wiring: OnnxWiring, node: OnnxNode, shapes: Mapping[str, Shape]
         told = node.attributes.get("perm")
         order = tuple(told.ints) if told is not None else ()
         return tuple(above[axis] for axis in order) if sorted(order) == list(range(len(above))) else None
-    if op in _WHOLE_MAPS:
-        return (*above[:2], *(1 for _ in above[2:]))
     if op == "Flatten":
         return (above[0], None if None in above[1:] else _product(above[1:])) if integer(node, "axis", 1) == 1 else None
     if op in ("ReduceMean", "Squeeze"):
@@ -44,31 +49,40 @@ def shape_behind(wiring: OnnxWiring, node: OnnxNode, shapes: Mapping[str, Shape]
         kept = op == "ReduceMean" and integer(node, "keepdims", 1) != 0
         left = tuple(1 if axis in gone else size for axis, size in enumerate(above) if kept or axis not in gone)
         return left if gone else None
-    if op == "Pad":
-        zeros = with_zeros(wiring, node, len(above) - 2)
-        sizes = (
-            None
-            if zeros is None
-            else [None if s is None else s + sum(z) for s, z in zip(above[2:], zeros, strict=True)]
-        )
-        return None if sizes is None else (*above[:2], *sizes)
-    if op in ("Conv", "AveragePool", "MaxPool"):
+    if op in _OF_MAPS:
         return _moved(wiring, node, above)
     if op == "Concat":
         return (above[0], None, *above[2:])
-    return None if op in ("Reshape", "Resize", "Upsample", "Unsqueeze", "Slice", "Split", "ConvTranspose") else above
+    return above if op in _SAME else None
+
+
+def _broadcast(one: Shape | None, other: Shape | None) -> Shape | None:
+    """Of two values together; None where either's is not known."""
+    if one is None or other is None:
+        return None
+    rank = max(len(one), len(other))
+    pairs = zip(*((1,) * (rank - len(shape)) + shape for shape in (one, other)), strict=True)
+    return tuple(b if a == 1 else a if b in (1, a) else None for a, b in pairs)
 
 
 def _moved(wiring: OnnxWiring, node: OnnxNode, above: Shape) -> Shape | None:
-    if node.op_type == "Conv":
-        kernel = wiring.shape(wiring.given(node, 1))
-        if kernel is None:
-            return None
-        windows, leaving = _windows(node, above, kernel[2:]), kernel[0]
-        return None if windows is None else (above[0], leaving, *(window.output for window in windows))
-    told = node.attributes.get("kernel_shape")
-    windows = _windows(node, above, tuple(told.ints) if told is not None else ())
-    return None if windows is None else (*above[:2], *(window.output for window in windows))
+    """Behind an op that looks at the places of maps."""
+    op, leaving = node.op_type, above[1]
+    sizes: list[int | None]
+    if op in _WHOLE_MAPS:
+        sizes = [1 for _ in above[2:]]
+    elif op == "Pad":
+        zeros = with_zeros(wiring, node, len(above) - 2) or ()
+        sizes = [None if size is None else size + sum(each) for size, each in zip(above[2:], zeros, strict=False)]
+    elif integer(node, "ceil_mode", 0):
+        sizes = [None for _ in above[2:]]
+    else:
+        told, kernel = node.attributes.get("kernel_shape"), wiring.shape(wiring.given(node, 1))
+        if op == "Conv":
+            leaving = kernel[0] if kernel else None
+        taps = (kernel or ())[2:] if op == "Conv" else tuple(told.ints) if told is not None else ()
+        sizes = [window.output for window in _windows(node, above, taps) or ()]
+    return (above[0], leaving, *sizes) if sizes else None
 
 
 def windows_of(

@@ -36,12 +36,15 @@ KERNEL = np.ones((6, 4, 3, 3))
     ("node", "attributes", "expected"),
     [
         (("Relu",), {}, MAP),
+        (("Mul", np.ones((4, 1, 1))), {}, MAP),
+        (("Expand",), {}, None),
         (("Conv", KERNEL), {}, (None, 6, 7, 5)),
         (("Conv", KERNEL), {"pads": (1, 1, 1, 1), "strides": (2, 2)}, (None, 6, 5, 4)),
         (("Conv", KERNEL), {"auto_pad": b"SAME_UPPER", "strides": (2, 2)}, (None, 6, 5, 4)),
         (("Conv", KERNEL), {"dilations": (2, 2)}, (None, 6, 5, 3)),
         (("Conv", KERNEL), {"pads": (-1, 0, 0, 0)}, None),
         (("MaxPool",), {"kernel_shape": (3, 3), "strides": (2, 2)}, (None, 4, 4, 3)),
+        (("MaxPool",), {"kernel_shape": (3, 3), "strides": (2, 2), "ceil_mode": 1}, (None, 4, None, None)),
         (("GlobalAveragePool",), {}, (None, 4, 1, 1)),
         (("ReduceMean",), {"axes": (2, 3), "keepdims": 0}, (None, 4)),
         (("ReduceMean", [-1.0, -2.0]), {}, (None, 4, 1, 1)),
@@ -57,6 +60,16 @@ def test_shapes(tmp_path: Path, node: tuple[Any, ...], attributes: dict[str, Any
     """Of each op's output."""
     made = wiring(tmp_path, *node, **attributes)
     assert shape_behind(made, made.nodes[-1], {"m": MAP}) == expected
+
+
+def test_a_gate_has_the_shape_of_what_it_gates(tmp_path: Path) -> None:
+    """Whichever comes first; of an unknown one nothing is known."""
+    made = model({"a": statistics()})
+    node = made.graph.node.add(op_type="Mul", input=["gate", "m"], output=["z"])
+    found = OnnxWiring.of(open_model(written(tmp_path / "m.onnx", made)))
+    assert node.op_type == found.nodes[-1].op_type
+    assert shape_behind(found, found.nodes[-1], {"m": MAP, "gate": (None, 4, 1, 1)}) == MAP
+    assert shape_behind(found, found.nodes[-1], {"m": MAP}) is None
 
 
 def test_zeros_of_a_pad_are_the_kernels_own(tmp_path: Path) -> None:
