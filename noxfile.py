@@ -31,6 +31,19 @@ OF_TENSORFLOW = (
 """What meets most of TensorFlow: its formats, a model run in both modes, converted, trained, repaired, guarded."""
 FAST = ("python", "-m", "pytest", "-m", "not tensorflow and not browser and not slow", "-n", "2", "-q")
 REAL = ("python", "-m", "pytest", "-m", "tensorflow and not slow", "-n", "2", "-q", "--dist", "loadfile")
+ENDS = (("3.10", "oldest"), ("3.13", "newest"))
+"""Where all fast tests run; between them those of `OF_VERSIONS`."""
+OF_VERSIONS = (
+    "tests/sources",
+    "tests/recognise",
+    "tests/numerics",
+    "tests/rules",
+    "tests/report",
+    "tests/cli",
+    "tests/test_fixtures.py",
+    "tests/test_pytest_plugin.py",
+)
+"""What meets numpy, protobuf, h5py and Python itself: readers, numbers, rules, reports, the command line."""
 OLD = ("-W", "default::DeprecationWarning", "-W", "default::FutureWarning")
 """Of old packages on newer ones: no fault of ours, and as errors they break protobuf 5.26 on Python 3.12."""
 
@@ -38,11 +51,12 @@ OLD = ("-W", "default::DeprecationWarning", "-W", "default::FutureWarning")
 @nox.session(python=list(OLDEST))
 @nox.parametrize("versions", ["oldest", "newest"])
 def static(session: nox.Session, versions: str) -> None:
-    """The fast tests, without TensorFlow, with the oldest or the newest packages."""
+    """Fast tests, without TensorFlow, with the oldest or the newest packages; those that follow `--`."""
     session.install(".[test]")
     if versions == "oldest":
         session.install(*OLDEST[str(session.python)])
-    session.run(*FAST, *(OLD if versions == "oldest" else ()), *session.posargs)
+    chosen = session.posargs or (() if (session.python, versions) in ENDS else OF_VERSIONS)
+    session.run(*FAST, *(OLD if versions == "oldest" else ()), *chosen)
 
 
 @nox.session
