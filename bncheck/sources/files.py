@@ -69,15 +69,19 @@ _RESTED = 2_000_000_000
 
 
 def _listed(directory: Path) -> Sequence[str]:
-    """Sorted; a directory in which nothing was added, removed or renamed is listed once for all of its checkpoints."""
+    """Sorted; for many checkpoints in one directory that nobody changes it is listed once in a second.
+
+    No longer, for some file systems in user space do not tell when a directory changed.
+    """
     found = directory.stat()
     if abs(time.time_ns() - found.st_mtime_ns) > _RESTED:
-        return _listing(os.fspath(directory.absolute()), found.st_dev, found.st_ino, found.st_mtime_ns)
+        told = (found.st_dev, found.st_ino, found.st_mtime_ns, int(time.monotonic()))
+        return _listing(os.fspath(directory.absolute()), told)
     return sorted(os.listdir(directory))  # noqa: PTH208 - pathlib's takes ten times as long
 
 
 @lru_cache(maxsize=4)
-def _listing(directory: str, device: int, inode: int, changed: int) -> tuple[str, ...]:  # noqa: ARG001 - what makes it the same
+def _listing(directory: str, _told: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(sorted(os.listdir(directory)))  # noqa: PTH208 - as above
 
 
