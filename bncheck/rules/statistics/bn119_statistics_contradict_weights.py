@@ -79,7 +79,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     ------------
     Layers behind an unknown input that has more than a quarter of their channels, or a convolution in groups; layers
     with fewer than 4 living channels; all variances of a model off by the same factor below 9; errors that do no harm;
-    variances in another order in a model whose layers do not follow their predictions.
+    variances in another order in a model whose layers do not follow their predictions. State dicts, which have no
+    graph. In ONNX models first layers, kernels on maps of unknown size, and the level of variances behind sums.
 
     Fix
     ---

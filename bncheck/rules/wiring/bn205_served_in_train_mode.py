@@ -34,14 +34,16 @@ def check(model: Facts) -> Iterator[Evidence]:
     --------------
     ERROR for a serving output that depends on a train-mode site of a layer that has moving statistics, or of a fused op
     in a frozen graph, where freezing has dropped the statistics that nothing reads (medium confidence: code that calls
-    the fused op by hand may never have had any). WARNING where
-    the graph only predicts (a MetaGraph), and for Keras, where a call's `training=True` may or may not win (Keras 2:
-    yes; Keras 3.15: the model's own flag does). Training functions that no signature calls are no fault, nor are
-    signatures named `train...`, which on-device training exports on purpose, nor instance norm on a fused op.
+    the fused op by hand may never have had any). The same of an ONNX model in which a linear layer's output is divided
+    by its deviation over the batch. WARNING where the graph only predicts (a MetaGraph), and for Keras, where a call's
+    `training=True` may or may not win (Keras 2: yes; Keras 3.15: the model's own flag does). Training functions that no
+    signature calls are no fault, nor are signatures named `train...`, which on-device training exports on purpose, nor
+    instance norm on a fused op.
 
     Not detected
     ------------
-    A layer without moving statistics written out as moments (BN220). A mode that must be fed (BN206).
+    A layer without moving statistics written out as moments in a TensorFlow graph (BN220). A mode that must be fed
+    (BN206).
 
     Fix
     ---
