@@ -19,7 +19,7 @@ class Predicted(Record, eq=False):
     spread_known: bool = True
     """Whether the spread of what the kernel sees is known: not behind an average pooling."""
     least: bool = False
-    """Whether the variance may be several times as large: the kernel fills its map, so that its taps see the same few
-    places of all channels, whose sum varies as one."""
+    """Whether the variance may be several times as large: the kernel fills its map, or that is of one place, so that it
+    sees the same few places of all channels, whose sum varies as one."""
     fitted: int = 0
     """Numbers that were fitted to the stored mean: what feeds the layer is no batch norm, and its means not known."""

@@ -247,13 +247,14 @@ def through_kernel(
         each = ((seen * mean[:, None]).reshape(-1), (spread * variance[:, None]).reshape(-1))
     else:
         each = (mean @ seen, variance @ spread)
+    alone = any(window.size == 1 for window in windows)
     rough = filled or not arriving.mean_known
     return Predicted(
         mean=each[0],
         variance=each[1],
         rough=rough,
         spread_known=arriving.spread_known,
-        least=filled and not depthwise,
+        least=(filled or alone) and not depthwise,
     )
 
 

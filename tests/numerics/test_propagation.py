@@ -233,7 +233,7 @@ def test_a_convolution_against_monte_carlo() -> None:
 
 
 def test_a_map_that_the_kernel_fills() -> None:
-    """Behind 3x3 over 2x2 places the variance may be larger; not depthwise, nor over 32x32."""
+    """Behind 3x3 over 2x2 places, and 1x1 over one, the variance may be larger; not depthwise, nor over 32x32."""
     arriving = normal(np.zeros(4), np.ones(4), of="x")
     for size, depthwise, least in ((2, False, True), (2, True, False), (32, False, False)):
         windows = [KernelAxis(size=size, kernel=3, padding=None)] * 2
@@ -241,6 +241,9 @@ def test_a_map_that_the_kernel_fills() -> None:
         found = through_kernel(arriving, kernel, windows, depthwise=depthwise)
         assert found is not None
         assert (found.least, found.rough) == (least, size == 2)
+    one_place = through_kernel(arriving, np.ones((1, 1, 4, 5)), [KernelAxis(size=1, kernel=1)] * 2)
+    assert one_place is not None
+    assert (one_place.least, one_place.rough) == (True, False)
 
 
 def test_a_dense_layer_over_flattened_places() -> None:
