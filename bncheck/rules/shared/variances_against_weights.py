@@ -64,7 +64,7 @@ def _all_together(layers: Sequence[Layer], seen: SlopeOfAll) -> AgainstWeights:
         f"within layers and from one to another, they rise with the predicted ones by the power {seen.slope:.2f} "
         f"(healthy: at least {WITH_BETWEEN}){_as_roots(seen.slope)}.",
         location=layers[0].variance.name,
-        sure=seen.slope + SURE * seen.error < WITH_BETWEEN,
+        sure=seen.at_most(SURE) < WITH_BETWEEN,
         measurements=(Measurement(name="power of the predicted variances", value=seen.slope, limit=WITH_BETWEEN),),
     )
 
