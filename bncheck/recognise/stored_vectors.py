@@ -93,10 +93,13 @@ def with_stored(layers: Sequence[Layer], tensors: Mapping[str, RawTensor]) -> li
 
 
 def read_together(keys: Sequence[str], tensors: Mapping[str, RawTensor]) -> Mapping[str, NDArray[Any]]:
-    """Key -> its tensor; of a checkpoint in few reads. Raises ReadError."""
+    """Name -> the tensor that is stored by it; of a checkpoint in few reads. Raises ReadError."""
     if isinstance(tensors, ReadsTogether):
         return tensors.read_all(keys)
-    return {key: tensors[key].read() for key in keys}
+    if all(key in tensors and tensors[key].name == key for key in keys):
+        return {key: tensors[key].read() for key in keys}
+    stored = {tensor.name: tensor for tensor in tensors.values()}  # a backbone's, out of a detector's scope
+    return {key: stored[key].read() for key in keys}
 
 
 def with_values(known: Vector, stored: NDArray[Any]) -> Vector:
