@@ -69,7 +69,7 @@ def folded_ranges_of(layers: Sequence[Layer]) -> list[FoldedRanges | None]:
         ]
     )
     fits = np.isfinite(side.largest(largest))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite scale, of a weight that is 0
         every = np.concatenate([scale.reshape(-1) for _, scale in known]) * np.where(
             side.spread(fits) > 0, largest, 1.0
         )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bncheck.facts.layers import Layer, Linear
+from bncheck.facts.record import replace
 from bncheck.numerics.channel_ranges import folded_ranges, levels
 from bncheck.numerics.fold import fold_scale
 from bncheck.numerics.fold_forecast import forecast
@@ -33,6 +34,13 @@ def test_fold_scale_without_its_parts() -> None:
     scale = fold_scale(batch_norm("bn", gamma=None, variance=1.0, epsilon=0.0))
     assert scale is not None
     assert scale.tolist() == [1.0] * 4
+
+
+def test_an_infinite_scale_of_a_weight_that_is_zero_tells_nothing() -> None:
+    """Nor does it warn, which would end a command that runs with warnings as errors."""
+    kernel = Linear(name="conv", op="Conv2D", kernel="w", channel_max=np.array([0.0, 1.0]))
+    layer = batch_norm("bn", gamma=[1e308, 1.0], variance=[0.0, 1.0], channels=2, epsilon=1e-300)
+    assert folded_ranges(replace(layer, linear=kernel)) is None
 
 
 def test_kernel_of_other_length_is_left_out() -> None:
