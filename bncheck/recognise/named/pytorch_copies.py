@@ -12,8 +12,9 @@ from bncheck.facts.layers import Layer
 from bncheck.facts.record import replace
 from bncheck.sources.raw import RawTensor
 
-_AVERAGE = re.compile(r"ema|swa|averag|shadow", re.IGNORECASE)
-"""In the name of the place where the average lies: `ema`, `state_dict_ema`, `model_ema`, `swa_model`."""
+_AVERAGE = re.compile(r"(?<![a-z])(?:ema|swa|averag\w*|shadow)(?![a-z])|(?<![a-z])(?:ema|swa)model", re.IGNORECASE)
+"""A word in the name of the place where the average lies: `ema`, `state_dict_ema`, `swa_model`, `EMAModel`; neither
+`semantic` nor `schema`."""
 _WRAPPER = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")
 _MOST_KERNELS, _MOST_WEIGHTS = 12, 1 << 16
 """Pairs of kernels that are read, and weights of each: of a file's kernels a small part."""

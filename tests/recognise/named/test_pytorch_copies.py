@@ -44,7 +44,7 @@ def facts(path: Path) -> Facts:
     return recognise(open_model(path), Options())
 
 
-@pytest.mark.parametrize("average", ["ema", "state_dict_ema", "swa_model"])
+@pytest.mark.parametrize("average", ["ema", "state_dict_ema", "swa_model", "EMAModel"])
 def test_copies(tmp_path: Path, average: str) -> None:
     """Each layer of the average knows its source, behind wrappers too, and how near the kernels are."""
     wrapped = {f"module.{name}": array for name, array in net(0).items()}
@@ -56,9 +56,10 @@ def test_copies(tmp_path: Path, average: str) -> None:
     assert all(layer.copied is None for layer in found if layer.name.startswith("model"))
 
 
-def test_two_models_are_no_copies(tmp_path: Path) -> None:
-    """Nor is an average by itself."""
-    found = facts(saved(tmp_path / "m.pt", student=net(0), teacher=net(1))).layers
+@pytest.mark.parametrize("other", ["teacher", "semantic", "schema_net"])
+def test_two_models_are_no_copies(tmp_path: Path, other: str) -> None:
+    """Whatever letters their names hold; nor is an average by itself."""
+    found = facts(saved(tmp_path / "m.pt", model=net(0), **{other: net(1)})).layers
     assert [layer.copied for layer in found] == [None] * 2 * LAYERS
     assert [layer.copied for layer in facts(saved(tmp_path / "e.pt", ema=net(0))).layers] == [None] * LAYERS
 
