@@ -17,6 +17,7 @@ _NEEDS = {
     Needs.VALUES: "values",
     Needs.GRAPH: "graph",
     Needs.SITES: "sites",
+    Needs.PREDICTIONS: "kernels",
     Needs.LITE: "TFLite file",
     Needs.REFERENCE: "--reference",
     Needs.COMPARISON: "data",

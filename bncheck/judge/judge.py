@@ -112,6 +112,7 @@ def at_hand(facts: Facts) -> Needs:
         (Needs.VALUES, facts.run.values or decided),
         (Needs.GRAPH, facts.graph is not None),
         (Needs.SITES, any(layer.sites for layer in facts.layers)),
+        (Needs.PREDICTIONS, any(layer.predicted is not None for layer in facts.layers)),
         (Needs.LITE, facts.lite is not None),
         (Needs.REFERENCE, facts.reference is not None),
         (Needs.COMPARISON, facts.comparison is not None),

@@ -30,6 +30,7 @@ def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Se
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
         entries += [_unread(facts)] if unjudged_layers(facts) and not statistics else []
         entries += [_wiring(facts, wiring)] if wiring else []
+        entries += _against_weights(facts, _codes(lacking, Needs.PREDICTIONS))
         entries += _init_share(facts)
         entries += _train_vs_eval(facts, _codes(lacking, Needs.COMPARISON))
     entries += _quantized(facts)
@@ -52,6 +53,16 @@ def _train_vs_eval(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     if facts.comparison.data.synthetic:
         return [_made_up("whether eval mode is junk")]
     return []
+
+
+def _against_weights(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
+    """That no layer's statistics could be held against the weights before it, where they moved and no run did."""
+    moved = any(layer.mean.moved and layer.variance.moved for layer in facts.layers)
+    if not codes or not moved or facts.comparison is not None:
+        return []
+    joined = facts.graph is not None or any(layer.sites for layer in facts.layers)
+    why = "they predict no layer's statistics" if joined else "no file tells which layer each feeds"
+    return [NotChecked(what="weights", why=f"{why}: statistics of other weights would pass", codes=codes)]
 
 
 def _init_share(facts: Facts) -> list[NotChecked]:

@@ -77,6 +77,7 @@ RULES = Registry(
         "quantization.bn501_worse_than_before",
     ),
     needs={
+        "BN119": Needs.PREDICTIONS,
         "BN3": Needs.COMPARISON,
         "BN401": Needs.QUANTIZED,
         "BN402": Needs.QUANTIZED,

@@ -33,6 +33,8 @@ class Needs(Flag):
     """A MetaGraph, SavedModel or frozen graph."""
     SITES = auto()
     """Sites, from a graph or a Keras configuration."""
+    PREDICTIONS = auto()
+    """Statistics that the weights before a layer predict: kernels, and what joins them to layers."""
     LITE = auto()
     """A TFLite file."""
     REFERENCE = auto()

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bncheck.facts.findings import Report
-from bncheck.facts.layers import Facts, Purpose, RunFacts
+from bncheck.facts.layers import Facts, Origin, Purpose, RunFacts
 from bncheck.facts.measurements import Rounded
+from bncheck.facts.predicted import Predicted
 from bncheck.judge.judge import judge
 from bncheck.report.views.story import verdict_told
 from bncheck.settings.config import FailOn, Settings
@@ -64,6 +65,7 @@ EXAMPLES: Mapping[str, Facts] = {
     "nothing, where no file tells how much of the statistics is initial value: listed as not checked": facts(
         batch_norm("a"), batch_norm("b"), run=RunFacts(values=True)
     ),
+    "nothing, where no statistics could be held against the weights: listed as not checked": _healthy(),
     "a warning": facts(batch_norm("a"), batch_norm("b", variance=4e9, mean=3.0), batch_norm("c")),
     "a variance of 2e14": facts(batch_norm("a", variance=[2e14, 1.0, 2.0, 0.3], decay=0.9)),
     "an error": facts(untouched("a")),
@@ -159,3 +161,20 @@ def test_an_unknown_init_share_is_not_checked() -> None:
     assert said(_healthy()) == []
     assert said(facts(untouched("a"), run=RunFacts(values=True))) == []
     assert said(replace(compared(difference("a")), run=RunFacts(values=True))) == []
+
+
+def test_statistics_that_no_weights_predict_are_not_checked_against_them() -> None:
+    """It is said why; not where one layer's are, where none moved, or where both modes were run."""
+
+    def said(model: Facts) -> list[tuple[str, tuple[str, ...]]]:
+        return [(entry.why, entry.codes) for entry in judge(model).not_checked if entry.what == "weights"]
+
+    ((why, codes),) = said(facts(batch_norm("a", origin=Origin.NAME)))
+    assert "no file" in why
+    assert codes == ("BN119",)
+    ((why, _),) = said(facts(wired(batch_norm("a")), graph=graph_facts()))
+    assert "predict no" in why
+    predicted = Predicted(mean=np.zeros(4), variance=np.ones(4))
+    assert said(facts(batch_norm("a", predicted=predicted), batch_norm("b"))) == []
+    assert said(facts(untouched("a"))) == []
+    assert said(compared(difference("a"))) == []

@@ -29,7 +29,7 @@ LEFT = 1e-3
     "statistics-contradict-weights",
     severity=Severity.WARNING,
     confidence=Confidence.MEDIUM,
-    needs=Needs.VALUES,
+    needs=Needs.VALUES | Needs.PREDICTIONS,
     explained_by=("BN101", "BN102", "BN103", "BN104", "BN105", "BN106", "BN109", "BN113", "BN115"),
     sees_too="D05",
 )
