@@ -19,6 +19,7 @@ _NEEDS = {
     Needs.SITES: "sites",
     Needs.PREDICTIONS: "kernels",
     Needs.LITE: "TFLite file",
+    Needs.CONVERTED: "TFLite or ONNX file",
     Needs.REFERENCE: "--reference",
     Needs.COMPARISON: "data",
     Needs.QUANTIZED: "quantized",

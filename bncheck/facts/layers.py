@@ -21,7 +21,7 @@ from bncheck.facts.training_ops import TrainOp as TrainOp  # noqa: PLC0414 - as 
 
 if TYPE_CHECKING:
     from bncheck.facts.fake_quant import FakeQuantFacts
-    from bncheck.facts.lite import LiteFacts
+    from bncheck.facts.lite import Leftover, LiteFacts
     from bncheck.facts.measurements import Before, Comparison, FoldProof, QuantizedComparison
     from bncheck.facts.predicted import Predicted
 
@@ -345,8 +345,8 @@ class GraphFacts(Record, eq=False):
     """Variable -> optimizer ops (Apply*) that write it."""
     regularised: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Variable -> L2Loss-like ops on it."""
-    variables: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
-    """Variable -> shape, None unknown."""
+    variables: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)  # -> shape, None unknown
+    leftovers: tuple[Leftover, ...] = ()  # of an ONNX model
 
 
 class RunFacts(Record, eq=False):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.facts.arrays import PerChannel
+
+_BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +35,7 @@ class FoldedOperator:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Leftover:
-    """Arithmetic of a batch norm that was not folded into a TFLite operator; a rule weighs how surely it is one."""
+    """Arithmetic of a batch norm that a converter did not fold; a rule weighs how surely it is one."""
 
     name: str
     operators: tuple[str, ...]
@@ -48,6 +51,11 @@ class Leftover:
     multiplier_rounding: PerChannel | None = None
     """How far `multiplier` may lie from what was quantized; 0 for floats, None unknown."""
     addend_rounding: PerChannel | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether the converter's names say batch norm."""
+        return _BATCH_NORM.search(self.name) is not None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from bncheck.numerics.fold import folded
 from bncheck.recognise.integer_types import SLACK
 from bncheck.recognise.kernel_sizes import MAX_KERNEL
 from bncheck.recognise.lite.leftovers import Affine
+from bncheck.recognise.onnx.affine_nodes import AffineNode, affine_node, follower
 from bncheck.recognise.onnx.nodes import OnnxNode, epsilon_of, in_train_mode, integer, is_batch_norm, number
 from bncheck.recognise.onnx.values import OnnxNumbers, OnnxWiring
 from bncheck.sources.raw import RawModel
@@ -27,9 +28,6 @@ Array = NDArray[np.float64]
 
 _MOST_STEPS = 4
 """Affine nodes looked at behind a linear one."""
-_AFFINE = ("Mul", "Div", "Add", "Sub")
-_PASSED = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear")
-"""Ops between a linear node and what stands behind it that leave the numbers what they are, up to rounding."""
 _INTEGERS = {"MatMulInteger": 1, "ConvInteger": 1, "DynamicQuantizeMatMul": 1}
 """Op of dynamic quantization -> input that is the kernel."""
 
@@ -57,15 +55,6 @@ _LINEAR = {
     "QLinearMatMul": _Inputs(3, 4, 5, None, 1),
     "QGemm": _Inputs(3, 4, 5, 6, 1),
 }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _OneStep:
-    """One multiplication or addition by constants."""
-
-    multiplier: Array | None = None
-    addend: Array | None = None
-    rounding: Array | float = 0.0
 
 
 def onnx_places(raw: RawModel) -> tuple[tuple[KernelPlace, ...], tuple[KernelPlace, ...]]:
@@ -215,25 +204,8 @@ def _step(graph: OnnxWiring, node: OnnxNode) -> tuple[Standing, ...] | None:
     """A node as multiplications and additions by constants; None where it is none."""
     if is_batch_norm(node):
         return None if in_train_mode(node) else _of_batch_norm(graph, node)
-    if node.op_type not in _AFFINE or len(node.input) != 2:
-        return None
-    slot = 1 if graph.tensor(node.input[1]) is not None else 0
-    if graph.tensor(node.input[slot]) is None or graph.tensor(node.input[1 - slot]) is not None:
-        return None
-    if slot == 0 and node.op_type in ("Div", "Sub"):  # by what is divided or subtracted from, no map of this form
-        return None
-    found = graph.numbers(node.input[slot])
-    if found is None or sum(size > 1 for size in found.values.shape) > 1:
-        return None
-    values, half = found.values.reshape(-1), np.broadcast_to(found.half, found.values.shape).reshape(-1)
-    if node.op_type == "Mul":
-        constants = _OneStep(multiplier=values, rounding=half)
-    elif node.op_type == "Div":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            constants = _OneStep(multiplier=1.0 / values, rounding=half / values**2)
-    else:
-        constants = _OneStep(addend=values if node.op_type == "Add" else -values, rounding=half)
-    return (Standing(kind=node.op_type, constants=constants, per_channel=values.size > 1),)
+    step = affine_node(graph, node)
+    return None if step is None else (Standing(kind=node.op_type, constants=step, per_channel=step.axis is not None),)
 
 
 def _of_batch_norm(graph: OnnxWiring, node: OnnxNode) -> tuple[Standing, ...] | None:
@@ -247,34 +219,17 @@ def _of_batch_norm(graph: OnnxWiring, node: OnnxNode) -> tuple[Standing, ...] | 
     with np.errstate(all="ignore"):
         of_scale = of_gamma / np.sqrt(variance + epsilon_of(node))
     parts = (
-        _OneStep(multiplier=scale, rounding=of_scale),
-        _OneStep(addend=addend, rounding=of_beta + np.abs(mean) * of_scale),
+        AffineNode(multiplier=scale, rounding=of_scale),
+        AffineNode(addend=addend, rounding=of_beta + np.abs(mean) * of_scale),
     )
     return tuple(Standing(kind=node.op_type, constants=part, per_channel=True) for part in parts)
-
-
-def _follower(graph: OnnxWiring, number: int, steps: Mapping[int, tuple[Standing, ...]]) -> int | None:
-    """The affine node that alone reads what a node gives."""
-    for _ in range(_MOST_STEPS * len(_PASSED)):
-        outputs = [name for name in graph.nodes[number].output if name]
-        if not outputs or outputs[0] in graph.outputs:
-            return None
-        readers = graph.readers.get(outputs[0], ())
-        if len(readers) != 1:
-            return None
-        number = readers[0]
-        if number in steps:
-            return number
-        if graph.nodes[number].op_type not in _PASSED:
-            return None
-    return None
 
 
 def _following(graph: OnnxWiring, number: int, steps: Mapping[int, tuple[Standing, ...]]) -> list[int]:
     found: list[int] = []
     at: int | None = number
     while len(found) <= _MOST_STEPS and at is not None:
-        at = _follower(graph, at, steps)
+        at = follower(graph, at, steps)
         if at is not None:
             found.append(at)
     return found
@@ -282,7 +237,7 @@ def _following(graph: OnnxWiring, number: int, steps: Mapping[int, tuple[Standin
 
 def _chains(graph: OnnxWiring, steps: Mapping[int, tuple[Standing, ...]]) -> Iterator[KernelPlace]:
     """Affine nodes that follow one another, each chain as long as it goes."""
-    behind = {number: _follower(graph, number, steps) for number in steps}
+    behind = {number: follower(graph, number, steps) for number in steps}
     continued = {following for following in behind.values() if following is not None}
     for first in steps:
         if first in continued:

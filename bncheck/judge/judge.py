@@ -22,6 +22,7 @@ from bncheck.facts.findings import (
     fails,
     leaves_open,
 )
+from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose
 from bncheck.facts.wording import many, many_are
 from bncheck.judge.not_checked import not_checked, unjudged_layers
@@ -114,6 +115,7 @@ def at_hand(facts: Facts) -> Needs:
         (Needs.SITES, any(layer.sites for layer in facts.layers)),
         (Needs.PREDICTIONS, any(layer.predicted is not None for layer in facts.layers)),
         (Needs.LITE, facts.lite is not None),
+        (Needs.CONVERTED, facts.lite is not None or facts.format.kind is FileKind.ONNX),
         (Needs.REFERENCE, facts.reference is not None),
         (Needs.COMPARISON, facts.comparison is not None),
         (Needs.QUANTIZED, facts.quantized is not None),
@@ -235,8 +237,11 @@ def _too_little(facts: Facts) -> str:
         compared = facts.fold is not None or facts.quantized is not None
         held = facts.lite.shows_batch_norm(compared=compared)
         return _too_few(facts.quantized) if held else "no batch norm was found"
+    if not facts.layers and facts.fold is None:
+        left = facts.graph is not None and any(leftover.named for leftover in facts.graph.leftovers)
+        return "batch norm was written out without its statistics" if left else "no batch norm was found"
     if not facts.layers:
-        return "" if facts.fold is not None else "no batch norm was found"
+        return ""
     if not any(map(_judged, facts.layers)):
         return "no statistic, mode or update of its batch norm could be judged"
     unread, measured = len(unjudged_layers(facts)), (facts.comparison, facts.quantized, facts.fold)

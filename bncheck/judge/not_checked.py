@@ -28,6 +28,7 @@ def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Se
     else:
         entries += [_statistics(facts, statistics)] if statistics else []
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
+        entries += _written_out(facts) if not facts.layers else []
         entries += [_unread(facts)] if unjudged_layers(facts) and not statistics else []
         entries += [_wiring(facts, wiring)] if wiring else []
         entries += _against_weights(facts, _codes(lacking, Needs.PREDICTIONS))
@@ -86,7 +87,7 @@ def _init_share(facts: Facts) -> list[NotChecked]:
 
 
 def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:
-    silent = Needs.LITE | Needs.REFERENCE | Needs.QUANTIZED | Needs.FOLD | Needs.BEFORE
+    silent = Needs.LITE | Needs.CONVERTED | Needs.REFERENCE | Needs.QUANTIZED | Needs.FOLD | Needs.BEFORE
     return tuple(code for code, needs in lacking if need in needs and not needs & silent)
 
 
@@ -113,6 +114,14 @@ def _quantized(facts: Facts) -> list[NotChecked]:
 
 def _made_up(what: str) -> NotChecked:
     return NotChecked(what=what, why="the data are synthetic noise", how="give real data: --data images/")
+
+
+def _written_out(facts: Facts) -> list[NotChecked]:
+    """Statistics of batch norm of which an ONNX model has scale and shift alone; none where its source is known."""
+    if facts.fold is not None or facts.graph is None or not any(one.named for one in facts.graph.leftovers):
+        return []
+    how = f"bncheck inspect model {shlex.quote(facts.path)} --reference model.pt"
+    return [NotChecked(what="statistics", why="the exporter kept only what they come to", how=how)]
 
 
 _GIVE_SHARDS = "put the data shards beside the index"

@@ -82,7 +82,7 @@ RULES = Registry(
         "BN401": Needs.QUANTIZED,
         "BN402": Needs.QUANTIZED,
         "BN405": Needs.LITE,
-        "BN406": Needs.LITE,
+        "BN406": Needs.CONVERTED,
         "BN407": Needs.FOLD,
         "BN408": Needs.QUANTIZED,
         "BN409": Needs.QUANTIZED,

@@ -37,6 +37,8 @@ class Needs(Flag):
     """Statistics that the weights before a layer predict: kernels, and what joins them to layers."""
     LITE = auto()
     """A TFLite file."""
+    CONVERTED = auto()
+    """A TFLite file or an ONNX model."""
     REFERENCE = auto()
     """A second checkpoint to compare with."""
     COMPARISON = auto()

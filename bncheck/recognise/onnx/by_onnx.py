@@ -11,6 +11,7 @@ from bncheck.recognise.channels_last import channels_last
 from bncheck.recognise.kernel_sizes import linear_before
 from bncheck.recognise.named.name_families import find_groups
 from bncheck.recognise.onnx.batch_moments import normalised_by_batch_moments
+from bncheck.recognise.onnx.leftovers import leftovers
 from bncheck.recognise.onnx.nodes import OnnxNode, epsilon_of, in_train_mode, integer, is_batch_norm
 from bncheck.recognise.onnx.values import OnnxWiring, real_constants
 from bncheck.recognise.predicted.after_batch_norm import worth_predicting
@@ -31,7 +32,7 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
     layers: dict[str, Layer] = {}
     by_node: dict[int, str] = {}
     in_parts = {id(node) for node in normalised_by_batch_moments(wiring)}
-    norms = (node for node in wiring.nodes if is_batch_norm(node) or id(node) in in_parts)
+    norms = (node for node in wiring.nodes if id(node) in in_parts or _normalises_data(wiring, node))
     for order, node in enumerate(norms):
         if id(node) in in_parts:
             layer = _of_batch_moments(node, outputs.get(id(node), ()), order)
@@ -62,6 +63,7 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
         purpose=Purpose.INFERENCE,
         serving=True,
         producer=raw.onnx.producer_name if raw.onnx is not None else "",
+        leftovers=tuple(leftovers(wiring)),
     )
     return Facts(
         path=str(raw.path),
@@ -72,6 +74,11 @@ def recognise_onnx(raw: RawModel, hints: Options) -> Facts:
         gaps=tuple(map(_gap, wiring.left)),
         notes=raw.notes,
     )
+
+
+def _normalises_data(wiring: OnnxWiring, node: OnnxNode) -> bool:
+    """Whether it is a batch norm of data: weights are standardised by the same op, over no batch."""
+    return is_batch_norm(node) and wiring.given(node, 0) in wiring.of_data
 
 
 def _outputs_reached(wiring: OnnxWiring) -> dict[int, tuple[str, ...]]:

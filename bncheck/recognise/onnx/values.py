@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 
 MADE_OF_CONSTANTS = ("DequantizeLinear", "Transpose", "Cast", "Identity")
 """Ops that a constant may come through."""
+_DRAWN = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 _MOST_STEPS = 16
 """Such ops looked through, as a damaged file may have them in a circle."""
 _ROUNDED = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -72,6 +73,17 @@ class OnnxWiring:
             outputs=flat.outputs,
             left=flat.left,
         )
+
+    @cached_property
+    def of_data(self) -> frozenset[str]:
+        """Names of values that depend on what the model is given, or are drawn; all others are made of constants."""
+        found: set[str] = set()
+        of_constants = {"", *self.constants}
+        for node in self.nodes:  # in topological order
+            found.update(name for name in node.input if name not in of_constants)
+            depends = node.op_type in _DRAWN or not found.isdisjoint(node.input)
+            (found if depends else of_constants).update(node.output)
+        return frozenset(found)
 
     def given(self, node: OnnxNode, slot: int | None) -> str:
         """Name of an input; "" where there is none."""

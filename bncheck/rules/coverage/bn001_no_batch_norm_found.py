@@ -68,6 +68,8 @@ def check(model: Facts) -> Iterator[Evidence]:
         return
     if model.fold is not None and model.fold.layers:
         return
+    if model.graph is not None and any(leftover.named for leftover in model.graph.leftovers):
+        return
     unclear = [gap for gap in model.gaps if gap.kind is GapKind.LAYER]
     looked = [
         many(model.graph.nodes, "graph node") if model.graph is not None else "",

@@ -13,7 +13,6 @@ from bncheck.facts.lite import Leftover
 from bncheck.rules.rule import Needs, rule
 from bncheck.testing import folded, leftover, lite
 
-_BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)
 _OTHER_NORM = re.compile(r"(?:layer|group|instance|rms|unit)_?norm", re.IGNORECASE)
 _LARGEST_EPSILON = 0.01
 """1 / sqrt(1 + epsilon), the multiplier of a layer at its initial values, lies between 0.995 and 1; none
@@ -29,14 +28,14 @@ _ABSORBING = ("FULLY_CONNECTED",)
 """Operators into whose bias the converter can fold an ADD before it while the MUL stays."""
 
 
-@rule("BN406", "not-folded", severity=Severity.WARNING, needs=Needs.LITE, sees="G03 G10", sees_too="G01")
+@rule("BN406", "not-folded", severity=Severity.WARNING, needs=Needs.CONVERTED, sees="G03 G10", sees_too="G01")
 def check(model: Facts) -> Iterator[Evidence]:
-    """A batch norm was not folded into a convolution: the TFLite file multiplies and adds per channel instead.
+    """A batch norm was not folded into a convolution: the file multiplies and adds per channel instead.
 
     What it detects
     ---------------
-    MUL and ADD (or SUB, DIV) by per-channel constants in a TFLite file; a lone MUL where a batch norm's statistics
-    were never updated; normalisation by the moments of the batch itself.
+    MUL and ADD (or SUB, DIV) by per-channel constants in a TFLite file or an ONNX model; a lone MUL where a batch
+    norm's statistics were never updated; normalisation by the moments of the batch itself.
 
     Why it matters
     --------------
@@ -51,6 +50,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     scaling of the result: a note, unless the names say otherwise. A MUL without an ADD means that mean and beta are
     exactly 0 in every channel; if every factor is 1/sqrt(1 + epsilon) as well (0.995 to 1), or the names say batch
     norm, the statistics were never updated. A MEAN over the batch axis under an RSQRT is batch norm in training mode.
+    Exporters to ONNX keep names, so that without one it is a note. Their BatchNormalization nodes are folded by the
+    runtime, and are not reported.
 
     Not detected
     ------------
@@ -76,9 +77,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     tensorflow#25033. TensorFlow, `optimize_patterns.td` and `optimize.cc` (FuseMulAndConv, FuseAddAndConv and others).
     Failure modes G01, G03, G04.
     """
-    if model.lite is None:
-        return
-    left = [leftover for leftover in model.lite.leftovers if not _OTHER_NORM.search(leftover.name)]
+    found = (*(model.lite.leftovers if model.lite else ()), *(model.graph.leftovers if model.graph else ()))
+    left = [leftover for leftover in found if not _OTHER_NORM.search(leftover.name)]
     moments = [one for one in left if one.multiplier is None]
     alone = [one for one in left if one.multiplier is not None and one.addend is None]
     pairs = [one for one in left if one.multiplier is not None and one.addend is not None]
@@ -103,8 +103,8 @@ def check(model: Facts) -> Iterator[Evidence]:
             fix=_FIX_NEVER,
             measurements=_counts(untouched),
         )
-    sure = [one for one in pairs if _named(one) or not _may_be_scaling(one)]
-    all_named = all(_named(one) for one in sure)
+    sure = [one for one in pairs if one.named or (model.lite is not None and not _may_be_scaling(one))]
+    all_named = all(one.named for one in sure)
     if sure:
         yield Evidence(
             layers=_names(sure),
@@ -128,11 +128,6 @@ def check(model: Facts) -> Iterator[Evidence]:
         )
 
 
-def _named(one: Leftover) -> bool:
-    """Whether the converter's names say batch norm."""
-    return _BATCH_NORM.search(one.name) is not None
-
-
 def _may_be_scaling(one: Leftover) -> bool:
     """At the input, at the output, or of a single channel, the same arithmetic has other uses."""
     return one.after == "" or one.feeds == "" or one.channels == 1
@@ -145,7 +140,7 @@ def _never_updated(one: Leftover) -> bool:
     first = float(one.multiplier[0])
     lowest = 1 / np.sqrt(1 + _LARGEST_EPSILON)
     initial = one.channels > 1 and bool(np.all(one.multiplier == first)) and lowest <= first <= 1.0
-    return _named(one) or (initial and not _may_be_scaling(one))
+    return one.named or (initial and not _may_be_scaling(one))
 
 
 def _names(left: Sequence[Leftover]) -> tuple[str, ...]:

@@ -108,3 +108,12 @@ def test_it_is_said_what_is_not_run(tmp_path: Path) -> None:
     report = bncheck.inspect_model(written(tmp_path / "m.onnx", model(LAYERS)))
     assert "does not run" in str(report.not_checked)
     assert "compare" not in str(report.not_checked)
+
+
+def test_weights_that_are_standardised(tmp_path: Path) -> None:
+    """NFNets do so with a BatchNormalization in train mode; it is no batch norm, as no data go in."""
+    made = model({"a": statistics()}, training=True)
+    made.graph.node[0].op_type = "Identity"
+    del made.graph.node[0].input[0]
+    report = bncheck.inspect_model(written(tmp_path / "m.onnx", made))
+    assert [finding.code for finding in report.findings] == ["BN001"]
