@@ -59,7 +59,7 @@ def affine_node(wiring: OnnxWiring, node: OnnxNode) -> AffineNode | None:
     if node.op_type == "Mul":
         return AffineNode(multiplier=values, rounding=half, axis=axis, data=data)
     if node.op_type == "Div":
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             return AffineNode(multiplier=1.0 / values, rounding=half / values**2, axis=axis, data=data)
     return AffineNode(addend=values if node.op_type == "Add" else -values, rounding=half, axis=axis, data=data)
 

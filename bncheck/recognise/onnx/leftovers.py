@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from bncheck.facts.errors import NotFound
 from bncheck.facts.lite import Leftover
 from bncheck.recognise.lite.leftovers import Affine
@@ -81,8 +83,9 @@ def _leftover(wiring: OnnxWiring, steps: Mapping[int, AffineNode], chain: Sequen
     if before is not None and _normalises(wiring, before):
         return None
     whole = Affine.identity(_size(first))
-    for number in chain:
-        whole = whole.then(steps[number])
+    with np.errstate(all="ignore"):  # infinite numbers are the rules' to judge
+        for number in chain:
+            whole = whole.then(steps[number])
     for values in (whole.multiplier, whole.addend, whole.multiplier_rounding, whole.addend_rounding):
         values.setflags(write=False)
     nodes = [wiring.nodes[number] for number in chain]

@@ -118,3 +118,13 @@ def test_constants_that_are_not_at_hand(tmp_path: Path) -> None:
     lost.external_data.add(key="location", value="lost.bin")
     report = bncheck.inspect_model(written(tmp_path / "m.onnx", made))
     assert [f.code for f in report.findings] == ["BN001"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("op_type", ["Mul", "Div"])
+def test_damaged_numbers(tmp_path: Path, op_type: str) -> None:
+    """Zeros, infinite and huge ones: nothing but the leftover itself is told."""
+    scale = np.array([0.0, np.inf, 3e38, np.nan], "f4").reshape(1, 4, 1, 1)
+    nodes = [*RELU, (op_type, ["r", "scale"], f"{BATCH_NORM}/mul_1"), ("Mul", [f"{BATCH_NORM}/mul_1", "scale"], "m")]
+    nodes += [("Add", ["m", "shift"], f"{BATCH_NORM}/add_1"), *BEHIND]
+    assert [f.code for f in inspected(tmp_path, nodes, scale=scale).findings] == ["BN406"]
