@@ -14,7 +14,8 @@ from bncheck.recognise.onnx.values import OnnxWiring
 
 Array = NDArray[np.float64]
 
-_AFFINE = ("Mul", "Div", "Add", "Sub")
+AFFINE = {op: op for op in ("Mul", "Div", "Add", "Sub")} | {"QLinearMul": "Mul", "QLinearAdd": "Add"}
+"""Op -> what it does; onnxruntime's on integers as well."""
 PASSED = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear")
 """Ops that leave the numbers what they are, up to rounding."""
 _MOST_PASSED = 16
@@ -39,29 +40,32 @@ class AffineNode:
 
 def affine_node(wiring: OnnxWiring, node: OnnxNode) -> AffineNode | None:
     """The node as such; None where it is none, or its constants vary along several axes. Raises ReadError."""
-    if node.op_type not in _AFFINE or len(node.input) != 2:
+    kind = AFFINE.get(node.op_type)
+    places = (0, 1) if node.op_type == kind else (0, 3)  # of integers, each with scale and zero point behind it
+    if kind is None or len(node.input) <= places[1] or (places == (0, 1) and len(node.input) != 2):
         return None
-    slot = 1 if wiring.tensor(node.input[1]) is not None else 0
-    if wiring.tensor(node.input[slot]) is None or wiring.tensor(node.input[1 - slot]) is not None:
+    slot, other = places if wiring.tensor(node.input[places[1]]) is None else reversed(places)
+    if wiring.tensor(node.input[slot]) is None or wiring.tensor(node.input[other]) is not None:
         return None
-    if slot == 0 and node.op_type in ("Div", "Sub"):  # by what is divided or subtracted from, no map of this form
+    if slot == 0 and kind in ("Div", "Sub"):  # by what is divided or subtracted from, no map of this form
         return None
     shape = wiring.shape(node.input[slot])
     varying = [place - len(shape) for place, size in enumerate(shape) if size > 1] if shape is not None else []
     if shape is None or len(varying) > 1 or not 0 < math.prod(shape) <= MOST_CHANNELS:
         return None
-    found = wiring.numbers(node.input[slot])
+    stored = (wiring.given(node, slot + place) for place in range(3))
+    found = wiring.numbers(node.input[slot]) if node.op_type == kind else wiring.dequantized(*stored, axis=1)
     if found is None:
         return None
     axis = varying[0] if varying else None
     values, half = found.values.reshape(-1), np.broadcast_to(found.half, found.values.shape).reshape(-1)
-    data = node.input[1 - slot]
-    if node.op_type == "Mul":
+    data = node.input[other]
+    if kind == "Mul":
         return AffineNode(multiplier=values, rounding=half, axis=axis, data=data)
-    if node.op_type == "Div":
+    if kind == "Div":
         with np.errstate(all="ignore"):
             return AffineNode(multiplier=1.0 / values, rounding=half / values**2, axis=axis, data=data)
-    return AffineNode(addend=values if node.op_type == "Add" else -values, rounding=half, axis=axis, data=data)
+    return AffineNode(addend=values if kind == "Add" else -values, rounding=half, axis=axis, data=data)
 
 
 def follower(wiring: OnnxWiring, number: int, among: Collection[int]) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 from bncheck.facts.errors import NotFound
 from bncheck.facts.lite import Leftover
 from bncheck.recognise.lite.leftovers import Affine
-from bncheck.recognise.onnx.affine_nodes import PASSED, AffineNode, affine_node, follower
+from bncheck.recognise.onnx.affine_nodes import AFFINE, PASSED, AffineNode, affine_node, follower
 from bncheck.recognise.onnx.nodes import OnnxNode
 from bncheck.recognise.onnx.values import OnnxWiring
 
@@ -47,8 +47,10 @@ def leftovers(wiring: OnnxWiring) -> Iterator[Leftover]:
 
 
 def _step(wiring: OnnxWiring, node: OnnxNode) -> AffineNode | None:
-    constants = [tensor for name in node.input if (tensor := wiring.tensor(name)) is not None]
-    if len(constants) != 1 or constants[0].unavailable or constants[0].far:
+    if node.op_type not in AFFINE:
+        return None
+    constants = (tensor for name in node.input if (tensor := wiring.tensor(name)) is not None)
+    if any(tensor.unavailable or tensor.far for tensor in constants):
         return None
     try:
         return affine_node(wiring, node)

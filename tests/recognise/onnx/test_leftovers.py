@@ -128,3 +128,17 @@ def test_damaged_numbers(tmp_path: Path, op_type: str) -> None:
     nodes = [*RELU, (op_type, ["r", "scale"], f"{BATCH_NORM}/mul_1"), ("Mul", [f"{BATCH_NORM}/mul_1", "scale"], "m")]
     nodes += [("Add", ["m", "shift"], f"{BATCH_NORM}/add_1"), *BEHIND]
     assert [f.code for f in inspected(tmp_path, nodes, scale=scale).findings] == ["BN406"]
+
+
+def test_on_integers(tmp_path: Path) -> None:
+    """As onnxruntime's quantizer writes them: stored integers, scale and zero point for each operand."""
+    name = f"{BATCH_NORM}/mul_1"
+    nodes: Nodes = [
+        ("QLinearConv", ["x"], "c"),
+        ("QLinearMul", ["c", "step", "zero", "scale", "step", "zero", "step", "zero"], name),
+        ("QLinearAdd", ["shift", "step", "zero", name, "step", "zero", "step", "zero"], f"{BATCH_NORM}/add_1"),
+        *BEHIND,
+    ]
+    report = inspected(tmp_path, nodes, step=np.full((), 0.1), zero=np.full((), 3.0))
+    assert [(f.code, f.layers) for f in report.findings] == [("BN406", (f"{BATCH_NORM}/add_1",))]
+    assert "QLinearMul and QLinearAdd" in report.findings[0].message
