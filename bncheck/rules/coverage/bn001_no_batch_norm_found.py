@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -83,24 +84,38 @@ def check(model: Facts) -> Iterator[Evidence]:
         if unclear
         else ""
     )
-    is_onnx = model.format.kind is FileKind.ONNX
-    nameless = is_onnx or (model.lite is not None and model.lite.folded)
+    nameless = model.format.kind is FileKind.ONNX or (model.lite is not None and bool(model.lite.folded))
     if nameless:
         seen = " Some may be folded into them without a trace; `--reference` with the source model would prove it."
     yield Evidence(
         layers=(),
         message=f"No batch norm was found{f' among {where}' if where else ''}: nothing was judged.{seen}",
-        fix=_PROVE.format(*("model.onnx", "model.pt") if is_onnx else ("model.tflite", "saved_model/"))
-        if nameless
-        else "",
+        fix=_prove(model) if nameless else _SAVE.get(model.format.kind, ""),
         measurements=(Measurement(name="layers", value=0, limit=1, unit="layers"),),
     )
 
 
-_PROVE = """\
+def _prove(model: Facts) -> str:
+    source = "model.pt" if model.format.kind is FileKind.ONNX else "saved_model/"
+    return f"""\
 If the model has batch norm, name the model it was converted from:
-    bncheck inspect model {} --reference {}
+    bncheck inspect model {shlex.quote(model.path)} --reference {source}
 If it has none, leave it out of the check, or use `--allow-empty`."""
+
+
+_OF_PYTORCH = """\
+If the model has batch norm, save its buffers with its parameters:
+    torch.save(model.state_dict(), "model.pt")
+If it has none, leave it out of the check, or use `--allow-empty`."""
+_SAVE = {
+    FileKind.PYTORCH: _OF_PYTORCH,
+    FileKind.SAFETENSORS: _OF_PYTORCH,
+    FileKind.FLAX: """\
+If the model has batch norm, save its `batch_stats` with its `params`:
+    flax.serialization.to_bytes({"params": state.params, "batch_stats": state.batch_stats})
+If it has none, leave it out of the check, or use `--allow-empty`.""",
+}
+"""Kind of file -> what to do; for TensorFlow's the docstring says it."""
 
 
 def clean() -> tuple[Facts, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from one_evidence import only
 
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.gaps import Gap, GapKind
 from bncheck.facts.layers import RunFacts
 from bncheck.rules.coverage import (
@@ -26,3 +27,12 @@ def test_nothing_found_says_where_it_looked_and_what_it_did_not_understand() -> 
 def test_a_lite_file_without_weights_holds_nothing() -> None:
     """A TFLite file is judged by its folded operators; without any there is nothing."""
     assert "0 operators" in only(NOTHING, lite()).message
+
+
+def test_the_fix_speaks_of_what_the_file_was_made_with() -> None:
+    """Of no checkpoint of TensorFlow where PyTorch or Flax wrote it; the command for ONNX names the file."""
+    words = {FileKind.PYTORCH: "state_dict()", FileKind.SAFETENSORS: "state_dict()", FileKind.FLAX: "batch_stats"}
+    for kind, word in words.items():
+        assert word in only(NOTHING, facts(format=Format(kind))).fix
+    fix = only(NOTHING, facts(format=Format(FileKind.ONNX), path="a b.onnx")).fix
+    assert "bncheck inspect model 'a b.onnx' --reference model.pt" in fix
