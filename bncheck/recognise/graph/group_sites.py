@@ -199,7 +199,8 @@ def _statistics(
             stored = [v for v in stored if v not in writes.auxiliary] or stored
         if not stored:
             moments = [e for e, r in fused_moments(graph, site).items() if r is role]
-            stored = [v for e in sorted(moments) for r, v in written.get(e, ()) if r is role]
+            trained = {_variable(graph, site.gamma), _variable(graph, site.beta)}  # by an optimizer written by hand
+            stored = [v for e in sorted(moments) for r, v in written.get(e, ()) if r is role and v not in trained]
             stored.sort(
                 key=lambda v: "moving" not in variable_name(graph, v)
             )  # batch renorm writes renorm_mean as well
