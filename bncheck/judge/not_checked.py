@@ -28,7 +28,7 @@ def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Se
     else:
         entries += [_statistics(facts, statistics)] if statistics else []
         entries += [_values(facts)] if facts.run.index_only and not statistics else []
-        entries += _written_out(facts) if not facts.layers else []
+        entries += _written_out(facts)
         entries += [_unread(facts)] if unjudged_layers(facts) and not statistics else []
         entries += [_wiring(facts, wiring)] if wiring else []
         entries += _against_weights(facts, _codes(lacking, Needs.PREDICTIONS))
@@ -118,10 +118,12 @@ def _made_up(what: str) -> NotChecked:
 
 def _written_out(facts: Facts) -> list[NotChecked]:
     """Statistics of batch norm of which an ONNX model has scale and shift alone; none where its source is known."""
-    if facts.fold is not None or facts.graph is None or not any(one.named for one in facts.graph.leftovers):
+    left = [] if facts.graph is None else [one for one in facts.graph.leftovers if one.named]
+    if not left or facts.fold is not None:
         return []
+    what = f"statistics of {many(len(left), 'batch norm')}"
     how = f"bncheck inspect model {shlex.quote(facts.path)} --reference model.pt"
-    return [NotChecked(what="statistics", why="the exporter kept only what they come to", how=how)]
+    return [NotChecked(what=what, why="the exporter kept only what they come to", how=how)]
 
 
 _GIVE_SHARDS = "put the data shards beside the index"
