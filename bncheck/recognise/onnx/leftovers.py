@@ -2,7 +2,8 @@
 
 What looks the same and is none: gamma and beta of layer, group and instance norm, right behind an op of that kind or a
 quotient by a root; one number for all channels (preprocessing, hard swish); a bias, to which nothing is multiplied.
-`after` and `feeds` tell normalisation of the input and scaling of the output, and the rule is less sure of these.
+Without a name that tells, a scale alone is a layer scale or a temperature, and one behind a shift such a scale behind a
+bias. `after` and `feeds` tell normalisation of the input and scaling of the output, and the rule is less sure of these.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _leftover(wiring: OnnxWiring, steps: Mapping[int, AffineNode], chain: Sequen
     for values in (whole.multiplier, whole.addend, whole.multiplier_rounding, whole.addend_rounding):
         values.setflags(write=False)
     nodes = [wiring.nodes[number] for number in chain]
-    return Leftover(
+    found = Leftover(
         name=_name(nodes),
         operators=tuple(node.op_type for node in nodes),
         channels=_size(first),
@@ -102,6 +103,7 @@ def _leftover(wiring: OnnxWiring, steps: Mapping[int, AffineNode], chain: Sequen
         addend_rounding=whole.addend_rounding,
         feeds=_after(wiring, chain[-1]),
     )
+    return found if found.named or (first.multiplier is not None and found.addend is not None) else None
 
 
 def _name(nodes: Sequence[OnnxNode]) -> str:

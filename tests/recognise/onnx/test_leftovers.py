@@ -82,12 +82,15 @@ def test_without_a_name(tmp_path: Path) -> None:
 
 
 def test_never_updated(tmp_path: Path) -> None:
-    """A scale alone, the same for all and of initial statistics."""
-    initial = np.full((1, 4, 1, 1), 1 / np.sqrt(1.001))
-    report = inspected(
-        tmp_path, [*RELU, ("Mul", ["r", "scale"], "m"), ("MaxPool", ["m"], "y")], scale=initial.astype("f4")
-    )
-    assert "never updated" in next(f.message for f in report.findings if f.code == "BN406")
+    """A scale alone; without a name it is a temperature or a layer scale."""
+    initial = np.full((1, 4, 1, 1), 1 / np.sqrt(1.001)).astype("f4")
+
+    def told(name: str) -> list[str]:
+        nodes = [*RELU, ("Mul", ["r", "scale"], name), ("MaxPool", [name], "y")]
+        return [f.message for f in inspected(tmp_path, nodes, scale=initial).findings if f.code == "BN406"]
+
+    assert "never updated" in told(f"{BATCH_NORM}/mul_1")[0]
+    assert told("temperature") == []
 
 
 @pytest.mark.parametrize(
@@ -98,13 +101,14 @@ def test_never_updated(tmp_path: Path) -> None:
         [*LAYER_NORM, *pair("n")],
         [*RELU, ("Mul", ["r", "scale"], "layer_scale")],
         [*RELU, ("Add", ["r", "shift"], "bias")],
+        [*RELU, ("Add", ["r", "shift"], "bias"), ("Mul", ["bias", "scale"], "layer_scale")],
         [*RELU, ("Mul", ["r", "two"], "a"), ("Add", ["a", "two"], "b")],
         [*RELU, ("Mul", ["r", "map"], "a"), ("Add", ["a", "map"], "b")],
         [*RELU, ("Sub", ["scale", "r"], "a"), ("Mul", ["a", "two"], "b")],
     ],
 )
 def test_other_arithmetic(tmp_path: Path, nodes: Nodes) -> None:
-    """Norms of samples and layers, a layer scale, a bias, one number for all, a map of positions."""
+    """Norms of samples and layers, a layer scale, a bias, both, one number for all, a map of positions."""
     report = inspected(tmp_path, [*nodes, ("MaxPool", [nodes[-1][2]], "y")], map=np.ones((1, 4, 5, 5)))
     assert [f.code for f in report.findings] == ["BN001"]
 
