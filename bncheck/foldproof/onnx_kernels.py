@@ -84,7 +84,7 @@ def _linear(
     if size > MAX_KERNEL // 4:
         unreadable = f"its kernel of {size:,} weights is too large to be read"
     return KernelPlace(
-        name=node.name or node.output[0],
+        name=node.label,
         kind=node.op_type,
         order=(0, number),
         channels=channels,
@@ -251,7 +251,7 @@ def _chains(graph: OnnxWiring, steps: Mapping[int, tuple[Standing, ...]]) -> Ite
         channels = max(map(_width, chain))
         if all(_width(step) in (1, channels) for step in chain):
             yield KernelPlace(
-                name=graph.nodes[first].name or graph.nodes[first].output[0],
+                name=graph.nodes[first].label,
                 kind=" + ".join(graph.nodes[number].op_type for number in numbers),
                 order=(0, first),
                 channels=channels,

@@ -96,7 +96,7 @@ def _outputs_reached(wiring: OnnxWiring) -> dict[int, tuple[str, ...]]:
 
 def _site(node: OnnxNode, outputs: tuple[str, ...], order: int) -> Site:
     return Site(
-        name=node.name or node.output[0],
+        name=node.label,
         form=node.op_type,
         mode=Mode.TRAIN if in_train_mode(node) else Mode.EVAL,
         epsilon=epsilon_of(node),
@@ -109,7 +109,7 @@ def _site(node: OnnxNode, outputs: tuple[str, ...], order: int) -> Site:
 
 def _of_batch_moments(node: OnnxNode, outputs: tuple[str, ...], order: int) -> Layer:
     """A layer without statistics: the exporter had no use for them."""
-    name = node.name or node.output[0]
+    name = node.label
     lost = {role: absent(role, "the graph normalises with the statistics of the batch") for role in _INPUTS}
     return Layer(
         name=name,
@@ -178,7 +178,7 @@ def _linear(before: OnnxNode, constants: Mapping[str, RawTensor]) -> Linear | No
         return None
     turned = before.op_type == "Gemm" and integer(before, "transB", 0) != 0
     laid_out = channels_last(kernel) if turned or len(kernel.shape) > 2 else kernel
-    return linear_before(before.name or before.output[0], _KERNELS[before.op_type], laid_out)
+    return linear_before(before.label, _KERNELS[before.op_type], laid_out)
 
 
 def _gap(where: str) -> Gap:

@@ -109,7 +109,7 @@ def _leftover(wiring: OnnxWiring, steps: Mapping[int, AffineNode], chain: Sequen
 def _name(nodes: Sequence[OnnxNode]) -> str:
     """The last name that tells a batch norm, else the last node's."""
     names = [name for node in reversed(nodes) for name in (node.name, *node.output) if name]
-    return next((name for name in names if "batch" in name.lower() and "norm" in name.lower()), names[0])
+    return next((name for name in names if "batch" in name.lower() and "norm" in name.lower()), nodes[-1].label)
 
 
 def _before(wiring: OnnxWiring, name: str) -> OnnxNode | None:

@@ -33,6 +33,11 @@ class OnnxNode:
     """Of the operator set of its domain."""
 
     @property
+    def label(self) -> str:
+        """Its name, else that of what it gives; "" where a damaged node has neither."""
+        return self.name or next(iter(self.output), "")
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """Name -> AttributeProto that holds the value; those that refer to an attribute not given have none."""
         found: dict[str, Any] = {}

@@ -178,7 +178,7 @@ def _stored(path: Path, flat: FlatOnnx) -> dict[str, RawTensor]:
             held = node.attributes.get("value")
             if held is not None:  # by its output, as the tensor itself need have no name
                 found[node.output[0]] = replace(raw_tensor(path, held.t, {}), name=node.output[0])
-        elif node.op_type == "Identity" and len(node.input) == 1 and node.input[0] in found:
+        elif node.op_type == "Identity" and node.output and len(node.input) == 1 and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
     return found
 

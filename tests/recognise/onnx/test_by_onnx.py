@@ -117,3 +117,14 @@ def test_weights_that_are_standardised(tmp_path: Path) -> None:
     del made.graph.node[0].input[0]
     report = bncheck.inspect_model(written(tmp_path / "m.onnx", made))
     assert [finding.code for finding in report.findings] == ["BN001"]
+
+
+def test_nodes_without_outputs(tmp_path: Path) -> None:
+    """Of a damaged file: a batch norm that gives nothing and has no name is a layer all the same."""
+    made = model({"a": statistics(), "b": statistics()})
+    for node in made.graph.node:
+        if node.input[0] == "b_c" or node.op_type == "Identity":
+            node.ClearField("output")
+            node.ClearField("name")
+    report = bncheck.inspect_model(written(tmp_path / "m.onnx", made))
+    assert len(report.layers) == 2
