@@ -273,6 +273,18 @@ def test_a_floor_that_layers_share(share: float, updates: int | None, severity: 
     assert (f"--debias --decay {share ** (1 / 300):.4g}\n" in evidence.fix) is error
 
 
+@pytest.mark.parametrize(("smallest", "severity"), [(0.07, Severity.ERROR), (0.3, Severity.WARNING)])
+def test_a_floor_above_the_share(smallest: float, severity: Severity) -> None:
+    """By what the smallest batch variances added: 0.99 leaves 67 % after 40 updates; far above, another does."""
+    share, spread = 0.99**40, np.random.default_rng(0).lognormal(-3, 0.5, (4, 64))
+    layers = [
+        batch_norm(f"bn{i}", variance=share + (1 - share) * (smallest + each), channels=64, mean=0.01)
+        for i, each in enumerate(spread)
+    ]
+    (evidence,) = found(facts(*layers, run=run(40)))
+    assert evidence.severity is severity
+
+
 def test_variances_without_a_common_floor() -> None:
     """Spread, large or few variances are no floor, and neither is one that running the model refutes."""
     rng = np.random.default_rng(0)
