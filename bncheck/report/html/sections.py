@@ -173,8 +173,8 @@ def _init(report: Report, views: Sequence[LayerView]) -> Section | None:
         key="init",
         title="How much is still the initial value",
         lead=(
-            "Moving averages start at mean 0 and variance 1; after n updates, decay**n of that is left. "
-            "It does most harm where the true variance is small."
+            "Moving averages start at mean 0 and variance 1; after n updates, the n-th power of the decay is left "
+            "of it. It does most harm where the true variance is small."
         ),
         facts=() if charts_ else (("Left", told),),
         charts=charts_,

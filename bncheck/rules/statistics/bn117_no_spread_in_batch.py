@@ -45,7 +45,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     Why it matters
     --------------
     The mean of one value is that value and its variance is 0, so the layer's output is always its beta: nothing before
-    it can learn through it. The moving variance holds what is left of its initial value, decay**n, and dividing by it
+    it can learn through it. The moving variance holds what is left of its initial value, and dividing by it
     in eval mode blows the signal up. New statistics do not fix weights trained like this.
 
     How it decides
@@ -135,7 +135,8 @@ def _seen(layers: list[Layer], run: RunFacts) -> str:
     if layer is None or variance is None or np.ptp(variance) > 0:
         return ""
     left = _left(layer, run)
-    power = f", {layer.decay:g}**{run.updates}" if left is not None and variance[0] > 0 and left > -80 else ""
+    known = left is not None and variance[0] > 0 and left > -80
+    power = f", {layer.decay:g} to the power of {run.updates}" if known else ""
     return f" The moving variance of {layer.name} is {variance[0]:.3g} in all {variance.size} channels{power}."
 
 

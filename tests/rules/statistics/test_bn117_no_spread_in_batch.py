@@ -58,7 +58,7 @@ def test_by_what_is_left_of_the_variance(steps: int, *, found: bool) -> None:
 def test_the_numbers_are_told() -> None:
     """Decay, count and what is left."""
     message = only(check, facts(behind("MatMul", 0.9**50), run=RunFacts(values=True, updates=50))).message
-    assert "0.00515 in all 4 channels, 0.9**50" in message
+    assert "0.00515 in all 4 channels, 0.9 to the power of 50" in message
 
 
 def test_by_value_confidence_is_lower() -> None:
