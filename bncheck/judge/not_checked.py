@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from bncheck.facts.findings import NotChecked, StageName, not_run
 from bncheck.facts.formats import FileKind
 from bncheck.facts.layers import Facts, Layer, Origin, Presence
-from bncheck.facts.wording import many
+from bncheck.facts.wording import many, percent
 from bncheck.numerics.init_share import DEFAULTS, init_share, init_shares
+from bncheck.numerics.variance_floor import variance_floor
 from bncheck.rules.rule import Needs
 from bncheck.rules.shared import fixes
+
+NEGLIGIBLE = 0.05
+"""Init share that harms no layer by itself, as in BN103."""
 
 
 def not_checked(facts: Facts, lacking: Sequence[tuple[str, Needs]], left_out: Sequence[str]) -> tuple[NotChecked, ...]:
@@ -73,9 +77,7 @@ def _init_share(facts: Facts) -> list[NotChecked]:
     if not moved or measured:
         return []
     if any(init_share(layer, facts.run.updates) is not None for layer in moved):
-        fits = init_shares(moved, facts.run.updates) or not all(layer.decay_from in DEFAULTS for layer in moved)
-        why = "the framework's default decay, which was assumed, does not fit the values"
-        return [] if fits else [NotChecked(what="init share", why=why, how="--decay D")]
+        return _by_default(facts, moved) if all(layer.decay_from in DEFAULTS for layer in moved) else []
     lacking = [
         *(["decay"] if all(layer.decay is None for layer in moved) else []),
         *([] if facts.run.updates else ["number of updates"]),
@@ -84,6 +86,18 @@ def _init_share(facts: Facts) -> list[NotChecked]:
         return []
     options = " ".join(f"--{'decay D' if one == 'decay' else 'steps N'}" for one in lacking)
     return [NotChecked(what="init share", why=f"no file tells the {' or the '.join(lacking)}", how=options)]
+
+
+def _by_default(facts: Facts, moved: Sequence[Layer]) -> list[NotChecked]:
+    """That the init share rests on an assumed decay, unless the smallest variance leaves no room for another."""
+    if not init_shares(moved, facts.run.updates):
+        why = "the framework's default decay, which was assumed, does not fit the values"
+        return [NotChecked(what="init share", why=why, how="--decay D")]
+    floor = variance_floor(moved)
+    if floor is None or floor.bound <= NEGLIGIBLE:
+        return []
+    why = f"no file tells the decay: with another than the framework's default it may be up to {percent(floor.bound)}"
+    return [NotChecked(what="init share", why=why, how="--decay D")]
 
 
 def _codes(lacking: Sequence[tuple[str, Needs]], need: Needs) -> tuple[str, ...]:

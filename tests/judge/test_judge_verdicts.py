@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bncheck.facts.findings import Report
-from bncheck.facts.layers import Facts, Origin, Purpose, RunFacts
+from bncheck.facts.layers import DecaySource, Facts, Origin, Purpose, RunFacts
 from bncheck.facts.measurements import Rounded
 from bncheck.facts.predicted import Predicted
 from bncheck.judge.judge import judge
@@ -178,3 +178,17 @@ def test_statistics_that_no_weights_predict_are_not_checked_against_them() -> No
     assert said(facts(batch_norm("a", predicted=predicted), batch_norm("b"))) == []
     assert said(facts(untouched("a"))) == []
     assert said(compared(difference("a"))) == []
+
+
+def test_an_init_share_by_an_assumed_decay_is_not_checked() -> None:
+    """Unless the smallest variance leaves no room for a share with another decay, or the file told it."""
+
+    def said(smallest: float, source: DecaySource) -> list[str]:
+        layer = batch_norm("a", variance=[smallest, 1.0, 2.0, 3.0], decay=0.9, decay_from=source)
+        model = facts(layer, run=RunFacts(values=True, updates=600))
+        return [entry.why for entry in judge(model).not_checked if entry.what == "init share"]
+
+    (why,) = said(0.64, DecaySource.PYTORCH_DEFAULT)
+    assert "64.0 %" in why
+    assert said(0.01, DecaySource.PYTORCH_DEFAULT) == []
+    assert said(0.64, DecaySource.GRAPH) == []
