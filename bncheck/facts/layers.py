@@ -264,10 +264,10 @@ class Layer(Record, eq=False):
     gamma: Vector
     beta: Vector
     channels: int | None = None
-    epsilon: float | None = None
-    """Of the eval site where sites differ (BN212)."""
-    decay: float | None = None
-    """Of its updates or configuration; None unknown."""
+    epsilon: float | None = None  # of the eval site where sites differ (BN212)
+    default_epsilon: float | None = None
+    """What its framework gives a layer where no file tells it; None: as TensorFlow."""
+    decay: float | None = None  # of its updates or configuration; None unknown
     decay_from: DecaySource | None = None
     counted: int | None = None
     """Updates of its statistics that a counter of its own counted (`num_batches_tracked`); None without one."""

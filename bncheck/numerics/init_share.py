@@ -24,7 +24,7 @@ SLACK = 3
 """Updates by which a counter may lag, a guess: a channel constant from the start lies exactly at the share of the true
 count."""
 USUAL_EPSILON = 1e-3
-"""TF-slim's, tf.layers' and Keras's default, for layers of a bare checkpoint."""
+"""TF-slim's, tf.layers' and Keras's default, for layers of a bare checkpoint; the largest that PyTorch's models use."""
 TINY = float(np.finfo(np.float64).tiny)
 """Smallest divisor, so that a variance of 0 gives a part of 1 and no warning."""
 CLOSE = 2.0
@@ -35,6 +35,13 @@ would need more, for all that a counted share leaves room for, were trained for 
 
 DEFAULTS = frozenset({DecaySource.PYTORCH_DEFAULT, DecaySource.FLAX_DEFAULT})
 """Sources of a decay that is only assumed: the file holds none."""
+
+
+def epsilon_of(layer: Layer) -> float:
+    """The layer's own, else its framework's default."""
+    if layer.epsilon is not None:
+        return layer.epsilon
+    return USUAL_EPSILON if layer.default_epsilon is None else layer.default_epsilon
 
 
 def updates_a_step(layer: Layer, role: Role = Role.VARIANCE) -> int:
@@ -135,8 +142,7 @@ class InitShare(Record, eq=False):
         """
         if self._read is None or self._left == 0.0:
             return None if self._read is None else self.share if self.layer.variance.starts_at == 0 else 0.0
-        epsilon = USUAL_EPSILON if self.layer.epsilon is None else self.layer.epsilon
-        return min(median(self._left / np.maximum(np.maximum(self._read, 0.0) + epsilon, TINY)), 1.0)
+        return min(median(self._left / np.maximum(np.maximum(self._read, 0.0) + epsilon_of(self.layer), TINY)), 1.0)
 
     @cached_property
     def parts(self) -> PerChannel | None:
@@ -182,7 +188,7 @@ def effects(shares: Sequence[InitShare]) -> list[float | None]:
         variances = [np.asarray(one.layer.variance.values).reshape(-1) for one in plain]
         side = SideBySide([variance.size for variance in variances])
         left = side.spread(one._left for one in plain)
-        epsilon = side.spread(USUAL_EPSILON if one.layer.epsilon is None else one.layer.epsilon for one in plain)
+        epsilon = side.spread(epsilon_of(one.layer) for one in plain)
         parts = left / np.maximum(np.maximum(np.concatenate(variances), 0.0) + epsilon, TINY)
         for one, middle in zip(plain, side.medians(parts).tolist(), strict=True):
             one.__dict__["effect"] = min(middle, 1.0)  # as the cached property would find them, one by one

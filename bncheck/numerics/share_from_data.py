@@ -16,7 +16,7 @@ import numpy as np
 
 from bncheck.facts.layers import Facts, Layer, PerChannel
 from bncheck.numerics.channels import median
-from bncheck.numerics.init_share import USUAL_EPSILON
+from bncheck.numerics.init_share import epsilon_of
 
 if TYPE_CHECKING:
     from bncheck.facts.measurements import LayerDifference
@@ -79,7 +79,7 @@ def _of_layer(layer: Layer, shift: PerChannel, log_ratio: PerChannel) -> _Channe
         return None
     if variance.shape != log_ratio.shape:
         return None
-    epsilon = USUAL_EPSILON if layer.epsilon is None else layer.epsilon
+    epsilon = epsilon_of(layer)
     with np.errstate(all="ignore"):
         spread = np.sqrt(variance + epsilon)
         measured = np.exp(log_ratio) * spread**2 - epsilon

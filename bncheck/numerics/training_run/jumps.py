@@ -11,7 +11,7 @@ from bncheck.facts.findings import Severity
 from bncheck.facts.training_run import EventKind, RunEvent, RunStory
 from bncheck.facts.wording import many
 from bncheck.numerics.channels import median, medians_of_rows
-from bncheck.numerics.init_share import USUAL_EPSILON
+from bncheck.numerics.init_share import epsilon_of
 from bncheck.numerics.training_run.stacks import Stack
 
 LEAST = math.log(4)
@@ -28,9 +28,8 @@ def jump_events(stacked: Sequence[Stack], story: RunStory, *, settled: int) -> I
     """One event for each pair of neighbours from place `settled` on, with all layers that jump between them."""
     found: dict[int, list[tuple[float, str]]] = {}
     for stack in stacked:
-        epsilon = USUAL_EPSILON if stack.layer.epsilon is None else stack.layer.epsilon
         with np.errstate(invalid="ignore", divide="ignore"):
-            steps = np.diff(np.log(np.maximum(stack.variance, 0.0) + epsilon), axis=0)
+            steps = np.diff(np.log(np.maximum(stack.variance, 0.0) + epsilon_of(stack.layer)), axis=0)
         changes = medians_of_rows(np.abs(steps)).tolist()
         for place in range(settled, len(changes)):
             if not changes[place] > LEAST:

@@ -10,6 +10,8 @@ from bncheck.sources.raw import RawTensor
 
 DEFAULT_MOMENTUM = 0.99
 """flax.linen.BatchNorm's, which weighs the old value: the decay itself."""
+DEFAULT_EPSILON = 1e-5
+"""flax.linen.BatchNorm's."""
 _STATISTICS, _WEIGHTS = "batch_stats", "params"
 
 
@@ -33,7 +35,8 @@ def _renamed(tensors: Mapping[str, RawTensor]) -> Iterator[tuple[str, str]]:
 
 
 def as_flax_trains(layer: Layer) -> Layer:
-    """With Flax's default for the decay, where no option gives one: the file holds none."""
+    """With Flax's defaults for epsilon and, where no option gives one, the decay: the file holds none."""
+    layer = replace(layer, default_epsilon=DEFAULT_EPSILON)
     if layer.decay is not None:
         return layer
     return replace(layer, decay=DEFAULT_MOMENTUM, decay_from=DecaySource.FLAX_DEFAULT)

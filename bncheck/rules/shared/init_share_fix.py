@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bncheck.facts.layers import Facts
-from bncheck.facts.wording import quoted
+from bncheck.facts.wording import percent, quoted
 from bncheck.rules.shared.fixes import (
     indented,
     keeps_its_statistics,
@@ -18,13 +18,13 @@ from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
 DECAYS = (0.9, 0.95, 0.97, 0.99, 0.995, 0.997, 0.999, 0.9995, 0.9997)
 """To recommend from: tf.layers' and Keras's 0.99, TF-slim's 0.999, in models/research ResNet's 0.997 and Inception's
 0.9997; those between are a guess."""
-LEFT = 4
-"""Digits behind the point: 0.01 % is a tenth of what cost a MobileNetV2 of 52 layers 6 points."""
+LEFT = 1e-4
+"""Init share that does no harm: a tenth of what cost a MobileNetV2 of 52 layers 6 points."""
 
 
-def shorter_decay(updates: int) -> float:
-    """The largest decay in use that leaves less than 0.01 % after so many updates; 0.9 where none does."""
-    return max((decay for decay in DECAYS if decay**updates < 10**-LEFT), default=0.9)
+def shorter_decay(updates: int, left: float = LEFT) -> float:
+    """The largest decay in use that leaves less than `left` after so many updates; 0.9 where none does."""
+    return max((decay for decay in DECAYS if decay**updates < left), default=0.9)
 
 
 def forget_sooner(model: Facts, decay: float) -> str:
@@ -47,18 +47,20 @@ def forget_sooner(model: Facts, decay: float) -> str:
     return training_code(code, note="a decay short enough for this run")
 
 
-def forget_and_repair(model: Facts, used: float | None = None) -> str:
+def forget_and_repair(model: Facts, used: float | None = None, left: float = LEFT) -> str:
     """A decay for runs of this length or, where the one used is none, the length; and how to save this checkpoint.
 
-    Without data where `used` and the count of updates are known, else with data alone.
+    `left` is the init share that does no harm here: small variances take less. Without data where `used` and the count
+    of updates are known, else with data alone.
     """
     if used is None or keeps_its_statistics(model):
         return f"{forget_sooner(model, 0.9)}\n{this_checkpoint(model)}"
-    decay = shorter_decay(model.run.updates or 0)
+    decay = shorter_decay(model.run.updates or 0, left)
     again = forget_sooner(model, decay)
     if 0 < used <= decay:
-        enough = math.ceil(-LEFT / math.log10(used))
-        again = f"Train longer: with decay {used:g}, less than 0.01 % is left after {enough:,} updates."
+        enough = math.ceil(math.log(left) / math.log(used))
+        harmless = f"less than {percent(left)} is left" if left == LEFT else "what is left does no harm"
+        again = f"Train longer: with decay {used:g}, {harmless} after {enough:,} updates."
     if debias(model, used) == repair(model):
         return f"{again}\n{this_checkpoint(model)}"
     return (

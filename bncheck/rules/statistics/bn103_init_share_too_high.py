@@ -11,25 +11,26 @@ from bncheck.facts.layers import DecaySource, Facts, Layer, RunFacts
 from bncheck.facts.wording import listing, many, percent
 from bncheck.numerics.channels import names, never_moved
 from bncheck.numerics.divergence import diverging
-from bncheck.numerics.init_share import DEFAULTS, InitShare, effects, init_share, init_shares, shrink, updates_a_step
+from bncheck.numerics.init_share import (
+    DEFAULTS,
+    InitShare,
+    init_share,
+    init_shares,
+    updates_a_step,
+)
 from bncheck.numerics.variance_floor import MANY_CHANNELS
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import init_share_measured as data
-from bncheck.rules.shared.init_share_fix import forget_and_repair
+from bncheck.rules.shared.init_share_fix import LEFT, forget_and_repair
 from bncheck.rules.shared.init_share_floor import (
     MUCH,
     SHRINK_MUCH,
-    SHRINK_SOME,
-    SOME,
     UNREAD_MUCH,
-    UNREAD_SOME,
     refuting_the_default,
     told_by_floor,
 )
+from bncheck.rules.shared.init_share_standing import NOTICED, Bad, judged_by_share, of_any_epsilon, presumed
 from bncheck.testing import batch_norm, facts
-
-NOTICED = 0.01
-"""Part from which a layer is named as one that shrinks; a guess."""
 
 
 @rule(
@@ -60,24 +61,25 @@ def check(model: Facts) -> Iterator[Evidence]:
     By what the initial value does, not by its share alone. Per channel its part of what the layer divides by is
     decay**n * initial / (stored + epsilon); a layer's output shrinks by the root of 1 minus its median, and the
     layers' factors multiply. ERROR where that median exceeds 25 % in a layer, the share itself does, or all layers
-    together shrink more than 2-fold; WARNING from 5 % or 1.2-fold on. Starting from good statistics, 0.1 % of initial
-    value cost a MobileNetV2 of 52 layers 6 points of accuracy, 0.3 % cost 30. With unread values the share alone
-    decides: 50 % and 5 %. Since a batch variance is never negative, no stored variance can lie below share * initial:
-    where one does, more updates went in than the counter says (fine-tuning resets it), and the rule stays silent.
-    Where none comes near it the counter is doubted too, and confidence falls; where only batch variances above 50
-    could have led from the initial value to the stored ones in so few updates, it is a note. Without decay or count
-    the smallest variance bounds the share; if even the smallest of many is large, a note asks for `--decay` and
-    `--steps`. Where the smallest variances of several layers all lie within 5 % of one floor, it is the share: a
-    warning, and an error where one of the usual decays leaves just that after the counted updates; in PyTorch and Flax
-    only then, for their default is assumed. Where a tenth of all variances crowd above a floor, and the weights
-    predict less than 30 % of it there (as BN119 does), the floor is the share too, and its effect decides as above.
-    Where eval mode was run against train mode on real data, and neither these layers nor the output show any of it,
-    the counters are wrong (updates that ran without a step): a note. Where counters tell no error and the data were
-    run, the share is looked for in what was measured: where taking one share of 0 and 1 out of all layers brings their
-    variances to those of the data (at most a factor of 1.4 off in the median channel, half as many logarithms as
-    before, and better than one factor for all could), that is the share; an error where the output is junk. Where
-    layers show it and the output is unaffected (as good in eval mode, and no error, there or of a layer, above 0.1 of
-    the energy), a warning.
+    together shrink more than 2-fold; WARNING from 5 % or 1.2-fold on. Starting from good statistics, 0.1 % of
+    initial value cost a MobileNetV2 of 52 layers 6 points of accuracy, 0.3 % cost 30. An epsilon that no file tells
+    is the framework's default; in PyTorch and Flax (1e-05), where many models have 1e-03, what holds of the one
+    alone is a WARNING at most. With unread values the share alone decides: 50 % and 5 %. Since a batch variance is
+    never negative, no stored variance can lie below share * initial: where one does, more updates went in than the
+    counter says (fine-tuning resets it), and the rule stays silent. Where none comes near it the counter is doubted
+    too, and confidence falls; where only batch variances above 50 could have led from the initial value to the
+    stored ones in so few updates, it is a note. Without decay or count the smallest variance bounds the share; if
+    even the smallest of many is large, a note asks for `--decay` and `--steps`. Where the smallest variances of
+    several layers all lie within 5 % of one floor, it is the share: a warning, and an error where one of the usual
+    decays leaves just that after the counted updates; in PyTorch and Flax only then, for their default is assumed.
+    Where a tenth of all variances crowd above a floor, and the weights predict less than 30 % of it there (as BN119
+    does), the floor is the share too, and its effect decides as above. Where eval mode was run against train mode
+    on real data, and neither these layers nor the output show any of it, the counters are wrong (updates that ran
+    without a step): a note. Where counters tell no error and the data were run, the share is looked for in what was
+    measured: where taking one share of 0 and 1 out of all layers brings their variances to those of the data (at
+    most a factor of 1.4 off in the median channel, half as many logarithms as before, and better than one factor
+    for all could), that is the share; an error where the output is junk. Where layers show it and the output is
+    unaffected (as good in eval mode, and no error, there or of a layer, above 0.1 of the energy), a warning.
 
     Not detected
     ------------
@@ -104,8 +106,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     """
     judged = [layer for layer in model.layers if not never_moved(layer) and layer.variance.moved is not False]
     known = init_shares(judged, model.run.updates)
-    factor = shrink(effect for effect in effects(known) if effect is not None)
-    bad = [(seen, standing) for seen in known if (standing := _standing(seen, factor)) is not None]
+    bad, factor = judged_by_share(known)
+    bad = of_any_epsilon(bad, known)
     left = None if any(severity is Severity.ERROR for _, (severity, _) in bad) else data.share_in_data(model)
     if left is not None and model.comparison is not None and diverging(model.comparison):
         yield data.measured(model, left)
@@ -128,35 +130,16 @@ _DEFAULTS = {
 }
 
 
-def _standing(seen: InitShare, factor: float) -> tuple[Severity, Confidence] | None:
-    """How bad a layer's share is, None where it does no harm; `factor` is that of all layers."""
-    if seen.effect is None:
-        severity = Severity.ERROR if seen.share > UNREAD_MUCH else Severity.WARNING
-        return (severity, Confidence.MEDIUM) if seen.share > UNREAD_SOME else None
-    assumed = seen.layer.decay_from in DEFAULTS
-    sure = Confidence.HIGH if seen.close and not assumed else Confidence.MEDIUM
-    if seen.doubtful:
-        noted = max(seen.share - MUCH, seen.effect - SOME, factor - SHRINK_SOME) > 0
-        return (Severity.INFO, Confidence.LOW) if noted else None
-    if seen.effect > MUCH:
-        return Severity.ERROR, sure
-    together = factor > SHRINK_MUCH and seen.effect > NOTICED
-    if seen.share > MUCH or together:
-        return (Severity.ERROR, sure) if seen.close else (Severity.WARNING, Confidence.LOW)
-    if seen.effect > SOME or (factor > SHRINK_SOME and seen.effect > NOTICED):
-        return Severity.WARNING, Confidence.MEDIUM if seen.close else Confidence.LOW
-    return None
-
-
-def _evidence(
-    model: Facts, bad: list[tuple[InitShare, tuple[Severity, Confidence]]], judged: int, factor: float
-) -> Evidence:
+def _evidence(model: Facts, bad: Bad, judged: int, factor: float) -> Evidence:
     standing = min((found for _, found in bad), key=lambda found: list(Severity).index(found[0]))
     worst = max((seen for seen, _ in bad), key=lambda seen: (seen.effect or 0.0, seen.share))
     share = max(seen.share for seen, _ in bad)
     layers = names(seen.layer for seen, _ in bad)
     where = f" {len(layers)} of {many(judged, 'layer')}: {listing(layers)}." if len(layers) < judged else ""
     doubt = "" if standing[1] is not Confidence.LOW else " No variance is close to that: was the counter reset?"
+    assumed = ""
+    if presumed(worst) and standing[0] is not Severity.ERROR:
+        assumed = f" Epsilon is unknown: its default, {worst.layer.default_epsilon:g}, is assumed."
     effect = "the values were not read"
     found = [
         Measurement(name="init share", value=share, limit=UNREAD_MUCH if worst.median is None else MUCH),
@@ -177,13 +160,18 @@ def _evidence(
     return Evidence(
         layers=layers,
         message=f"{percent(share)} of the statistics is still initial value after {_updates(model, worst.layer)} "
-        f"with decay {worst.layer.decay:g}{_default(worst.layer)}; {effect}.{where}{doubt}",
+        f"with decay {worst.layer.decay:g}{_default(worst.layer)}; {effect}.{assumed}{where}{doubt}",
         severity=standing[0],
         confidence=standing[1],
         location=worst.layer.variance.name,
-        fix=forget_and_repair(model, worst.layer.decay or 0.0),
+        fix=forget_and_repair(model, worst.layer.decay or 0.0, _harmless(worst)),
         measurements=tuple(found),
     )
+
+
+def _harmless(worst: InitShare) -> float:
+    """The share that would not be noticed in the worst layer."""
+    return min(LEFT, worst.share * NOTICED / worst.effect) if worst.effect else LEFT
 
 
 def _default(layer: Layer) -> str:

@@ -193,9 +193,35 @@ def test_fix_names_this_checkpoint() -> None:
 
 def test_fix_of_a_short_decay_is_to_train_on() -> None:
     """Where no usual decay is shorter than the one in use, the remedy is no decay but the length of the run."""
-    (evidence,) = found(facts(batch_norm("bn", variance=diluted([1e-4] * 4, 0.9, 80), decay=0.9), run=run(80)))
+    (evidence,) = found(facts(batch_norm("bn", variance=diluted([0.1] * 4, 0.9, 20), decay=0.9), run=run(20)))
     assert "decay=" not in evidence.fix
     assert "with decay 0.9, less than 0.01 % is left after 88 updates" in evidence.fix
+
+
+def test_training_on_takes_small_variances_into_account() -> None:
+    """0.0027 % is a third of variances of 8e-05: 88 updates, which leave 0.01 %, would not do, and 100 did not."""
+    layer = batch_norm("bn", variance=diluted([5e-5] * 4, 0.9, 100), decay=0.9, epsilon=1e-5)
+    (evidence,) = found(facts(layer, run=run(100)))
+    assert "does no harm after 133 updates" in evidence.fix
+
+
+@pytest.mark.parametrize(
+    ("count", "epsilon", "severity"),
+    [
+        (100, 1e-5, Severity.ERROR),
+        (100, None, Severity.WARNING),
+        (100, 1e-3, None),
+        (140, None, None),
+        (60, None, Severity.ERROR),
+    ],
+)
+def test_an_epsilon_that_no_file_tells(count: int, epsilon: float | None, severity: Severity | None) -> None:
+    """PyTorch's default is small, many models' own is not: what either makes an error is one."""
+    values = diluted([5e-5] * 4, 0.9, count)
+    layer = batch_norm("bn", variance=values, decay=0.9, epsilon=epsilon, default_epsilon=1e-5)
+    evidence = found(facts(layer, run=run(count)))
+    assert [one.severity for one in evidence] == ([] if severity is None else [severity])
+    assert all(("1e-05, is assumed" in one.message) == (severity is Severity.WARNING) for one in evidence)
 
 
 def test_a_counter_that_fine_tuning_reset_is_a_note() -> None:
