@@ -71,6 +71,13 @@ def real(session: nox.Session, tensorflow: str) -> None:
 
 
 @nox.session(python="3.12")
+def pytorch(session: nox.Session) -> None:
+    """Tests against real PyTorch, safetensors, ONNX and onnxruntime, or those that follow `--`."""
+    session.install(".[torch]")
+    session.run("python", "-m", "pytest", "-m", "torch", "-n", "2", "-q", "--dist", "loadfile", *OLD, *session.posargs)
+
+
+@nox.session(python="3.12")
 def docs(session: nox.Session) -> None:
     """The documentation as a site, in `build/docs`; every warning is an error."""
     session.install(".[docs]")

@@ -93,6 +93,11 @@ model.eval()
 torch.onnx.export(model, (images,), "model.onnx")"""
 """A graph for serving, built for it."""
 
+TRACED_IN_EVAL_MODE = """\
+model.eval()
+torch.jit.trace(model, (images,)).save("model.pt")"""
+"""A TorchScript file for serving."""
+
 EVAL_MODE_FROZEN = """\
 # TF-slim
 net = slim.batch_norm(net, is_training=False)

@@ -141,7 +141,7 @@ def source_of(raw: RawModel, facts: Facts | None = None, reference: RawModel | N
         units=tuple(units),
         find=opened.find,
         tensors=opened.tensors,
-        ordered=any(layer.sites for layer in opened.facts.layers),
+        ordered=not raw.format.is_pytorch and any(layer.sites for layer in opened.facts.layers),
     )
 
 
@@ -272,7 +272,8 @@ def _weights(layer: Layer, site: Site | None, linear: Linear | None, find: Find,
     kernel = None if tensor is None or linear is None else Kernel(tensor=tensor, op=linear.op)
     bias_name = None if site is None else site.bias
     bias = _vector_of(find(bias_name), channels) if bias_name else None
-    if bias is None and kernel is not None and not layer.sites:
+    by_names = site is None or site.linear is None
+    if bias is None and kernel is not None and by_names:
         bias = bias_beside(kernel.tensor, find, channels)
     bias = np.zeros(channels) if bias is None else bias
     gamma, beta = gamma_and_beta(layer.gamma.values, layer.beta.values, bias)
@@ -283,7 +284,7 @@ def _weights(layer: Layer, site: Site | None, linear: Linear | None, find: Find,
         average = find(kernel.tensor.name + SHADOW)
     if any(found is not None for found in averaged.values()) or average is not None:
         of_bias = _vector_of(find(bias_name + SHADOW), channels) if bias_name else None
-        if bias_name is None and average is not None and not layer.sites:
+        if bias_name is None and average is not None and by_names:
             of_bias = bias_beside(average, find, channels)
         of_gamma = _vector_of(averaged.get("gamma"), channels)
         of_beta = _vector_of(averaged.get("beta"), channels)

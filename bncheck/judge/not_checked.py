@@ -65,7 +65,7 @@ def _against_weights(facts: Facts, codes: tuple[str, ...]) -> list[NotChecked]:
     moved = any(layer.mean.moved and layer.variance.moved for layer in facts.layers)
     if not codes or not moved or facts.comparison is not None:
         return []
-    joined = facts.graph is not None or any(layer.sites for layer in facts.layers)
+    joined = facts.graph is not None or (not facts.format.is_pytorch and any(layer.sites for layer in facts.layers))
     why = "they predict no layer's statistics" if joined else "no file tells which layer each feeds"
     return [NotChecked(what="weights", why=f"{why}: statistics of other weights would pass", codes=codes)]
 

@@ -168,6 +168,8 @@ def _source(path: Path) -> str:
             return "graph.saved_model"
         if import_module("bncheck.sources.flax").is_orbax(path):
             return "flax"
+        if import_module("bncheck.sources.pytorch.pytorch").is_distributed(path):
+            return "pytorch.pytorch"
         # an unpacked .keras archive is the one other model that is a directory
         return "keras.keras" if import_module("bncheck.sources.keras.keras").matches(path, b"") else _CHECKPOINT
     head = read_head(path, _SNIFFED)

@@ -14,6 +14,7 @@ from bncheck.sources.bundle.locate import in_step_order, prefix_of
 from bncheck.sources.files import status
 from bncheck.sources.gitignored import ignored_by
 from bncheck.sources.remote import located
+from bncheck.sources.shards import MAP, shard_names
 
 SUFFIXES = (
     ".keras",
@@ -26,7 +27,10 @@ SUFFIXES = (
     ".meta",
     ".pt",
     ".pth",
+    ".ckpt",
+    ".bin",
     ".safetensors",
+    MAP,
     ".onnx",
     ".msgpack",
 )
@@ -103,6 +107,7 @@ def _below(folder: Path) -> Iterator[Path]:
         checkpoints = [p for p in in_step_order(here) if not ignored(_index(p))]
         yield from checkpoints
         parts = {f"{each.name}.meta" for each in checkpoints}
+        parts.update(name for file in files if file.endswith(MAP) for name in shard_names(here / file))
         for file in sorted(files):
             path = here / file
             if file.startswith(".") or file in parts or not file.endswith(SUFFIXES) or ignored(path):

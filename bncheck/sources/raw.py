@@ -224,7 +224,10 @@ class RawModel(Record, eq=False):
     object_graph: Any | None = None
     """TrackableObjectGraph of a TF2 checkpoint (`_CHECKPOINTABLE_OBJECT_GRAPH`), else None."""
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Path of a pickled PyTorch module with running statistics -> its plain attributes ("momentum", "eps")."""
+    """Path of a pickled PyTorch module with running statistics -> its plain attributes ("momentum", "eps").
+
+    Of TorchScript also "traced_in_train_mode", where its code tells the mode.
+    """
     notes: tuple[str, ...] = ()
     """What the reader left aside and a user would want to know, such as "data shard 1 of 2 is absent"."""
     repaired: Provenance | None = None

@@ -5,7 +5,6 @@ Source: the format's own description and validation (huggingface/safetensors, RE
 
 from __future__ import annotations
 
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -18,16 +17,15 @@ from bncheck.facts.errors import Malformed, ReadError, TooLarge, Truncated
 from bncheck.facts.formats import FileKind, Format
 from bncheck.sources.bundle.entry import possible
 from bncheck.sources.elements import LAYOUTS, decoded
-from bncheck.sources.files import RangedFile, opened, read_whole, require_inside
+from bncheck.sources.files import RangedFile, opened
 from bncheck.sources.raw import RawModel, RawTensor
+from bncheck.sources.shards import MAP, json_object, of_shards
 
-SHARDS = ".safetensors.index.json"
-"""How the name of a map of shards ends."""
+_SHARDS = f".safetensors{MAP}"
 _HEADER = 8
 """Bytes of the header's length."""
 _MAX_HEADER = 100_000_000
 """The format's own limit."""
-_MAX_SHARDS = 10_000
 _MAX_READ = 1 << 32
 _METADATA = "__metadata__"
 _BITS = {
@@ -47,36 +45,15 @@ class _TensorHeader(NamedTuple):
 
 def matches(path: Path, head: bytes) -> bool:
     """Whether a file begins with a length and a JSON object, or is a map of shards."""
-    if path.name.endswith(SHARDS):
+    if path.name.endswith(_SHARDS):
         return head.lstrip()[:1] == b"{"
     return head[_HEADER : _HEADER + 1] == b"{" and 2 <= int.from_bytes(head[:_HEADER], "little") <= _MAX_HEADER
 
 
 def read_safetensors(path: Path) -> RawModel:
     """The tensors of a file, or of all files that a map of shards names. Raises Malformed, Truncated, TooLarge."""
-    tensors = _shards(path) if path.name.endswith(SHARDS) else _tensors(path)
+    tensors = of_shards(path, _tensors) if path.name.endswith(_SHARDS) else _tensors(path)
     return RawModel(path=path, format=Format(FileKind.SAFETENSORS), tensors=tensors)
-
-
-def _shards(path: Path) -> dict[str, RawTensor]:
-    found = _json(path, read_whole(path, limit=_MAX_HEADER), 0)
-    where = found.get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-        raise Malformed(path, "it has no map of tensors to files")
-    files = sorted(set(where.values()))
-    if len(files) > _MAX_SHARDS:
-        raise TooLarge(path, f"{len(files):,} shards")
-    tensors: dict[str, RawTensor] = {}
-    for name in files:
-        if name != Path(name).name or "\0" in name:
-            raise Malformed(path, f"it names {name!r} as a shard, which is not a file beside it")
-        require_inside(path.parent / name, path.parent)
-        shard = _tensors(path.parent / name)
-        wrong = next((key for key, of in where.items() if of == name and key not in shard), None)
-        if wrong is not None:
-            raise Malformed(path, f"it says that {wrong!r} lies in {name}, where it is not")
-        tensors.update({key: tensor for key, tensor in shard.items() if where.get(key) == name})
-    return {key: tensors[key] for key in where}
 
 
 def _tensors(path: Path) -> dict[str, RawTensor]:
@@ -87,7 +64,7 @@ def _tensors(path: Path) -> dict[str, RawTensor]:
             raise TooLarge(path, f"its header has {size:,} bytes, of which the format allows {_MAX_HEADER:,}")
         if length < _HEADER + size:
             raise Truncated(path, "the file ends before its header does", offset=length, hint="copy the file again")
-        header = _json(path, file.read(size), _HEADER)
+        header = json_object(path, file.read(size), _HEADER)
     start, available = _HEADER + size, length - _HEADER - size
     entries = {name: _entry(path, name, of) for name, of in header.items() if name != _METADATA}
     at = 0
@@ -102,23 +79,6 @@ def _tensors(path: Path) -> dict[str, RawTensor]:
         raise Malformed(path, f"{available - at:,} bytes behind its tensors belong to none", offset=start + at)
     ranges = RangedFile(path)
     return {name: _raw(ranges, start, name, entry) for name, entry in entries.items()}
-
-
-def _json(path: Path, content: bytes, at: int) -> dict[str, Any]:
-    try:
-        found = json.loads(content, object_pairs_hook=partial(_once, path))
-    except (ValueError, RecursionError) as error:
-        raise Malformed(path, f"its JSON is damaged: {error}", offset=at) from None
-    if not isinstance(found, dict):
-        raise Malformed(path, "its JSON is no object", offset=at)
-    return found
-
-
-def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise Malformed(path, "its JSON has a key twice")
-    return made
 
 
 def _entry(path: Path, name: str, of: Any) -> _TensorHeader:

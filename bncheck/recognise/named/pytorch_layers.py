@@ -6,12 +6,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from bncheck.facts.layers import DecaySource, Layer, Linear
+from bncheck.facts.layers import DecaySource, Layer, Linear, Mode, Site
 from bncheck.facts.record import replace
 from bncheck.sources.raw import RawModel, RawTensor
 
 DEFAULT_MOMENTUM = 0.1
 """torch.nn.BatchNorm2d's, which weighs the new batch: the decay is 1 - momentum."""
+
+DEFAULT_EPSILON = 1e-5
+"""torch.nn.BatchNorm2d's; torchvision's MobileNetV3 and many detectors have 1e-3."""
 
 
 def decay_of_momentum(momentum: float) -> float:
@@ -22,13 +25,17 @@ def decay_of_momentum(momentum: float) -> float:
 def as_pytorch_trains(layer: Layer, raw: RawModel, counter: str) -> Layer:
     """The layer with its counter's value (`counter`: its key, or ""), and with what its module says of it.
 
+    A module that TorchScript has traced in train mode is a site: whatever runs the file, it stays in it.
     The decay is that of an option, else the module's, else PyTorch's default. A module whose momentum is None averages
     all batches alike: nothing of the initial value is left, and there is no decay.
     """
-    module = raw.modules.get(layer.mean.name.rpartition(".")[0])
-    layer = replace(layer, counted=_counted(raw.tensors.get(counter)))
+    place = layer.mean.name.rpartition(".")[0]
+    module = raw.modules.get(place)
+    layer = replace(layer, counted=_counted(raw.tensors.get(counter)), default_epsilon=DEFAULT_EPSILON)
     if module is not None and isinstance(module.get("eps"), float):
         layer = replace(layer, epsilon=module["eps"])
+    if module is not None and module.get("traced_in_train_mode"):
+        layer = replace(layer, sites=(Site(name=place, form="batch_norm", mode=Mode.TRAIN, epsilon=layer.epsilon),))
     if layer.decay is not None:
         return layer
     if module is None or "momentum" not in module:

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from bncheck.facts import remedies
 from bncheck.facts.findings import Confidence, Evidence, Measurement, Severity
+from bncheck.facts.formats import FileKind, Format
 from bncheck.facts.layers import Facts, Layer, Mode, Origin, Purpose, Site
 from bncheck.facts.training import has_statistics, served_outputs
 from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.frameworks import in_framework, made_with
-from bncheck.testing import batch_norm, keras_file, served, serving, site, wired, with_graph
+from bncheck.testing import batch_norm, facts, keras_file, served, serving, site, wired, with_graph
 
 
 @rule("BN205", "served-in-train-mode", severity=Severity.ERROR, needs=Needs.SITES, sees="B08 F01 F02 F06 F07 G01 G06")
@@ -23,7 +24,8 @@ def check(model: Facts) -> Iterator[Evidence]:
     What it detects
     ---------------
     Sites in train mode on which a serving output depends, in a SavedModel or frozen graph; graphs without an optimizer
-    that apply a layer in train mode only; `training=True` written into a call of a Keras model.
+    that apply a layer in train mode only; `training=True` written into a call of a Keras model; a TorchScript file that
+    `torch.jit.trace` made of a model in train mode.
 
     Why it matters
     --------------
@@ -35,15 +37,16 @@ def check(model: Facts) -> Iterator[Evidence]:
     ERROR for a serving output that depends on a train-mode site of a layer that has moving statistics, or of a fused op
     in a frozen graph, where freezing has dropped the statistics that nothing reads (medium confidence: code that calls
     the fused op by hand may never have had any). The same of an ONNX model in which a linear layer's output is divided
-    by its deviation over the batch. WARNING where the graph only predicts (a MetaGraph), and for Keras, where a call's
-    `training=True` may or may not win (Keras 2: yes; Keras 3.15: the model's own flag does). Training functions that no
-    signature calls are no fault, nor are signatures named `train...`, which on-device training exports on purpose, nor
-    instance norm on a fused op.
+    by its deviation over the batch. ERROR for TorchScript whose code calls `batch_norm` with a constant that says train
+    mode: `eval()` does not change it any more. WARNING where the graph only predicts (a MetaGraph), and for Keras,
+    where a call's `training=True` may or may not win (Keras 2: yes; Keras 3.15: the model's own flag does). Training
+    functions that no signature calls are no fault, nor are signatures named `train...`, which on-device training
+    exports on purpose, nor instance norm on a fused op.
 
     Not detected
     ------------
     A layer without moving statistics written out as moments in a TensorFlow graph (BN220). A mode that must be fed
-    (BN206).
+    (BN206). `torch.jit.script` keeps the mode as an attribute, to be set once the file is loaded.
 
     Fix
     ---
@@ -61,6 +64,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     layers = [layer for layer in model.layers if has_statistics(layer)]
     graph = model.graph
     if graph is None:
+        traced = [layer for layer in layers if model.format.kind is FileKind.PYTORCH and _all_train(layer)]
+        if traced:
+            yield replace(
+                _evidence(model, traced, Severity.ERROR, "`torch.jit.trace` recorded train mode in"),
+                fix=fixes.training_code(remedies.TRACED_IN_EVAL_MODE, note="for export"),
+            )
         found = [layer for layer in layers if layer.origin is Origin.CONFIG and _all_train(layer)]
         if found:
             yield _evidence(model, found, Severity.WARNING, "`training=True` is fixed in the calls of")
@@ -128,8 +137,14 @@ def _evidence(model: Facts, layers: list[Layer], severity: Severity, what: str) 
     )
 
 
+def _torch_script(layer: Layer) -> Facts:
+    return facts(layer, path="model.pt", format=Format(FileKind.PYTORCH))
+
+
 def clean() -> tuple[Facts, ...]:
-    """Eval mode; a training function nobody calls; a `train` signature; a training graph; Keras with its argument."""
+    """Eval mode; a training function nobody calls; a `train` signature; a training graph; Keras with its argument;
+    TorchScript in eval mode.
+    """
     uncalled = served(batch_norm("bn"))
     uncalled = replace(uncalled, sites=(*uncalled.sites, site("train_fn/bn/FusedBatchNormV3", Mode.TRAIN)))
     argument = replace(served(batch_norm("bn"), Mode.SWITCHED, outputs=()), origin=Origin.CONFIG)
@@ -139,18 +154,21 @@ def clean() -> tuple[Facts, ...]:
         serving(served(batch_norm("bn"), Mode.TRAIN, outputs=("train/loss",))),
         with_graph(wired(batch_norm("bn"))),
         keras_file(argument),
+        _torch_script(batch_norm("bn")),
     )
 
 
 def broken() -> tuple[Facts, ...]:
-    """A SavedModel exported from the training graph; a predict graph in train mode; a hard-coded `training=True`; the
-    training graph, frozen.
+    """A SavedModel exported from the training graph; a predict graph in train mode; a hard-coded `training=True`; a
+    model traced in train mode; the training graph, frozen.
     """
     frozen = served(batch_norm("bn", mean=None, variance=None), Mode.TRAIN)
     baked = replace(served(batch_norm("bn"), Mode.TRAIN, outputs=()), origin=Origin.CONFIG)
+    traced = served(batch_norm("bn"), Mode.TRAIN, outputs=())
     return (
         serving(served(batch_norm("a"), Mode.TRAIN), served(batch_norm("b"), Mode.TRAIN)),
         with_graph(served(batch_norm("bn"), Mode.TRAIN, outputs=())),
         keras_file(baked),
+        _torch_script(traced),
         serving(frozen, variables={}),
     )

@@ -28,6 +28,12 @@ def read_archive(path: Path) -> tuple[Any, dict[str, StoredBytes]]:
         if len(members) > _MAX_MEMBERS:
             raise TooLarge(path, f"{len(members):,} members")
         check_directory(path, file, archive)
+        if any(is_program(member.filename) for member in members):
+            raise Unsupported(
+                path,
+                "a program of torch.export, which is not read",
+                hint='save the weights of its model: torch.save(model.state_dict(), "model.pt")',
+            )
         (pickled,) = (member for member in members if is_pickle(member.filename))
         folder = pickled.filename.removesuffix(PICKLE)
         if pickled.file_size > _MAX_PICKLE:
@@ -72,3 +78,8 @@ def _is_big_endian(ranges: RangedFile, file: IO[bytes], archive: zipfile.ZipFile
 def is_pickle(member: str) -> bool:
     """Whether a member is the pickle of an archive: `data.pkl`, in one folder."""
     return member.rpartition("/")[2] == PICKLE and member.count("/") == 1
+
+
+def is_program(member: str) -> bool:
+    """Whether a member tells the version of a `torch.export` archive (`.pt2`)."""
+    return member.rpartition("/")[2] in ("archive_format", "serialized_exported_program.json")

@@ -18,8 +18,8 @@ class SavedContents(NamedTuple):
     """What a saved object holds."""
 
     tensors: dict[str, Strided]
-    modules: dict[str, dict[str, Any]]
-    """Path of a module with running statistics -> its attributes that are plain values."""
+    modules: dict[str, Built]
+    """Modules with running statistics by their paths."""
 
 
 def held_by(saved: Any) -> SavedContents:
@@ -30,14 +30,14 @@ def held_by(saved: Any) -> SavedContents:
     """
     found = dict(_each(saved))
     tensors = {name: value for name, value in found.items() if isinstance(value, Strided)}
-    modules = {name: _plain(value) for name, value in found.items() if isinstance(value, Built)}
+    modules = {name: value for name, value in found.items() if isinstance(value, Built)}
     before = _place(list(tensors))
     shorter = {name: name.removeprefix(before) for name in tensors}
     if len(set(shorter.values())) < len(shorter):
         return SavedContents(tensors, modules)
     return SavedContents(
         {shorter[name]: tensor for name, tensor in tensors.items()},
-        {name.removeprefix(before): plain for name, plain in modules.items()},
+        {name.removeprefix(before): module for name, module in modules.items()},
     )
 
 
@@ -51,7 +51,8 @@ def _place(names: list[str]) -> str:
     return place + _wrapper([name for name in inside if "/" not in name])
 
 
-def _plain(module: Built) -> dict[str, Any]:
+def plain_attributes(module: Built) -> dict[str, Any]:
+    """Those that are numbers, flags or None."""
     state = module.state if isinstance(module.state, Mapping) else {}
     return {key: value for key, value in state.items() if isinstance(value, bool | int | float | None)}
 

@@ -10,6 +10,7 @@ import pytest
 from pytorch_writer import batch_norm, state_of, write_archive
 
 from bncheck.facts.errors import BadChecksum, Malformed, ReadError, Unsupported
+from bncheck.sources import open_model
 from bncheck.sources.pytorch.archive import is_pickle, read_archive
 from bncheck.sources.pytorch.pytorch import read_pytorch
 
@@ -107,3 +108,23 @@ def test_its_pickle() -> None:
     assert is_pickle("archive/data.pkl")
     assert not is_pickle("data.pkl")
     assert not is_pickle("archive/code/data.pkl")
+
+
+@pytest.mark.parametrize("member", ["m/archive_format", "serialized_exported_program.json"])
+def test_programs_of_export_are_named(tmp_path: Path, member: str) -> None:
+    """With what to save instead."""
+    path = tmp_path / "m.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, "pt2")
+        archive.writestr("m/data/weights/weight_0", bytes(8))
+    with pytest.raises(Unsupported, match=r"a program of torch\.export") as caught:
+        open_model(path)
+    assert "state_dict" in caught.value.hint
+
+
+def test_folders_of_distributed_are_named(tmp_path: Path) -> None:
+    """With the command that makes one file of them."""
+    (tmp_path / "__0_0.distcp").write_bytes(bytes(8))
+    with pytest.raises(Unsupported, match=r"torch\.distributed") as caught:
+        open_model(tmp_path)
+    assert "dcp_to_torch" in caught.value.hint
