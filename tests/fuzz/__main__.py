@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,9 @@ def main(total: int, names: list[str]) -> int:
 
     began, chosen, start = time.monotonic(), names or list(AIMED), int(os.environ.get("FUZZ_FIRST", "0"))
     each = -(-total // len(chosen))
-    by_format = {name: outcomes(name, start, start + each) for name in chosen}
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        every = workers.map(lambda name: outcomes(name, start, start + each), chosen)
+        by_format = dict(zip(chosen, every, strict=True))
     print(table(by_format))  # noqa: T201 - a command
     bugs = {
         (name, told.strip().splitlines()[-1][:160]): (number, told)

@@ -267,7 +267,7 @@ def copied(kind: Kind, example: Path, folder: Path) -> tuple[Path, list[Path]]:
         shutil.copytree(example, target)
     else:
         for path in example.parent.glob(f"{example.name}*"):
-            shutil.copy(path, folder)
+            shutil.copy2(path, folder)  # with its time: bncheck waits for files that somebody writes
         target = folder / example.name
     if kind.text:
         meta = protos.MetaGraphDef.FromString(target.read_bytes())
