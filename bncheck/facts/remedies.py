@@ -55,7 +55,9 @@ tf.train.Saver(slim.get_model_variables()).restore(session, path)
 # Keras: without by_name, or with every layer named as in the file
 model.load_weights(path)
 # PyTorch
-model.load_state_dict(torch.load(path, weights_only=True), strict=True)"""
+model.load_state_dict(torch.load(path, weights_only=True), strict=True)
+# Flax, with its collection `batch_stats`
+variables = flax.serialization.from_bytes(variables, open(path, "rb").read())"""
 """Gamma, beta and the statistics, with the weights that they belong to."""
 
 CHOSEN_MODE = """\
@@ -104,7 +106,11 @@ net = slim.batch_norm(net, is_training=False)
 # tf.layers
 net = tf.layers.batch_normalization(net, training=False)
 # Keras
-x = base(x, training=False)"""
+x = base(x, training=False)
+# PyTorch, after every model.train()
+layer.eval()
+# Flax
+net = nn.BatchNorm(use_running_average=True)(net)"""
 """A frozen part of a network that is trained."""
 
 EVAL_MODE_COPY = """\

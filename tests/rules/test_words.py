@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bncheck.facts import remedies
+from bncheck.facts.formats import FileKind, Format
+from bncheck.facts.record import replace
 from bncheck.rules import RULES
 from bncheck.rules.rule import Rule
 
@@ -48,6 +50,22 @@ def test_the_list_is_read() -> None:
 def test_findings(rule: Rule) -> None:
     """No message, effect or fix uses a word to avoid."""
     assert [word for text in told(rule) for word in avoided(text)] == []
+
+
+OF_TENSORFLOW = re.compile(r"\btf\.|\bslim\b|UPDATE_OPS|\bkeras\.|\.restore\(")
+OF_KERAS_ALONE = {"BN217"}
+"""Rules of facts that a state dict does not hold."""
+
+
+@pytest.mark.parametrize("kind", [FileKind.PYTORCH, FileKind.SAFETENSORS, FileKind.FLAX])
+@pytest.mark.parametrize("rule", [r for r in RULES if r.code not in OF_KERAS_ALONE], ids=lambda rule: rule.code)
+def test_other_frameworks_hear_nothing_of_tensorflow(rule: Rule, kind: FileKind) -> None:
+    """What values alone tell, told and remedied in the words and code of their own framework."""
+    examples = [m for m in sys.modules[rule.check.__module__].broken() if m.format.kind is FileKind.TF1_CHECKPOINT]
+    for model in examples:
+        if model.graph is None and model.comparison is None and model.quantized is None:
+            found = list(rule.check(replace(model, format=Format(kind), path="model.x")))
+            assert [text for e in found for text in (e.message, e.fix) if OF_TENSORFLOW.search(text)] == []
 
 
 @every_rule

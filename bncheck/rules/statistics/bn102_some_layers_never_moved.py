@@ -11,6 +11,7 @@ from bncheck.facts.wording import listing, many
 from bncheck.numerics.channels import names, never_moved
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared.fixes import training_code_and_repair
+from bncheck.rules.shared.frameworks import Framework, made_with
 from bncheck.rules.shared.standing_still import counters_tell, let_move, ruled_out
 from bncheck.testing import batch_norm, facts, untouched
 
@@ -131,7 +132,9 @@ def _pattern(model: Facts, layers: list[Layer]) -> str:
     if len(layers) > 1 and len(scopes) == 1 and not any(other.name.partition("/")[0] in scopes for other in others):
         return f" They are all layers of `{scopes.pop()}`: a tower, branch or target network that is never updated?"
     if ordered and len(others) > 1 and model.layers[-len(layers) :] == tuple(layers):
-        return f" They are all layers from `{layers[0].name}` on: was UPDATE_OPS read before they were built?"
+        by_hand = made_with(model, layers) in (Framework.SLIM, Framework.LAYERS, Framework.OWN)
+        why = "was UPDATE_OPS read before they were built" if by_hand else "were they frozen, or run in eval mode"
+        return f" They are all layers from `{layers[0].name}` on: {why}?"
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bncheck.facts import remedies
 from bncheck.facts.findings import Evidence, Meaning, Measurement, Severity
 from bncheck.facts.layers import Facts, Layer
 from bncheck.facts.wording import listing, many, quoted
@@ -14,7 +15,11 @@ from bncheck.rules.shared.frameworks import Framework, made_with
 from bncheck.rules.shared.standing_still import let_move, ruled_out
 from bncheck.testing import batch_norm, facts
 
-_LIBRARIES = ("TF-slim, tf.layers and Keras update", "PyTorch's own layers update")
+_LIBRARIES = {
+    Framework.PYTORCH: "PyTorch's own layers update",
+    Framework.FLAX: "Flax's own layers update",
+}
+_OF_TENSORFLOW = "TF-slim, tf.layers and Keras update"
 BOTH_BUFFERS = """\
 # mean and variance are those of the batch
 with torch.no_grad():
@@ -96,10 +101,8 @@ def check(model: Facts) -> Iterator[Evidence]:
 def _cause(model: Facts, layers: list[Layer], what: str) -> str:
     """What the graph tells of the statistic that stood still, as a sentence with a space before."""
     if model.graph is None:
-        return (
-            f" {_LIBRARIES[of_pytorch(model)]} both: a hand-written update misses one, or the file they came "
-            "from held only one."
-        )
+        library = _LIBRARIES.get(made_with(model), _OF_TENSORFLOW)
+        return f" {library} both: a hand-written update misses one, or the file they came from held only one."
     found = [u for layer in layers for u in layer.updates if u.role.value == what]
     under = dict.fromkeys(u.branch.predicate for u in found if u.branch is not None and u.train_ops)
     if under:
@@ -110,6 +113,8 @@ def _cause(model: Facts, layers: list[Layer], what: str) -> str:
 def _fix(model: Facts, layers: list[Layer]) -> str:
     if of_pytorch(model):
         return training_code_and_repair(model, BOTH_BUFFERS, note="in a layer of your own")
+    if made_with(model, layers) is Framework.FLAX:
+        return training_code_and_repair(model, remedies.THREAD_STATISTICS)
     if model.graph is None and made_with(model, layers) is not Framework.KERAS:
         return training_code_and_repair(model, BOTH)
     return let_move(model, layers)

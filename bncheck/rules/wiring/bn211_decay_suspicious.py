@@ -10,7 +10,7 @@ from bncheck.facts.layers import DecaySource, Facts, Layer, Origin
 from bncheck.facts.wording import many
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
-from bncheck.rules.shared.frameworks import in_framework, made_with
+from bncheck.rules.shared.frameworks import Framework, in_framework, made_with
 from bncheck.testing import batch_norm, facts, keras_file, wired, with_graph
 
 SMALL, LARGE = 0.5, 0.9999
@@ -25,7 +25,11 @@ with slim.arg_scope([slim.batch_norm], decay=0.99): ...
 # tf.layers
 net = tf.layers.batch_normalization(net, momentum=0.99)
 # Keras
-x = tf.keras.layers.BatchNormalization(momentum=0.99)(x)"""
+x = tf.keras.layers.BatchNormalization(momentum=0.99)(x)
+# PyTorch
+layer = torch.nn.BatchNorm2d(channels, momentum=0.1)
+# Flax
+net = nn.BatchNorm(use_running_average=not train, momentum=0.99)(net)"""
 
 
 @rule("BN211", "decay-suspicious", severity=Severity.WARNING, needs=Needs.NOTHING, sees="C02 E08", sees_too="C01")
@@ -43,10 +47,10 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    From the update ops (in whatever layout), else the configuration, else `--decay`. 1: ERROR, WARNING where the
-    statistics moved all the same (converted models). Below 0 or above 1: ERROR, the average diverges. 0: WARNING, some
-    do it on purpose (meta learning). Above 0 and below 0.5: WARNING. Above 0.9999: INFO; how much of the initial value
-    is left is BN103's question.
+    From the update ops (in whatever layout), else the configuration or PyTorch's module, else `--decay`. 1: ERROR,
+    WARNING where the statistics moved all the same (converted models). Below 0 or above 1: ERROR, the average
+    diverges. 0: WARNING, some do it on purpose (meta learning). Above 0 and below 0.5: WARNING. Above 0.9999: INFO;
+    how much of the initial value is left is BN103's question.
 
     Not detected
     ------------
@@ -88,45 +92,51 @@ def _decays(layer: Layer) -> list[float]:
 
 
 def _judged(model: Facts, decay: float, layers: Sequence[Layer]) -> Iterator[Evidence]:
+    name, value, ported = _told(model, decay, layers)
     if abs(decay - 1) <= ROUNDING:
         moved = [layer for layer in layers if layer.moved]
         never = [layer for layer in layers if not layer.moved]
         if never:
-            text = "a decay of 1 means the statistics never move."
+            text = f"a {name} of {value} means the statistics never move."
             yield _evidence(model, decay, never, (Severity.ERROR, Confidence.HIGH), text)
         if moved:
             text = (
-                "a decay of 1 means the statistics never move; these did, so they come from elsewhere, such as a "
-                "converter."
+                f"a {name} of {value} means the statistics never move; these did, so they come from elsewhere, such as "
+                "a converter."
             )
             yield _evidence(model, decay, moved, (Severity.WARNING, Confidence.MEDIUM), text)
     elif decay < 0 or decay > 1:
         text = "outside 0 to 1 the average diverges."
         yield _evidence(model, decay, layers, (Severity.ERROR, Confidence.HIGH), text)
     elif decay == 0:
-        text = "a decay of 0 keeps only the last batch, as some meta-learning code does on purpose."
+        text = f"a {name} of {value} keeps only the last batch, as some meta-learning code does on purpose."
         yield _evidence(model, decay, layers, (Severity.WARNING, Confidence.MEDIUM), text)
     elif decay < SMALL:
-        text = (
-            f"each step keeps only {100 * decay:.3g} %, so the statistics cover just the last few batches. If this is "
-            f"PyTorch's momentum, the decay is {1 - decay:.6g}."
-        )
+        text = f"each step keeps only {100 * decay:.3g} %, so the statistics cover just the last few batches. {ported}"
         yield _evidence(model, decay, layers, (Severity.WARNING, Confidence.HIGH), text)
     else:
         text = "it takes more than 46,000 updates to forget 99 % of the initial value."
         yield _evidence(model, decay, layers, (Severity.INFO, Confidence.HIGH), text)
 
 
+def _told(model: Facts, decay: float, layers: Sequence[Layer]) -> tuple[str, str, str]:
+    """(what their framework calls it, its value there, what it would be if it was taken over from another)."""
+    if made_with(model, layers) is Framework.PYTORCH:
+        return "momentum", f"{1 - decay:.6g}", f"If this is TensorFlow's momentum, PyTorch's is {decay:.6g}."
+    name = "momentum" if layers[0].origin is Origin.CONFIG else "decay"
+    return name, f"{decay:.6g}", f"If this is PyTorch's momentum, the decay is {1 - decay:.6g}."
+
+
 def _evidence(
     model: Facts, decay: float, layers: Sequence[Layer], standing: tuple[Severity, Confidence], text: str
 ) -> Evidence:
     source = (layers[0].decay_from or DecaySource.GRAPH).value
-    name = "momentum" if layers[0].origin is Origin.CONFIG else "decay"
+    name, value, _ = _told(model, decay, layers)
     trained = model.run.values and standing[0] is not Severity.INFO
     code = in_framework(SET, made_with(model, layers))
     return Evidence(
         layers=tuple(layer.name for layer in layers),
-        message=f"The {name} of {many(len(layers), 'layer')} is {decay:.6g} ({source}): {text}",
+        message=f"The {name} of {many(len(layers), 'layer')} is {value} ({source}): {text}",
         severity=standing[0],
         confidence=standing[1],
         location=layers[0].updates[0].name if layers[0].updates else "",
