@@ -88,15 +88,15 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
         names.append(name)
         ops.append(intern(node.op))
         inputs = node.input[:]  # as a list, which is read faster than protobuf's container
-        edges = tuple(map(first_output, inputs))
-        data.append(edges)
-        if None in edges:
-            first = edges.index(None)
+        if inputs and inputs[-1][:1] == "^":
+            first = next(place for place, name in enumerate(inputs) if name[:1] == "^")
             waits: Any = tuple(map(waited_for, inputs[first:]))
             if None not in waits:  # each of a thousand gradients may list the same hundred updates
-                data[number], graph.control[number] = edges[:first], waits
-            elif _unresolved(graph, number, inputs, waiting) is not None:
-                early.append(number)
+                inputs, graph.control[number] = inputs[:first], waits
+        edges = tuple(map(first_output, inputs))
+        data.append(edges)
+        if None in edges and _unresolved(graph, number, inputs, waiting) is not None:
+            early.append(number)
     graph.main_nodes = len(graph.names)
     if len(graph.index) != graph.main_nodes:
         raise Malformed(path, "is damaged: two nodes of one name")
