@@ -203,6 +203,14 @@ def is_model(path: Path) -> bool:
     return source != _CHECKPOINT or find(path) is not None
 
 
+def is_pytorch(path: Path) -> bool:
+    """Whether a file's content is PyTorch's, whatever it is called."""
+    try:
+        return _source(path) == "pytorch.pytorch"
+    except UnknownFormat:
+        return False
+
+
 def _unknown(head: bytes) -> str:
     if not head:
         return "an empty file"

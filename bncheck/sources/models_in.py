@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bncheck.facts.errors import NoModel, NotFound
 from bncheck.facts.record import Record
-from bncheck.sources import is_model, is_model_folder
+from bncheck.sources import is_model, is_model_folder, is_pytorch
 from bncheck.sources.bundle.locate import in_step_order, prefix_of
 from bncheck.sources.files import status
 from bncheck.sources.gitignored import ignored_by
@@ -27,14 +27,14 @@ SUFFIXES = (
     ".meta",
     ".pt",
     ".pth",
-    ".ckpt",
-    ".bin",
     ".safetensors",
     MAP,
     ".onnx",
     ".msgpack",
 )
 """Of models in folders, beside checkpoints; what a path names itself may be called anything."""
+_OF_MANY = (".ckpt", ".bin")
+"""Of files that may be anything: models in folders where they are PyTorch's."""
 _GLOB = frozenset("*?[")
 
 
@@ -110,9 +110,9 @@ def _below(folder: Path) -> Iterator[Path]:
         parts.update(name for file in files if file.endswith(MAP) for name in shard_names(here / file))
         for file in sorted(files):
             path = here / file
-            if file.startswith(".") or file in parts or not file.endswith(SUFFIXES) or ignored(path):
+            if file.startswith(".") or file in parts or not file.endswith((*SUFFIXES, *_OF_MANY)) or ignored(path):
                 continue
-            if is_model(path):
+            if is_model(path) if file.endswith(SUFFIXES) else is_pytorch(path):
                 yield path
         yield from models
 

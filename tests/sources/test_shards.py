@@ -52,6 +52,7 @@ def test_a_folder_holds_it_once(whole: Path) -> None:
     """Its shards are no models of their own, other files beside it are."""
     shard(whole.with_name("other.bin"), batch_norm("c"))
     (whole.parent / "vocabulary.bin").write_bytes(bytes(100))
+    (whole.parent / "weights.bin").write_bytes(b"\x81\xa4abcd" + bytes(100))  # as msgpack begins
     assert [one.path.name for one in models_in([str(whole.parent)])] == ["other.bin", whole.name]
 
 
