@@ -14,7 +14,7 @@ from bncheck.numerics.channel_ranges import BITS, FoldedRanges, alive_spreads, l
 from bncheck.numerics.channels import names
 from bncheck.numerics.fold_forecast import forecast, forecasts
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.one_scale import ASSUMED, assumed, concerned
+from bncheck.rules.shared.one_scale import assumed, concerned
 from bncheck.testing import batch_norm, facts, folded, lite
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _forecast(model: Facts, wide: list[FoldedRanges], together: float, judged: i
             f"{worst.alive_spread:.0f}-fold. Affected: {many(len(layers), 'layer')} of {judged}: {listing(layers)}."
             f"{_forecast_told(worst.layer)}{added}"
             f"{'' if certain else ' Only per-tensor quantization of weights is affected.'}"
-            f"{ASSUMED if guessed else ''}"
+            f"{guessed}"
         ),
         confidence=Confidence.LOW if guessed else Confidence.HIGH if certain else Confidence.MEDIUM,
         location=worst.layer.linear.kernel if worst.layer.linear else "",

@@ -12,7 +12,7 @@ from bncheck.facts.wording import listing, many
 from bncheck.numerics.channel_ranges import BITS, levels
 from bncheck.numerics.channels import names
 from bncheck.rules.rule import Needs, rule
-from bncheck.rules.shared.one_scale import ASSUMED, assumed, concerned
+from bncheck.rules.shared.one_scale import assumed, concerned
 from bncheck.testing import batch_norm, facts
 
 LIMIT = 2 ** (BITS - 4)
@@ -91,7 +91,7 @@ def check(model: Facts) -> Iterator[Evidence]:
             "median "
             f"living channel, which with one scale per kernel keeps {2 * levels(worst.dead_ratio):.1f} of 255 levels. "
             f"{many(len(layers), 'layer')}: {listing(layers)}.{basis}"
-            f"{ASSUMED if guessed else ''}"
+            f"{guessed}"
         ),
         severity=Severity.ERROR if ruin else Severity.WARNING,
         confidence=Confidence.HIGH if read and not guessed else Confidence.LOW,

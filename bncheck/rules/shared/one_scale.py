@@ -11,16 +11,15 @@ from bncheck.numerics.channel_ranges import FoldedRanges, folded_ranges_of
 from bncheck.numerics.channels import dead_channels
 from bncheck.numerics.init_share import USUAL_EPSILON
 
-ASSUMED = f" Epsilon is unknown: TensorFlow's default, {USUAL_EPSILON:g}, is assumed."
-
 
 @lru_cache(maxsize=1)
 def concerned(model: Facts) -> tuple[FoldedRanges, ...]:
     """Folded ranges of the layers that one scale a kernel would hurt, by their kernels or by dead channels.
 
     All of these, as long as nothing was quantized; then those whose kernel really has one scale. Where others have a
-    linear operator before them, one that has none folds into nothing. Where no file tells
-    epsilon, as in a bare checkpoint, it is assumed to be TensorFlow's default. Kept for the next rule that asks.
+    linear operator before them, one that has none folds into nothing. Where no file tells epsilon, as in a bare
+    checkpoint, it is assumed to be TensorFlow's default, in PyTorch's and Flax's files too: what it harms, their own,
+    which is smaller, harms more. Kept for the next rule that asks.
     """
     structured = any(layer.linear is not None for layer in model.layers)
     asked = [
@@ -43,7 +42,11 @@ def _with_epsilon(layer: Layer) -> Layer:
     return layer if layer.epsilon is not None else replace(layer, epsilon=USUAL_EPSILON)
 
 
-def assumed(model: Facts, names: Iterable[str]) -> bool:
-    """Whether epsilon of one of these layers is not in the files."""
+def assumed(model: Facts, names: Iterable[str]) -> str:
+    """What is assumed where epsilon of one of these layers is not in the files, as a sentence; else ""."""
     wanted = set(names)
-    return any(layer.epsilon is None for layer in model.layers if layer.name in wanted)
+    unknown = [layer for layer in model.layers if layer.name in wanted and layer.epsilon is None]
+    if not unknown:
+        return ""
+    what = "TensorFlow's default" if unknown[0].default_epsilon is None else "the largest in common use"
+    return f" Epsilon is unknown: {what}, {USUAL_EPSILON:g}, is assumed."
