@@ -226,7 +226,7 @@ class RawModel(Record, eq=False):
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Path of a pickled PyTorch module with running statistics -> its plain attributes ("momentum", "eps").
 
-    Of TorchScript also "traced_in_train_mode", where its code tells the mode.
+    Also "class", its name, and of TorchScript "traced_in_train_mode", where its code tells the mode.
     """
     notes: tuple[str, ...] = ()
     """What the reader left aside and a user would want to know, such as "data shard 1 of 2 is absent"."""

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from bncheck.facts.layers import DecaySource, Layer, Linear, Mode, Site
+from bncheck.facts.layers import DecaySource, Layer, Linear, Mode, Role, Site
 from bncheck.facts.record import replace
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -44,6 +44,12 @@ def as_pytorch_trains(layer: Layer, raw: RawModel, counter: str) -> Layer:
     if module["momentum"] is None:
         return layer
     return replace(layer, decay=decay_of_momentum(module["momentum"]), decay_from=DecaySource.CONFIGURATION)
+
+
+def is_instance_norm(raw: RawModel, keys: Mapping[Role, str]) -> bool:
+    """Whether a module tells that it is one: with running statistics its vectors are called as batch norm's."""
+    places = {key.rpartition(".")[0] for key in keys.values()}
+    return any(".instancenorm." in raw.modules[place].get("class", "") for place in places if place in raw.modules)
 
 
 def with_linear_layers(layers: Sequence[Layer], tensors: Mapping[str, RawTensor], *, in_order: bool) -> list[Layer]:

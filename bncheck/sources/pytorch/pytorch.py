@@ -68,7 +68,9 @@ def _whole(path: Path) -> RawModel:
     held = held_by(saved)
     tensors = {name: _raw(path, name, tensor, places) for name, tensor in held.tensors.items()}
     fixed = fixed_by_code(path, {module.of for module in held.modules.values()})
-    modules = {name: {**plain_attributes(of), **fixed.get(of.of, {})} for name, of in held.modules.items()}
+    modules = {
+        name: {**plain_attributes(of), **fixed.get(of.of, {}), "class": of.of} for name, of in held.modules.items()
+    }
     return RawModel(path=path, format=Format(FileKind.PYTORCH), tensors=tensors, modules=modules)
 
 

@@ -70,13 +70,23 @@ def test_the_same_names_elsewhere_are_not_pytorchs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("momentum", "decay"), [(0.03, 0.97), (None, None)])
 def test_a_whole_module_tells_its_momentum(tmp_path: Path, momentum: float | None, decay: float | None) -> None:
     """None averages all batches alike, and has no decay."""
+    raw = open_model(whole(tmp_path / "m.pt", Name("torch.nn.modules.batchnorm", "BatchNorm2d"), momentum=momentum))
+    (layer,) = recognise(raw, Options()).layers
+    assert (layer.name, layer.epsilon, layer.decay) == ("bn", 1e-3, pytest.approx(decay) if decay else None)
+
+
+def test_instance_norm_is_none_of_ours(tmp_path: Path) -> None:
+    """With running statistics its vectors are called as batch norm's: a module tells it, a state dict does not."""
+    path = whole(tmp_path / "m.pt", Name("torch.nn.modules.instancenorm", "InstanceNorm2d"), momentum=0.1)
+    assert codes(path) == ["BN001"]
+
+
+def whole(path: Path, of: Name, *, momentum: float | None) -> Path:
+    """A network of one layer, `bn`, pickled with its modules."""
     arrays = {name.removeprefix("bn."): array for name, array in batch_norm("bn", updates=9).items()}
     state = {"_buffers": state_of(arrays), "_parameters": {}, "_modules": {}, "momentum": momentum, "eps": 1e-3}
-    module = Call(Name("torch.nn.modules.batchnorm", "BatchNorm2d"), (), state)
-    net = Call(Name("models", "Net"), (), {"_modules": {"bn": module}, "_buffers": {}, "_parameters": {}})
-    stored = {str(place): array.tobytes() for place, array in enumerate(arrays.values())}
-    (layer,) = recognise(open_model(write_archive(tmp_path / "m.pt", net, stored)), Options()).layers
-    assert (layer.name, layer.epsilon, layer.decay) == ("bn", 1e-3, pytest.approx(decay) if decay else None)
+    net = Call(Name("models", "Net"), (), {"_modules": {"bn": Call(of, (), state)}, "_buffers": {}, "_parameters": {}})
+    return write_archive(path, net, {str(place): array.tobytes() for place, array in enumerate(arrays.values())})
 
 
 def test_a_model_halved_for_serving_is_a_note(tmp_path: Path) -> None:

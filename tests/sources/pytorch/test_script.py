@@ -67,7 +67,7 @@ def saved(path: Path, code: str) -> Path:
 def test_what_is_fixed(tmp_path: Path, code: str, known: dict[str, object]) -> None:
     """Mode and epsilon of a trace, epsilon and momentum of a script; nothing of another class."""
     (module,) = read_pytorch(saved(tmp_path / "m.pt", code)).modules.values()
-    assert module == {"training": True, **known}
+    assert module == {"training": True, "class": f"{MODULE}.BatchNorm2d", **known}
 
 
 def test_two_calls_that_differ_tell_nothing(tmp_path: Path) -> None:
