@@ -17,7 +17,7 @@ from bncheck.recognise.named.flax_layers import as_flax_trains, by_module
 from bncheck.recognise.named.kernel_names import with_kernels
 from bncheck.recognise.named.name_families import Group, find_groups, without_statistics
 from bncheck.recognise.named.pytorch_copies import with_average_copies
-from bncheck.recognise.named.pytorch_layers import as_pytorch_trains, is_instance_norm, with_linear_layers
+from bncheck.recognise.named.pytorch_layers import as_pytorch_trains, is_another_norm, with_linear_layers
 from bncheck.recognise.named.slots import ATTRIBUTE, is_slot
 from bncheck.recognise.stored_vectors import absent, declared, missing, with_stored
 from bncheck.recognise.training_progress import run_facts
@@ -60,7 +60,7 @@ def recognise_names(raw: RawModel, hints: Options) -> Facts:
                 if copies or not used.isdisjoint(keys.values()):
                     continue
                 used.update(keys.values())
-                if raw.format.is_pytorch and is_instance_norm(raw, keys):
+                if raw.format.is_pytorch and is_another_norm(raw, keys):
                     continue
                 found = _layer(raw, group, keys, _label(group, keys, full), hints)
                 if isinstance(found, Layer) and group.family.counter and raw.format.is_pytorch:

@@ -46,10 +46,18 @@ def as_pytorch_trains(layer: Layer, raw: RawModel, counter: str) -> Layer:
     return replace(layer, decay=decay_of_momentum(module["momentum"]), decay_from=DecaySource.CONFIGURATION)
 
 
-def is_instance_norm(raw: RawModel, keys: Mapping[Role, str]) -> bool:
-    """Whether a module tells that it is one: with running statistics its vectors are called as batch norm's."""
-    places = {key.rpartition(".")[0] for key in keys.values()}
-    return any(".instancenorm." in raw.modules[place].get("class", "") for place in places if place in raw.modules)
+def is_another_norm(raw: RawModel, keys: Mapping[Role, str]) -> bool:
+    """Whether vectors that are called as batch norm's are those of something else.
+
+    Instance norm with running statistics, where its module tells it; and what normalises the observations of an agent,
+    which counts samples (`count`), has no gamma, no beta, and none of PyTorch's counters.
+    """
+    place = next(iter(keys.values())).rpartition(".")[0]
+    if ".instancenorm." in raw.modules.get(place, {}).get("class", ""):
+        return True
+    plain = keys.keys() == {Role.MEAN, Role.VARIANCE} and f"{place}.num_batches_tracked" not in raw.tensors
+    count = raw.tensors.get(f"{place}.count")
+    return plain and count is not None and math.prod(count.shape) == 1
 
 
 def with_linear_layers(layers: Sequence[Layer], tensors: Mapping[str, RawTensor], *, in_order: bool) -> list[Layer]:

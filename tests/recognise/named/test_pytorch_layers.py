@@ -81,6 +81,27 @@ def test_instance_norm_is_none_of_ours(tmp_path: Path) -> None:
     assert codes(path) == ["BN001"]
 
 
+@pytest.mark.parametrize(("counter", "affine", "found"), [("count", False, []), ("count", True, ["n"])])
+@pytest.mark.parametrize("kind", ["f8", "i8"])
+def test_what_normalises_observations_is_none_of_ours(
+    tmp_path: Path, counter: str, kind: str, *, affine: bool, found: list[str]
+) -> None:
+    """It counts samples and has neither gamma and beta nor PyTorch's counter."""
+    arrays = {f"n.{name}": np.linspace(0.5, 2, 4) for name in ("running_mean", "running_var")}
+    arrays |= {f"n.{counter}": np.array(10**7, kind)}
+    arrays |= {f"n.{name}": np.linspace(0.5, 2, 4) for name in ("weight", "bias") if affine}
+    layers = recognise(open_model(saved(tmp_path / "m.pt", arrays)), Options()).layers
+    assert [layer.name for layer in layers] == found
+
+
+def test_batch_norm_without_gamma_and_beta(tmp_path: Path) -> None:
+    """By PyTorch's counter, or where nothing else counts."""
+    for left_out in (("weight", "bias"), ("weight", "bias", "num_batches_tracked")):
+        arrays = {name: array for name, array in batch_norm("bn").items() if not name.endswith(left_out)}
+        (layer,) = recognise(open_model(saved(tmp_path / "m.pt", arrays)), Options()).layers
+        assert layer.name == "bn"
+
+
 def whole(path: Path, of: Name, *, momentum: float | None) -> Path:
     """A network of one layer, `bn`, pickled with its modules."""
     arrays = {name.removeprefix("bn."): array for name, array in batch_norm("bn", updates=9).items()}
