@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,13 @@ def read_pickle(stream: io.BytesIO, path: Path, *, base: int = 0) -> Pickled:
     start = stream.tell()
     machine = _Machine(path, base + start)
     try:
-        for count, (opcode, argument, place) in enumerate(pickletools.genops(stream)):
-            if count > _MAX_OBJECTS:
-                raise TooLarge(path, f"its pickle has more than {_MAX_OBJECTS:,} opcodes", offset=base + start)
-            machine.at = (place or 0) - start
-            machine.run(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of escapes that mean nothing
+            for count, (opcode, argument, place) in enumerate(pickletools.genops(stream)):
+                if count > _MAX_OBJECTS:
+                    raise TooLarge(path, f"its pickle has more than {_MAX_OBJECTS:,} opcodes", offset=base + start)
+                machine.at = (place or 0) - start
+                machine.run(opcode.name, argument)
     except _PARSER_RAISES as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise Malformed(path, f"its pickle is damaged: {reason}", offset=base + start + machine.at) from None

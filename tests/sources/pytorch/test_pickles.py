@@ -119,6 +119,11 @@ def test_a_changed_byte_is_a_value_or_a_named_error(place: int, byte: int) -> No
         read(bytes(data))
 
 
+def test_escapes_that_mean_nothing() -> None:
+    """Are texts as they stand: Python 3.12 warns of them."""
+    assert read(b"S'a\\ob'\n.") == "a\\ob"
+
+
 def test_a_pickle_may_hold_itself() -> None:
     """Through its memo."""
     within: list[Any] = []
