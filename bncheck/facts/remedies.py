@@ -98,7 +98,10 @@ torch.onnx.export(model, (images,), "model.onnx")"""
 TRACED_IN_EVAL_MODE = """\
 model.eval()
 torch.jit.trace(model, (images,)).save("model.pt")"""
-"""A TorchScript file for serving."""
+SCRIPTED_IN_EVAL_MODE = """\
+model.eval()
+torch.jit.script(model).save("model.pt")"""
+"""TorchScript files for serving."""
 
 EVAL_MODE_FROZEN = """\
 # TF-slim

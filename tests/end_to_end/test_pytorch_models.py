@@ -170,6 +170,18 @@ def test_traced(net: Trained, tmp_path: Path, *, training: bool) -> None:
     assert seen == ([("BN205", len(report.layers))] if training else [])
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_scripted(tmp_path: Path, *, training: bool) -> None:
+    """A script is loaded in the mode in which it was saved."""
+    model = torch.nn.Sequential(block(3, 8), block(8, 8))
+    for seed in range(150):
+        model(2 * torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) + 1)
+    torch.jit.script(model.train(training)).save(tmp_path / "m.pt")
+    assert torch.jit.load(tmp_path / "m.pt").training is training
+    found = [(f.code, f.severity.value, len(f.layers)) for f in bncheck.check(tmp_path / "m.pt").findings]
+    assert found == ([("BN205", "warning", 2)] if training else [])
+
+
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
 def test_quantized_by_onnxruntime(net: Trained, form: str, tmp_path: Path) -> None:
     """Batch norm folded, then weights of 8 bits: layers are confirmed, a changed one is named."""

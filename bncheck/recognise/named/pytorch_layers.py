@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from bncheck.facts.layers import DecaySource, Layer, Linear, Mode, Role, Site
+from bncheck.facts.layers import DecaySource, Layer, Linear, Mode, Role, Site, Switch
 from bncheck.facts.record import replace
 from bncheck.sources.raw import RawModel, RawTensor
 
@@ -25,7 +26,7 @@ def decay_of_momentum(momentum: float) -> float:
 def as_pytorch_trains(layer: Layer, raw: RawModel, counter: str) -> Layer:
     """The layer with its counter's value (`counter`: its key, or ""), and with what its module says of it.
 
-    A module that TorchScript has traced in train mode is a site: whatever runs the file, it stays in it.
+    A module of TorchScript in train mode is a site: traced, it stays in it, and scripted, until somebody calls `eval`.
     The decay is that of an option, else the module's, else PyTorch's default. A module whose momentum is None averages
     all batches alike: nothing of the initial value is left, and there is no decay.
     """
@@ -34,8 +35,8 @@ def as_pytorch_trains(layer: Layer, raw: RawModel, counter: str) -> Layer:
     layer = replace(layer, counted=_counted(raw.tensors.get(counter)), default_epsilon=DEFAULT_EPSILON)
     if module is not None and isinstance(module.get("eps"), float):
         layer = replace(layer, epsilon=module["eps"])
-    if module is not None and module.get("traced_in_train_mode"):
-        layer = replace(layer, sites=(Site(name=place, form="batch_norm", mode=Mode.TRAIN, epsilon=layer.epsilon),))
+    if module is not None:
+        layer = replace(layer, sites=_in_train_mode(place, module))
     if layer.decay is not None:
         return layer
     if module is None or "momentum" not in module:
@@ -44,6 +45,15 @@ def as_pytorch_trains(layer: Layer, raw: RawModel, counter: str) -> Layer:
     if module["momentum"] is None:
         return layer
     return replace(layer, decay=decay_of_momentum(module["momentum"]), decay_from=DecaySource.CONFIGURATION)
+
+
+def _in_train_mode(place: str, module: Mapping[str, Any]) -> tuple[Site, ...]:
+    if module.get("traced_in_train_mode"):
+        return (Site(name=place, form="batch_norm", mode=Mode.TRAIN),)
+    if module.get("scripted") and module.get("training") and "traced_in_train_mode" not in module:
+        switch = Switch(predicate=f"{place}.training", kind="variable", default=True)
+        return (Site(name=place, form="batch_norm", mode=Mode.SWITCHED, switch=switch),)
+    return ()
 
 
 def is_another_norm(raw: RawModel, keys: Mapping[Role, str]) -> bool:

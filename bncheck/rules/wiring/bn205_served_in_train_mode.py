@@ -14,7 +14,7 @@ from bncheck.facts.wording import many, quoted
 from bncheck.rules.rule import Needs, rule
 from bncheck.rules.shared import fixes
 from bncheck.rules.shared.frameworks import in_framework, made_with
-from bncheck.testing import batch_norm, facts, keras_file, served, serving, site, wired, with_graph
+from bncheck.testing import batch_norm, facts, keras_file, served, serving, site, switch, wired, with_graph
 
 
 @rule("BN205", "served-in-train-mode", severity=Severity.ERROR, needs=Needs.SITES, sees="B08 F01 F02 F06 F07 G01 G06")
@@ -25,7 +25,7 @@ def check(model: Facts) -> Iterator[Evidence]:
     ---------------
     Sites in train mode on which a serving output depends, in a SavedModel or frozen graph; graphs without an optimizer
     that apply a layer in train mode only; `training=True` written into a call of a Keras model; a TorchScript file that
-    `torch.jit.trace` made of a model in train mode.
+    `torch.jit.trace` made of a model in train mode, or `torch.jit.script`, until `eval()` is called on it.
 
     Why it matters
     --------------
@@ -34,19 +34,20 @@ def check(model: Facts) -> Iterator[Evidence]:
 
     How it decides
     --------------
-    ERROR for a serving output that depends on a train-mode site of a layer that has moving statistics, or of a fused op
-    in a frozen graph, where freezing has dropped the statistics that nothing reads (medium confidence: code that calls
-    the fused op by hand may never have had any). The same of an ONNX model in which a linear layer's output is divided
-    by its deviation over the batch. ERROR for TorchScript whose code calls `batch_norm` with a constant that says train
-    mode: `eval()` does not change it any more. WARNING where the graph only predicts (a MetaGraph), and for Keras,
-    where a call's `training=True` may or may not win (Keras 2: yes; Keras 3.15: the model's own flag does). Training
-    functions that no signature calls are no fault, nor are signatures named `train...`, which on-device training
-    exports on purpose, nor instance norm on a fused op.
+    ERROR for a serving output that depends on a train-mode site of a layer that has moving statistics, or of a
+    fused op in a frozen graph, where freezing has dropped the statistics that nothing reads (medium confidence:
+    code that calls the fused op by hand may never have had any). The same of an ONNX model in which a linear
+    layer's output is divided by its deviation over the batch. ERROR for TorchScript whose code calls `batch_norm`
+    with a constant that says train mode: `eval()` does not change it any more. WARNING where a script was saved in
+    train mode, where the graph only predicts (a MetaGraph), and for Keras, where a call's `training=True` may or
+    may not win (Keras 2: yes; Keras 3.15: the model's own flag does). Training functions that no signature calls
+    are no fault, nor are signatures named `train...`, which on-device training exports on purpose, nor instance
+    norm on a fused op.
 
     Not detected
     ------------
     A layer without moving statistics written out as moments in a TensorFlow graph (BN220). A mode that must be fed
-    (BN206). `torch.jit.script` keeps the mode as an attribute, to be set once the file is loaded.
+    (BN206).
 
     Fix
     ---
@@ -70,6 +71,9 @@ def check(model: Facts) -> Iterator[Evidence]:
                 _evidence(model, traced, Severity.ERROR, "`torch.jit.trace` recorded train mode in"),
                 fix=fixes.training_code(remedies.TRACED_IN_EVAL_MODE, note="for export"),
             )
+        kept = [layer for layer in layers if model.format.kind is FileKind.PYTORCH and any(map(_left_on, layer.sites))]
+        if kept:
+            yield _saved_in_train_mode(kept)
         found = [layer for layer in layers if layer.origin is Origin.CONFIG and _all_train(layer)]
         if found:
             yield _evidence(model, found, Severity.WARNING, "`training=True` is fixed in the calls of")
@@ -85,6 +89,24 @@ def check(model: Facts) -> Iterator[Evidence]:
         found = [layer for layer in layers if _all_train(layer)]
         if found:
             yield _evidence(model, found, Severity.WARNING, "The graph trains nothing, yet uses train mode in")
+
+
+def _left_on(site: Site) -> bool:
+    """Whether a TorchScript module is in train mode as it is loaded."""
+    return site.mode is Mode.SWITCHED and site.switch is not None and site.switch.default is True
+
+
+def _saved_in_train_mode(layers: list[Layer]) -> Evidence:
+    return Evidence(
+        layers=tuple(layer.name for layer in layers),
+        message=f"`torch.jit.script` saved {many(len(layers), 'layer')} in train mode: the model stays in it, once "
+        "loaded, until `eval()` is called, and predictions depend on the batch.",
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM,
+        location=layers[0].sites[0].name,
+        fix=fixes.training_code(remedies.SCRIPTED_IN_EVAL_MODE, note="for export"),
+        measurements=(Measurement(name="sites in train mode", value=len(layers), limit=0, unit="sites"),),
+    )
 
 
 _FROZEN = ("FusedBatchNorm", "ReduceMean")
@@ -160,7 +182,7 @@ def clean() -> tuple[Facts, ...]:
 
 def broken() -> tuple[Facts, ...]:
     """A SavedModel exported from the training graph; a predict graph in train mode; a hard-coded `training=True`; a
-    model traced in train mode; the training graph, frozen.
+    model traced, and one scripted, in train mode; the training graph, frozen.
     """
     frozen = served(batch_norm("bn", mean=None, variance=None), Mode.TRAIN)
     baked = replace(served(batch_norm("bn"), Mode.TRAIN, outputs=()), origin=Origin.CONFIG)
@@ -170,5 +192,6 @@ def broken() -> tuple[Facts, ...]:
         with_graph(served(batch_norm("bn"), Mode.TRAIN, outputs=())),
         keras_file(baked),
         _torch_script(traced),
+        _torch_script(served(batch_norm("bn"), Mode.SWITCHED, switch=switch(kind="variable", default=True))),
         serving(frozen, variables={}),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from bncheck.facts.errors import TooLarge
 from bncheck.sources.zips import checked_member, opened_zip
 
-SCRIPTED = "__torch__."
+_SCRIPTED = "__torch__."
 """What TorchScript puts before the name of every class."""
 _MAX_CODE = 1 << 24
 """Bytes of one class's code that are read; batch norm's has a thousand."""
@@ -26,12 +26,12 @@ The momentum is not taken: of a cumulative average it is what one batch had.
 _CONSTANT = re.compile(rf"^  (momentum|eps) : Final\[\w+\] = (?:{_NUMBER}|None)$", re.MULTILINE)
 
 Fixed = Mapping[str, bool | float | None]
-"""What code fixes: "eps"; of a script "momentum"; of a trace "traced_in_train_mode"."""
+"""What code fixes: "eps"; of a script "momentum"; of a trace "traced_in_train_mode". "scripted": that there is code."""
 
 
 def fixed_by_code(path: Path, classes: Iterable[str]) -> dict[str, Fixed]:
     """Class -> what its code fixes, for those of a TorchScript archive. Raises ReadError where code is damaged."""
-    scripted = sorted({name for name in classes if name.startswith(SCRIPTED)})
+    scripted = sorted({name for name in classes if name.startswith(_SCRIPTED)})
     if not scripted:
         return {}
     found: dict[str, Fixed] = {}
@@ -41,7 +41,7 @@ def fixed_by_code(path: Path, classes: Iterable[str]) -> dict[str, Fixed]:
             module, _, own = name.rpartition(".")
             member = members.get(f"code/{module.replace('.', '/')}.py")
             if member is not None:
-                found[name] = _fixed(_class(_text(path, archive, member), own))
+                found[name] = {"scripted": True, **_fixed(_class(_text(path, archive, member), own))}
     return found
 
 

@@ -37,10 +37,10 @@ SCRIPT = HEAD + (
 )
 
 
-def saved(path: Path, code: str) -> Path:
+def saved(path: Path, code: str, *, training: bool = True) -> Path:
     """An archive of one module with one batch norm of this code."""
     arrays = {name.removeprefix("bn."): array for name, array in batch_norm("bn").items()}
-    state = {name: tensor(str(i), array) for i, (name, array) in enumerate(arrays.items())} | {"training": True}
+    state = {name: tensor(str(i), array) for i, (name, array) in enumerate(arrays.items())} | {"training": training}
     norm = Call(Name(MODULE, "BatchNorm2d"), (), state)
     root = Call(Name("__torch__", "Net"), (), {"bn": norm})
     with zipfile.ZipFile(path, "w") as archive:
@@ -67,7 +67,7 @@ def saved(path: Path, code: str) -> Path:
 def test_what_is_fixed(tmp_path: Path, code: str, known: dict[str, object]) -> None:
     """Mode and epsilon of a trace, epsilon and momentum of a script; nothing of another class."""
     (module,) = read_pytorch(saved(tmp_path / "m.pt", code)).modules.values()
-    assert module == {"training": True, "class": f"{MODULE}.BatchNorm2d", **known}
+    assert module == {"training": True, "scripted": True, "class": f"{MODULE}.BatchNorm2d", **known}
 
 
 def test_two_calls_that_differ_tell_nothing(tmp_path: Path) -> None:
@@ -78,13 +78,15 @@ def test_two_calls_that_differ_tell_nothing(tmp_path: Path) -> None:
 
 
 def test_traced_in_train_mode(tmp_path: Path) -> None:
-    """Whatever runs the file stays in it; in eval mode, or as a script, nothing is found."""
+    """Whatever runs the file stays in it; a script is loaded in it; in eval mode nothing is found."""
     report = bncheck.check(saved(tmp_path / "m.pt", TRACE.replace("MODE", "True")))
     assert [(finding.code, finding.severity.value, finding.layers) for finding in report.findings] == [
         ("BN205", "error", ("bn",))
     ]
-    for code in (TRACE.replace("MODE", "False"), SCRIPT):
-        assert not bncheck.check(saved(tmp_path / "m.pt", code)).findings
+    assert not bncheck.check(saved(tmp_path / "m.pt", TRACE.replace("MODE", "False"))).findings
+    (warning,) = bncheck.check(saved(tmp_path / "m.pt", SCRIPT)).findings
+    assert (warning.code, warning.severity.value) == ("BN205", "warning")
+    assert not bncheck.check(saved(tmp_path / "m.pt", SCRIPT, training=False)).findings
 
 
 def test_endless_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
