@@ -31,6 +31,7 @@ PACKAGES = (
     Package(distribution="cramjam", module="cramjam", use="compressed indexes of checkpoints"),
     Package(distribution="google-crc32c", module="google_crc32c", use="checksums of checkpoints"),
     Package(distribution="h5py", module="h5py", use="Keras files"),
+    Package(distribution="msgpack", module="msgpack", use="Flax files"),
     Package(distribution="click", module="click", use="command line"),
     Package(distribution="rich", module="rich", use="colour on a terminal"),
     Package(
@@ -91,7 +92,10 @@ def _distribution_version(name: str) -> str | None:
 def _notes(lacking: list[str]) -> list[str]:
     if lacking:
         return [f"inspect cannot work: pip install {' '.join(lacking)}"]
-    notes = ["inspect, explain, rules: ready (no TensorFlow needed)"]
+    notes = [
+        "inspect, explain, rules: ready (no TensorFlow needed)",
+        "PyTorch, safetensors, ONNX and Flax files: inspected, without any of these installed",
+    ]
     for extra, use in (
         ("tf", "compare and repair"),
         ("aeq", "--scheme aeq:RECIPE"),

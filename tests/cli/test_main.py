@@ -337,6 +337,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"h5py +\d+\.\d+", shown)
     assert re.search(r"tensorflow +(\d|not installed)", shown)
     assert "inspect, explain, rules: ready" in shown
+    assert "PyTorch, safetensors, ONNX and Flax files: inspected" in shown
 
 
 def test_doctor_without_h5py(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
