@@ -91,6 +91,8 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
         if inputs and inputs[-1][:1] == "^":
             first = next(place for place, name in enumerate(inputs) if name[:1] == "^")
             waits: Any = tuple(map(waited_for, inputs[first:]))
+            if None in waits and _learn(index, waiting, inputs[first:]):
+                waits = tuple(map(waited_for, inputs[first:]))
             if None not in waits:  # each of a thousand gradients may list the same hundred updates
                 inputs, graph.control[number] = inputs[:first], waits
         edges = tuple(map(first_output, inputs))
@@ -120,6 +122,17 @@ def _check_arities(graph: FlatGraph) -> None:
         if wrong.size:
             given = f"{counts[wrong[0]]} inputs where {op} takes {number}"
             raise Malformed(graph.path, f"is damaged: node {graph.names[wrong[0]]!r} has {given}")
+
+
+def _learn(index: dict[str, int], waiting: dict[str, int], controls: list[str]) -> bool:
+    """Notes the nodes of those control inputs, "^name", that `waiting` has not; whether each is one, in the index."""
+    for name in controls:
+        if name not in waiting:
+            source = index.get(name[1:])
+            if source is None or name[:1] != "^":
+                return False
+            waiting[name] = source >> PORT_BITS
+    return True
 
 
 def _unresolved(graph: FlatGraph, number: int, inputs: Iterable[str], waiting: dict[str, int]) -> str | None:
