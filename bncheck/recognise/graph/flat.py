@@ -59,7 +59,10 @@ class Frame(Record):
 
 @dataclass(kw_only=True, eq=False)
 class FlatGraph:
-    """Nodes by index. `data[i]` holds the data edges into node i, `control[i]` the nodes it waits for."""
+    """Nodes by index. `data[i]` holds the data edges into node i, `control[i]` the nodes it waits for.
+
+    Nodes that wait for the same ones share one tuple: each of a thousand gradients may list a hundred updates.
+    """
 
     path: Path
     main: Sequence[Any] = ()
@@ -158,6 +161,7 @@ class FlatGraph:
         for root in roots:
             seen[root] = 1
         data, control, returns, effects = self.data, self.control, self.returns, self.effects
+        walked: set[int] = set()  # hundreds of nodes may share one list
         while stack:
             node = stack.pop()
             for e in data[node]:
@@ -165,10 +169,13 @@ class FlatGraph:
                 if not seen[source]:
                     seen[source] = 1
                     stack.append(source)
-            for source in control.get(node, ()):
-                if not seen[source]:
-                    seen[source] = 1
-                    stack.append(source)
+            waits = control.get(node)
+            if waits is not None and id(waits) not in walked:
+                walked.add(id(waits))
+                for source in waits:
+                    if not seen[source]:
+                        seen[source] = 1
+                        stack.append(source)
             if node in returns:
                 inside = [e >> PORT_BITS for edges in returns[node] for e in edges] + effects.get(node, [])
                 for source in inside:

@@ -82,6 +82,7 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
     first_output = index.get
     waiting: dict[str, int] = {}
     waited_for = waiting.get
+    alike: dict[tuple[int, ...], tuple[int, ...]] = {}
     for number, node in enumerate(graph.main):
         name = node.name
         index[name] = number << PORT_BITS
@@ -93,8 +94,8 @@ def flatten(path: Path, graph_def: Any) -> FlatGraph:
             waits: Any = tuple(map(waited_for, inputs[first:]))
             if None in waits and _learn(index, waiting, inputs[first:]):
                 waits = tuple(map(waited_for, inputs[first:]))
-            if None not in waits:  # each of a thousand gradients may list the same hundred updates
-                inputs, graph.control[number] = inputs[:first], waits
+            if None not in waits:
+                inputs, graph.control[number] = inputs[:first], alike.setdefault(waits, waits)
         edges = tuple(map(first_output, inputs))
         data.append(edges)
         if None in edges and _unresolved(graph, number, inputs, waiting) is not None:

@@ -77,8 +77,10 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
     for op in sorted(WRITES | _TO_ROWS):
         for node in graph.by_op.get(op, ()):
             data = graph.data[node]
+            if len(data) < 2 or _is_restored(graph, data[-1]):
+                continue
             variable = written_variable(graph, node)
-            if variable is None or len(data) < 2:
+            if variable is None:
                 continue
             if op in WRITES and op not in _SIGN and variable not in initial:
                 value = uniform_initial(graph, data[1])
@@ -122,6 +124,14 @@ def find_writes(graph: FlatGraph, contexts: Contexts) -> Writes:
             v for write in every for v in (write.debias_of, write.derived_from, write.averages) if v is not None
         ),
     )
+
+
+def _is_restored(graph: FlatGraph, e: int) -> bool:
+    """Whether a value comes straight from a checkpoint, as a Saver writes it into each variable."""
+    node = node_of(e)
+    if graph.ops[node] == "Identity" and graph.data[node]:
+        node = node_of(graph.data[node][0])
+    return graph.ops[node] == "RestoreV2"
 
 
 def _copied(graph: FlatGraph, write: Write) -> tuple[int, bool] | None:
