@@ -194,13 +194,12 @@ def _archive(path: Path, labels: str | None) -> tuple[Rows, NDArray[Any] | None]
         raise ValueError("not a zip archive, as an .npz is: it may be truncated")
     with opened_zip(path) as archive:
         names = _names(archive)
-        if IMAGES in names:
-            chosen = IMAGES
-        elif len(names) == 1:
-            chosen = names[0]
-        else:
-            raise _NoImages(path, f"has no array {IMAGES!r}, only {', '.join(names[:8]) or 'none'}")
         key = labels if labels in names else LABELS if labels is None and LABELS in names else None
+        others = [name for name in names if name != key]
+        if IMAGES not in names and len(others) != 1:
+            found = ", ".join(names[:8]) or "none"
+            raise _NoImages(path, f"has no array {IMAGES!r}, only {found}", hint=f"save the samples as {IMAGES!r}")
+        chosen = IMAGES if IMAGES in names else others[0]
         return _rows(path, archive, chosen), None if key is None else _whole(path, archive, key)
 
 

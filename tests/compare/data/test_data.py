@@ -107,6 +107,19 @@ def test_named_array_as_labels(tmp_path: Path) -> None:
     assert opened(tmp_path / "d.npz", labels="y").labelled
 
 
+def test_the_one_array_besides_labels_holds_the_samples(tmp_path: Path) -> None:
+    """Whatever it is called, with `labels` beside it, or with what `--labels` names."""
+    np.savez(tmp_path / "both.npz", images=IMAGES, labels=LABELS)
+    np.savez(tmp_path / "d.npz", x=IMAGES, labels=LABELS)
+    np.savez(tmp_path / "e.npz", x=IMAGES, y=LABELS)
+    wanted = pooled(opened(tmp_path / "both.npz"))
+    for found in (opened(tmp_path / "d.npz"), opened(tmp_path / "e.npz", labels="y")):
+        for part, other in zip(pooled(found), wanted, strict=True):
+            np.testing.assert_array_equal(part, other)
+    with pytest.raises(ReadError, match=r"no array 'images', only x, y \(save the samples as 'images'\)"):
+        opened(tmp_path / "e.npz")
+
+
 def test_bytes_need_a_range(tmp_path: Path) -> None:
     """Bytes for a model of floats are not guessed at; named, they are scaled; floats stay as they are."""
     levels = np.tile(np.array([0, 255, 51], np.uint8), (COUNT, 4, 6, 1))
