@@ -53,6 +53,8 @@ class ClassSums:
     labelled: int = 0
     right: tuple[int, int] = (0, 0)
     """(reference, other form)."""
+    renumbered: tuple[int, int] = (0, 0)
+    """How often the reference names the class before the label's, and the one behind it."""
 
     def add(
         self, r: NDArray[Any], t: NDArray[Any], labels: NDArray[Any] | None
@@ -68,6 +70,8 @@ class ClassSums:
             self.labelled += len(first)
             reference, other = (int(np.sum((top == np.asarray(labels)) & (top >= 0))) for top in (first, second))
             self.right = (self.right[0] + reference, self.right[1] + other)
+            before, behind = (int(np.sum((first == np.asarray(labels) + by) & (first >= 0))) for by in (-1, 1))
+            self.renumbered = (self.renumbered[0] + before, self.renumbered[1] + behind)
         return first, second
 
     def merge(self, other: ClassSums) -> None:
@@ -76,6 +80,7 @@ class ClassSums:
         self.agreeing += other.agreeing
         self.labelled += other.labelled
         self.right = (self.right[0] + other.right[0], self.right[1] + other.right[1])
+        self.renumbered = (self.renumbered[0] + other.renumbered[0], self.renumbered[1] + other.renumbered[1])
 
     @property
     def agreement(self) -> float | None:

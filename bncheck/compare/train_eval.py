@@ -128,4 +128,11 @@ def _accuracy(sums: ModeSums) -> Accuracy:
     if total is None or total.top.accuracy is None:
         return Accuracy()
     train, stored = total.top.accuracy
-    return Accuracy(train=train, eval=stored, commonest=max(total.asked.values()) / total.top.labelled)
+    lower, higher = (count / total.top.labelled for count in total.top.renumbered)
+    return Accuracy(
+        train=train,
+        eval=stored,
+        commonest=max(total.asked.values()) / total.top.labelled,
+        one_lower=lower,
+        one_higher=higher,
+    )

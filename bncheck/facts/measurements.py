@@ -101,6 +101,10 @@ class Accuracy:
     quantized: float | None = None
     commonest: float | None = None
     """Share of the most frequent label: the accuracy of always naming that."""
+    one_lower: float | None = None
+    """Train mode's, were every label one lower."""
+    one_higher: float | None = None
+    """The same, one higher."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,6 +24,7 @@ def test_batches_add_up() -> None:
     assert errors.cosine == pytest.approx(np.vdot(FIRST, SECOND) / np.linalg.norm(FIRST) / np.linalg.norm(SECOND))
     assert top.agreement == metrics.agreement(FIRST, SECOND)
     assert top.accuracy == (metrics.top1(FIRST, LABELS), metrics.top1(SECOND, LABELS))
+    assert top.renumbered == tuple(round(50 * metrics.top1(FIRST, LABELS + by)) for by in (-1, 1))
 
 
 def test_what_is_no_number_agrees_with_nothing() -> None:

@@ -44,12 +44,12 @@ def check(model: Facts) -> Iterator[Evidence]:
     Another range: the batch variances of most channels of the first layer are the stored ones times one factor, that
     of input at least 1.5 times as large or small, its means are off too, and most other layers do not have that factor:
     whatever the output is, the model is not accused of it. Or the factor is smaller and at most a fifth of the other
-    layers are off. Without labels also: the first layer is off, alone or with others;
-    or what layers lose they lose in channels that were dead in training by their stored variances. Labels: neither
-    mode meets more than twice those that chance would. A model that is not trained yet, as BN101 notes, is said to be
-    that. All but the last only where the output is junk, and no rule on
-    values or wiring reports an error. The verdict is then inconclusive unless something else fails, as BN301 does where
-    train mode meets the labels.
+    layers are off. Without labels also: the first layer is off, alone or with others; or what layers lose they lose
+    in channels that were dead in training by their stored variances. Labels: neither mode meets more than twice
+    those that chance would; were all one lower or higher, train mode may. A model that is not trained yet, as BN101
+    notes, is said to be that. All but the last only where the output is junk, and no rule on values or wiring
+    reports an error. The verdict is then inconclusive unless something else fails, as BN301 does where train mode
+    meets the labels.
 
     Not detected
     ------------
@@ -104,6 +104,8 @@ def _fix(model: Facts, unlike: Unlike) -> str:
     """The same run with what may be missing; arrays are taken as they are, but for their labels."""
     if unlike is NOT_TRAINED:
         return "Train it, then compare."
+    if unlike.fix:
+        return unlike.fix
     arrays = (model.given.data or "").endswith((".npz", ".npy"))
     labelled = model.comparison is not None and model.comparison.data.labelled
     labels = () if labelled else ("--labels", "labels.npy" if arrays else "folders")

@@ -51,6 +51,8 @@ class Unlike:
     """Whether it explains all that eval mode does on these data, however bad: the model is not accused of it."""
     factor: float | None = None
     """By how much the input's deviation is larger than that of the training data, where that is what differs."""
+    fix: str = ""
+    """Where another one than for data in general."""
 
 
 def unlike_training(model: Facts) -> Unlike | None:
@@ -124,20 +126,43 @@ def known_cause(model: Facts) -> bool:
     )
 
 
+_NOT_MET = (
+    "the model has not learned them, the labels are numbered differently, or the data are not like the training data."
+)
+_FIX_NOT_MET = (
+    "Number the labels as in the training, and give data like the training data, in their range and channel order."
+)
+
+
 def _strange_labels(comparison: Comparison) -> Unlike:
     train = comparison.accuracy.train or 0.0
     output = scores_of(comparison.outputs)
     classes = (None if output is None else output.classes) or 0
+    least = informed_accuracy(classes) if classes else 1.0
+    told, fix = _renumbered(comparison, least) or (_NOT_MET, _FIX_NOT_MET)
     return Unlike(
         layers=(),
-        told=f"Accuracy is no better than chance among {classes} classes in either mode "
-        f"({percent(train)} in train mode): the model has not learned them, the labels are numbered differently, or "
-        "the data are not like the training data.",
+        told=f"Accuracy is no better than chance among {classes} classes in either mode ({percent(train)} in train "
+        f"mode): {told}",
         name="accuracy in train mode",
         value=train,
-        limit=informed_accuracy(classes) if classes else 1.0,
+        limit=least,
         decides=True,
+        fix=fix,
     )
+
+
+def _renumbered(comparison: Comparison, least: float) -> tuple[str, str] | None:
+    """(why, fix) of labels that start one too high or low; None where that is not it."""
+    lower, higher = (each or 0.0 for each in (comparison.accuracy.one_lower, comparison.accuracy.one_higher))
+    if max(lower, higher) < least:
+        return None
+    if lower > higher:
+        found, way, fix = lower, "lower", "Subtract 1 from every label: they start at 1, the model's classes at 0."
+    else:
+        found, way = higher, "higher"
+        fix = "Add 1 to every label: the model's first class is one that the labels leave out, such as background."
+    return f"were every label one {way}, train mode would meet {percent(found)}.", fix
 
 
 def _first_layer(comparison: Comparison) -> Unlike | None:

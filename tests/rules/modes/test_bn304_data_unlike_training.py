@@ -10,7 +10,7 @@ import pytest
 
 from bncheck.facts.findings import Severity, Verdict
 from bncheck.facts.layers import Facts, Given, RunFacts
-from bncheck.facts.measurements import LayerDifference
+from bncheck.facts.measurements import Accuracy, LayerDifference
 from bncheck.judge.judge import judge
 from bncheck.rules.modes import bn304_data_unlike_training
 from bncheck.testing import batch_norm, classes_compared, compared, difference, features_compared, untouched
@@ -39,6 +39,22 @@ def test_labels_that_neither_mode_meets() -> None:
     report = judge(compared(difference("a"), accuracy=(0.06, 0.05)))
     assert report.verdict is Verdict.INCONCLUSIVE
     assert "no better than chance among 10 classes" in report.headline
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher", "told", "fix"),
+    [
+        (0.96, 0.01, "one lower, train mode would meet 96.0 %", "Subtract 1"),
+        (0.01, 0.96, "one higher, train mode would meet 96.0 %", "Add 1"),
+        (0.11, 0.09, "numbered differently", "Number the labels as in the training"),
+    ],
+)
+def test_labels_that_start_one_too_high_or_low(lower: float, higher: float, told: str, fix: str) -> None:
+    """As with a class for the background, which TF-slim's ImageNet models have and other labels have not."""
+    met = Accuracy(train=0.01, eval=0.01, one_lower=lower, one_higher=higher)
+    (found,) = bn304_data_unlike_training.check.check(compared(difference("a"), accuracy=met))
+    assert told in found.message
+    assert found.fix.startswith(fix)
 
 
 def test_an_output_of_numbers_without_noise() -> None:
