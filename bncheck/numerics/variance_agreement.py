@@ -35,8 +35,12 @@ MANY_LAYERS, ALONE_OF_FEW = 12, 1.3
 """Layers below which neighbours tell less: there three of 20 healthy nets reach 0.9 to 1.1."""
 APART = 2.2
 """The same from the median of all, where neighbours are as far off: healthy layers reach 1.9."""
-LOWEST, HIGHEST = -1.0, 2.2
-"""Between these lies the median of all: in nine healthy models from 0 to 1.5, for what varies together adds up."""
+LOWEST, HIGHEST = -1.0, 1.9
+"""Above the first lies the median of all, and below the second a quarter: what varies together adds up from layer to
+layer. In 60 healthy nets the median is -0.1 to 2.3, and a quarter lie below -0.2 to 1.6."""
+AT_THE_END = 2.0
+"""By how much the last layer may lie above those before it: there channels and places vary together, as classes ask.
+In 60 healthy nets it does by 1.3 at most, and no other layer by more than 0.4."""
 OF_LEVELS, OF_CHANNELS = 4.0, 2.5
 """Both in robust deviations, of the levels of all layers and of the channels of the layer; guesses."""
 _FEW_LAYERS = 5
@@ -278,7 +282,7 @@ def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:
         return {}
     levels = np.array([one.level for one in found.values()])
     centre = median(levels)
-    if not LOWEST < centre < HIGHEST:
+    if centre <= LOWEST or np.quantile(levels, 0.25) >= HIGHEST:
         return dict.fromkeys(everywhere, centre)
     alone = ALONE if len(found) >= MANY_LAYERS else ALONE_OF_FEW
     least = OF_LEVELS * _ROBUST * median(np.abs(levels - centre))
@@ -287,7 +291,10 @@ def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:
         if one.may_rise and one.level > centre:
             continue
         near = np.concatenate([levels[max(0, place - NEIGHBOURS) : place], levels[place + 1 :][:NEIGHBOURS], [centre]])
-        beyond, apart = max(one.level - near.max(), near.min() - one.level), abs(one.level - centre)
+        above, apart = one.level - near.max(), abs(one.level - centre)
+        beyond = max(above, near.min() - one.level)
+        if place == len(found) - 1 and 0 < above < AT_THE_END:
+            continue
         if (beyond > alone or apart > max(APART, least)) and apart > OF_CHANNELS * one.spread:
             off[name] = one.level - centre
     return off
