@@ -65,7 +65,20 @@ def _mobile(layers: Any, x: Any) -> Any:
     return x
 
 
-@pytest.mark.parametrize("net", [_plain, _mobile])
+def _residual(layers: Any, x: Any) -> Any:
+    def convolved(x: Any, filters: int, size: int = 3, strides: int = 1) -> Any:
+        made = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(momentum=0.9)(made)
+
+    x = layers.ReLU()(convolved(x, 16))
+    for filters, strides in ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1)):
+        y = convolved(layers.ReLU()(convolved(x, filters, strides=strides)), filters)
+        shortcut = x if y.shape == x.shape else convolved(x, filters, 1, strides)
+        x = layers.ReLU()(layers.Add()([shortcut, y]))
+    return x
+
+
+@pytest.mark.parametrize("net", [_plain, _mobile, _residual])
 @pytest.mark.parametrize("kind", [_noise, _masks, _spectrograms, _frames, _one_colour_each])
 def test_nothing_is_wrong(
     kind: Callable[[np.random.Generator], Images], net: Callable[[Any, Any], Any], tmp_path: Path

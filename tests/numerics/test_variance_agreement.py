@@ -100,9 +100,24 @@ def test_a_layer_of_another_scale() -> None:
     assert not off_level(levels(0.1, 0.2, 2.6))
 
 
+def test_the_last_layer_may_lie_above_the_others() -> None:
+    """Its channels vary together, as classes ask; ten times that is named, and so is a tenth."""
+    before = (0.1, 0.2, 0.05, 0.15, 0.3, 0.2, 0.55)
+    assert not off_level(levels(*before, 1.9))
+    for factor in (10, 0.01):
+        assert list(off_level(levels(*before, 1.9 + np.log(factor)))) == ["7"]
+    assert list(off_level(levels(*before, 1.9, 0.4))) == ["7"]
+
+
 def test_all_layers_of_another_scale() -> None:
-    """Ten times the variance everywhere lies beyond what channels that vary together make."""
+    """Ten times the variance everywhere lies beyond what channels that vary together make; a rise to the end does not.
+
+    The second are the levels of twelve plain layers, trained on photographs.
+    """
     assert len(off_level(levels(*(np.log(10) + one for one in (0.2, 0.4, 0.1, 0.3, 0.5))))) == 5
+    rising = (0.51, 0.72, 1.64, 1.50, 2.05, 2.28, 2.36, 2.43, 2.62, 2.68, 2.94)
+    assert not off_level(levels(*rising))
+    assert len(off_level(levels(*(np.log(10) + one for one in rising)))) == len(rising)
 
 
 def model(

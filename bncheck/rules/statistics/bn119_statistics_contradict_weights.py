@@ -54,21 +54,23 @@ def check(model: Facts) -> Iterator[Evidence]:
     through the activation, and its mean through the kernel, borders included; no data are needed. Stored and predicted
     means of the living channels then correlate: by 0.99 in the median of 500 layers of thirteen healthy models. A layer
     is named where the correlation lies 3.3 standard errors (Fisher's z) below 0.7, or another layer's weights predict
-    its means, and the means are off by a quarter of a deviation or the variances scatter. Layers of few channels are
-    compared with the model's other layers. Where the median correlation of a model's layers is below 0.97, and
-    their median error above 0.095 deviations, all that lie below that correlation are named: statistics of an
-    earlier step of the training. Behind the images, whose means are unknown, these are fitted first; behind
-    poolings and gates, and on maps hardly larger than the kernel, more is asked.
+    its means, and the means are off by a quarter of a deviation or the variances differ too. Layers of few channels are
+    compared with the model's other layers. Where what the median correlation of eight layers or more lacks to 1, times
+    their median error, is above 0.003 (0.97 and a tenth of a deviation, say), and that error above 0.095 deviations,
+    all layers below 0.97 are named: statistics of an earlier step of the training. Behind the images, whose means are
+    unknown, these are fitted first; behind poolings and gates, and on maps hardly larger than the kernel, more is
+    asked.
 
     Variances are predicted up to a factor, for how far channels vary together is not known. Logarithms of stored ones
     rise with those of the predicted ones by 0.9 or more, standard errors allowed for; a layer is named below 0.7, if
     another power or another order accounts for it and the model's layers together do follow (0.75). All are named where
     together they do not: below 0.65 within layers, or 0.75 in the mean of that and of their medians from layer to
     layer. Of the kind of images behind a first layer nothing is known: it is named only where it follows photographs or
-    noise in all but the power. A layer's factor lies between those of the four layers to each side, or beyond them by
-    2 at most; a layer is named from 2.7 on (3.7 in nets of fewer than 12), and all layers where the factor of all is
-    above 9. Behind a kernel that fills its map the factor may be larger. Healthy nets trained on noise, masks, strokes,
-    frames, spectrograms and on images of one colour set these limits as well as those trained on photographs.
+    noise in all but the power. A layer's factor lies between those of the four layers to each side, or beyond them by 2
+    at most; a layer is named from 2.7 on (3.7 in nets of fewer than 12, and 7.4 above the others for the last one, in
+    which channels vary together most), and all layers where three quarters have a factor above 6.7. Behind a kernel
+    that fills its map the factor may be larger. Healthy nets trained on noise, masks, strokes, frames, spectrograms and
+    on images of one colour set these limits as well as those trained on photographs.
 
     Where most layers contradict, those between them are named too. It is an ERROR where chance is out of the question:
     6 standard errors, and means off by half a deviation. Layers that never moved are BN101's and BN102's; layers frozen
@@ -78,9 +80,10 @@ def check(model: Facts) -> Iterator[Evidence]:
     Not detected
     ------------
     Layers behind an unknown input that has more than a quarter of their channels, or a convolution in groups; layers
-    with fewer than 4 living channels; all variances of a model off by the same factor below 9; errors that do no harm;
-    variances in another order in a model whose layers do not follow their predictions. State dicts, which have no
-    graph. In ONNX models first layers, kernels on maps of unknown size, and the level of variances behind sums.
+    with fewer than 4 living channels; all variances of a model off by the same factor, where three quarters stay below
+    6.7; errors that do no harm; variances in another order in a model whose layers do not follow their predictions.
+    State dicts, which have no graph. In ONNX models first layers, kernels on maps of unknown size, and the level of
+    variances behind sums.
 
     Fix
     ---

@@ -80,6 +80,29 @@ def test_statistics_of_an_earlier_step() -> None:
     assert not list(check.check(facts(*newer, *older[:5])))
 
 
+def test_a_correlation_of_half_the_layers_that_is_nearly_healthy() -> None:
+    """0.975 in the median: named where means are off by a fifth of a deviation, not where by a tenth."""
+    random = np.random.default_rng(4)
+    off = [random.normal(size=64) for _ in range(12)]
+    for scale, named in ((1.0, True), (0.5, False)):
+        found = [
+            layer(f"bn{n}", scale * (MEANS + (0.26 if n % 2 else 0.18) * by), scale * MEANS) for n, by in enumerate(off)
+        ]
+        assert bool(list(check.check(facts(*found)))) is named
+
+
+def test_another_layers_vectors_whose_means_are_small() -> None:
+    """Off by a hundredth of a deviation, but neither means nor variances are those that the weights predict."""
+    random = np.random.default_rng(6)
+    variance = np.exp(random.normal(0, 0.5, 64))
+    told = Predicted(mean=0.02 * MEANS, variance=variance)
+    other = random.permutation(variance)
+    bad = batch_norm("bad", mean=0.02 * SHUFFLED, variance=other, channels=64, predicted=told)
+    fine = batch_norm("fine", mean=0.02 * SHUFFLED, variance=variance, channels=64, predicted=told)
+    assert only(check, facts(bad)).layers == ("bad",)
+    assert not list(check.check(facts(fine)))
+
+
 def test_means_that_hardly_differ_from_channel_to_channel() -> None:
     """Twelve layers that correlate as badly, and whose means are off by a hundredth of a deviation."""
     random = np.random.default_rng(4)
