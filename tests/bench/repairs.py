@@ -1,6 +1,6 @@
 """Repairs three kinds of nets from data good and bad, and holds each verdict against the copy's true accuracy.
 
-python -m tests.bench.repairs [--seeds 2] [--only digits,photos,sequences] [--cache DIR]
+python -m tests.bench.repairs [--seeds 2] [--first 0] [--only digits,photos,sequences] [--cache DIR]
 
 Digits in MobileNetV2 (the fixtures), crops of photographs and sequences in small nets of TF-slim, all trained with
 forgotten updates. Each is repaired from 1 to 512 samples, with labels and without, from noise, one class, one image,
@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,11 +93,16 @@ def main() -> int:
     """Prints the table and what is wrong in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="seed: other ones draw other samples")
     parser.add_argument("--only", default="digits,photos,sequences")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "bncheck-repairs")
     asked = parser.parse_args()
     made = {"digits": _digits, "photos": _photos, "sequences": _sequences}
-    rows = [row for name in asked.only.split(",") for row in _repairs(made[name](asked.cache), asked.seeds)]
+    rows = [
+        row
+        for name in asked.only.split(",")
+        for row in _repairs(made[name](asked.cache), range(asked.first, asked.first + asked.seeds))
+    ]
     _summary(rows)
     false = [row for row in rows if row.verdict == "pass" and row.lost > WORSE]
     lucky = [row for row in rows if row.samples >= ENOUGH and row.lost <= GOOD and row.data == "as in training"]
@@ -122,14 +127,14 @@ def _typical(net: Net, twin: TrainTwin, twins: TrialTwins, size: int) -> float:
     return float(np.mean(found))
 
 
-def _repairs(net: Net, seeds: int) -> Iterator[Row]:
+def _repairs(net: Net, seeds: Iterable[int]) -> Iterator[Row]:
     prepared = prepare(open_model(net.prefix))
     with open_train_twin(prepared.forward) as twin, open_trial(prepared.forward) as twins:
         estimate = partial(_estimate, prepared, twin, twins)
         best = _true(twins, net, estimate(net.train, net.labels)[1])
         print(f"{net.name}: repaired from all {len(net.train)} training samples {best:.1%}", flush=True)
         typical = {size: best - _typical(net, twin, twins, size) for size in SIZES if size >= ENOUGH}
-        for seed in range(seeds):
+        for seed in seeds:
             for data, images, labels in _data(net, np.random.default_rng(seed)):
                 verdicts, new = estimate(images, labels)
                 true = _true(twins, net, new)

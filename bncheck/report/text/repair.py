@@ -86,7 +86,7 @@ def _method(report: RepairReport) -> str:
     facts = report.population
     if facts is not None:
         batches = "1 batch" if facts.batches == 1 else f"{facts.batches:,} batches"
-        stood = "until they converged" if facts.converged else "all of the data"
+        stood = "until they converged" if facts.converged else "all whole batches"
         return (
             f"population statistics over {many(facts.samples, 'sample')} in {batches} of {facts.batch_size} "
             f"({stood}) of {facts.description}; every layer in train mode, dropout off"
