@@ -16,7 +16,7 @@ from bncheck.facts.arrays import PerChannel
 from bncheck.facts.layers import Layer
 from bncheck.facts.record import Record, replace
 from bncheck.numerics.agreement import Living
-from bncheck.numerics.channels import median
+from bncheck.numerics.channels import median, quantile
 
 FEWEST = 4
 """Living channels below which nothing is said."""
@@ -282,7 +282,7 @@ def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:
         return {}
     levels = np.array([one.level for one in found.values()])
     centre = median(levels)
-    if centre <= LOWEST or np.quantile(levels, 0.25) >= HIGHEST:
+    if centre <= LOWEST or quantile(levels, 0.25) >= HIGHEST:
         return dict.fromkeys(everywhere, centre)
     alone = ALONE if len(found) >= MANY_LAYERS else ALONE_OF_FEW
     least = OF_LEVELS * _ROBUST * median(np.abs(levels - centre))

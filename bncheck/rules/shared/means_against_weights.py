@@ -47,10 +47,13 @@ def means_against_weights(layers: Sequence[Layer], others: Sequence[Layer], sett
     donors = {
         layer.name: donor for layer, found in judged if found.error > HARM and (donor := _donor(others, layer, found))
     }
-    named = _unlike(judged) | _far(judged, settled) | _stale(judged) | donors.keys()
+    alone = _unlike(judged) | _far(judged, settled) | donors.keys()
+    named = alone | _stale(judged)
     bad = [(layer, found) for layer, found in judged if layer.name in named]
     if not bad:
         return AgainstWeights()
+    if not alone:
+        return _all_older(bad)
     worst, seen = max(bad, key=lambda pair: pair[1].sigmas)
     layers_named = names(layer for layer, _ in bad)
     return AgainstWeights(
@@ -64,6 +67,24 @@ def means_against_weights(layers: Sequence[Layer], others: Sequence[Layer], sett
         measurements=(
             Measurement(name="correlation of stored and predicted means", value=seen.correlation, limit=HEALTHY),
             Measurement(name="difference of the means", value=seen.error, limit=HARM, unit="deviations"),
+        ),
+    )
+
+
+def _all_older(bad: Sequence[tuple[Layer, Agreement]]) -> AgainstWeights:
+    """Of layers whose means are off, though none by itself beyond doubt."""
+    correlation = median(np.array([found.correlation for _, found in bad]))
+    error = median(np.array([found.error for _, found in bad]))
+    return AgainstWeights(
+        bad=names(layer for layer, _ in bad),
+        message=f"The moving means of {many(len(bad), 'layer')} do not fit the weights before them, though none is "
+        f"beyond doubt by itself: in the median stored and predicted means correlate by {correlation:.3f} (healthy: "
+        f"0.98 and more) and differ by {error:.2g} standard deviations. Statistics of an earlier step of the training "
+        "do so.",
+        location=bad[0][0].mean.name,
+        measurements=(
+            Measurement(name="correlation of stored and predicted means", value=correlation, limit=STALE),
+            Measurement(name="difference of the means", value=error, limit=LEAST, unit="deviations"),
         ),
     )
 
