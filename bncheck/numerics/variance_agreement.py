@@ -70,7 +70,9 @@ trained on noise, masks, frames and spectrograms, they are with their errors at 
 deviations in the place of variances half as large, and of variances in another order the first is -0.2 to 0.1."""
 FOLLOW = 0.75
 """The same slope within layers, below which predictions do not hold well enough for this model to tell a layer by
-itself: of images of constant colour, say, whose channels vary together. It is 0.9 to 1.05 in nets trained on images."""
+itself: of images of constant colour, say, whose channels vary together. It is 0.9 to 1.05 in nets trained on images.
+Levels tell nothing either then, nor where it is as far above 1: 1.5 and 2.3 in plain nets of twelve layers that learned
+little, in which channels vary so much together that variances are ten times the predicted ones."""
 BETWEEN_LAYERS, BETWEEN_DIFFER = 8, 0.2
 """Layers, and the deviation of their predicted medians, below which the slope from one to another is not asked: it is
 1.0 to 5 in nets of five layers."""
@@ -275,8 +277,11 @@ def flat(found: Mapping[str, VarianceAgreement]) -> set[str]:
 def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:
     """Layers whose level is not that of the others -> by how much; all where theirs is not that of variances.
 
-    `found` is in forward order.
+    None where predictions do not hold within layers: then levels tell nothing. `found` is in forward order.
     """
+    of_all = together(found)
+    if of_all is not None and not FOLLOW <= of_all.within <= 1 / FOLLOW:
+        return {}
     everywhere, found = found, {name: one for name, one in found.items() if one.levelled}
     if len(found) < _FEW_LAYERS:
         return {}
