@@ -21,5 +21,7 @@ class Predicted(Record, eq=False):
     least: bool = False
     """Whether the variance may be several times as large: the kernel fills its map, or that is of one place, so that it
     sees the same few places of all channels, whose sum varies as one."""
+    taps: int = 1
+    """Places that the kernel sees at a time: neighbours vary together, by how much is not known."""
     fitted: int = 0
     """Numbers that were fitted to the stored mean: what feeds the layer is no batch norm, and its means not known."""

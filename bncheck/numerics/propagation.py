@@ -261,6 +261,7 @@ def through_kernel(
         rough=rough,
         spread_known=arriving.spread_known,
         least=(filled or alone) and not depthwise,
+        taps=math.prod(kernel.shape[:-2]),
     )
 
 

@@ -109,6 +109,24 @@ def test_the_last_layer_may_lie_above_the_others() -> None:
     assert list(off_level(levels(*before, 1.9, 0.4))) == ["7"]
 
 
+def test_kernels_of_one_place_are_held_against_such() -> None:
+    """The shortcuts of a residual net lie below its other layers, where neighbouring places vary together."""
+    found = levels(1.23, 1.37, 1.41, 0.12, 2.08, 2.16, 2.22, 2.64, 0.99, 3.31, 3.37, 4.21)
+    assert "3" in off_level(found)
+    shortcuts = {name: replace(one, one_place=name in {"3", "8"}) for name, one in found.items()}
+    assert not off_level(shortcuts)
+    more = {f"1x1-{n}": replace(one, one_place=True) for n, one in enumerate(levels(0.1, 0.2, 0.3, 2.5, 0.2).values())}
+    assert list(off_level({**shortcuts, **more})) == ["1x1-3"]
+
+
+def test_levels_tell_nothing_where_predictions_do_not_hold() -> None:
+    """Slopes of 1 within layers let a level tell; of 2, as where channels vary together, they do not."""
+    found = levels(0.2, 0.4, 0.1, 0.3 + np.log(10), 0.5, 0.3, 0.2)
+    for slope, off in ((1.0, ["3"]), (2.0, []), (0.5, [])):
+        of_slope = {name: replace(one, along=slope, across=1.0) for name, one in found.items()}
+        assert list(off_level(of_slope)) == off
+
+
 def test_all_layers_of_another_scale() -> None:
     """Ten times the variance everywhere lies beyond what channels that vary together make; a rise to the end does not.
 

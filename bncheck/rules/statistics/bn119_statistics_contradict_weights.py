@@ -55,22 +55,22 @@ def check(model: Facts) -> Iterator[Evidence]:
     means of the living channels then correlate: by 0.99 in the median of 500 layers of thirteen healthy models. A layer
     is named where the correlation lies 3.3 standard errors (Fisher's z) below 0.7, or another layer's weights predict
     its means, and the means are off by a quarter of a deviation or the variances differ too. Layers of few channels are
-    compared with the model's other layers. Where what the median correlation of eight layers or more lacks to 1, times
-    their median error, is above 0.003 (0.97 and a tenth of a deviation, say), and that error above 0.095 deviations,
-    all layers below 0.97 are named: statistics of an earlier step of the training. Behind the images, whose means are
-    unknown, these are fitted first; behind poolings and gates, and on maps hardly larger than the kernel, more is
-    asked.
+    compared with the model's other layers. Where the median correlation of ten layers or more is below 0.97, or what it
+    lacks to 1, times the median error, above 0.004, and that error is above 0.095 deviations, all layers below 0.97 are
+    named: statistics of an earlier step of the training. Behind the images, whose means are unknown, these are fitted
+    first; behind poolings and gates, and on maps hardly larger than the kernel, more is asked.
 
     Variances are predicted up to a factor, for how far channels vary together is not known. Logarithms of stored ones
     rise with those of the predicted ones by 0.9 or more, standard errors allowed for; a layer is named below 0.7, if
     another power or another order accounts for it and the model's layers together do follow (0.75). All are named where
     together they do not: below 0.65 within layers, or 0.75 in the mean of that and of their medians from layer to
     layer. Of the kind of images behind a first layer nothing is known: it is named only where it follows photographs or
-    noise in all but the power. A layer's factor lies between those of the four layers to each side, or beyond them by 2
-    at most; a layer is named from 2.7 on (3.7 in nets of fewer than 12, and 7.4 above the others for the last one, in
-    which channels vary together most), and all layers where three quarters have a factor above 6.7. Behind a kernel
-    that fills its map the factor may be larger. Healthy nets trained on noise, masks, strokes, frames, spectrograms and
-    on images of one colour set these limits as well as those trained on photographs.
+    noise in all but the power. Where predictions hold within layers (0.75 to 1.33), a layer's factor lies between those
+    of the four to each side whose kernels see one place, or several, as its own does, or beyond them by 2 at most; a
+    layer is named from 2.7 on (3.7 in nets of fewer than 12, and 7.4 above the others for the last one, in which
+    channels vary together most), and all layers where nine of ten have a factor above 7.4. Behind a kernel that fills
+    its map the factor may be larger. Healthy nets trained on noise, masks, strokes, frames, spectrograms and on images
+    of one colour set these limits as well as those trained on photographs.
 
     Where most layers contradict, those between them are named too. It is an ERROR where chance is out of the question:
     6 standard errors, and means off by half a deviation. Layers that never moved are BN101's and BN102's; layers frozen
