@@ -280,8 +280,8 @@ def flat(found: Mapping[str, VarianceAgreement]) -> set[str]:
 def off_level(found: Mapping[str, VarianceAgreement]) -> Mapping[str, float]:
     """Layers whose level is not that of the others -> by how much; all where theirs is not that of variances.
 
-    Held against others whose kernels see one place, or several, as theirs do. None where predictions do not hold within
-    layers: then levels tell nothing. `found` is in forward order.
+    Held against others whose kernels see one place, or several, as theirs do. Where predictions do not hold within
+    layers, levels tell nothing. `found` is in forward order.
     """
     of_all = together(found)
     if of_all is not None and not FOLLOW <= of_all.within <= 1 / FOLLOW:
