@@ -115,3 +115,17 @@ def test_an_early_interrupt_is_no_traceback_of_ours(tmp_path: Path) -> None:
             assert process.stderr is not None
             errors = process.stderr.read()
         assert "in run\n" not in errors, f"after {delay:.2f} s: {errors}"
+
+
+def test_a_file_that_hdf5_cannot_open_ends_in_a_sentence(tmp_path: Path) -> None:
+    """HDF5 is taken down after Python, and crashed on what an error still held."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "cut.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("moving_mean", data=np.zeros(4000))
+    path.write_bytes(path.read_bytes()[:3000])
+    done = subprocess.run(
+        [sys.executable, "-m", "bncheck", "check", str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "byte 3,000: the file ends inside the HDF5 file" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import math
 import re
@@ -137,7 +138,12 @@ def open_file(path: Path, content: Content) -> H5File:
     Raises Truncated, Malformed.
     """
     with reading(path, "the HDF5 file"):
-        root = _h5py().File(Window(content), mode="r")
+        try:
+            root = _h5py().File(Window(content), mode="r")
+        except _H5PY_RAISES:
+            # the error's frames hold what HDF5 otherwise asks Python for once Python is gone, and crashes
+            atexit.register(gc.collect)
+            raise
         _close_at_exit()
         if root.id.get_create_plist().get_sizes() != (8, 8):
             raise ValueError("its addresses are not of 8 bytes, as Keras writes them")
